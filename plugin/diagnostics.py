@@ -1,0 +1,77 @@
+"""What an operator asks of us, as Prometheus metrics. Nothing is dropped without a counter here."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_LAG_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+
+
+class Diagnostics:
+    """One per service (and one per test: nothing is global)."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"foretag_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"foretag_{name}", text, labels, registry=registry)
+
+        self.samples_received = counter("samples_received", "Samples decoded from a source", "source", "path")
+        self.samples_stored = counter("samples_stored", "Samples committed to the database")
+        self.samples_duplicate = counter("samples_duplicate", "Samples that the database had already")
+        self.samples_dropped = counter("samples_dropped", "Samples lost here; each has a gap row", "source", "cause")
+        self.values_without_number = counter("values_without_number", "Values that are no number", "source")
+        self.decode_errors = counter("decode_errors", "Values or messages that could not be decoded", "source")
+        self.gaps = counter("gaps", "Gaps opened", "source", "cause")
+        self.reconnects = counter("reconnects", "Sessions built anew or re-activated", "source", "how")
+        self.connected = gauge("source_connected", "1 while live values are expected", "source")
+        self.items_failed = gauge("items_failed", "Monitored items that the server refuses at present", "source")
+        self.queue_depth = gauge("queue_depth", "Deliveries that wait for the database", "source")
+        self.arrival_to_row = Histogram(
+            "foretag_arrival_to_row_seconds",
+            "From a value's arrival to its committed row",
+            registry=registry,
+            buckets=_LAG_BUCKETS,
+        )
+        self.loop_lag = Histogram(
+            "foretag_event_loop_lag_seconds",
+            "How late the loop woke a timer",
+            registry=registry,
+            buckets=_LAG_BUCKETS,
+        )
+        self.stage_cpu = counter("stage_cpu_seconds", "CPU time by stage of a tag's life", "stage")
+        self.runs = counter("runs", "Runs by result", "model", "kind", "result")
+        self.run_seconds = Histogram(
+            "foretag_run_seconds", "Wall time of a scoring run", ("model",), registry=registry, buckets=_LAG_BUCKETS
+        )
+        self.compilations = counter("compilations", "Programs that JAX compiled", "model")
+        self.published = counter("published", "Values published", "sink")
+        self.publish_failures = counter("publish_failures", "Values that could not be published", "sink", "cause")
+        self.task_failures = counter("task_failures", "Supervised tasks that ended with an error", "task")
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the calling thread's CPU time to a stage; there must be no await inside."""
+        begin = time.thread_time()
+        try:
+            yield
+        finally:
+            self.stage_cpu.labels(name).inc(time.thread_time() - begin)
+
+    def value(self, name: str, **labels: str) -> float:
+        """A metric's present value, 0 where it never moved; for status tables and tests."""
+        return self.registry.get_sample_value(f"foretag_{name}", labels) or 0.0
+
+    def total(self, name: str) -> float:
+        """Sum of a counter over all its labels."""
+        return sum(
+            sample.value
+            for family in self.registry.collect()
+            for sample in family.samples
+            if sample.name == f"foretag_{name}"
+        )

@@ -1,0 +1,87 @@
+"""Every error that foretag raises on purpose.
+
+    ForetagError
+    ├── ConfigError          the file is wrong: every fault listed with field, value and remedy
+    ├── SourceError          a plant server can't be used
+    │   ├── SourceUnreachable    no connection, or it was lost: tried again by itself
+    │   └── SourceRefused        certificate, policy or credential refused: needs a person
+    ├── StoreError           the database can't be used
+    │   ├── StoreUnavailable     away, locked or full: tried again by itself
+    │   └── StoreRevisionError   another schema revision: the message names the command that mends it
+    ├── ModelError           a model can't be trained or used
+    │   ├── TrainingDataError    the historian does not (yet) hold what the model needs
+    │   └── ArtifactError        an artifact is missing, truncated, altered or of another version
+    └── PublishError         a result could not be published or written back
+
+Errors of libraries are translated where they enter (acquire, historian, publish, infer) with ``from``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ForetagError(Exception):
+    """The root: whoever catches this catches all that foretag raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong in a configuration: where, what stands there, and how to mend it."""
+
+    field: str
+    value: str
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.field} = {self.value}: {self.problem}. {self.remedy}"
+
+
+class ConfigError(ForetagError):
+    """A configuration with one or more faults, all of them listed."""
+
+    def __init__(self, origin: str, faults: Sequence[Fault]) -> None:
+        self.origin = origin
+        self.faults = tuple(faults)
+        lines = "\n".join(f"  {fault}" for fault in self.faults)
+        super().__init__(f"{origin}: {len(self.faults)} fault(s)\n{lines}")
+
+
+class SourceError(ForetagError):
+    """A plant server can't be used."""
+
+
+class SourceUnreachable(SourceError):
+    """No connection, or the connection was lost; the source tries again by itself."""
+
+
+class SourceRefused(SourceError):
+    """The server, or our own trust list, refused; a person has to act."""
+
+
+class StoreError(ForetagError):
+    """The database can't be used."""
+
+
+class StoreUnavailable(StoreError):
+    """The database is away, locked or full; the writer tries again by itself."""
+
+
+class StoreRevisionError(StoreError):
+    """The database has another schema revision than this release."""
+
+
+class ModelError(ForetagError):
+    """A model can't be trained or used."""
+
+
+class TrainingDataError(ModelError):
+    """The historian does not (yet) hold what the model needs to be trained."""
+
+
+class ArtifactError(ModelError):
+    """A model artifact is missing, truncated, altered, or of another version."""
+
+
+class PublishError(ForetagError):
+    """A result could not be published or written back."""

@@ -1,0 +1,163 @@
+"""The three seams of the service (the fourth, ``ModelKind``, is in :mod:`models`).
+
+A stranger's implementation arrives by entry point: ``foretag.sources``, ``foretag.stores``, ``foretag.sinks``.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from plugin.domain import (
+    Flag,
+    Gap,
+    Micros,
+    ModelState,
+    ModelVersion,
+    Outcome,
+    OutputTag,
+    Prediction,
+    Run,
+    SampleBatch,
+    Tag,
+)
+
+
+def _nothing() -> None:
+    """The confirmation of a delivery that needs none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a source hands over in one piece, to be committed in one transaction."""
+
+    samples: SampleBatch
+    gaps: tuple[Gap, ...] = ()
+    """Gaps that were opened or changed, each to be written with these samples."""
+    checkpoint: Mapping[str, str] = field(default_factory=dict)
+    """Key → text, to be stored with these samples and given back at the next start (see ``Store.checkpoints``)."""
+    confirm: Callable[[], None] = _nothing
+    """To be called once, after the commit: only then does the source acknowledge to the plant's server."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryProgress:
+    """How far the reading of the past has come."""
+
+    source: str
+    done: int
+    """Tags whose history is complete or known to be unreadable."""
+    total: int
+    samples: int
+    finished: bool
+
+
+class Source(Protocol):
+    """Samples of one plant server."""
+
+    @property
+    def name(self) -> str:
+        """Name in the configuration."""
+
+    def deliveries(self) -> AsyncIterator[Delivery]:
+        """Live samples and history, for as long as it is iterated; lost connections are its own business.
+
+        A slow consumer slows the source down (nothing is dropped here); closing the iterator closes the session.
+        """
+
+    def history_progress(self) -> HistoryProgress:
+        """How far the reading of the past has come; cheap, callable at any time."""
+
+    def connected(self) -> bool:
+        """True while live values are expected to arrive; cheap, callable at any time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write did."""
+
+    stored: int
+    duplicates: int
+    """Samples that were there already, equal in tag, source time, value and status."""
+
+
+class Store(Protocol):
+    """The historian: whatever is acquired or predicted. All writes are idempotent and commit before they return.
+
+    Raises :class:`plugin.errors.StoreUnavailable` where trying again may help, else :class:`plugin.errors.StoreError`.
+    """
+
+    async def register_tags(self, tags: Sequence[Tag]) -> tuple[Tag, ...]:
+        """The same tags, in the same order, with their keys; what is new is added, what changed is updated."""
+
+    async def write(self, deliveries: Sequence[Delivery]) -> Written:
+        """Commit samples, gaps and checkpoints of several deliveries in one transaction (confirms none of them)."""
+
+    async def checkpoints(self, prefix: str) -> Mapping[str, str]:
+        """What deliveries left under keys that begin with ``prefix``."""
+
+    async def read_samples(
+        self,
+        tags: Sequence[int],
+        start: Micros,
+        end: Micros,
+        *,
+        known_by: Micros | None = None,
+        received_by: Micros | None = None,
+    ) -> SampleBatch:
+        """Samples with ``start <= source_time < end``, ordered by (tag, source_time).
+
+        ``known_by``: only what the plant's server had by then (``server_time <= known_by``): a backtest must not see a
+        late laboratory value early. ``received_by``: only what we had by then (``received_time <= received_by``): with
+        it a stored prediction is computed again from exactly what its run could read.
+        """
+
+    async def latest(self, tags: Sequence[int]) -> SampleBatch:
+        """The newest sample of each tag that has one."""
+
+    async def gaps(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Gap, ...]:
+        """Gaps, newest first."""
+
+    async def write_run(self, run: Run) -> Run:
+        """Insert (``id`` 0) or update a run; returns it with its key."""
+
+    async def write_outcome(self, outcome: Outcome) -> None:
+        """Commit predictions, flags and the run's row together."""
+
+    async def predictions(
+        self, model: str, start: datetime, end: datetime, *, asset: str | None = None, output: str | None = None
+    ) -> tuple[Prediction, ...]:
+        """Predictions with ``start <= as_of < end``, ordered by (as_of, asset, output)."""
+
+    async def flags(self, start: datetime, end: datetime, *, asset: str | None = None) -> tuple[Flag, ...]:
+        """Flags with ``start <= as_of < end``, ordered by (as_of, model, asset)."""
+
+    async def runs(self, model: str, limit: int = 100) -> tuple[Run, ...]:
+        """Newest first."""
+
+    async def add_version(self, version: ModelVersion) -> ModelVersion:
+        """Store a model version under the next free number (the number given is ignored)."""
+
+    async def versions(self, model: str) -> tuple[ModelVersion, ...]:
+        """All versions, newest first."""
+
+    async def set_state(self, model: str, version: int, state: ModelState) -> None:
+        """Change a version's state; making one the champion retires the champion before it, in one transaction."""
+
+    async def counts(self) -> Mapping[str, int]:
+        """Rows by table: ``samples``, ``gaps``, ``predictions``, ``flags``, ``runs``, ``model_versions``."""
+
+
+class Sink(Protocol):
+    """Where results go after they are stored."""
+
+    @property
+    def name(self) -> str:
+        """Name in logs and diagnostics."""
+
+    def open(self, tags: Sequence[OutputTag]) -> AbstractAsyncContextManager[None]:
+        """Make ready for these outputs, and keep ready for as long as the context lasts."""
+
+    async def publish(self, outcome: Outcome) -> None:
+        """Publish one run's results. Raises :class:`plugin.errors.PublishError`; the rows are stored already."""
