@@ -1,0 +1,125 @@
+"""The sections ``[publish]`` and ``[write_back]`` of the configuration file."""
+
+import re
+from datetime import timedelta
+from string import Formatter
+from typing import Annotated, Literal, Self
+from urllib.parse import urlparse
+
+from pydantic import AfterValidator, Field, model_validator
+
+from plugin.fields import Duration, Section
+
+SecurityPolicy = Literal[
+    "Basic256Sha256_SignAndEncrypt",
+    "Aes128Sha256RsaOaep_SignAndEncrypt",
+    "Aes256Sha256RsaPss_SignAndEncrypt",
+    "Basic256Sha256_Sign",
+    "Aes128Sha256RsaOaep_Sign",
+    "Aes256Sha256RsaPss_Sign",
+    "None",
+]
+"""A policy and a mode in one name; ``None`` is neither signed nor encrypted."""
+
+_NODE = re.compile(r"nsu=[^;]+;[isgb]=.+")
+_PLACEHOLDERS = frozenset({"asset", "model", "output"})
+
+
+def _endpoint(text: str) -> str:
+    url = urlparse(text)
+    try:
+        complete = url.scheme == "opc.tcp" and bool(url.hostname) and url.port is not None
+    except ValueError:
+        complete = False
+    if not complete or "@" in url.netloc:
+        raise ValueError("is no endpoint; write it as opc.tcp://host:port/path, without a user")
+    return text
+
+
+def _node_template(text: str) -> str:
+    try:
+        names = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"has unbalanced braces ({error})") from error
+    if unknown := names - _PLACEHOLDERS:
+        raise ValueError(f"has unknown placeholders {sorted(unknown)}; known are {sorted(_PLACEHOLDERS)}")
+    if not _NODE.fullmatch(text):
+        raise ValueError('is no node; write it by namespace URI, such as "nsu=urn:plant;s={asset}.advisory.rul"')
+    return text
+
+
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+NodeTemplate = Annotated[str, AfterValidator(_node_template)]
+
+
+class PublishConfig(Section):
+    """``[publish]``: foretag's own OPC UA server."""
+
+    enabled: bool = True
+    """Whether results are served as OPC UA nodes; default true."""
+
+    endpoint: Endpoint = "opc.tcp://127.0.0.1:4841/foretag"
+    """Address to listen on. The default is reached from this machine alone; name a host or 0.0.0.0 to open it."""
+
+    security: Annotated[tuple[SecurityPolicy, ...], Field(min_length=1)] = ("Basic256Sha256_SignAndEncrypt",)
+    """Policies that are offered; no other is accepted. ``None`` (no signing, no encryption, any client) only where it is
+    written here."""
+
+    application_uri: Annotated[str, Field(pattern=r"^urn:\S+$")] = "urn:foretag"
+    """URI of this server, as its certificate names it; make it unique where a plant has several."""
+
+    max_sessions: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Sessions that may be open at a time, 1 to 1000; default 50."""
+
+    max_subscriptions: Annotated[int, Field(ge=1, le=1000)] = 100
+    """Subscriptions that may be open at a time in all sessions, 1 to 1000; default 100."""
+
+
+class WriteRule(Section):
+    """``[[write_back.rules]]``: one output that may be written, and where. What no rule names is never written."""
+
+    source: str
+    """Name of the source whose server is written to."""
+
+    output: str
+    """Name of the output, such as ``rul``."""
+
+    node: NodeTemplate
+    """Node by namespace URI; ``{asset}``, ``{model}``, ``{output}`` are filled in: ``nsu=urn:plant;s={asset}.rul``."""
+
+    low: Annotated[float, Field(allow_inf_nan=False)]
+    """Lowest value that is written [unit of the output]; what lies below is refused, not clamped."""
+
+    high: Annotated[float, Field(allow_inf_nan=False)]
+    """Highest value that is written [unit of the output]."""
+
+    assets: str = "*"
+    """Pattern of the assets' names, with ``*`` and ``?``; default all."""
+
+    model: str = "*"
+    """Pattern of the model's name; default all."""
+
+    minimum_interval: Annotated[Duration, Field(ge=timedelta(0), le=timedelta(days=1))] = timedelta(0)
+    """Shortest time between two writes to one node, 0 to 1 d; the newest value waits. Default 0: every value."""
+
+    uncertain: Literal["write", "skip"] = "write"
+    """What happens to an Uncertain value: written with its StatusCode where the server takes one, else skipped."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low = {self.low} must be below high = {self.high}")
+        return self
+
+
+class WriteBackConfig(Section):
+    """``[write_back]``: writing results into the plant's own servers. Off, and empty, by default."""
+
+    enabled: bool = False
+    """Whether anything is written at all; default false."""
+
+    dry_run: bool = False
+    """Resolve, check and log every write, but write nothing; default false."""
+
+    rules: tuple[WriteRule, ...] = ()
+    """What may be written, and where; default nothing."""
