@@ -1,0 +1,60 @@
+"""``[historian]``: where samples and results are kept."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from plugin.fields import Duration, Section
+
+_DRIVER = "sqlite+aiosqlite"
+
+
+def _supported(url: str) -> str:
+    """The URL itself; ValueError says what to write instead. The URL is never quoted: it may hold a password."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ValueError(f"is no database URL; write {_DRIVER}:///historian.db") from error
+    if parsed.get_backend_name() == "postgresql":
+        raise ValueError(f"PostgreSQL is not yet in this release; write {_DRIVER}:///historian.db")
+    if parsed.drivername not in {"sqlite", _DRIVER}:
+        raise ValueError(f"names a database that foretag does not know; write {_DRIVER}:///historian.db")
+    if not parsed.database or parsed.database.startswith(("file:", ":memory:")):
+        raise ValueError(f"names no file; write {_DRIVER}:///historian.db")
+    return url
+
+
+def _bounded(timeout: timedelta) -> timedelta:
+    if timeout > timedelta(minutes=1):
+        raise ValueError("is longer than 1min; a writer that waits longer holds up every source")
+    return timeout
+
+
+class HistorianConfig(Section):
+    """Where samples and results are kept, and how much of them in memory."""
+
+    url: Annotated[str, AfterValidator(_supported)] = f"{_DRIVER}:///historian.db"
+    """Database; a relative file lies in the data folder. SQLite alone in this release."""
+    synchronous: Literal["full", "normal"] = "full"
+    """``full``: a sample is on disk before the plant's server is told that we have it. ``normal``: one disk flush less
+    per commit; after a power cut (not after a crash of the program) the commits of the last seconds may be gone, the
+    database stays sound, and only what the plant's server has as history comes back."""
+    busy_timeout: Annotated[Duration, AfterValidator(_bounded)] = timedelta(seconds=5)
+    """How long to wait while another program locks the database [0 s .. 1 min]; then it counts as away."""
+    ring_samples: int = Field(default=2048, ge=1, le=1_000_000)
+    """Newest samples per tag held in memory, from which models are served [samples]."""
+    ring_memory: int = Field(default=256, ge=1, le=1_000_000)
+    """Upper bound of that memory [MiB]; with many tags there are fewer samples of each."""
+    rows_per_commit: int = Field(default=50_000, ge=1, le=1_000_000)
+    """Samples that are gathered at most into one transaction [rows]."""
+    queue: int = Field(default=256, ge=1, le=100_000)
+    """Deliveries that may wait for the database before the sources are made to wait [deliveries]."""
+
+    def located(self, data: Path) -> str:
+        """The URL with its file made absolute: a relative one lies in ``data``."""
+        url = make_url(self.url).set(drivername=_DRIVER)
+        return url.set(database=str(data / str(url.database))).render_as_string(hide_password=False)

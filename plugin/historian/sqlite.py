@@ -1,0 +1,144 @@
+"""SQLite as the historian uses it: files, connections, the database's own thread, and errors in our words."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import aiosqlite
+from sqlalchemy import event, make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from plugin.errors import StoreError, StoreUnavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_PASSING = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+}
+"""Primary result codes that may pass: another program lets go, somebody frees or remounts the disk."""
+
+_WAL_LIMIT = 64 * 2**20
+"""Bytes that the write-ahead log is cut back to after a burst."""
+
+
+def database_path(url: str) -> Path:
+    """The database file of a URL; StoreError where it names no file."""
+    database = make_url(url).database
+    if not database or database.startswith(("file:", ":memory:")):
+        raise StoreError("The database URL names no file; write sqlite+aiosqlite:///historian.db")
+    return Path(database)
+
+
+def create_file(path: Path) -> None:
+    """Make an empty database file that its owner alone can read (SQLite gives its side files the same mode).
+
+    Folders that are missing are made 0700; what exists keeps its mode.
+    """
+    for folder in reversed([path.parent, *path.parent.parents]):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Errors of SQLite and SQLAlchemy as StoreUnavailable (may pass) or StoreError, without the rows they carry."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise StoreUnavailable(f"{path}: every connection is in use") from error
+    except DBAPIError as error:
+        raise _translation(path, error.orig or error) from error
+    except (sqlite3.Error, SQLAlchemyError, OSError) as error:
+        raise _translation(path, error) from error
+
+
+def _translation(path: Path, error: BaseException) -> StoreError:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_NOTADB:
+        return StoreError(f"{path} is no SQLite database: name another file, or move this one away")
+    if isinstance(error, OSError) or (code is not None and code & 0xFF in _PASSING):
+        return StoreUnavailable(f"{path}: {error}")
+    return StoreError(f"{path}: {error}")
+
+
+def writing_engine(url: str, *, synchronous: str, busy_timeout: float, pragmas: Mapping[str, str | int]) -> AsyncEngine:
+    """One connection, for SQLite has one writer; whoever writes waits for it here instead of for a lock there."""
+    settings = {
+        "journal_mode": "WAL",
+        "synchronous": synchronous.upper(),
+        "foreign_keys": "ON",
+        "journal_size_limit": _WAL_LIMIT,
+        **pragmas,
+    }
+    return _engine(url, "BEGIN IMMEDIATE", settings, busy_timeout, size=1)
+
+
+def reading_engine(url: str, *, busy_timeout: float, size: int) -> AsyncEngine:
+    """Connections that can't write."""
+    return _engine(url, "BEGIN", {"query_only": "ON"}, busy_timeout, size)
+
+
+def _engine(url: str, begin: str, pragmas: Mapping[str, str | int], busy_timeout: float, size: int) -> AsyncEngine:
+    engine = create_async_engine(
+        make_url(url).set(drivername="sqlite+aiosqlite"),
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=max(30.0, 2 * busy_timeout),
+        hide_parameters=True,
+        # The driver's own transactions begin late and without a lock: ours begin where we say.
+        connect_args={"timeout": busy_timeout, "isolation_level": None},
+    )
+
+    def prepare(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        for name, value in pragmas.items():
+            cursor.execute(f"PRAGMA {name} = {value}")
+        cursor.close()
+
+    event.listen(engine.sync_engine, "connect", prepare)
+    event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
+
+
+async def in_thread(
+    connection: AsyncConnection,
+    function: Callable[Concatenate[sqlite3.Connection, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Run a function of the plain sqlite3 connection in the thread that owns it, as one piece.
+
+    A transaction inside is whole whatever happens to the caller: cancelled, it no longer waits, and the thread goes on
+    to the commit. Uses ``aiosqlite.Connection._execute``, for which there is no public name.
+    """
+    driver = (await connection.get_raw_connection()).driver_connection
+    if not isinstance(driver, aiosqlite.Connection):
+        raise StoreError("The connection was closed")
+    result: T = await driver._execute(function, driver._conn, *args, **kwargs)
+    return result
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """``BEGIN IMMEDIATE`` to ``COMMIT``; any error rolls back (SQLite itself may have done so on a full disk)."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
