@@ -99,7 +99,7 @@ def _history(source: SourceLine) -> tuple[RenderableType, Text]:
         return NOTHING, _cut("")
     if source.history_done >= source.history_total:
         return "read", _cut(f"{count(source.history_total, 'tag')}, {samples}")
-    bar = ProgressBar(total=source.history_total, completed=source.history_done, width=20)
+    bar = ProgressBar(total=source.history_total, completed=source.history_done, width=14)
     return bar, _cut(f"{source.history_done:,}/{source.history_total:,} tags, {samples}")
 
 

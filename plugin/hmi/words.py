@@ -51,13 +51,13 @@ def bounds(shown: Reading | None) -> str:
 
 
 def age(duration: timedelta | None) -> str:
-    """``0.4 s``, ``12 s``, ``3 min``, ``25 h``, ``4 d``."""
+    """``0.4 s``, ``12 s``, ``2.5 min``, ``25 h``, ``4 d``."""
     if duration is None:
         return NOTHING
     seconds = duration.total_seconds()
     for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
         if seconds < limit:
-            return f"{seconds / size:.{1 if seconds < 10 else 0}f} {unit}"
+            return f"{seconds / size:.{1 if seconds / size < 10 else 0}f} {unit}"
     return f"{seconds / 86_400:.0f} d"
 
 
