@@ -2,10 +2,10 @@
 
 What differs from ``asyncua.Server`` 2.1.0 (for subscriptions see :mod:`plugin.publish.asyncua_subscriptions`):
 
-* A session is created or activated only over a channel whose policy is configured (OPC 10000-4, 5.5.2); asyncua lets a
+* A session is created or activated only over a channel whose policy is configured (OPC 10000-4, 5.6.2); asyncua lets a
   client that ignores the endpoint list in over an unencrypted channel, past the certificate check.
 * The certificate that is checked is the one that opened the channel; asyncua checks the one in CreateSession, if any.
-* A session moves to another channel only with the same client certificate (OPC 10000-4, 5.6.3.1).
+* A session moves to another channel only with the same client certificate (OPC 10000-4, 5.7.3).
 * Authentication tokens are random (asyncua counts: 1001, 1002, …), and a session reaches no other's subscriptions.
 * Nobody from outside is an administrator; services that change the address space or register servers are refused.
 * Stopping takes no second and leaves no task behind.
@@ -194,12 +194,7 @@ class PlantInternalServer(InternalServer):
         """The sessions of clients."""
         return [session for session in self._external_sessions.values() if isinstance(session, PlantSession)]
 
-    def create_session(
-        self,
-        name: str,
-        user: User = User(role=UserRole.Anonymous),
-        external: bool = False,  # noqa: B008
-    ) -> InternalSession:
+    def create_session(self, name: str, user: User = _NOBODY, external: bool = False) -> InternalSession:
         """BadTooManySessions at the limit."""
         if external and len(self._external_sessions) >= self._max_sessions:
             raise ServiceError(ua.StatusCodes.BadTooManySessions)

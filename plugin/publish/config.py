@@ -62,8 +62,8 @@ class PublishConfig(Section):
     """Address to listen on. The default is reached from this machine alone; name a host or 0.0.0.0 to open it."""
 
     security: Annotated[tuple[SecurityPolicy, ...], Field(min_length=1)] = ("Basic256Sha256_SignAndEncrypt",)
-    """Policies that are offered; no other is accepted. ``None`` (no signing, no encryption, any client) only where it is
-    written here."""
+    """Policies that are offered; no other is accepted. ``None`` (no signing, no encryption, any client) only where it
+    is written here."""
 
     application_uri: Annotated[str, Field(pattern=r"^urn:\S+$")] = "urn:foretag"
     """URI of this server, as its certificate names it; make it unique where a plant has several."""

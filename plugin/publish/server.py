@@ -1,0 +1,255 @@
+"""foretag's own OPC UA server: the :class:`plugin.protocols.Sink` that any HMI, SCADA or historian can read."""
+
+import asyncio
+import heapq
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlparse
+
+from asyncua import ua
+from asyncua.common.utils import ServiceError
+
+from plugin import __version__, pki
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Flag, Outcome, OutputTag, Prediction
+from plugin.errors import PublishError
+from plugin.publish.address_space import NAMESPACE, Nodes, Tree, build
+from plugin.publish.asyncua_server import PlantServer
+from plugin.publish.config import PublishConfig
+from plugin.publish.nodes import SERVICE_LEVEL_HEALTHY, NumberNode, service_level
+
+_log = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item")
+
+_BATCH = 50  # predictions written before the loop gets its turn: about 2 ms
+_BEAT_SECONDS = 1.0
+_START_SECONDS = 60.0
+_STOP_SECONDS = 4.0
+_INSTALLED = datetime.fromtimestamp(Path(__file__).stat().st_mtime, UTC)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class OpcUaSink:
+    """Serves predictions and flags as nodes. See :mod:`plugin.publish.address_space` for what a client finds.
+
+    ``pki_folder`` holds our certificate and the clients that are trusted (:mod:`plugin.pki`). ``now`` gives aware UTC.
+    """
+
+    def __init__(
+        self,
+        config: PublishConfig,
+        *,
+        pki_folder: Path,
+        diagnostics: Diagnostics,
+        now: Callable[[], datetime] = _now,
+    ) -> None:
+        self._config = config
+        self._pki = pki_folder
+        self._diagnostics = diagnostics
+        self._now = now
+        self._nodes: Nodes | None = None
+        self._port = 0
+        self._expiries: list[tuple[datetime, str]] = []
+        self._service_level = SERVICE_LEVEL_HEALTHY
+        self._refused: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """Name in logs and diagnostics."""
+        return "opcua"
+
+    @property
+    def endpoint(self) -> str:
+        """Where clients connect; while open it names the port that is listened on, also where 0 was configured."""
+        url = urlparse(self._config.endpoint)
+        return url._replace(netloc=f"{url.hostname}:{self._port or url.port}").geturl()
+
+    def set_service_level(self, level: int) -> None:
+        """The most that ServiceLevel may say (OPC 10000-4, 6.6.2.4.2), 0 to 255; within it, it tells which share of
+        the outputs is fresh. Takes effect within a second."""
+        self._service_level = min(max(level, 0), SERVICE_LEVEL_HEALTHY)
+
+    @asynccontextmanager
+    async def open(self, tags: Sequence[OutputTag]) -> AsyncIterator[None]:
+        """Listen for as long as the context lasts. PublishError where the address or the certificate can't be used."""
+        server = await self._start(tags)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                pulse = tasks.create_task(self._pulse(), name="publish pulse")
+                try:
+                    yield
+                finally:
+                    pulse.cancel()
+        finally:
+            self._nodes, self._port = None, 0
+            self._expiries.clear()
+            await _stop(server)
+
+    async def publish(self, outcome: Outcome) -> None:
+        """Write all nodes of one run. PublishError, after the rest was written, where an output has no node."""
+        nodes = self._nodes
+        if nodes is None:
+            raise PublishError("the OPC UA server is not open")
+        unknown = 0
+        for batch in _batches(outcome.predictions):
+            unknown += self._write(nodes, batch)
+            await asyncio.sleep(0)
+        freshness = _freshness(outcome.predictions)
+        for flags in _batches(outcome.flags):
+            unknown += self._write_flags(nodes, flags, freshness)
+            await asyncio.sleep(0)
+        if outcome.run.model in nodes.models:
+            nodes.models[outcome.run.model].show(outcome.run, self._now())
+        if unknown:
+            self._diagnostics.publish_failures.labels(self.name, "unknown_output").inc(unknown)
+            raise PublishError(
+                f"{unknown} result(s) of {outcome.run.model} are of outputs that this server did not open"
+            )
+
+    # --- start and stop ------------------------------------------------------------------------------------------
+
+    async def _start(self, tags: Sequence[OutputTag]) -> PlantServer:
+        config = self._config
+        server = PlantServer(
+            admit=self._admit,
+            measure=self._measure,
+            max_sessions=config.max_sessions,
+            max_subscriptions=config.max_subscriptions,
+        )
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await self._identify(server)
+                namespace = await server.register_namespace(NAMESPACE)
+                self._nodes = await build(Tree(server.iserver, namespace, self._now()), tags, __version__)
+                await server.start()
+        except (OSError, ValueError, TimeoutError, ua.UaError) as error:
+            self._nodes = None
+            raise PublishError(f"the OPC UA server can't serve {config.endpoint}: {error}") from error
+        self._port = server.port
+        _log.info("OPC UA server for %d outputs at %s (%s)", len(tags), self.endpoint, ", ".join(config.security))
+        if "None" in config.security:
+            _log.warning("OPC UA server: policy None is configured: anyone who reaches %s can read", self.endpoint)
+        return server
+
+    async def _identify(self, server: PlantServer) -> None:
+        """Names, certificate, policies, and the standard nodes, which load in a thread (1 to 2 s)."""
+        config = self._config
+        server.name = server.manufacturer_name = "foretag"
+        server.product_uri = "urn:foretag:product"
+        server.application_type = ua.ApplicationType.Server
+        server.set_endpoint(config.endpoint)
+        await server.init()
+        await server.set_application_uri(config.application_uri)
+        await server.set_build_info(server.product_uri, "foretag", "foretag", __version__, "", _INSTALLED)
+        server.set_security_policy([_POLICIES[name] for name in config.security])
+        if set(config.security) != {"None"}:
+            hosts = list(dict.fromkeys((socket.gethostname(), "localhost", urlparse(config.endpoint).hostname or "")))
+            own = await asyncio.to_thread(pki.ensure_own_certificate, self._pki, config.application_uri, hosts)
+            await server.load_certificate(own.cert_path)
+            await server.load_private_key(own.key_path)
+
+    async def _admit(self, certificate: bytes, application_uri: str, address: str) -> None:
+        """Refuse a client that is not trusted; say so once per reason, not at each of its attempts."""
+        peer = f"OPC UA client at {address}"
+        refusal = await asyncio.to_thread(
+            pki.refusal, self._pki, certificate, peer=peer, application_uri=application_uri
+        )
+        if refusal is None:
+            return
+        if refusal.message not in self._refused and len(self._refused) < 1000:
+            self._refused.add(refusal.message)
+            _log.warning("%s", refusal.message)
+        raise ServiceError(getattr(ua.StatusCodes, refusal.reason))
+
+    def _measure(self) -> AbstractContextManager[None]:
+        return self._diagnostics.stage("publish")
+
+    # --- values --------------------------------------------------------------------------------------------------
+
+    def _write(self, nodes: Nodes, predictions: Sequence[Prediction]) -> int:
+        """Returns how many have no node."""
+        now, written = self._now(), 0
+        with self._measure():
+            for prediction in predictions:
+                node = nodes.outputs.get(prediction.tag.name)
+                if isinstance(node, NumberNode):
+                    node.show(prediction, now)
+                    self._remember(prediction.valid_until, prediction.tag.name)
+                    written += 1
+        self._diagnostics.published.labels(self.name).inc(written)
+        return len(predictions) - written
+
+    def _write_flags(self, nodes: Nodes, flags: Sequence[Flag], freshness: dict[tuple[str, str], datetime]) -> int:
+        now, written = self._now(), 0
+        with self._measure():
+            for flag in flags:
+                key = flag.model, flag.asset
+                if key in nodes.flags:
+                    valid_until = freshness.get(key)
+                    nodes.flags[key].show(flag, valid_until, now)
+                    if valid_until is not None:
+                        self._remember(valid_until, nodes.flags[key].tag.name)
+                    written += 1
+        self._diagnostics.published.labels(self.name).inc(written)
+        return len(flags) - written
+
+    def _remember(self, valid_until: datetime, name: str) -> None:
+        heapq.heappush(self._expiries, (valid_until, name))
+
+    async def _pulse(self) -> None:
+        """Ages values and beats the heart, whatever the scheduler does. Wakes each second, and when a value expires."""
+        while self._nodes is not None:
+            now = self._now()
+            with self._measure():
+                self._expire(self._nodes, now)
+                usable = sum(node.usable for node in self._nodes.outputs.values())
+                level = min(self._service_level, service_level(usable, len(self._nodes.outputs)))
+                self._nodes.server.beat(level, now)
+            left = (self._expiries[0][0] - now).total_seconds() if self._expiries else _BEAT_SECONDS
+            await asyncio.sleep(min(max(left, 0.001), _BEAT_SECONDS))
+
+    def _expire(self, nodes: Nodes, now: datetime) -> None:
+        """A newer prediction has moved a node's time on: then the old entry finds nothing to do."""
+        while self._expiries and self._expiries[0][0] <= now:
+            nodes.outputs[heapq.heappop(self._expiries)[1]].expire(now)
+
+
+async def _stop(server: PlantServer) -> None:
+    try:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await server.stop()
+    except TimeoutError:
+        _log.warning("OPC UA server: a connection did not close in time")
+
+
+def _freshness(predictions: Sequence[Prediction]) -> dict[tuple[str, str], datetime]:
+    """Until when the results of a model for an asset are fresh: a flag carries no such time of its own."""
+    fresh: dict[tuple[str, str], datetime] = {}
+    for prediction in predictions:
+        key = prediction.tag.model, prediction.tag.asset
+        fresh[key] = min(fresh.get(key, prediction.valid_until), prediction.valid_until)
+    return fresh
+
+
+def _batches(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    return (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))
+
+
+_POLICIES = {
+    "None": ua.SecurityPolicyType.NoSecurity,
+    "Basic256Sha256_Sign": ua.SecurityPolicyType.Basic256Sha256_Sign,
+    "Basic256Sha256_SignAndEncrypt": ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt,
+    "Aes128Sha256RsaOaep_Sign": ua.SecurityPolicyType.Aes128Sha256RsaOaep_Sign,
+    "Aes128Sha256RsaOaep_SignAndEncrypt": ua.SecurityPolicyType.Aes128Sha256RsaOaep_SignAndEncrypt,
+    "Aes256Sha256RsaPss_Sign": ua.SecurityPolicyType.Aes256Sha256RsaPss_Sign,
+    "Aes256Sha256RsaPss_SignAndEncrypt": ua.SecurityPolicyType.Aes256Sha256RsaPss_SignAndEncrypt,
+}
