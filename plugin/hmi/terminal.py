@@ -1,6 +1,7 @@
 """The live view of one service in a terminal, and the plain lines that stand in for it where there is none."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from operator import itemgetter
@@ -12,6 +13,8 @@ from plugin.domain import Quality, quality
 from plugin.hmi.picture import headline, picture
 from plugin.hmi.snapshot import AssetLine, Snapshot
 from plugin.hmi.words import age, count, plain, reading
+
+log = logging.getLogger(__name__)
 
 
 class LiveView:
@@ -34,9 +37,15 @@ class LiveView:
         self._line_every = line_every
 
     async def run(self) -> None:
-        """Until cancelled. The last picture stays on the screen, taken at the moment of the end."""
+        """Until cancelled; the last picture, taken at that moment, stays on the screen.
+
+        Returns when nobody can look any more, a closed pipe or a lost terminal: the service goes on unseen.
+        """
         drawable = self._console.is_terminal and not self._console.is_dumb_terminal
-        await (self._paint() if drawable else self._write())
+        try:
+            await (self._paint() if drawable else self._write())
+        except (SystemExit, OSError) as error:  # rich asks the process to exit when a pipe is closed
+            log.warning("the live view ended, its output is closed: %r", error)
 
     async def _paint(self) -> None:
         live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")

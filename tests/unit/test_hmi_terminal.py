@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 import io
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 from datetime import timedelta
 
@@ -239,3 +242,25 @@ async def test_a_terminal_that_cannot_be_painted_gets_lines():
     await watched(console, [running(1), running(2)])
 
     assert screen.getvalue().splitlines()[-1].startswith("foretag  up 0:00:02")
+
+
+def test_a_service_outlives_the_reader_of_its_lines():
+    program = textwrap.dedent("""
+        import asyncio, datetime, sys
+        from plugin.hmi import LiveView, Snapshot, Totals
+
+        nothing = datetime.timedelta(0)
+        snapshot = Snapshot(nothing, (), (), (), (), Totals(0, 0.0, 0, 0, None))
+        asyncio.run(LiveView(lambda: snapshot, line_every=nothing).run())
+        print("goes on", file=sys.stderr)
+    """)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("foretag")
+        process.stdout.close()
+
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        assert "goes on" in process.stderr.read()
