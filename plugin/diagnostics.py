@@ -1,12 +1,21 @@
 """What an operator asks of us, as Prometheus metrics. Nothing is dropped without a counter here."""
 
+import asyncio
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _LAG_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+
+
+_LAG_PERIOD = 0.02
+"""Between two looks at the event loop's lag [s]."""
+_LAG_SPAN = 3000
+"""Looks that :meth:`Diagnostics.lag_p99` speaks of: the last minute."""
 
 
 class Diagnostics:
@@ -14,6 +23,7 @@ class Diagnostics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._lags: deque[float] = deque(maxlen=_LAG_SPAN)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"foretag_{name}", text, labels, registry=registry)
@@ -62,6 +72,20 @@ class Diagnostics:
             yield
         finally:
             self.stage_cpu.labels(name).inc(time.thread_time() - begin)
+
+    async def watch_loop(self) -> None:
+        """Measure for ever how late the event loop wakes a timer: what a notification would wait as well."""
+        while True:
+            due = time.perf_counter() + _LAG_PERIOD
+            await asyncio.sleep(_LAG_PERIOD)
+            lag = max(0.0, time.perf_counter() - due)
+            self._lags.append(lag)
+            self.loop_lag.observe(lag)
+
+    def lag_p99(self) -> timedelta | None:
+        """99th percentile of the event loop's lag over the last minute; None: not watched yet."""
+        lags = sorted(self._lags)
+        return timedelta(seconds=lags[len(lags) * 99 // 100]) if lags else None
 
     def value(self, name: str, **labels: str) -> float:
         """A metric's present value, 0 where it never moved; for status tables and tests."""

@@ -1,0 +1,192 @@
+"""The command line: ``foretag``, or ``python -m plugin``. Thin: each command calls a room and prints what it gives."""
+
+import asyncio
+import logging
+import logging.handlers
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+
+from plugin import __version__
+from plugin.errors import ForetagError
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="foretag",
+    help="A tag from the future: keeps a plant's OPC UA tags in SQL, runs models over them, and serves the predictions "
+    "as OPC UA nodes.\n\n"
+    "Start with [bold]foretag init[/bold], look with [bold]foretag check[/bold], then [bold]foretag run[/bold].",
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+log = logging.getLogger("foretag")
+
+ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", envvar="FORETAG_CONFIG")]
+DEFAULT = Path("foretag.toml")
+
+
+@app.command()
+def init(
+    endpoint: Annotated[
+        str, typer.Argument(help="The plant's server, such as opc.tcp://plc1:4840; asked for when left out.")
+    ] = "",
+    folder: Annotated[Path, typer.Option(help="Where foretag.toml and tags.csv are written.")] = Path(),
+    root: Annotated[str, typer.Option(help="Browse below this node only (nsu=…;s=…).")] = "",
+    trust: Annotated[bool, typer.Option("--trust", help="Trust the server's certificate without asking.")] = False,
+    force: Annotated[bool, typer.Option(help="Overwrite files that are there.")] = False,
+) -> None:
+    """Connect to a plant's server, browse it, and write a commented foretag.toml and a tag CSV."""
+    from plugin.commissioning import write_first_config  # noqa: PLC0415 - each command loads only what it needs
+
+    endpoint = endpoint or typer.prompt("Endpoint of the plant's server", default="opc.tcp://127.0.0.1:4840")
+
+    def confirm(question: str) -> bool:
+        return trust or typer.confirm(question)
+
+    _run(write_first_config(endpoint, folder, root=root, force=force, confirm=confirm, console=out))
+
+
+@app.command()
+def check(config: ConfigPath = DEFAULT) -> None:
+    """Validate the file, connect to every source, read each tag once, and show what came."""
+    from plugin.commissioning import check_tags  # noqa: PLC0415
+    from plugin.config import load  # noqa: PLC0415
+
+    if not _run(check_tags(_load(load, config), out)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    config: ConfigPath = DEFAULT,
+    seconds: Annotated[
+        float | None, typer.Option(help="Stop by itself after so many seconds of scoring.", min=1)
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write what the run did to this JSON file when it stops.")] = None,
+    table: Annotated[
+        bool, typer.Option("--table/--no-table", help="Show the live table, where there is a terminal.")
+    ] = True,
+) -> None:
+    """Acquire, keep, score and publish, until Ctrl-C."""
+    from plugin.config import load  # noqa: PLC0415
+    from plugin.running import run_service  # noqa: PLC0415
+
+    loaded = _load(load, config)
+    shown = table and out.is_terminal
+    _log_to(loaded.data / "foretag.log", loaded.runtime.log_level, console=not shown)
+    _run(run_service(loaded, seconds=seconds, report=report, console=out if table else None))
+
+
+@app.command()
+def train(model: Annotated[str, typer.Argument(help="Name of the model.")], config: ConfigPath = DEFAULT) -> None:
+    """Train one model from the historian; the first version becomes the champion, a later one a challenger."""
+    from plugin.config import load  # noqa: PLC0415
+    from plugin.running import train_once  # noqa: PLC0415
+
+    _run(train_once(_load(load, config), model, out))
+
+
+@app.command()
+def status(config: ConfigPath = DEFAULT) -> None:
+    """Show what the historian holds, the models in force, and their last runs."""
+    from plugin.config import load  # noqa: PLC0415
+    from plugin.running import show_status  # noqa: PLC0415
+
+    _run(show_status(_load(load, config), out))
+
+
+@app.command()
+def migrate(
+    config: ConfigPath = DEFAULT,
+    revision: Annotated[str, typer.Option(help="Revision to go to; older ones drop what they do not know.")] = "head",
+) -> None:
+    """Bring the database to this release's schema (or to another revision)."""
+    from plugin.config import load  # noqa: PLC0415
+    from plugin.historian.migrate import migrate as bring  # noqa: PLC0415
+
+    loaded = _load(load, config)
+    try:
+        bring(loaded.historian.located(loaded.data), revision)
+    except ForetagError as error:
+        _fail(error)
+    out.print(f"The database has revision {revision}.")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the demonstration keeps its files.")] = Path("demo"),
+    seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds of scoring.", min=1)] = None,
+    engines: Annotated[int, typer.Option(help="Turbofan engines in the simulated plant.", min=1, max=500)] = 20,
+    plant_port: Annotated[int, typer.Option(help="Port of the simulated plant.")] = 4840,
+    publish_port: Annotated[int, typer.Option(help="Port of foretag's own server.")] = 4841,
+) -> None:
+    """Run a simulated plant and foretag beside it; stop with Ctrl-C, or by itself with --seconds, for a summary."""
+    from plugin.demo.job import Demo  # noqa: PLC0415
+    from plugin.demo.job import run as run_demo  # noqa: PLC0415
+    from plugin.report.summary import summary_view  # noqa: PLC0415
+
+    summary = _run(run_demo(Demo(folder, seconds, engines, plant_port, publish_port)))
+    out.print(summary_view(summary))
+    if not summary.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    out.print(__version__)
+
+
+def _load(load: Callable[[Path], T], path: Path) -> T:
+    try:
+        return load(path)
+    except ForetagError as error:
+        _fail(error)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """The bridge from sync to async; an error that foretag raises on purpose ends the command with its text alone."""
+    try:
+        return asyncio.run(work)
+    except ForetagError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _fail(error: ForetagError) -> NoReturn:
+    err.print(str(error), style="red", markup=False, highlight=False)
+    raise typer.Exit(2)
+
+
+def _log_to(path: Path, level: str, *, console: bool) -> None:
+    """To a file that rotates at 10 MB, and to stderr where no table needs the terminal."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handlers: list[logging.Handler] = [logging.handlers.RotatingFileHandler(path, maxBytes=10_000_000, backupCount=3)]
+    if console:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    logging.basicConfig(
+        level=level.upper(), handlers=handlers, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    logging.getLogger("asyncua").setLevel(logging.WARNING)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+
+def main() -> None:
+    """The entry point of the ``foretag`` command."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""The rooms' sections composed into one frozen :class:`Config`. The only reader of file and environment.
+
+``foretag.toml`` holds the sections; tags come in bulk from CSV files and from asset templates. A wrong file raises one
+ConfigError that lists every fault with field, value and remedy.
+"""
+
+import csv
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+
+from plugin.acquire.config import SourceConfig
+from plugin.domain import Asset, Tag
+from plugin.errors import ConfigError, Fault
+from plugin.fields import Duration, Section
+from plugin.historian.config import HistorianConfig
+from plugin.infer.config import ModelConfig
+from plugin.publish.config import PublishConfig, WriteBackConfig
+
+_NODE = re.compile(r"(nsu=[^;]+;)?[isgb]=.+")
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def _node(text: str) -> str:
+    if not _NODE.fullmatch(text):
+        raise ValueError('is no node id; write it by namespace URI, such as "nsu=urn:plant;s=Engine01.T24"')
+    return text
+
+
+def _blank_to_none(value: Any) -> Any:
+    return None if value == "" else value
+
+
+class TagRow(Section):
+    """One line of a tag CSV, or one tag of an asset template."""
+
+    name: str = Field(min_length=1, max_length=200)
+    """Unique in the installation."""
+    node: Annotated[str, AfterValidator(_node)]
+    """NodeId by namespace URI (an index moves when a server restarts)."""
+    source: str = ""
+    """Name of a source; may be left out where there is one only."""
+    asset: str = ""
+    feature: str = ""
+    unit: str = ""
+    low: Annotated[float | None, BeforeValidator(_blank_to_none)] = None
+    """Lower end of the range [unit]; default: the server's EURange."""
+    high: Annotated[float | None, BeforeValidator(_blank_to_none)] = None
+    deadband: Annotated[float | None, BeforeValidator(_blank_to_none), Field(ge=0)] = None
+    """Absolute deadband [unit]; default 0."""
+    sampling: Annotated[Duration | None, BeforeValidator(_blank_to_none)] = None
+    """Sampling interval; default: the source's."""
+
+
+class AssetTagConfig(Section):
+    """What an asset template says of one feature."""
+
+    node: str = ""
+    """Overrides the template's ``node`` for this feature."""
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    deadband: float | None = Field(default=None, ge=0)
+    sampling: Duration | None = None
+
+
+class AssetsConfig(Section):
+    """``[[assets]]``: a template; one tag per name and feature, called ``<asset>.<feature>``."""
+
+    names: tuple[str, ...] = Field(min_length=1)
+    """Names of assets; ``engine-{01..20}`` stands for twenty."""
+    node: Annotated[str, AfterValidator(_node)]
+    """NodeId with ``{asset}`` and ``{feature}`` in it."""
+    source: str = ""
+    tags: dict[str, AssetTagConfig]
+    """By feature."""
+
+
+class RuntimeConfig(Section):
+    """``[foretag]``: what belongs to no room."""
+
+    data: Path = Path("data")
+    """Folder for database, models, certificates and log; relative to the file."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where models run; ``auto`` takes a GPU or TPU where there is one."""
+    third_party_kinds: tuple[str, ...] = ()
+    """Model kinds of other packages that may be loaded (entry points ``foretag.model_kinds``); default none."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class _File(Section):
+    """The file as a whole."""
+
+    foretag: RuntimeConfig = RuntimeConfig()
+    historian: HistorianConfig = HistorianConfig()
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    tags: tuple[Path, ...] = ()
+    """CSV files with the columns of :class:`TagRow`; relative to the file."""
+    assets: tuple[AssetsConfig, ...] = ()
+    models: tuple[ModelConfig, ...] = ()
+    publish: PublishConfig = PublishConfig()
+    write_back: WriteBackConfig = WriteBackConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All that the service needs to know, checked."""
+
+    path: Path
+    data: Path
+    """Absolute."""
+    runtime: RuntimeConfig
+    historian: HistorianConfig
+    sources: tuple[SourceConfig, ...]
+    tags: tuple[Tag, ...]
+    models: tuple[ModelConfig, ...]
+    publish: PublishConfig
+    write_back: WriteBackConfig
+
+    @property
+    def model_folder(self) -> Path:
+        """Where artifacts lie."""
+        return self.data / "models"
+
+    @property
+    def pki_folder(self) -> Path:
+        """Own certificate and trust lists."""
+        return self.data / "pki"
+
+    def watched(self, model: ModelConfig, tags: Iterable[Tag]) -> tuple[Asset, ...]:
+        """The assets of a model, from tags that have their keys."""
+        return tuple(asset for asset in Asset.gather(tags) if matches(asset.name, model.assets))
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the wildcard patterns fits."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration; ConfigError lists every fault."""
+    faults: list[Fault] = []
+    file = _parse(path)
+    rows = [*_csv_rows(path.parent, file.tags, faults), *_template_rows(file.assets, faults)]
+    tags = _tags(file.sources, rows, faults)
+    faults += _twins("sources", [source.name for source in file.sources])
+    faults += _twins("models", [model.name for model in file.models])
+    for model in file.models:
+        faults += _model_faults(model, tags)
+    faults += _write_back_faults(file)
+    if faults:
+        raise ConfigError(str(path), faults)
+    return Config(
+        path=path,
+        data=(path.parent / file.foretag.data).resolve(),
+        runtime=file.foretag,
+        historian=file.historian,
+        sources=file.sources,
+        tags=tags,
+        models=file.models,
+        publish=file.publish,
+        write_back=file.write_back,
+    )
+
+
+def _parse(path: Path) -> _File:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        remedy = "Write one with `foretag init`, or name another with --config"
+        raise ConfigError(str(path), [Fault("file", str(path), error.strerror or str(error), remedy)]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        remedy = "Mend the line that is named"
+        raise ConfigError(str(path), [Fault("file", str(path), f"is no TOML: {error}", remedy)]) from error
+    try:
+        return _File.model_validate(_with_environment(document, os.environ))
+    except ValidationError as error:
+        raise ConfigError(str(path), [_fault(detail) for detail in error.errors()]) from error
+
+
+def _with_environment(document: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """``FORETAG__SECTION__KEY=value`` overrides a key of a plain section; lists of sections are the file's alone."""
+    for name, value in environment.items():
+        prefix, *keys = name.split("__")
+        if prefix != "FORETAG" or len(keys) != 2:
+            continue
+        section = document.setdefault(keys[0].lower(), {})
+        if isinstance(section, dict):
+            section[keys[1].lower()] = value
+    return document
+
+
+def _fault(detail: Any) -> Fault:
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
+    value = detail["input"]
+    shown = "(missing)" if detail["type"] == "missing" else _shown(value)
+    problem = detail["msg"].removeprefix("Value error, ").rstrip(".")
+    return Fault(
+        field or "file", shown, problem, _REMEDIES.get(detail["type"], "See `foretag help-config` for the valid values")
+    )
+
+
+_REMEDIES = {
+    "missing": "Add it",
+    "extra_forbidden": "Remove it, or correct its spelling",
+    "value_error": "Write it as said",
+    "string_pattern_mismatch": "Write it to that pattern",
+}
+
+
+def _shown(value: Any, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _csv_rows(folder: Path, files: Sequence[Path], faults: list[Fault]) -> Iterator[TagRow]:
+    for file in files:
+        try:
+            with (folder / file).open(newline="", encoding="utf-8-sig") as lines:
+                for number, row in enumerate(csv.DictReader(lines), start=2):
+                    yield from _row(f"{file} line {number}", {k: v for k, v in row.items() if v is not None}, faults)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            faults.append(
+                Fault("tags", str(file), f"can't be read: {error}", "Mend the path, or the file (CSV, UTF-8)")
+            )
+
+
+def _row(origin: str, row: Mapping[Any, Any], faults: list[Fault]) -> Iterator[TagRow]:
+    if None in row:
+        faults.append(
+            Fault(origin, _shown(row[None]), "has more cells than the header", "Quote cells that hold a comma")
+        )
+        return
+    try:
+        yield TagRow.model_validate(row)
+    except ValidationError as error:
+        for detail in error.errors():
+            fault = _fault(detail)
+            faults.append(Fault(f"{origin}, column {fault.field}", fault.value, fault.problem, fault.remedy))
+
+
+def _template_rows(templates: Sequence[AssetsConfig], faults: list[Fault]) -> Iterator[TagRow]:
+    for number, template in enumerate(templates):
+        for asset in (name for pattern in template.names for name in expand(pattern)):
+            for feature, tag in template.tags.items():
+                node = (tag.node or template.node).replace("{asset}", asset).replace("{feature}", feature)
+                row = tag.model_dump(exclude={"node"}, exclude_none=True) | {
+                    "name": f"{asset}.{feature}", "node": node, "source": template.source, "asset": asset,
+                    "feature": feature,
+                }  # fmt: skip
+                yield from _row(f"assets[{number}]", row, faults)
+
+
+def expand(pattern: str) -> list[str]:
+    """``engine-{01..03}`` → ``engine-01``, ``engine-02``, ``engine-03``; the digits keep their width."""
+    match = _RANGE.search(pattern)
+    if match is None:
+        return [pattern]
+    first, last = match[1], match[2]
+    return [
+        tail
+        for number in range(int(first), int(last) + 1)
+        for tail in expand(pattern.replace(match[0], str(number).zfill(len(first)), 1))
+    ]
+
+
+def _tags(sources: Sequence[SourceConfig], rows: Sequence[TagRow], faults: list[Fault]) -> tuple[Tag, ...]:
+    names = [source.name for source in sources]
+    default = names[0] if len(names) == 1 else ""
+    found = []
+    for row in rows:
+        source = row.source or default
+        if source not in names:
+            faults.append(Fault(f"tag {row.name}: source", _shown(row.source), "is no source", f"Name one of {names}"))
+        if row.low is not None and row.high is not None and row.low >= row.high:
+            faults.append(Fault(f"tag {row.name}: low", str(row.low), f"is not below high = {row.high}", "Swap them"))
+        found.append(
+            Tag(
+                name=row.name, source=source, node=row.node, asset=row.asset, feature=row.feature, unit=row.unit,
+                low=row.low, high=row.high, deadband=row.deadband or 0.0, sampling=row.sampling,
+            )
+        )  # fmt: skip
+    faults += _twins("tags", [tag.name for tag in found])
+    faults += _twins(
+        "tags: asset and feature", [f"{tag.asset}/{tag.feature}" for tag in found if tag.asset and tag.feature]
+    )
+    if not found:
+        faults.append(Fault("tags", "(none)", "there is no tag at all", "List a tag CSV under tags, or add [[assets]]"))
+    return tuple(found)
+
+
+def _twins(field: str, names: Sequence[str]) -> list[Fault]:
+    seen: set[str] = set()
+    twins = dict.fromkeys(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+    return [Fault(field, repr(name), "is there twice", "Give each its own name") for name in twins]
+
+
+def _model_faults(model: ModelConfig, tags: Sequence[Tag]) -> Iterator[Fault]:
+    where = f"models.{model.name}"
+    watched = [asset for asset in Asset.gather(tags) if matches(asset.name, model.assets)]
+    if not watched:
+        known = sorted({tag.asset for tag in tags if tag.asset})[:10]
+        yield Fault(f"{where}.assets", _shown(model.assets), "fits no asset", f"Assets are {known}")
+    for asset in watched:
+        missing = [feature for feature in model.features if feature not in asset.tags]
+        if missing:
+            yield Fault(
+                f"{where}.features", _shown(missing), f"asset {asset.name} has no such feature",
+                f"It has {_shown(sorted(asset.tags), 300)}",
+            )  # fmt: skip
+    if model.training.learn == "laboratory" and "lab" not in model.roles:
+        yield Fault(
+            f"{where}.roles", _shown(model.roles), "learning from the laboratory needs the role lab", 'Add lab = "…"'
+        )
+    if model.training.learn == "failures" and "age" not in model.roles:
+        yield Fault(f"{where}.roles", _shown(model.roles), "learning from failures needs the role age", 'Add age = "…"')
+
+
+def _write_back_faults(file: _File) -> Iterator[Fault]:
+    sources = [source.name for source in file.sources]
+    models = [model.name for model in file.models]
+    for number, rule in enumerate(file.write_back.rules):
+        if rule.source not in sources:
+            yield Fault(f"write_back.rules[{number}].source", rule.source, "is no source", f"Name one of {sources}")
+        if rule.model not in models:
+            yield Fault(f"write_back.rules[{number}].model", rule.model, "is no model", f"Name one of {models}")

@@ -1,0 +1,165 @@
+"""What the running service looks like at this moment: fed with commits and outcomes, asked for a snapshot by a view."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from plugin.diagnostics import Diagnostics
+from plugin.domain import (
+    Asset,
+    Outcome,
+    OutputTag,
+    Prediction,
+    RunKind,
+    RunResult,
+    SampleBatch,
+    Status,
+    from_micros,
+    quality,
+)
+from plugin.hmi.snapshot import AssetLine, ModelLine, Reading, Snapshot, SourceLine, Totals, TrainingLine
+from plugin.infer.config import ModelConfig
+from plugin.protocols import Source
+
+_RATE_SPAN = timedelta(seconds=10)
+
+
+class Overview:
+    """A sink (see :class:`plugin.protocols.Sink`) that keeps the newest of everything, in memory."""
+
+    name = "overview"
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        assets: Sequence[Asset],
+        models: Sequence[ModelConfig],
+        diagnostics: Diagnostics,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._sources = sources
+        self._assets = assets
+        self._models = models
+        self._diagnostics = diagnostics
+        self._clock = clock
+        self._started = clock()
+        size = 1 + max((tag.id for asset in assets for tag in asset.tags.values()), default=0)
+        self._newest = np.zeros(size, np.int64)
+        self._value = np.full(size, np.nan)
+        self._outcomes: dict[str, Outcome] = {}
+        self._trainings: dict[str, TrainingLine] = {}
+        self._stored: list[tuple[datetime, float]] = [(self._started, 0.0)]
+
+    def open(self, tags: Sequence[OutputTag]) -> AbstractAsyncContextManager[None]:
+        """Nothing to make ready."""
+        return nullcontext()
+
+    async def publish(self, outcome: Outcome) -> None:
+        """Keep the newest outcome of each model."""
+        self._outcomes[outcome.run.model] = outcome
+
+    def committed(self, samples: SampleBatch) -> None:
+        """Samples that are in the database now."""
+        known = samples.take(samples.tag < len(self._newest))
+        order = np.argsort(known.source_time, kind="stable")
+        tag, time = known.tag[order], known.source_time[order]
+        newer = time >= self._newest[tag]
+        self._value[tag[newer]] = known.value[order][newer]
+        np.maximum.at(self._newest, tag, time)
+
+    def training(self, model: str, share: float | None, message: str = "") -> None:
+        """How far a training is; None: it ended."""
+        if share is None:
+            self._trainings.pop(model, None)
+        else:
+            self._trainings[model] = TrainingLine(model, share, message)
+
+    def snapshot(self) -> Snapshot:
+        """The picture of this moment."""
+        now = self._clock()
+        predictions = [p for outcome in self._outcomes.values() for p in outcome.predictions]
+        by_asset: dict[str, list[Prediction]] = {}
+        for prediction in predictions:
+            by_asset.setdefault(prediction.tag.asset, []).append(prediction)
+        return Snapshot(
+            uptime=now - self._started,
+            sources=tuple(_source_line(source) for source in self._sources),
+            trainings=tuple(self._trainings.values()),
+            assets=tuple(self._asset_line(asset, by_asset.get(asset.name, ()), now) for asset in self._assets),
+            models=tuple(self._model_line(model, now) for model in self._models),
+            totals=self._totals(now),
+        )
+
+    def _asset_line(self, asset: Asset, predictions: Sequence[Prediction], now: datetime) -> AssetLine:
+        newest = int(max((self._newest[tag.id] for tag in asset.tags.values()), default=0))
+        outputs = {prediction.tag.output: prediction for prediction in predictions}
+        thresholds = {f.asset: f.threshold for o in self._outcomes.values() for f in o.flags}
+        score, flag = outputs.get("score"), outputs.get("flag")
+        soft = next((m for m in self._models if "lab" in m.roles and m.roles["lab"] in asset.tags), None)
+        inferred = next((p for p in predictions if soft and p.tag.model == soft.name), None)
+        lab = asset.tags[soft.roles["lab"]] if soft else None
+        lab_time = int(self._newest[lab.id]) if lab else 0
+        health = outputs.get("health")
+        return AssetLine(
+            name=asset.name,
+            status=max((p.status for p in predictions), default=int(Status.BAD_WAITING_FOR_INITIAL_DATA), key=quality),
+            data_age=now - from_micros(newest) if newest else None,
+            rul=_reading(outputs.get("rul")),
+            health=_reading(health, scale=0.01) if health else None,
+            flag=None if flag is None or flag.value is None else bool(flag.value),
+            score=score.value if score else None,
+            threshold=thresholds.get(asset.name),
+            quality=_reading(inferred),
+            quality_name=inferred.tag.output if inferred else "",
+            lab=float(self._value[lab.id]) if lab and lab_time else None,
+            lab_age=timedelta(microseconds=newest - lab_time) if lab_time else None,
+        )
+
+    def _model_line(self, model: ModelConfig, now: datetime) -> ModelLine:
+        outcome = self._outcomes.get(model.name)
+        finished = outcome.run.finished if outcome else None
+
+        def runs(result: RunResult) -> int:
+            labels = {"model": model.name, "kind": RunKind.SCORE.value, "result": result.value}
+            return int(self._diagnostics.value("runs_total", **labels))
+
+        return ModelLine(
+            name=model.name,
+            version=outcome.run.version if outcome else 0,
+            since_run=now - finished if finished else None,
+            assets=outcome.run.assets if outcome else 0,
+            inference=timedelta(seconds=outcome.run.stages["infer"]) if outcome else None,
+            missed=runs(RunResult.MISSED),
+            failed=runs(RunResult.FAILED),
+        )
+
+    def _totals(self, now: datetime) -> Totals:
+        stored = self._diagnostics.total("samples_stored_total")
+        recent = [(t, n) for t, n in self._stored if now - t <= _RATE_SPAN]
+        self._stored = [*recent, (now, stored)]
+        (then, before), span = self._stored[0], now - self._stored[0][0]
+        return Totals(
+            samples_stored=int(stored),
+            samples_per_second=(stored - before) / span.total_seconds() if then < now else 0.0,
+            gaps_open=int(self._diagnostics.total("gaps_total")),
+            dropped=int(self._diagnostics.total("samples_dropped_total")),
+            loop_lag_p99=self._diagnostics.lag_p99(),
+        )
+
+
+def _source_line(source: Source) -> SourceLine:
+    history = source.history_progress()
+    return SourceLine(source.name, source.connected(), history.done, history.total, history.samples)
+
+
+def _reading(prediction: Prediction | None, scale: float = 1.0) -> Reading | None:
+    if prediction is None:
+        return None
+
+    def scaled(number: float | None) -> float | None:
+        return None if number is None else number * scale
+
+    value, lower, upper = map(scaled, (prediction.value, prediction.lower, prediction.upper))
+    return Reading(value, lower, upper, prediction.tag.unit, prediction.status)

@@ -1,0 +1,113 @@
+"""The ``[[models]]`` sections: what a model watches, how it learns, and when it runs."""
+
+from datetime import timedelta
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from plugin.fields import Duration, Section
+
+LATE_ROLES = ("lab",)
+"""Roles whose samples come late by nature: a value stands for its own cell alone, and none is missed in the newest."""
+
+Learn = Literal["failures", "laboratory", "normal"]
+
+
+class ScheduleConfig(Section):
+    """When a model runs. Ticks lie on whole multiples of ``every`` since 1970 UTC, shifted by ``offset``."""
+
+    every: Duration = Field(default=timedelta(minutes=1), gt=timedelta(0))
+    """Time between two runs."""
+    offset: Duration = timedelta(0)
+    """How long a run waits for late data: the run at 12:00:05 with an offset of 5 s looks at data before 12:00:00."""
+    deadline: Duration | None = None
+    """A run that takes longer is given up, counted and recorded; default: ``every``."""
+
+    @property
+    def limit(self) -> timedelta:
+        """The deadline that applies."""
+        return self.deadline or self.every
+
+
+class TrainingConfig(Section):
+    """How a model is trained from the historian."""
+
+    learn: Learn
+    """``failures``: cycles left until the unit's run ends, a run ending where the role ``age`` starts over;
+    ``laboratory``: the value of the role ``lab`` at its own source time; ``normal``: how it looks while all is well."""
+    at_start: bool = True
+    """Train by itself when there is no model yet and the history has been read."""
+    history: Duration = Field(default=timedelta(days=3650), gt=timedelta(0))
+    """How far back to look."""
+    clean: float = Field(default=0.5, gt=0.0, le=1.0)
+    """For ``normal``: the share of each run, from its start, that counts as healthy (all cells where nothing ages)."""
+    retry: Duration = Field(default=timedelta(minutes=1), gt=timedelta(0))
+    """When the history does not hold enough yet: time until the next try."""
+
+
+class ModelConfig(Section):
+    """One model: a kind, the assets that it watches, and their features."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """Unique; part of every node and row of this model: lower case letters, digits, underscore."""
+    kind: str
+    """Name of a model kind, such as ``rul_lstm``."""
+    assets: tuple[str, ...] = Field(min_length=1)
+    """Names of assets; ``*`` and ``?`` are wildcards."""
+    features: tuple[str, ...] = Field(min_length=1)
+    """Inputs by feature; every asset must have a tag for each."""
+    roles: dict[str, str] = Field(default_factory=dict)
+    """Special features by role, such as ``age = "cycle"``; each must be among the features."""
+    window: Duration = Field(gt=timedelta(0))
+    """How far back the model looks, at most."""
+    step: Duration = Field(gt=timedelta(0))
+    """Width of a cell of the window's regular grid."""
+    hold: Duration = timedelta(minutes=1)
+    """How long a value stands for itself while no newer one arrives; never across a gap, never for late roles."""
+    recent: Duration | None = None
+    """The stretch before the window's end whose coverage decides the status; default: the window."""
+    required: float = Field(default=0.8, ge=0.0, le=1.0)
+    """Share of the recent cells that must be observed for a Good prediction."""
+    horizon: Duration = timedelta(0)
+    """How far ahead the prediction speaks; 0 for the present."""
+    valid: Duration | None = None
+    """How long a prediction stands before it is stale; default: three times ``schedule.every``."""
+    persistence: int = Field(default=3, ge=1)
+    """Runs in a row with the score over (under) the threshold before a flag is raised (withdrawn)."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    training: TrainingConfig
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Hyperparameters of the kind."""
+    seed: int = 0
+
+    @property
+    def length(self) -> int:
+        """Cells in a window."""
+        return self.window // self.step
+
+    @property
+    def late(self) -> tuple[bool, ...]:
+        """Whether a feature comes late by nature, in the order of the features."""
+        roles = {self.roles.get(role) for role in LATE_ROLES}
+        return tuple(feature in roles for feature in self.features)
+
+    @property
+    def recent_cells(self) -> int:
+        """Cells whose coverage decides the status."""
+        return min(self.length, (self.recent or self.window) // self.step)
+
+    @property
+    def validity(self) -> timedelta:
+        """How long a prediction stands."""
+        return self.valid or 3 * self.schedule.every
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.window < self.step:
+            raise ValueError("window is shorter than step; make it a multiple of step")
+        if len(set(self.features)) != len(self.features):
+            raise ValueError("features names one twice; name each once")
+        strangers = {feature for feature in self.roles.values() if feature not in self.features}
+        if strangers:
+            raise ValueError(f"roles name features that are not listed: {sorted(strangers)}; add them to features")
+        return self

@@ -1,0 +1,93 @@
+"""From a model's numbers to predictions: the tags from the future, their ranges, and the status that each deserves."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from models.kind import OutputSpec, Spec
+from plugin.domain import Asset, OutputTag, Prediction, Run, Status
+from plugin.infer.config import ModelConfig
+
+
+def model_spec(config: ModelConfig) -> Spec:
+    """What the kind needs to know of the configuration."""
+    return Spec(
+        kind=config.kind,
+        features=config.features,
+        length=config.length,
+        roles=dict(config.roles),
+        options=dict(config.options),
+        seed=config.seed,
+    )
+
+
+def output_tag(config: ModelConfig, asset: Asset, spec: OutputSpec) -> OutputTag:
+    """An output as a tag; where the kind leaves unit or range open, those of the laboratory tag hold."""
+    lab = asset.tags.get(config.roles.get("lab", ""))
+    return OutputTag(
+        model=config.name,
+        asset=asset.name,
+        output=spec.name,
+        unit=spec.unit or (lab.unit if lab else ""),
+        low=_first_number(spec.low, lab.low if lab else None, 0.0),
+        high=_first_number(spec.high, lab.high if lab else None, 100.0),
+        description=spec.description,
+        flag=spec.flag,
+    )
+
+
+def input_status(*, connected: bool, complete: bool, coverage: float, required: float) -> Status:
+    """The best status that the inputs allow (OPC 10000-8, A.4.3: fewer Good sources than required is SubNormal)."""
+    if not connected:
+        return Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE
+    if complete and coverage >= required:
+        return Status.GOOD
+    return Status.UNCERTAIN_SUB_NORMAL
+
+
+def output_status(inputs: Status, value: float | None, tag: OutputTag) -> Status:
+    """No number is Bad; a Good number outside its range is UncertainEngineeringUnitsExceeded."""
+    if value is None:
+        return Status.BAD_NO_DATA
+    if inputs is Status.GOOD and not tag.low <= value <= tag.high:
+        return Status.UNCERTAIN_ENGINEERING_UNITS_EXCEEDED
+    return inputs
+
+
+def predictions(
+    config: ModelConfig,
+    run: Run,
+    end: datetime,
+    tags: Mapping[str, Sequence[OutputTag]],
+    inputs: Sequence[Status],
+    coverage: Sequence[float],
+    estimates: Mapping[str, Any],
+) -> Iterator[Prediction]:
+    """One prediction per output and asset; ``tags`` by output, every sequence in the order of the assets."""
+    for output, of_assets in tags.items():
+        value, lower, upper = estimates[output]
+        for row, tag in enumerate(of_assets):
+            number = _number(value[row])
+            yield Prediction(
+                tag=tag,
+                version=run.version,
+                as_of=end,
+                target_time=end + config.horizon,
+                valid_until=end + config.validity,
+                value=number,
+                lower=_number(lower[row]) if number is not None else None,
+                upper=_number(upper[row]) if number is not None else None,
+                status=output_status(inputs[row], number, tag),
+                coverage=float(coverage[row]),
+                run=run.id,
+            )
+
+
+def _number(value: Any) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _first_number(*candidates: float | None) -> float:
+    return next(number for number in candidates if number is not None and not math.isnan(number))

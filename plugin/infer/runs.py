@@ -1,0 +1,191 @@
+"""Runs as a plant sees them: bounded in time, persisted first and published then, every failure a row and a counter."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Outcome, Run, RunKind, RunResult
+from plugin.errors import ForetagError, PublishError, TrainingDataError
+from plugin.infer.compute import Compute
+from plugin.infer.registry import Registry
+from plugin.infer.scoring import Scorer
+from plugin.infer.training import train
+from plugin.protocols import Sink, Store
+
+log = logging.getLogger(__name__)
+
+_PUBLISH_LIMIT = 5.0
+"""A sink that takes longer [s] has failed to publish."""
+_HISTORY_POLL = 0.2
+
+Listener = Callable[[str, float | None, str], None]
+"""Called with model, share done (None: ended) and a line for a person."""
+
+
+class Runs:
+    """Executes the runs of all models against one store and its sinks."""
+
+    def __init__(
+        self,
+        store: Store,
+        sinks: Sequence[Sink],
+        diagnostics: Diagnostics,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._sinks = sinks
+        self._diagnostics = diagnostics
+        self._clock = clock
+        self._complaints: dict[str, str] = {}
+        self._missed: asyncio.Queue[tuple[str, datetime]] = asyncio.Queue(maxsize=1000)
+        self.published: dict[str, datetime] = {}
+        """When each model's first results were published."""
+        self.news = asyncio.Event()
+        """Set whenever a model is added to :attr:`published`; for others to clear."""
+
+    async def score(self, scorer: Scorer, tick: datetime, end: datetime) -> Outcome | None:
+        """One scoring run of the window that ends at ``end``; never raises but when cancelled."""
+        name, run = scorer.config.name, None
+        try:
+            if await scorer.refresh() is None:
+                return None
+            run = await self._store.write_run(Run(0, name, RunKind.SCORE, tick, started=self._clock()))
+            async with asyncio.timeout(scorer.config.schedule.limit.total_seconds()):
+                outcome = await scorer.score(run, end)
+                if outcome is None:
+                    return None
+                outcome = replace(outcome, run=replace(outcome.run, finished=self._clock(), result=RunResult.DONE))
+                await self._store.write_outcome(outcome)
+        except Exception as error:  # noqa: BLE001 - the job wrapper: logged, counted, a row; the schedule goes on
+            await self._fail(name, run, error)
+            return None
+        self._count(outcome.run)
+        self._complaints.pop(name, None)
+        await self._publish(outcome)
+        return outcome
+
+    def miss(self, model: str, scheduled: datetime) -> None:
+        """Note a run that never started; :meth:`record_missed` writes its row."""
+        self._diagnostics.runs.labels(model, RunKind.SCORE.value, RunResult.MISSED.value).inc()
+        self._complain(f"{model} missed", "a run was missed: the one before it still ran, or the process was held up")
+        if not self._missed.full():
+            self._missed.put_nowait((model, scheduled))
+
+    async def record_missed(self) -> None:
+        """For ever: write the rows of missed runs."""
+        while True:
+            model, scheduled = await self._missed.get()
+            try:
+                await self._store.write_run(Run(0, model, RunKind.SCORE, scheduled, result=RunResult.MISSED))
+            except ForetagError as error:
+                self._complain(f"{model} missed row", str(error))
+
+    async def _publish(self, outcome: Outcome) -> None:
+        for sink in self._sinks:
+            try:
+                async with asyncio.timeout(_PUBLISH_LIMIT):
+                    await sink.publish(outcome)
+            except (PublishError, TimeoutError) as error:
+                self._diagnostics.publish_failures.labels(sink.name, type(error).__name__).inc(len(outcome.predictions))
+                self._complain(f"sink {sink.name}", str(error) or "timed out")
+            else:
+                self._complaints.pop(f"sink {sink.name}", None)
+        if outcome.run.model not in self.published:
+            self.published[outcome.run.model] = self._clock()
+            self.news.set()
+
+    async def _fail(self, name: str, run: Run | None, error: Exception) -> None:
+        text = "deadline exceeded" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        self._complain(name, text, None if isinstance(error, ForetagError | TimeoutError) else error)
+        failed = replace(
+            run or Run(0, name, RunKind.SCORE, self._clock()),
+            finished=self._clock(),
+            result=RunResult.FAILED,
+            error=text,
+        )
+        self._count(failed)
+        if run is not None:
+            try:
+                await self._store.write_run(failed)
+            except ForetagError as second:
+                self._complain(f"{name} row", str(second))
+
+    def _count(self, run: Run) -> None:
+        self._diagnostics.runs.labels(run.model, run.kind.value, run.result.value).inc()
+        if run.started and run.finished and run.result is RunResult.DONE:
+            self._diagnostics.run_seconds.labels(run.model).observe((run.finished - run.started).total_seconds())
+
+    def _complain(self, what: str, text: str, error: BaseException | None = None) -> None:
+        """Once per change of the text: a fault that lasts does not fill the log."""
+        if self._complaints.get(what) != text:
+            self._complaints[what] = text
+            log.warning("%s: %s", what, text, exc_info=error)
+
+
+class Training:
+    """Trains what has no model yet, and whatever a person asks for."""
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        compute: Compute,
+        diagnostics: Diagnostics,
+        listener: Listener,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._compute = compute
+        self._diagnostics = diagnostics
+        self._listener = listener
+        self._clock = clock
+
+    async def train_missing(self, scorers: Sequence[Scorer], past_is_read: Callable[[], bool]) -> None:
+        """Train each model that has no champion, in their order, once the past has been read.
+
+        One for which the historian does not hold enough is tried again later; the others do not wait for it.
+        """
+        waiting = [
+            s for s in scorers if s.config.training.at_start and await self._registry.champion(s.config.name) is None
+        ]
+        while waiting and not past_is_read():  # noqa: ASYNC110 - how far a source is, is asked for, not told
+            await asyncio.sleep(_HISTORY_POLL)
+        while waiting:
+            waiting = [scorer for scorer in waiting if not await self._try(scorer)]
+            if waiting:
+                await asyncio.sleep(min(s.config.training.retry.total_seconds() for s in waiting))
+
+    async def train(self, scorer: Scorer) -> Run:
+        """Train one model now; the run's row tells how it went. Raises ModelError."""
+        name = scorer.config.name
+        run = await self._store.write_run(Run(0, name, RunKind.TRAIN, self._clock(), started=self._clock()))
+        self._listener(name, 0.0, "reading the past")
+        try:
+            version = await train(
+                scorer.config, scorer.kind, scorer.assets, self._store, self._registry, self._compute, self._clock(),
+                lambda share, message: self._listener(name, share, message),
+            )  # fmt: skip
+        except ForetagError as error:
+            await self._store.write_run(replace(run, finished=self._clock(), result=RunResult.FAILED, error=str(error)))
+            self._diagnostics.runs.labels(name, RunKind.TRAIN.value, RunResult.FAILED.value).inc()
+            raise
+        finally:
+            self._listener(name, None, "")
+        self._diagnostics.runs.labels(name, RunKind.TRAIN.value, RunResult.DONE.value).inc()
+        done = replace(
+            run, finished=self._clock(), result=RunResult.DONE, version=version.version, assets=len(scorer.assets)
+        )
+        return await self._store.write_run(done)
+
+    async def _try(self, scorer: Scorer) -> bool:
+        try:
+            await self.train(scorer)
+            await scorer.refresh()
+        except TrainingDataError as error:
+            log.warning("%s; trying again in %s", error, scorer.config.training.retry)
+            return False
+        return True

@@ -1,0 +1,216 @@
+"""One scoring run: windows of all assets → one jitted call → predictions with status → flags.
+
+Live, replay and backtest call :meth:`Scorer.score`; they differ in the clock alone.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import numpy as np
+from models.runtime import Predictor
+from numpy.typing import NDArray
+
+from models.kind import ModelKind
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Asset, Flag, Micros, ModelVersion, Outcome, OutputTag, Prediction, Run, Status, to_micros
+from plugin.infer.compute import Compute
+from plugin.infer.config import ModelConfig
+from plugin.infer.flags import Decision
+from plugin.infer.outputs import input_status, model_spec, output_tag, predictions
+from plugin.infer.registry import Registry
+from plugin.infer.windows import Grid, dense, holds, micros, stretches
+from plugin.protocols import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """The version in force, ready to predict."""
+
+    version: ModelVersion
+    predictor: Predictor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """What a model sees of all its assets at one instant."""
+
+    values: NDArray[np.float32]
+    """[asset, feature, cell]."""
+    observed: NDArray[np.bool_]
+    """[asset, feature, cell]."""
+    coverage: NDArray[np.float64]
+    """[asset] share of the recent cells that were observed, late roles left out."""
+    complete: NDArray[np.bool_]
+    """[asset] whether the newest cell holds a Good value of every feature, late roles left out."""
+
+
+class Scorer:
+    """One model over all its assets."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        kind: ModelKind,
+        assets: Sequence[Asset],
+        store: Store,
+        registry: Registry,
+        compute: Compute,
+        diagnostics: Diagnostics,
+        connected: Callable[[str], bool] = lambda source: True,
+    ) -> None:
+        self.config = config
+        self.kind = kind
+        self.assets = tuple(assets)
+        self._store = store
+        self._registry = registry
+        self._compute = compute
+        self._diagnostics = diagnostics
+        self._connected = connected
+        self._champion: Champion | None = None
+        self._decisions: dict[str, Decision] = {}
+        self._tag_ids = [asset.tags[feature].id for asset in self.assets for feature in config.features]
+        self._prompt = ~np.array(config.late)
+        self._hold = np.tile(holds(config), len(self.assets))
+        outputs = kind.outputs(model_spec(config))
+        self._tags = {spec.name: [output_tag(config, asset, spec) for asset in self.assets] for spec in outputs}
+        self._flag = next((spec.name for spec in outputs if spec.flag), None)
+
+    @property
+    def tags(self) -> tuple[OutputTag, ...]:
+        """Every tag from the future that this model gives."""
+        return tuple(tag for of_assets in self._tags.values() for tag in of_assets)
+
+    async def refresh(self) -> Champion | None:
+        """Take up the version in force; a new one is loaded and compiled, and has effect from this run on."""
+        version = await self._registry.champion(self.config.name)
+        if version is None:
+            self._champion = None
+        elif self._champion is None or self._champion.version.version != version.version:
+            self._champion = await self._take_up(version)
+        return self._champion
+
+    async def score(
+        self, run: Run, end: datetime, *, known_by: Micros | None = None, received_by: Micros | None = None
+    ) -> Outcome | None:
+        """Predictions of every asset for the window that ends at ``end``; None while there is no model.
+
+        ``known_by`` and ``received_by`` as in :meth:`plugin.protocols.Store.read_samples`.
+        """
+        champion = await self.refresh()
+        if champion is None:
+            return None
+        begin = time.perf_counter()
+        windows = await self._windows(end, known_by, received_by)
+        between = time.perf_counter()
+        estimates = await self._predict(champion.predictor, windows)
+        run = replace(
+            run,
+            version=champion.version.version,
+            assets=len(self.assets),
+            stages={"window": between - begin, "infer": time.perf_counter() - between},
+        )
+        numbers = {name: tags for name, tags in self._tags.items() if name != self._flag}
+        inputs = self._input_statuses(windows)
+        given = tuple(predictions(self.config, run, end, numbers, inputs, windows.coverage.tolist(), estimates))
+        flags = await self._decide(champion.version, run, given)
+        return Outcome(run, (*given, *self._as_predictions(given, flags)), flags)
+
+    async def _take_up(self, version: ModelVersion) -> Champion:
+        spec, params = await self._registry.load(version)
+        predictor = await self._compute.run(Predictor, self.kind, spec, params, self._compute.device)
+        await self._compute.run(predictor.warm, len(self.assets), self.config.length)
+        self._diagnostics.compilations.labels(self.config.name).inc(predictor.compilations)
+        self._decisions = {}
+        log.info("model %s is in force for %d assets", version.label, len(self.assets))
+        return Champion(version, predictor)
+
+    async def _predict(self, predictor: Predictor, windows: Windows) -> Mapping[str, Sequence[NDArray[np.float32]]]:
+        before = predictor.compilations
+        estimates = await self._compute.run(predictor.predict, windows.values, windows.observed)
+        self._diagnostics.compilations.labels(self.config.name).inc(predictor.compilations - before)
+        return estimates
+
+    async def _windows(self, end: datetime, known_by: Micros | None, received_by: Micros | None) -> Windows:
+        step = micros(self.config.step)
+        start = to_micros(end) - self.config.length * step
+        samples = await self._store.read_samples(
+            sorted(set(self._tag_ids)),
+            start - int(self._hold.max()),
+            to_micros(end),
+            known_by=known_by,
+            received_by=received_by,
+        )
+        gaps = await self._store.gaps(limit=200)
+        with self._diagnostics.stage("window"):
+            holes = stretches(gaps, self.assets, to_micros(end))
+            return self._split(dense(samples, self._tag_ids, start, step, self.config.length, self._hold, holes))
+
+    def _split(self, grid: Grid) -> Windows:
+        shape = (len(self.assets), len(self.config.features), self.config.length)
+        observed, good = grid.observed.reshape(shape), grid.good.reshape(shape)
+        recent = observed[:, self._prompt, -self.config.recent_cells :]
+        return Windows(
+            values=grid.values.reshape(shape),
+            observed=observed,
+            coverage=recent.mean(axis=(1, 2)),
+            complete=np.all(good[:, self._prompt, -1], axis=1),
+        )
+
+    def _input_statuses(self, windows: Windows) -> list[Status]:
+        return [
+            input_status(
+                connected=all(self._connected(asset.tags[feature].source) for feature in self.config.features),
+                complete=bool(windows.complete[row]),
+                coverage=float(windows.coverage[row]),
+                required=self.config.required,
+            )
+            for row, asset in enumerate(self.assets)
+        ]
+
+    async def _decide(self, version: ModelVersion, run: Run, given: Sequence[Prediction]) -> tuple[Flag, ...]:
+        threshold = version.metrics.get("threshold")
+        if self._flag is None or threshold is None:
+            return ()
+        scores = [prediction for prediction in given if prediction.tag.output == "score"]
+        if not self._decisions:
+            self._decisions = await self._past_decisions(float(threshold), version, scores[0].as_of)
+        return tuple(
+            Flag(
+                model=self.config.name,
+                asset=score.tag.asset,
+                version=run.version,
+                as_of=score.as_of,
+                raised=self._decisions[score.tag.asset].decide(score.value),
+                score=score.value,
+                threshold=float(threshold),
+                status=score.status,
+                run=run.id,
+            )
+            for score in scores
+            if score.value is not None
+        )
+
+    async def _past_decisions(self, threshold: float, version: ModelVersion, now: datetime) -> dict[str, Decision]:
+        reach = 10 * self.config.persistence * self.config.schedule.every
+        past = [f for f in await self._store.flags(now - reach, now) if f.model == version.model]
+        return {
+            asset.name: Decision(threshold, self.config.persistence, [f for f in past if f.asset == asset.name])
+            for asset in self.assets
+        }
+
+    def _as_predictions(self, given: Sequence[Prediction], flags: Sequence[Flag]) -> Sequence[Prediction]:
+        """Each flag also as a prediction of 0 or 1 beside its score; Bad where there is no score."""
+        if self._flag is None:
+            return ()
+        raised = {flag.asset: float(flag.raised) for flag in flags}
+        tags = {tag.asset: tag for tag in self._tags[self._flag]}
+        return [
+            replace(score, tag=tags[score.tag.asset], value=raised.get(score.tag.asset), lower=None, upper=None)
+            for score in given
+            if score.tag.output == "score"
+        ]

@@ -1,0 +1,211 @@
+"""From the historian to a trained model: what to learn from, the fit on the device, and the row that tells of it."""
+
+import logging
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.kind import ModelKind, TrainingData
+from plugin import __version__
+from plugin.domain import Asset, ModelState, ModelVersion, from_micros, to_micros
+from plugin.errors import TrainingDataError
+from plugin.infer.compute import Compute
+from plugin.infer.config import ModelConfig
+from plugin.infer.outputs import model_spec
+from plugin.infer.registry import Registry
+from plugin.infer.windows import Grid, holds, micros, occupied
+from plugin.protocols import Store
+
+log = logging.getLogger(__name__)
+
+_LONGEST_STEP_TO_RESET = 2
+"""A run counts as ended by a failure only when the cells around the reset are at most this many steps apart."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stretch:
+    """Consecutive cells of one asset, with the target of each."""
+
+    group: tuple[int, int]
+    """Start of the run or block that it belongs to [µs], and a tag of the asset: no split cuts it."""
+    end: int
+    """End of the last cell [µs]."""
+    values: NDArray[np.float32]
+    """[feature, cell]."""
+    observed: NDArray[np.bool_]
+    target: NDArray[np.float32]
+    """[cell]; NaN: not labelled."""
+
+
+async def train(
+    config: ModelConfig,
+    kind: ModelKind,
+    assets: Sequence[Asset],
+    store: Store,
+    registry: Registry,
+    compute: Compute,
+    now: datetime,
+    listener: Callable[[float, str], None],
+) -> ModelVersion:
+    """Train ``config``'s model on what the historian holds and store it; the first version becomes the champion.
+
+    Raises TrainingDataError where the historian does not hold enough, naming what is missing.
+    """
+    began = datetime.now(UTC)
+    data, window = await gather(config, assets, store, now)
+    listener(0.0, f"{len(data.values)} stretches of up to {data.values.shape[2]} cells")
+    spec = model_spec(config)
+    try:
+        fitted = await compute.run(kind.fit, spec, data, compute.reporter(listener))
+    except ValueError as error:
+        raise TrainingDataError(f"model {config.name}: {error}") from error
+    provenance = {
+        "data_start": window[0].isoformat(),
+        "data_end": window[1].isoformat(),
+        "assets": [asset.name for asset in assets],
+        "stretches": len(data.values),
+        "labelled_cells": int(np.isfinite(data.target).sum()),
+        "seed": config.seed,
+        "code": __version__,
+        "python": platform.python_version(),
+        "device": str(compute.device),
+        "seconds": round((datetime.now(UTC) - began).total_seconds(), 3),
+    }
+    draft = ModelVersion(
+        model=config.name, version=0, kind=config.kind, state=ModelState.CHALLENGER, created=began,
+        spec=as_json(config), metrics=fitted.metrics, provenance=provenance, artifact="", sha256="",
+    )  # fmt: skip
+    return await registry.add(draft, spec, fitted)
+
+
+def as_json(config: ModelConfig) -> dict[str, Any]:
+    """The configuration as it is stored with a version."""
+    return config.model_dump(mode="json")
+
+
+async def gather(
+    config: ModelConfig, assets: Sequence[Asset], store: Store, now: datetime
+) -> tuple[TrainingData, tuple[datetime, datetime]]:
+    """Everything to learn from, asset by asset, and the time that it spans."""
+    found: list[Stretch] = []
+    for asset in assets:
+        grid = await _history(config, asset, store, now)
+        found += _CUTS[config.training.learn](config, grid)
+    found = [stretch for stretch in found if np.isfinite(stretch.target).any()]
+    if not found:
+        raise TrainingDataError(f"model {config.name}: {_MISSING[config.training.learn]}")
+    found.sort(key=lambda stretch: stretch.end)
+    return _stack(found), (from_micros(min(stretch.group[0] for stretch in found)), from_micros(found[-1].end))
+
+
+async def _history(config: ModelConfig, asset: Asset, store: Store, now: datetime) -> Grid:
+    tags = [asset.tags[feature].id for feature in config.features]
+    samples = await store.read_samples(tags, to_micros(now - config.training.history), to_micros(now))
+    return occupied(samples, tags, micros(config.step), holds(config))
+
+
+def _runs_to_failure(config: ModelConfig, grid: Grid) -> list[Stretch]:
+    """Completed runs, the last ``length`` cells of each; the target is what the age still grows by."""
+    found = []
+    for run in _completed(config, grid):
+        age = _age(config, grid)[run]
+        target = (np.nanmax(age) - age).astype(np.float32)
+        found.append(_cut(config, grid, slice(max(run.start, run.stop - config.length), run.stop), run, target))
+    return found
+
+
+def _laboratory(config: ModelConfig, grid: Grid) -> list[Stretch]:
+    """Consecutive blocks of a window's length; the target is the laboratory's value at its own source time."""
+    row = config.features.index(config.roles["lab"])
+    lab = np.where(grid.observed[row], grid.values[row], np.nan).astype(np.float32)
+    everything = slice(0, len(grid.cells))
+    return [_cut(config, grid, block, block, lab[block]) for block in _blocks(config, everything)]
+
+
+def _normal(config: ModelConfig, grid: Grid) -> list[Stretch]:
+    """Blocks of healthy cells (target 0): the beginning of each run to failure, or everything where nothing ages."""
+    if "age" not in config.roles:
+        healthy = [slice(0, len(grid.cells))]
+    else:
+        share = config.training.clean
+        healthy = [slice(r.start, r.start + int(share * (r.stop - r.start))) for r in _completed(config, grid)]
+    return [
+        _cut(config, grid, block, part if "age" in config.roles else block, np.zeros(block.stop - block.start))
+        for part in healthy
+        for block in _blocks(config, part)
+    ]
+
+
+_CUTS: dict[str, Callable[[ModelConfig, Grid], list[Stretch]]] = {
+    "failures": _runs_to_failure,
+    "laboratory": _laboratory,
+    "normal": _normal,
+}
+_MISSING = {
+    "failures": "the history holds no completed run to failure yet (the role age never started over)",
+    "laboratory": "the history holds no laboratory value yet",
+    "normal": "the history holds no healthy stretch yet",
+}
+
+
+def _age(config: ModelConfig, grid: Grid) -> NDArray[np.float64]:
+    """[cell]; NaN where not observed."""
+    row = config.features.index(config.roles["age"])
+    return np.where(grid.observed[row], grid.values[row], np.nan).astype(np.float64)
+
+
+def _completed(config: ModelConfig, grid: Grid) -> list[slice]:
+    """Runs from a reset of the age to the next, begun at the youngest age and seen up to the reset that ends them."""
+    age = _age(config, grid)
+    seen = np.flatnonzero(np.isfinite(age))
+    resets = np.flatnonzero(np.diff(age[seen]) < 0) + 1
+    if not len(resets):
+        return []
+    begins = np.array([0, *resets])
+    young = age[seen[begins]] <= age[seen[resets]].min()
+    near = np.diff(grid.cells[seen])[resets - 1] <= _LONGEST_STEP_TO_RESET * micros(config.step)
+    return [
+        slice(int(seen[begin]), int(seen[end - 1]) + 1)
+        for (begin, end), whole in zip(pairwise(begins), young[:-1] & young[1:] & near, strict=True)
+        if whole
+    ]
+
+
+def _blocks(config: ModelConfig, part: slice) -> list[slice]:
+    """Consecutive blocks of a window's length, counted from the end so that only the oldest is short."""
+    ends = range(part.stop, part.start, -config.length)
+    return [slice(max(part.start, end - config.length), end) for end in ends]
+
+
+def _cut(config: ModelConfig, grid: Grid, cells: slice, group: slice, target: NDArray[Any]) -> Stretch:
+    """``target`` may be longer than ``cells``: its end counts."""
+    return Stretch(
+        group=(int(grid.cells[group.start]), grid.tags[0]),
+        end=int(grid.cells[cells.stop - 1]) + micros(config.step),
+        values=grid.values[:, cells],
+        observed=grid.observed[:, cells],
+        target=target[-(cells.stop - cells.start) :].astype(np.float32),
+    )
+
+
+def _stack(found: Sequence[Stretch]) -> TrainingData:
+    """Padded on the right with cells that are not observed."""
+    longest = max(stretch.values.shape[1] for stretch in found)
+    number = {group: n for n, group in enumerate(sorted({s.group for s in found}))}
+
+    def padded(arrays: list[NDArray[Any]], fill: float) -> NDArray[Any]:
+        widths = [[(0, 0)] * (a.ndim - 1) + [(0, longest - a.shape[-1])] for a in arrays]
+        return np.stack([np.pad(a, w, constant_values=fill) for a, w in zip(arrays, widths, strict=True)])
+
+    return TrainingData(
+        values=padded([s.values for s in found], 0),
+        observed=padded([s.observed for s in found], 0),
+        target=padded([s.target for s in found], np.nan),
+        group=np.array([number[s.group] for s in found], np.int32),
+    )

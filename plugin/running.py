@@ -1,0 +1,128 @@
+"""The service in a terminal: signals, the live table, a bounded stop, and what a run leaves behind."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from plugin.config import Config
+from plugin.diagnostics import Diagnostics
+from plugin.domain import RunKind, RunResult
+from plugin.errors import ConfigError, Fault
+from plugin.hmi.terminal import LiveView
+from plugin.infer.registry import Registry
+from plugin.infer.runs import Training
+from plugin.report.status import status_view
+from plugin.service import Service, open_compute, open_store
+
+log = logging.getLogger(__name__)
+
+
+async def run_service(config: Config, *, seconds: float | None, report: Path | None, console: Console | None) -> None:
+    """Run until SIGINT or SIGTERM, or for ``seconds`` of scoring; ``console``: where the live view goes."""
+    stop = asyncio.Event()
+    service = Service(config)
+    started = datetime.now(UTC)
+    with _signals(stop):
+        async with asyncio.TaskGroup() as group:
+            beside = [group.create_task(_view(service, console))] if console else []
+            if seconds is not None:
+                beside.append(group.create_task(_stop_after(service, seconds, stop)))
+            try:
+                await service.run(stop)
+            finally:
+                for task in beside:
+                    task.cancel()
+    if report is not None:
+        await asyncio.to_thread(_write_report, report, _report(service, started))
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def _view(service: Service, console: Console) -> None:
+    overview = await service.overview
+    await LiveView(overview.snapshot, console).run()
+
+
+async def _stop_after(service: Service, seconds: float, stop: asyncio.Event) -> None:
+    """Counted from the moment that every model has published its first result."""
+    runs = await service.runs
+    while len(runs.published) < len(service.config.models):
+        runs.news.clear()
+        await runs.news.wait()
+    await asyncio.sleep(seconds)
+    stop.set()
+
+
+def _report(service: Service, started: datetime) -> dict[str, Any]:
+    diagnostics = service.diagnostics
+    totals = ("samples_received", "samples_stored", "samples_dropped", "gaps", "published", "publish_failures")
+    published = service.runs.result().published if service.runs.done() else {}
+    lag = diagnostics.lag_p99()
+
+    def count(model: str, result: RunResult) -> int:
+        return int(diagnostics.value("runs_total", model=model, kind=RunKind.SCORE.value, result=result.value))
+
+    return {
+        "started": started.isoformat(),
+        "ended": datetime.now(UTC).isoformat(),
+        "totals": {name: diagnostics.total(f"{name}_total") for name in totals},
+        "gaps_open": service.overview.result().snapshot().totals.gaps_open if service.overview.done() else 0,
+        "loop_lag_p99_ms": lag.total_seconds() * 1e3 if lag else None,
+        "first_results": {model: (time - started).total_seconds() for model, time in published.items()},
+        "runs": {m.name: {r.value: count(m.name, r) for r in RunResult} for m in service.config.models},
+    }
+
+
+def _write_report(path: Path, report: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(report, indent=1))
+    unfinished.replace(path)
+
+
+async def train_once(config: Config, model: str, console: Console) -> None:
+    """Train one model in a process of its own, beside a running service or without one."""
+    if model not in {m.name for m in config.models}:
+        known = ", ".join(m.name for m in config.models)
+        raise ConfigError(str(config.path), [Fault("MODEL", model, "is no model", f"Models are: {known}")])
+    diagnostics = Diagnostics()
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task(model, total=1.0, text="")
+
+        def listen(name: str, share: float | None, text: str) -> None:
+            progress.update(bar, completed=1.0 if share is None else share, text=text)
+
+        async with open_store(config, diagnostics) as store, open_compute(config, diagnostics) as compute:
+            registry = Registry(store, config.model_folder)
+            tags = await store.register_tags(config.tags)
+            scorers = Service(config, diagnostics).scorers(tags, store, registry, compute)
+            training = Training(store, registry, compute, diagnostics, listen)
+            await training.train(next(s for s in scorers if s.config.name == model))
+            newest = (await store.versions(model))[0]
+    console.print(f"{newest.label} is stored as {newest.state.value}: {dict(newest.metrics)}", markup=False)
+
+
+async def show_status(config: Config, console: Console) -> None:
+    """What the database tells, whether or not the service runs."""
+    async with open_store(config, Diagnostics()) as store:
+        console.print(await status_view(store, config.tags, [model.name for model in config.models]))

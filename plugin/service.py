@@ -1,0 +1,191 @@
+"""The composition root. Read this first: it builds the parts, and starts and stops them in order.
+
+    sources ──deliveries──> Ingest ──commit──> Store ──windows──> Scorer ──outcome──> Store, then sinks
+                               └─confirm─> acknowledged to the plant's server
+
+Start: database; acquisition of past and present; the device; the sinks; the schedule. Models that do not exist yet
+are trained when the past has been read. Stop, each step bounded in time: training; no new runs, and the running ones
+end; results are no longer served; acquisition ends with its last transaction committed; the database closes.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from models.kind import ModelKind
+from plugin.acquire.config import SourceConfig
+from plugin.acquire.source import OpcUaSource
+from plugin.config import Config
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Asset, Micros, OutputTag, Tag
+from plugin.errors import ConfigError, Fault
+from plugin.historian.ingest import Ingest
+from plugin.historian.sql import SqlStore
+from plugin.hmi.overview import Overview
+from plugin.infer.compute import Compute
+from plugin.infer.registry import Registry
+from plugin.infer.runs import Runs, Training
+from plugin.infer.scoring import Scorer
+from plugin.protocols import Sink, Source, Store
+from plugin.publish.server import OpcUaSink
+from plugin.publish.writeback import Connection, WriteBack
+from plugin.schedule import Job, Schedule
+
+log = logging.getLogger(__name__)
+
+_RESTART_DELAYS = (0.5, 1.0, 5.0, 30.0)
+"""Before a supervised task that ended with an error is started again [s]; the last one repeats."""
+
+
+class Service:
+    """The running plugin."""
+
+    def __init__(self, config: Config, diagnostics: Diagnostics | None = None) -> None:
+        self.config = config
+        self.diagnostics = diagnostics or Diagnostics()
+        self.overview: asyncio.Future[Overview] = asyncio.get_running_loop().create_future()
+        """What a view shows; there when the database is open."""
+        self.runs: asyncio.Future[Runs] = asyncio.get_running_loop().create_future()
+        """There when the sinks are open."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop`` is set. Raises ForetagError where the service can't start."""
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            store = await enter(open_store(self.config, self.diagnostics))
+            tags = await store.register_tags(self.config.tags)
+            sources = await self._sources(tags, store)
+            overview = Overview(sources, Asset.gather(tags), self.config.models, self.diagnostics)
+            self.overview.set_result(overview)
+            ingest = Ingest(sources, store, self.diagnostics, on_commit=overview.committed)
+            await enter(_running(self._supervised("acquisition", ingest.run), self.diagnostics.watch_loop()))
+            compute = await enter(open_compute(self.config, self.diagnostics))
+            registry = Registry(store, self.config.model_folder)
+            scorers = self.scorers(tags, store, registry, compute, sources)
+            sinks = self._sinks(overview)
+            for sink in sinks:
+                await enter(sink.open(_outputs(scorers)))
+            runs = Runs(store, sinks, self.diagnostics)
+            self.runs.set_result(runs)
+            await enter(_running(runs.record_missed()))
+            schedule = await enter(Schedule(runs.miss))
+            for scorer in scorers:
+                cadence = scorer.config.schedule
+                schedule.add(scorer.config.name, cadence.every, cadence.offset, _job(runs, scorer))
+            training = Training(store, registry, compute, self.diagnostics, overview.training)
+            past_is_read = _past_is_read(sources)
+            await enter(_running(self._supervised("training", lambda: training.train_missing(scorers, past_is_read))))
+            await stop.wait()
+            log.info("stopping")
+        log.info("stopped")
+
+    def scorers(
+        self, tags: Sequence[Tag], store: Store, registry: Registry, compute: Compute, sources: Sequence[Source] = ()
+    ) -> list[Scorer]:
+        """One per model, in the order of the configuration."""
+        by_name = {source.name: source for source in sources}
+
+        def connected(source: str) -> bool:
+            return source not in by_name or by_name[source].connected()
+
+        return [
+            Scorer(
+                model, model_kind(compute, self.config, model.kind), self.config.watched(model, tags),
+                store, registry, compute, self.diagnostics, connected,
+            )
+            for model in self.config.models
+        ]  # fmt: skip
+
+    async def _sources(self, tags: Sequence[Tag], store: Store) -> list[Source]:
+        newest = await store.latest([tag.id for tag in tags])
+        known: dict[int, Micros] = dict(zip(newest.tag.tolist(), newest.source_time.tolist(), strict=True))
+        return [
+            OpcUaSource(
+                section,
+                [tag for tag in tags if tag.source == section.name],
+                self.diagnostics,
+                self.config.pki_folder,
+                known,
+                await store.checkpoints(f"{section.name}/"),
+            )
+            for section in self.config.sources
+        ]
+
+    def _sinks(self, overview: Overview) -> list[Sink]:
+        sinks: list[Sink] = [overview]
+        if self.config.publish.enabled:
+            sinks.append(OpcUaSink(self.config.publish, self.config.pki_folder, self.diagnostics))
+        if self.config.write_back.enabled:
+            targets = {rule.source for rule in self.config.write_back.rules}
+            sinks += [
+                WriteBack(self.config.write_back, section.name, _connection(self.config, section), self.diagnostics)
+                for section in self.config.sources
+                if section.name in targets
+            ]
+        return sinks
+
+    async def _supervised(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task to its end; an error is logged, counted, and the task started again after a while."""
+        for attempt in range(1_000_000_000):
+            try:
+                await task()
+            except Exception:
+                self.diagnostics.task_failures.labels(name).inc()
+                delay = _RESTART_DELAYS[min(attempt, len(_RESTART_DELAYS) - 1)]
+                log.exception("%s failed; starting it again in %.1f s", name, delay)
+                await asyncio.sleep(delay)
+            else:
+                return
+
+
+def open_store(config: Config, diagnostics: Diagnostics) -> SqlStore:
+    """The historian of a configuration; a context."""
+    return SqlStore(config.historian, config.data, diagnostics)
+
+
+def open_compute(config: Config, diagnostics: Diagnostics) -> Compute:
+    """The device of a configuration and its thread; a context."""
+    return Compute(config.runtime.device, config.data / "compiled", diagnostics, config.runtime.third_party_kinds)
+
+
+def model_kind(compute: Compute, config: Config, name: str) -> ModelKind:
+    """The kind of that name; ConfigError where there is none."""
+    if name not in compute.kinds:
+        known = ", ".join(sorted(compute.kinds))
+        raise ConfigError(str(config.path), [Fault("models.kind", name, "is no model kind", f"Kinds are: {known}")])
+    return compute.kinds[name]
+
+
+def _outputs(scorers: Sequence[Scorer]) -> list[OutputTag]:
+    return [tag for scorer in scorers for tag in scorer.tags]
+
+
+def _job(runs: Runs, scorer: Scorer) -> Job:
+    async def job(tick: datetime, end: datetime) -> None:
+        await runs.score(scorer, tick, end)
+
+    return job
+
+
+def _past_is_read(sources: Sequence[Source]) -> Callable[[], bool]:
+    return lambda: all(source.history_progress().finished for source in sources)
+
+
+def _connection(config: Config, section: SourceConfig) -> Connection:
+    """How the write-back reaches a source's server: as the source itself does."""
+    raise NotImplementedError
+
+
+@asynccontextmanager
+async def _running(*tasks: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Tasks that run for as long as the context lasts, and are cancelled and awaited when it ends."""
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(task) for task in tasks]
+        try:
+            yield
+        finally:
+            for task in running:
+                task.cancel()

@@ -1,0 +1,150 @@
+"""The configuration: what a person writes, and what is said when it is wrong."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from plugin.config import expand, load
+from plugin.errors import ConfigError, Fault
+from plugin.fields import format_duration, parse_duration
+
+GOOD = """
+tags = ["tags.csv"]
+
+[[sources]]
+name = "plant"
+endpoint = "opc.tcp://127.0.0.1:4840/plant"
+
+[[assets]]
+names = ["engine-{01..03}"]
+node = "nsu=urn:plant;s={asset}.{feature}"
+[assets.tags]
+cycle = { unit = "cycles", low = 0, high = 500 }
+T24 = { node = "nsu=urn:plant;s={asset}/temp", sampling = "500ms" }
+
+[[models]]
+name = "rul"
+kind = "rul_lstm"
+assets = ["engine-*"]
+features = ["cycle", "T24"]
+roles = { age = "cycle" }
+window = "5min"
+step = "1s"
+training = { learn = "failures" }
+"""
+CSV = "name,node,asset,feature,unit,low,high\nmill.power,nsu=urn:plant;s=P1,mill,power,kW,0,75.5\n"
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(toml: str, csv: str = CSV) -> Path:
+        (tmp_path / "tags.csv").write_text(csv)
+        (tmp_path / "foretag.toml").write_text(toml)
+        return tmp_path / "foretag.toml"
+
+    return write
+
+
+def faults(path: Path) -> dict[str, Fault]:
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    return {fault.field: fault for fault in caught.value.faults}
+
+
+def test_tags_come_from_csv_and_from_templates(write):
+    config = load(write(GOOD))
+    tags = {tag.name: tag for tag in config.tags}
+    assert len(tags) == 7
+    assert tags["mill.power"].high == 75.5
+    assert tags["mill.power"].source == "plant"
+    assert tags["engine-02.cycle"].node == "nsu=urn:plant;s=engine-02.cycle"
+    assert tags["engine-02.T24"].node == "nsu=urn:plant;s=engine-02/temp"
+    assert tags["engine-02.T24"].sampling == timedelta(milliseconds=500)
+
+
+def test_a_model_watches_assets_by_wildcard(write):
+    config = load(write(GOOD))
+    assert [asset.name for asset in config.watched(config.models[0], config.tags)] == [
+        "engine-01", "engine-02", "engine-03",
+    ]  # fmt: skip
+    assert config.models[0].length == 300
+    assert config.models[0].validity == 3 * config.models[0].schedule.every
+
+
+def test_every_fault_is_listed_at_once_with_field_value_and_remedy(write):
+    wrong = (
+        GOOD.replace('window = "5min"', 'window = "five"')
+        .replace('step = "1s"', "step = -1")
+        .replace('name = "rul"', 'name = "RUL!"')
+        .replace('kind = "rul_lstm"', 'kind = "rul_lstm"\ncolour = "red"')
+    )
+    found = faults(write(wrong))
+    assert set(found) >= {"models[0].window", "models[0].step", "models[0].name", "models[0].colour"}
+    assert found["models[0].window"].value == "'five'"
+    assert "30s" in found["models[0].window"].problem
+    assert "Remove it" in found["models[0].colour"].remedy
+
+
+def test_references_between_sections_are_checked_together(write):
+    wrong = GOOD.replace('assets = ["engine-*"]', 'assets = ["pump-*"]').replace(
+        'roles = { age = "cycle" }', "roles = {}"
+    )
+    found = faults(write(wrong))
+    assert "engine-01" in found["models.rul.assets"].remedy
+    assert "age" in found["models.rul.roles"].problem
+
+
+def test_a_missing_feature_names_the_asset_and_what_it_has(write):
+    found = faults(write(GOOD.replace('features = ["cycle", "T24"]', 'features = ["cycle", "T24", "P30"]')))
+    assert "engine-01" in found["models.rul.features"].problem
+    assert "T24" in found["models.rul.features"].remedy
+
+
+def test_csv_faults_name_line_and_column(write):
+    csv = CSV + "bad,ns=2;s=x,,,,abc,\nmill.power,nsu=urn:plant;s=P2,,,,,\n"
+    found = faults(write(GOOD, csv))
+    assert "tags.csv line 3, column node" in found
+    assert "tags.csv line 3, column low" in found
+    assert "is there twice" in found["tags"].problem
+
+
+def test_a_range_that_is_upside_down_is_a_fault(write):
+    found = faults(write(GOOD, CSV.replace("0,75.5", "80,75.5")))
+    assert found["tag mill.power: low"].value == "80.0"
+
+
+def test_an_unknown_source_is_a_fault(write):
+    csv = "name,node,source\na,nsu=urn:plant;s=a,plc9\n"
+    assert "plant" in faults(write(GOOD, csv))["tag a: source"].remedy
+
+
+@pytest.mark.parametrize("text", ["= nonsense", "[foretag]\n"])
+def test_a_file_that_is_no_configuration_is_refused(write, text):
+    assert faults(write(text))
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path):
+    assert "foretag init" in faults(tmp_path / "none.toml")["file"].remedy
+
+
+def test_the_environment_overrides_a_section(write, monkeypatch):
+    monkeypatch.setenv("FORETAG__FORETAG__DEVICE", "cpu")
+    assert load(write(GOOD)).runtime.device == "cpu"
+
+
+def test_expand_keeps_the_width_of_the_digits():
+    assert expand("e-{08..10}") == ["e-08", "e-09", "e-10"]
+    assert expand("l{1..2}-p{1..2}") == ["l1-p1", "l1-p2", "l2-p1", "l2-p2"]
+    assert expand("plain") == ["plain"]
+
+
+@pytest.mark.parametrize("text", ["500ms", "1s", "90s", "5min", "24h", "7d", "250us"])
+def test_durations_are_read_and_written(text):
+    assert parse_duration(format_duration(parse_duration(text))) == parse_duration(text)
+
+
+@pytest.mark.parametrize("value", ["5", "-1s", "1 week", "", True, -1, None])
+def test_what_is_no_duration_is_refused(value):
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(value)

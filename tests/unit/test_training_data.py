@@ -1,0 +1,135 @@
+"""What a model learns from: runs to failure, laboratory blocks, healthy stretches."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from plugin.domain import Asset, SampleBatch, Tag
+from plugin.errors import TrainingDataError
+from plugin.historian.memory import MemoryStore
+from plugin.infer.config import ModelConfig, TrainingConfig
+from plugin.infer.training import gather
+from plugin.protocols import Delivery
+
+SECOND = 1_000_000
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+START = int((NOW - timedelta(hours=1)).timestamp()) * SECOND
+
+
+def config(learn: str, roles: dict[str, str], window: str = "10s", **more: object) -> ModelConfig:
+    return ModelConfig.model_validate(
+        {
+            "name": "m", "kind": "k", "assets": ["*"], "features": ["first", "second"], "roles": roles,
+            "window": window, "step": "1s", "hold": "5s", "training": TrainingConfig.model_validate({"learn": learn, **more}),
+        }
+    )  # fmt: skip
+
+
+async def store_with(first: dict[int, float], second: dict[int, float] | None = None) -> tuple[MemoryStore, Asset]:
+    """One asset; values by second since START."""
+    store = MemoryStore()
+    tags = await store.register_tags(
+        [Tag(f"a.{feature}", "plant", f"nsu=u;s={feature}", "a", feature) for feature in ("first", "second")]
+    )
+    for tag, values in zip(tags, (first, second or {t: 0.5 for t in first}), strict=True):
+        times = START + np.array(list(values), np.int64) * SECOND
+        await store.write([Delivery(SampleBatch.of([tag.id] * len(values), times, list(values.values()), 0, times, times))])
+    return store, Asset("a", {tag.feature: tag for tag in tags})
+
+
+def ages(*runs: int, begin: int = 1) -> dict[int, float]:
+    """Ages of consecutive runs of these lengths, one cell each."""
+    found = [float(age) for number, length in enumerate(runs) for age in range(begin if number == 0 else 1, length + 1)]
+    return dict(enumerate(found))
+
+
+async def test_runs_between_resets_are_learnt_with_what_was_left():
+    store, asset = await store_with(ages(4, 6, 3))
+    data, _ = await gather(config("failures", {"age": "first"}), [asset], store, NOW)
+    assert len(data.values) == 2
+    assert data.target[0][:4].tolist() == [3, 2, 1, 0]
+    assert np.isnan(data.target[0][4:]).all()
+    assert data.target[1].tolist() == [5, 4, 3, 2, 1, 0]
+    assert not data.observed[0, :, 4:].any()
+    assert data.group.tolist() == [0, 1]
+
+
+async def test_the_last_run_has_not_failed_and_is_not_learnt():
+    store, asset = await store_with(ages(4, 5))
+    data, _ = await gather(config("failures", {"age": "first"}), [asset], store, NOW)
+    assert len(data.values) == 1
+
+
+async def test_a_run_whose_beginning_was_not_seen_is_not_learnt():
+    store, asset = await store_with(ages(9, 5, 5, begin=4))
+    data, _ = await gather(config("failures", {"age": "first"}), [asset], store, NOW)
+    assert [np.nanmax(target) for target in data.target] == [4]
+
+
+async def test_a_run_whose_end_was_not_seen_is_not_learnt():
+    values = ages(8, 8, 8)
+    for lost in range(5, 8):
+        del values[lost]
+    store, asset = await store_with(values)
+    data, _ = await gather(config("failures", {"age": "first"}), [asset], store, NOW)
+    assert len(data.values) == 1  # the second run, from reset to reset, but not the first, and not the one that lives
+    assert data.target[0].tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
+
+
+async def test_a_long_stop_inside_a_run_costs_nothing():
+    values = {t if t < 3 else t + 600: age for t, age in ages(6, 2).items()}
+    store, asset = await store_with(values)
+    data, _ = await gather(config("failures", {"age": "first"}), [asset], store, NOW)
+    assert data.target[0].tolist() == [5, 4, 3, 2, 1, 0]
+
+
+async def test_a_run_longer_than_the_window_gives_its_last_cells():
+    store, asset = await store_with(ages(20, 2))
+    data, _ = await gather(config("failures", {"age": "first"}), [asset], store, NOW)
+    assert data.values.shape == (1, 2, 10)
+    assert data.target[0].tolist() == list(range(9, -1, -1))
+
+
+async def test_laboratory_values_stand_at_their_own_cell_alone():
+    lab = {t: float(t) for t in range(0, 25, 3)}
+    store, asset = await store_with({t: 1.0 for t in range(25)}, lab)
+    data, window = await gather(config("laboratory", {"lab": "second"}), [asset], store, NOW)
+    assert data.values.shape == (3, 2, 10)
+    labelled = data.target[np.isfinite(data.target)]
+    assert labelled.tolist() == list(lab.values())
+    assert (data.observed[:, 1] == np.isfinite(data.target)).all()
+    assert window[0] == datetime.fromtimestamp(START / SECOND, UTC)
+
+
+async def test_healthy_is_the_beginning_of_each_completed_run():
+    store, asset = await store_with(ages(10, 20, 4))
+    data, _ = await gather(config("normal", {"age": "first"}, window="4s", clean=0.5), [asset], store, NOW)
+    learnt = data.values[:, 0][data.observed[:, 0] & (data.target == 0)]
+    assert sorted(learnt.tolist()) == sorted([*range(1, 6), *range(1, 11)])
+    assert set(data.group.tolist()) == {0, 1}
+
+
+async def test_without_age_everything_counts_as_normal():
+    store, asset = await store_with({t: 1.0 for t in range(8)})
+    data, _ = await gather(config("normal", {}, window="4s"), [asset], store, NOW)
+    assert (data.target == 0).sum() == 8
+
+
+async def test_two_assets_whose_runs_start_together_are_two_groups():
+    store, asset = await store_with(ages(4, 2))
+    twin = Asset("b", {"first": asset.tags["first"], "second": asset.tags["second"]})
+    other = await store.register_tags([Tag("b.first", "plant", "nsu=u;s=b", "b", "first")])
+    times = START + np.arange(6, dtype=np.int64) * SECOND
+    values = list(ages(4, 2).values())
+    await store.write([Delivery(SampleBatch.of([other[0].id] * 6, times, values, 0, times, times))])
+    twin = Asset("b", {"first": other[0], "second": asset.tags["second"]})
+    data, _ = await gather(config("failures", {"age": "first"}), [asset, twin], store, NOW)
+    assert data.group.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("learn", "roles"), [("failures", {"age": "first"}), ("laboratory", {"lab": "second"})])
+async def test_too_little_history_says_what_is_missing(learn, roles):
+    store, asset = await store_with({0: 1.0, 1: 2.0}, {})
+    with pytest.raises(TrainingDataError, match="model m: the history holds no"):
+        await gather(config(learn, roles), [asset], store, NOW)
