@@ -81,6 +81,9 @@ class WriteRule(Section):
     source: str
     """Name of the source whose server is written to."""
 
+    model: str
+    """Name of the model."""
+
     output: str
     """Name of the output, such as ``rul``."""
 
@@ -95,9 +98,6 @@ class WriteRule(Section):
 
     assets: str = "*"
     """Pattern of the assets' names, with ``*`` and ``?``; default all."""
-
-    model: str = "*"
-    """Pattern of the model's name; default all."""
 
     minimum_interval: Annotated[Duration, Field(ge=timedelta(0), le=timedelta(days=1))] = timedelta(0)
     """Shortest time between two writes to one node, 0 to 1 d; the newest value waits. Default 0: every value."""

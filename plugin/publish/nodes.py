@@ -9,6 +9,7 @@ Rules that hold for every write (OPC 10000-4, 7.11 and 7.39; OPC 10000-8, 6.3):
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -195,6 +196,15 @@ def service_level(usable: int, total: int) -> int:
         return SERVICE_LEVEL_NO_DATA
     low, high = _DEGRADED
     return SERVICE_LEVEL_HEALTHY if usable == total else low + (high - low) * usable // total
+
+
+def freshness(predictions: Sequence[Prediction]) -> dict[tuple[str, str], datetime]:
+    """Until when the results of a model for an asset are fresh: a flag carries no such time of its own."""
+    fresh: dict[tuple[str, str], datetime] = {}
+    for prediction in predictions:
+        key = prediction.tag.model, prediction.tag.asset
+        fresh[key] = min(fresh.get(key, prediction.valid_until), prediction.valid_until)
+    return fresh
 
 
 def _usable(status: int) -> bool:

@@ -21,7 +21,7 @@ from plugin.errors import PublishError
 from plugin.publish.address_space import NAMESPACE, Nodes, Tree, build
 from plugin.publish.asyncua_server import PlantServer
 from plugin.publish.config import PublishConfig
-from plugin.publish.nodes import SERVICE_LEVEL_HEALTHY, NumberNode, service_level
+from plugin.publish.nodes import SERVICE_LEVEL_HEALTHY, NumberNode, freshness, service_level
 
 _log = logging.getLogger(__name__)
 
@@ -47,9 +47,9 @@ class OpcUaSink:
     def __init__(
         self,
         config: PublishConfig,
-        *,
         pki_folder: Path,
         diagnostics: Diagnostics,
+        *,
         now: Callable[[], datetime] = _now,
     ) -> None:
         self._config = config
@@ -103,9 +103,9 @@ class OpcUaSink:
         for batch in _batches(outcome.predictions):
             unknown += self._write(nodes, batch)
             await asyncio.sleep(0)
-        freshness = _freshness(outcome.predictions)
+        fresh = freshness(outcome.predictions)
         for flags in _batches(outcome.flags):
-            unknown += self._write_flags(nodes, flags, freshness)
+            unknown += self._write_flags(nodes, flags, fresh)
             await asyncio.sleep(0)
         if outcome.run.model in nodes.models:
             nodes.models[outcome.run.model].show(outcome.run, self._now())
@@ -188,13 +188,13 @@ class OpcUaSink:
         self._diagnostics.published.labels(self.name).inc(written)
         return len(predictions) - written
 
-    def _write_flags(self, nodes: Nodes, flags: Sequence[Flag], freshness: dict[tuple[str, str], datetime]) -> int:
+    def _write_flags(self, nodes: Nodes, flags: Sequence[Flag], fresh: dict[tuple[str, str], datetime]) -> int:
         now, written = self._now(), 0
         with self._measure():
             for flag in flags:
                 key = flag.model, flag.asset
                 if key in nodes.flags:
-                    valid_until = freshness.get(key)
+                    valid_until = fresh.get(key)
                     nodes.flags[key].show(flag, valid_until, now)
                     if valid_until is not None:
                         self._remember(valid_until, nodes.flags[key].tag.name)
@@ -229,15 +229,6 @@ async def _stop(server: PlantServer) -> None:
             await server.stop()
     except TimeoutError:
         _log.warning("OPC UA server: a connection did not close in time")
-
-
-def _freshness(predictions: Sequence[Prediction]) -> dict[tuple[str, str], datetime]:
-    """Until when the results of a model for an asset are fresh: a flag carries no such time of its own."""
-    fresh: dict[tuple[str, str], datetime] = {}
-    for prediction in predictions:
-        key = prediction.tag.model, prediction.tag.asset
-        fresh[key] = min(fresh.get(key, prediction.valid_until), prediction.valid_until)
-    return fresh
 
 
 def _batches(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
