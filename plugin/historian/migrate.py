@@ -1,8 +1,9 @@
 """Schema revisions: from the folder :mod:`migrations`, without a settings file, so they travel with the package."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -72,22 +73,16 @@ def prepare(url: str) -> None:
     check_revision(url)
 
 
-class _connected:  # noqa: N801  a context manager, used as a function
+@contextmanager
+def _connected(path: Path) -> Iterator[Connection]:
     """A plain connection with one transaction round everything: SQLite can take back DDL, if one says BEGIN first."""
-
-    def __init__(self, path: Path) -> None:
-        self._engine = create_engine(
-            "sqlite://", creator=lambda: sqlite3.connect(path, isolation_level=None), poolclass=NullPool
-        )
-        event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-
-    def __enter__(self) -> Connection:
-        self._transaction = self._engine.begin()
-        return self._transaction.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self._transaction.__exit__(*error)
-        self._engine.dispose()
+    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(path, isolation_level=None), poolclass=NullPool)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def _config() -> Config:

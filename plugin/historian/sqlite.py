@@ -127,7 +127,7 @@ async def in_thread(
     driver = (await connection.get_raw_connection()).driver_connection
     if not isinstance(driver, aiosqlite.Connection):
         raise StoreError("The connection was closed")
-    result: T = await driver._execute(function, driver._conn, *args, **kwargs)
+    result: T = await driver._execute(function, driver._conn, *args, **kwargs)  # type: ignore[no-untyped-call]
     return result
 
 

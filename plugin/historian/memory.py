@@ -1,0 +1,191 @@
+"""A store that forgets: for tests, notebooks and whoever writes a source, a sink or a model against the same contract."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+
+from plugin.domain import (
+    Flag,
+    Gap,
+    GapState,
+    Micros,
+    ModelState,
+    ModelVersion,
+    Outcome,
+    Prediction,
+    Run,
+    SampleBatch,
+    Tag,
+)
+from plugin.errors import StoreError
+from plugin.protocols import Delivery, Written
+
+_Sample = tuple[float, int, Micros, Micros]
+"""Value, status, server time, received time."""
+
+
+class MemoryStore:
+    """See :class:`plugin.protocols.Store`; held to the same contract tests as the SQL store."""
+
+    def __init__(self) -> None:
+        self._tags: dict[str, Tag] = {}
+        self._samples: dict[int, dict[Micros, list[_Sample]]] = {}
+        self._gaps: dict[str, Gap] = {}
+        self._checkpoints: dict[str, str] = {}
+        self._runs: dict[int, Run] = {}
+        self._predictions: dict[tuple[object, ...], Prediction] = {}
+        self._flags: dict[tuple[object, ...], Flag] = {}
+        self._versions: dict[str, dict[int, ModelVersion]] = {}
+
+    async def register_tags(self, tags: Sequence[Tag]) -> tuple[Tag, ...]:
+        """See the protocol."""
+        for tag in tags:
+            known = self._tags.get(tag.name)
+            self._tags[tag.name] = replace(tag, id=known.id if known else len(self._tags) + 1)
+        return tuple(replace(tag, id=self._tags[tag.name].id) for tag in tags)
+
+    async def write(self, deliveries: Sequence[Delivery]) -> Written:
+        """See the protocol. A sample of a tag that was never registered refuses the whole write (StoreError)."""
+        batch = SampleBatch.concatenate([delivery.samples for delivery in deliveries])
+        unknown = sorted({int(tag) for tag in batch.tag if not 1 <= tag <= len(self._tags)})
+        if unknown:
+            raise StoreError(f"Samples of tags that are not registered: {unknown[:10]}")
+        stored = sum(self._insert(*row) for row in zip(*(column.tolist() for column in batch.columns()), strict=True))
+        for delivery in deliveries:
+            self._gaps |= {gap.id: gap for gap in delivery.gaps}
+            self._checkpoints |= delivery.checkpoint
+        return Written(stored, len(batch) - stored)
+
+    def _insert(self, tag: int, time: Micros, value: float, status: int, server: Micros, received: Micros) -> bool:
+        stamped = self._samples.setdefault(tag, {}).setdefault(time, [])
+        for old, old_status, *_ in stamped:
+            if old_status == status and (old == value or (math.isnan(old) and math.isnan(value))):
+                return False
+        stamped.append((value + 0.0, status, server, received))
+        return True
+
+    async def checkpoints(self, prefix: str) -> Mapping[str, str]:
+        """See the protocol."""
+        return {key: text for key, text in self._checkpoints.items() if key.startswith(prefix)}
+
+    async def read_samples(
+        self,
+        tags: Sequence[int],
+        start: Micros,
+        end: Micros,
+        *,
+        known_by: Micros | None = None,
+        received_by: Micros | None = None,
+    ) -> SampleBatch:
+        """See the protocol."""
+        batch = self._batch(
+            (tag, time, *sample)
+            for tag in sorted({int(tag) for tag in tags})
+            for time in sorted(self._samples.get(tag, {}))
+            if start <= time < end
+            for sample in self._samples[tag][time]
+        )
+        if known_by is not None:
+            batch = batch.take(batch.server_time <= known_by)
+        return batch if received_by is None else batch.take(batch.received_time <= received_by)
+
+    async def latest(self, tags: Sequence[int]) -> SampleBatch:
+        """See the protocol; ordered by tag."""
+        times = {tag: max(self._samples[tag]) for tag in sorted({int(tag) for tag in tags}) if tag in self._samples}
+        return self._batch((tag, time, *self._samples[tag][time][-1]) for tag, time in times.items())
+
+    def _batch(self, rows: Iterable[tuple[int, Micros, float, int, Micros, Micros]]) -> SampleBatch:
+        columns = list(zip(*rows, strict=True))
+        return SampleBatch.of(*(np.array(column) for column in columns)) if columns else SampleBatch.empty()
+
+    async def gaps(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Gap, ...]:
+        """See the protocol."""
+        newest_first = sorted(sorted(self._gaps.values(), key=lambda gap: gap.id), key=_detected, reverse=True)
+        return tuple(gap for gap in newest_first if not open_only or gap.state is GapState.OPEN)[:limit]
+
+    async def write_run(self, run: Run) -> Run:
+        """See the protocol; StoreError where there is no run with its key."""
+        if run.id and run.id not in self._runs:
+            raise StoreError(f"There is no run {run.id}")
+        run = replace(run, id=run.id or len(self._runs) + 1)
+        self._runs[run.id] = run
+        return run
+
+    async def write_outcome(self, outcome: Outcome) -> None:
+        """See the protocol. A prediction or flag that its run has written already stays as it is."""
+        for made in (*outcome.predictions, *outcome.flags):
+            if made.run not in self._runs:
+                raise StoreError(f"There is no run {made.run}")
+        await self.write_run(outcome.run)
+        for each in outcome.predictions:
+            self._predictions.setdefault((each.tag.name, each.as_of, each.target_time, each.run), each)
+        for flag in outcome.flags:
+            self._flags.setdefault((flag.model, flag.asset, flag.as_of, flag.run), flag)
+
+    async def predictions(
+        self, model: str, start: datetime, end: datetime, *, asset: str | None = None, output: str | None = None
+    ) -> tuple[Prediction, ...]:
+        """See the protocol."""
+        found = (
+            each
+            for each in self._predictions.values()
+            if each.tag.model == model and start <= each.as_of < end
+            if asset in {None, each.tag.asset} and output in {None, each.tag.output}
+        )
+        return tuple(sorted(found, key=lambda e: (e.as_of, e.tag.asset, e.tag.output, e.target_time, e.run)))
+
+    async def flags(self, start: datetime, end: datetime, *, asset: str | None = None) -> tuple[Flag, ...]:
+        """See the protocol."""
+        found = (flag for flag in self._flags.values() if start <= flag.as_of < end and asset in {None, flag.asset})
+        return tuple(sorted(found, key=lambda flag: (flag.as_of, flag.model, flag.asset, flag.run)))
+
+    async def runs(self, model: str, limit: int = 100) -> tuple[Run, ...]:
+        """See the protocol."""
+        found = (run for run in self._runs.values() if run.model == model)
+        return tuple(sorted(found, key=lambda run: (run.scheduled, run.id), reverse=True)[:limit])
+
+    async def add_version(self, version: ModelVersion) -> ModelVersion:
+        """See the protocol; a champion retires the one before it."""
+        if version.state is ModelState.CHAMPION:
+            self._retire_champion(version.model)
+        versions = self._versions.setdefault(version.model, {})
+        version = replace(version, version=len(versions) + 1)
+        versions[version.version] = version
+        return version
+
+    async def versions(self, model: str) -> tuple[ModelVersion, ...]:
+        """See the protocol."""
+        return tuple(reversed(self._versions.get(model, {}).values()))
+
+    async def set_state(self, model: str, version: int, state: ModelState) -> None:
+        """See the protocol; StoreError where there is no such version."""
+        versions = self._versions.get(model, {})
+        if version not in versions:
+            raise StoreError(f"{model} has no version {version}")
+        if state is ModelState.CHAMPION:
+            self._retire_champion(model)
+        versions[version] = replace(versions[version], state=state)
+
+    def _retire_champion(self, model: str) -> None:
+        versions = self._versions.get(model, {})
+        for number, version in versions.items():
+            if version.state is ModelState.CHAMPION:
+                versions[number] = replace(version, state=ModelState.RETIRED)
+
+    async def counts(self) -> Mapping[str, int]:
+        """See the protocol."""
+        return {
+            "samples": sum(len(stamped) for times in self._samples.values() for stamped in times.values()),
+            "gaps": len(self._gaps),
+            "predictions": len(self._predictions),
+            "flags": len(self._flags),
+            "runs": len(self._runs),
+            "model_versions": sum(map(len, self._versions.values())),
+        }
+
+
+def _detected(gap: Gap) -> datetime:
+    return gap.detected

@@ -1,0 +1,176 @@
+"""What the store asks of its tables, but for samples: statements to run inside a transaction, and queries."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, Table, func, select, update
+from sqlalchemy.dialects.sqlite import Insert, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from plugin.domain import GapState, ModelState, ModelVersion, Outcome, OutputTag, Run, Tag, to_micros
+from plugin.errors import StoreError
+from plugin.historian import records, schema
+
+_COUNTED = ("samples", "gaps", "predictions", "flags", "runs", "model_versions")
+
+
+def _upsert(table: Table, *key: str) -> Insert:
+    """Insert, or update all but the key."""
+    statement = insert(table)
+    changed = {column.name: column for column in statement.excluded if column.name not in {"id", *key}}
+    return statement.on_conflict_do_update(index_elements=key, set_=changed)
+
+
+# --- tags, gaps, checkpoints ---
+
+
+async def put_tags(connection: AsyncConnection, tags: Sequence[Tag]) -> tuple[Mapping[str, int], int]:
+    """Add or update tags and their assets; the keys of all tags by name, and the highest."""
+    assets = [{"name": asset} for asset in dict.fromkeys(tag.asset for tag in tags if tag.asset)]
+    if assets:
+        await connection.execute(insert(schema.assets).on_conflict_do_nothing(), assets)
+    if tags:
+        await connection.execute(_upsert(schema.tags, "name"), [records.tag_record(tag) for tag in tags])
+    rows = await connection.execute(select(schema.tags.c.name, schema.tags.c.id))
+    keys: dict[str, int] = {row.name: row.id for row in rows}
+    return keys, max(keys.values(), default=0)
+
+
+def gaps(open_only: bool, limit: int) -> Select[Any]:
+    """Newest first."""
+    table = schema.gaps
+    query = select(table).order_by(table.c.detected.desc(), table.c.id).limit(limit)
+    return query.where(table.c.state == GapState.OPEN) if open_only else query
+
+
+def checkpoints(prefix: str) -> Select[Any]:
+    """Keys that begin with ``prefix``, letter case included (LIKE would leave it out)."""
+    table = schema.checkpoints
+    return select(table).where(func.substr(table.c.key, 1, len(prefix)) == prefix)
+
+
+# --- runs and what they give ---
+
+
+async def put_run(connection: AsyncConnection, run: Run) -> Run:
+    """Insert (``id`` 0) or update."""
+    if not run.id:
+        result = await connection.execute(insert(schema.runs).returning(schema.runs.c.id), records.run_record(run))
+        return replace(run, id=result.scalar_one())
+    chosen = update(schema.runs).where(schema.runs.c.id == run.id)
+    if not (await connection.execute(chosen.values(records.run_record(run)))).rowcount:
+        raise StoreError(f"There is no run {run.id}")
+    return run
+
+
+async def put_outputs(connection: AsyncConnection, tags: Sequence[OutputTag]) -> dict[OutputTag, int]:
+    """Add output tags, or update their descriptions; gives their keys."""
+    key = ("model", "asset", "output")
+    table = schema.output_tags
+    await connection.execute(_upsert(table, *key), [records.output_record(tag) for tag in tags])
+    rows = await connection.execute(select(table))
+    keys: dict[tuple[str, str, str], int] = {(row.model, row.asset, row.output): row.id for row in rows}
+    return {tag: keys[tag.model, tag.asset, tag.output] for tag in tags}
+
+
+async def put_outcome(connection: AsyncConnection, outcome: Outcome, keys: Mapping[OutputTag, int]) -> None:
+    """A prediction or flag that its run has written already stays as it is."""
+    await put_run(connection, outcome.run)
+    predictions = [records.prediction_record(each, keys[each.tag]) for each in outcome.predictions]
+    flags = [records.flag_record(flag) for flag in outcome.flags]
+    for table, rows in ((schema.predictions, predictions), (schema.flags, flags)):
+        if rows:
+            await connection.execute(insert(table).on_conflict_do_nothing(), rows)
+
+
+def predictions(model: str, start: datetime, end: datetime, asset: str | None, output: str | None) -> Select[Any]:
+    """Ordered by (as_of, asset, output)."""
+    table, tags = schema.predictions, schema.output_tags
+    query = (
+        select(table, *(column for column in tags.c if column.name != "id"))
+        .join(tags, table.c.output_id == tags.c.id)
+        .where(tags.c.model == model, table.c.as_of >= to_micros(start), table.c.as_of < to_micros(end))
+        .order_by(table.c.as_of, tags.c.asset, tags.c.output, table.c.target_time, table.c.run_id)
+    )
+    if asset is not None:
+        query = query.where(tags.c.asset == asset)
+    return query if output is None else query.where(tags.c.output == output)
+
+
+def flags(start: datetime, end: datetime, asset: str | None) -> Select[Any]:
+    """Ordered by (as_of, model, asset)."""
+    table = schema.flags
+    query = (
+        select(table)
+        .where(table.c.as_of >= to_micros(start), table.c.as_of < to_micros(end))
+        .order_by(table.c.as_of, table.c.model, table.c.asset, table.c.run_id)
+    )
+    return query if asset is None else query.where(table.c.asset == asset)
+
+
+def runs(model: str, limit: int) -> Select[Any]:
+    """Newest first."""
+    table = schema.runs
+    query = select(table).where(table.c.model == model)
+    return query.order_by(table.c.scheduled.desc(), table.c.id.desc()).limit(limit)
+
+
+# --- model versions ---
+
+
+async def add_version(connection: AsyncConnection, version: ModelVersion) -> ModelVersion:
+    """Under the next free number; a champion retires the one before it."""
+    table = schema.model_versions
+    newest = await connection.scalar(select(func.max(table.c.version)).where(table.c.model == version.model))
+    version = replace(version, version=(newest or 0) + 1)
+    if version.state is ModelState.CHAMPION:
+        await _retire_champion(connection, version.model)
+    await connection.execute(insert(table), records.version_record(version))
+    return version
+
+
+async def set_state(connection: AsyncConnection, model: str, version: int, state: ModelState) -> None:
+    """StoreError where there is no such version."""
+    table = schema.model_versions
+    if state is ModelState.CHAMPION:
+        await _retire_champion(connection, model)
+    chosen = update(table).where(table.c.model == model, table.c.version == version)
+    if not (await connection.execute(chosen.values(state=state))).rowcount:
+        raise StoreError(f"{model} has no version {version}")
+
+
+async def _retire_champion(connection: AsyncConnection, model: str) -> None:
+    table = schema.model_versions
+    champion = table.c.model == model, table.c.state == ModelState.CHAMPION
+    await connection.execute(update(table).where(*champion).values(state=ModelState.RETIRED))
+
+
+def versions(model: str) -> Select[Any]:
+    """Newest first."""
+    table = schema.model_versions
+    return select(table).where(table.c.model == model).order_by(table.c.version.desc())
+
+
+# --- for an operator ---
+
+
+async def counts(connection: AsyncConnection) -> Mapping[str, int]:
+    """Rows by table; SQLite reads the whole of it."""
+    tables = {name: schema.metadata.tables[name] for name in _COUNTED}
+    return {
+        name: await connection.scalar(select(func.count()).select_from(table)) or 0 for name, table in tables.items()
+    }
+
+
+async def newest(connection: AsyncConnection) -> int | None:
+    """Newest source time of all samples [µs]."""
+    time: int | None = await connection.scalar(select(func.max(schema.samples.c.source_time)))
+    return time
+
+
+async def open_gaps(connection: AsyncConnection) -> int:
+    """How many gaps may still be filled."""
+    gaps = schema.gaps
+    return await connection.scalar(select(func.count()).select_from(gaps).where(gaps.c.state == GapState.OPEN)) or 0

@@ -1,0 +1,229 @@
+"""Nouns to rows and back: everything but samples, which have a faster way (:mod:`plugin.historian.samples`)."""
+
+import math
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row
+
+from plugin.domain import (
+    Flag,
+    Gap,
+    GapCause,
+    GapState,
+    Micros,
+    ModelState,
+    ModelVersion,
+    OutputTag,
+    Prediction,
+    Run,
+    RunKind,
+    RunResult,
+    Tag,
+    from_micros,
+    to_micros,
+)
+
+Record = dict[str, Any]
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def _stamp(time: datetime | None) -> Micros | None:
+    return None if time is None else to_micros(time)
+
+
+def _time(stamp: Micros | None) -> datetime | None:
+    return None if stamp is None else from_micros(stamp)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def tag_record(tag: Tag) -> Record:
+    """Without its key."""
+    return {
+        "name": tag.name,
+        "source": tag.source,
+        "node": tag.node,
+        "asset": tag.asset or None,
+        "feature": tag.feature,
+        "unit": tag.unit,
+        "low": tag.low,
+        "high": tag.high,
+        "deadband": tag.deadband,
+        "sampling": None if tag.sampling is None else tag.sampling // _MICROSECOND,
+    }
+
+
+def gap_of(row: Row[Any]) -> Gap:
+    """From a row of ``gaps``."""
+    return Gap(
+        id=row.id,
+        source=row.source,
+        tag=row.tag,
+        start=from_micros(row.start_time),
+        end=_time(row.end_time),
+        cause=GapCause(row.cause),
+        detected=from_micros(row.detected),
+        state=GapState(row.state),
+        rows_filled=row.rows_filled,
+        detail=row.detail,
+    )
+
+
+def run_record(run: Run) -> Record:
+    """Without its key."""
+    return {
+        "model": run.model,
+        "kind": run.kind,
+        "scheduled": to_micros(run.scheduled),
+        "started": _stamp(run.started),
+        "finished": _stamp(run.finished),
+        "result": run.result,
+        "version": run.version,
+        "assets": run.assets,
+        "error": run.error,
+        "stages": dict(run.stages),
+    }
+
+
+def run_of(row: Row[Any]) -> Run:
+    """From a row of ``runs``."""
+    return Run(
+        id=row.id,
+        model=row.model,
+        kind=RunKind(row.kind),
+        scheduled=from_micros(row.scheduled),
+        started=_time(row.started),
+        finished=_time(row.finished),
+        result=RunResult(row.result),
+        version=row.version,
+        assets=row.assets,
+        error=row.error,
+        stages=row.stages,
+    )
+
+
+def output_record(tag: OutputTag) -> Record:
+    """Without its key."""
+    return {
+        "model": tag.model,
+        "asset": tag.asset,
+        "output": tag.output,
+        "unit": tag.unit,
+        "low": tag.low,
+        "high": tag.high,
+        "description": tag.description,
+        "flag": tag.flag,
+    }
+
+
+def prediction_record(prediction: Prediction, output_id: int) -> Record:
+    """NaN is stored as NULL by the driver."""
+    return {
+        "as_of": to_micros(prediction.as_of),
+        "output_id": output_id,
+        "target_time": to_micros(prediction.target_time),
+        "run_id": prediction.run,
+        "valid_until": to_micros(prediction.valid_until),
+        "value": prediction.value,
+        "lower": prediction.lower,
+        "upper": prediction.upper,
+        "status": prediction.status,
+        "coverage": prediction.coverage,
+        "version": prediction.version,
+    }
+
+
+def prediction_of(row: Row[Any]) -> Prediction:
+    """From a row of ``predictions`` joined with ``output_tags``."""
+    return Prediction(
+        tag=OutputTag(
+            model=row.model,
+            asset=row.asset,
+            output=row.output,
+            unit=row.unit,
+            low=row.low,
+            high=row.high,
+            description=row.description,
+            flag=row.flag,
+        ),
+        version=row.version,
+        as_of=from_micros(row.as_of),
+        target_time=from_micros(row.target_time),
+        valid_until=from_micros(row.valid_until),
+        value=row.value,
+        lower=row.lower,
+        upper=row.upper,
+        status=row.status,
+        coverage=row.coverage,
+        run=row.run_id,
+    )
+
+
+def flag_record(flag: Flag) -> Record:
+    """NaN is stored as NULL by the driver."""
+    return {
+        "as_of": to_micros(flag.as_of),
+        "model": flag.model,
+        "asset": flag.asset,
+        "run_id": flag.run,
+        "version": flag.version,
+        "raised": flag.raised,
+        "score": flag.score,
+        "threshold": flag.threshold,
+        "status": flag.status,
+    }
+
+
+def flag_of(row: Row[Any]) -> Flag:
+    """From a row of ``flags``."""
+    return Flag(
+        model=row.model,
+        asset=row.asset,
+        version=row.version,
+        as_of=from_micros(row.as_of),
+        raised=row.raised,
+        score=_number(row.score),
+        threshold=_number(row.threshold),
+        status=row.status,
+        run=row.run_id,
+    )
+
+
+def version_record(version: ModelVersion) -> Record:
+    """Metrics that are no finite number become null, for JSON has no word for them."""
+    return {
+        "model": version.model,
+        "version": version.version,
+        "kind": version.kind,
+        "state": version.state,
+        "created": to_micros(version.created),
+        "spec": dict(version.spec),
+        "metrics": _finite(version.metrics),
+        "provenance": dict(version.provenance),
+        "artifact": version.artifact,
+        "sha256": version.sha256,
+    }
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def version_of(row: Row[Any]) -> ModelVersion:
+    """From a row of ``model_versions``."""
+    return ModelVersion(
+        model=row.model,
+        version=row.version,
+        kind=row.kind,
+        state=ModelState(row.state),
+        created=from_micros(row.created),
+        spec=row.spec,
+        metrics={name: _number(value) for name, value in row.metrics.items()},
+        provenance=row.provenance,
+        artifact=row.artifact,
+        sha256=row.sha256,
+    )

@@ -1,0 +1,191 @@
+"""Samples in and out of SQLite, on the plain connection and in the thread that owns it.
+
+A statement carries many rows, because ``sqlite3`` gives the interpreter away round every step of a statement: row by
+row, it would get it back only after the other threads' turns, and a busy event loop would slow a writer of 700,000
+rows/s down to 1,000.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plugin.domain import Gap, Micros, SampleBatch, to_micros
+from plugin.protocols import Written
+
+_SIZES = (1024, 256, 64, 16, 4, 1)
+"""Rows per statement; the largest has 6,144 parameters, and SQLite allows 32,766."""
+
+_COLUMNS = "tag_id, source_time, value, status, server_time, received_time"
+_FETCH = 10_000
+_HOUR: Micros = 3_600_000_000
+
+_UPSERT_GAP = """
+INSERT INTO gaps (id, source, tag, start_time, end_time, cause, detected, state, rows_filled, detail)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET source = excluded.source, tag = excluded.tag, start_time = excluded.start_time,
+  end_time = excluded.end_time, cause = excluded.cause, detected = excluded.detected, state = excluded.state,
+  rows_filled = excluded.rows_filled, detail = excluded.detail
+"""
+_UPSERT_CHECKPOINT = """
+INSERT INTO checkpoints (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value
+"""
+
+
+@cache
+def _insert(rows: int) -> str:
+    values = ", ".join(["(?, ?, 0, ?, ?, ?, ?)"] * rows)
+    columns = "tag_id, source_time, ordinal, value, status, server_time, received_time"
+    return f"INSERT OR IGNORE INTO samples ({columns}) VALUES {values}"  # noqa: S608  only place holders are put in
+
+
+@cache
+def _insert_collisions(rows: int) -> str:
+    """Insert those rows, of the same parameters, whose source time is taken by another value; equal ones are left out.
+
+    They get the next ordinals in order of arrival. ``min(place)`` makes SQLite take the other columns from that row, so
+    of equal rows in one statement the first is kept.
+    """
+    values = ", ".join(f"({place}, ?, ?, ?, ?, ?, ?)" for place in range(rows))
+    return f"""
+        INSERT INTO samples (tag_id, source_time, ordinal, value, status, server_time, received_time)
+        WITH sent (place, tag_id, source_time, value, status, server_time, received_time) AS (VALUES {values}),
+        fresh AS (
+          SELECT min(place) AS place, tag_id, source_time, value, status, server_time, received_time FROM sent
+          WHERE NOT EXISTS (
+            SELECT 1 FROM samples AS old WHERE old.source_time = sent.source_time AND old.tag_id = sent.tag_id
+            AND old.value IS sent.value AND old.status = sent.status)
+          GROUP BY tag_id, source_time, value, status)
+        SELECT tag_id, source_time,
+          (SELECT max(ordinal) FROM samples AS old
+           WHERE old.source_time = fresh.source_time AND old.tag_id = fresh.tag_id)
+          + row_number() OVER (PARTITION BY source_time, tag_id ORDER BY place),
+          value, status, server_time, received_time
+        FROM fresh
+    """  # noqa: S608  only place holders and numbers are put in
+
+
+def insert_samples(database: sqlite3.Connection, batch: SampleBatch) -> Written:
+    """Insert a batch inside a transaction; rows that are there already change nothing (NaN is stored as NULL)."""
+    if (batch.source_time[1:] < batch.source_time[:-1]).any():
+        # In the order of the key neighbouring rows share a page; stable, so that ordinals follow arrival.
+        batch = batch.take(np.lexsort((batch.tag, batch.source_time)))
+    stored = 0
+    for start, size in _slices(len(batch)):
+        columns = [column[start : start + size].tolist() for column in batch.columns()]
+        parameters = list(chain.from_iterable(zip(*columns, strict=True)))
+        inserted = database.execute(_insert(size), parameters).rowcount
+        if inserted < size:
+            inserted += database.execute(_insert_collisions(size), parameters).rowcount
+        stored += inserted
+    return Written(stored, len(batch) - stored)
+
+
+def _slices(rows: int) -> Iterator[tuple[int, int]]:
+    """(start, size) of the statements that carry so many rows."""
+    start = 0
+    for size in _SIZES:
+        while rows - start >= size:
+            yield start, size
+            start += size
+
+
+def upsert_gaps(database: sqlite3.Connection, gaps: Iterable[Gap]) -> None:
+    """A gap with a known id replaces the one before."""
+    database.executemany(_UPSERT_GAP, [_gap_row(gap) for gap in gaps])
+
+
+def _gap_row(gap: Gap) -> tuple[Any, ...]:
+    end = None if gap.end is None else to_micros(gap.end)
+    span = (to_micros(gap.start), end)
+    return (
+        gap.id,
+        gap.source,
+        gap.tag,
+        *span,
+        gap.cause,
+        to_micros(gap.detected),
+        gap.state,
+        gap.rows_filled,
+        gap.detail,
+    )
+
+
+def upsert_checkpoints(database: sqlite3.Connection, checkpoints: Mapping[str, str]) -> None:
+    """What a source needs at its next start; the last text under a key wins."""
+    database.executemany(_UPSERT_CHECKPOINT, checkpoints.items())
+
+
+def select_samples(
+    database: sqlite3.Connection,
+    tags: Sequence[int],
+    start: Micros,
+    end: Micros,
+    known_by: Micros | None = None,
+    received_by: Micros | None = None,
+) -> SampleBatch:
+    """See :meth:`plugin.protocols.Store.read_samples`."""
+    condition = "source_time >= ? AND source_time < ? AND tag_id IN (SELECT value FROM json_each(?))"
+    parameters: list[Any] = [start, end, json.dumps([int(tag) for tag in tags])]
+    for column, bound in (("server_time", known_by), ("received_time", received_by)):
+        if bound is not None:
+            condition += f" AND {column} <= ?"
+            parameters.append(bound)
+    order = "ORDER BY source_time, tag_id, ordinal"
+    batch = _fetch(database.execute(f"SELECT {_COLUMNS} FROM samples WHERE {condition} {order}", parameters))  # noqa: S608
+    return batch.take(np.argsort(batch.tag, kind="stable"))
+
+
+def newest_samples(database: sqlite3.Connection, limit: int) -> tuple[SampleBatch, Micros | None]:
+    """The newest rows in the order of their key, and the source time up to which rows are missing (None: it is all)."""
+    order = "ORDER BY source_time DESC, tag_id DESC, ordinal DESC LIMIT ?"
+    batch = _fetch(database.execute(f"SELECT {_COLUMNS} FROM samples {order}", (limit,)))  # noqa: S608
+    missing = int(batch.source_time[-1]) if len(batch) == limit else None
+    return batch.take(slice(None, None, -1)), missing
+
+
+def latest_samples(database: sqlite3.Connection, tags: Sequence[int]) -> SampleBatch:
+    """The newest sample of each tag that has one; the whole table is read for a tag that has none."""
+    wanted, found = {int(tag) for tag in tags}, []
+    # Two queries: SQLite finds either end at once, but reads every row for both together.
+    oldest = database.execute("SELECT min(source_time) FROM samples").fetchone()[0]
+    newest = database.execute("SELECT max(source_time) FROM samples").fetchone()[0]
+    span = _HOUR
+    end = newest + 1 if newest is not None else 0
+    while wanted and newest is not None and end > oldest:
+        start = max(end - span, oldest)
+        rows = database.execute(
+            "SELECT tag_id, max(source_time) FROM samples WHERE source_time >= ? AND source_time < ? "
+            "AND tag_id IN (SELECT value FROM json_each(?)) GROUP BY tag_id",
+            (start, end, json.dumps(sorted(wanted))),
+        ).fetchall()
+        found += rows
+        wanted.difference_update(tag for tag, _ in rows)
+        end, span = start, 4 * span
+    query = f"SELECT {_COLUMNS} FROM samples WHERE tag_id = ? AND source_time = ? ORDER BY ordinal DESC LIMIT 1"  # noqa: S608
+    return _batch([database.execute(query, key).fetchone() for key in sorted(found)])
+
+
+def _fetch(cursor: sqlite3.Cursor) -> SampleBatch:
+    batches = []
+    while rows := cursor.fetchmany(_FETCH):
+        batches.append(_batch(rows))
+    return SampleBatch.concatenate(batches)
+
+
+def _batch(rows: Sequence[tuple[Any, ...]]) -> SampleBatch:
+    """Rows of ``_COLUMNS``; NULL becomes NaN."""
+    if not rows:
+        return SampleBatch.empty()
+    columns: list[NDArray[Any]] = [
+        np.array(column, dtype)
+        for column, dtype in zip(
+            zip(*rows, strict=True), (np.int32, np.int64, np.float64, np.uint32, np.int64, np.int64), strict=True
+        )
+    ]
+    return SampleBatch(*columns)

@@ -1,0 +1,304 @@
+"""The store that a plant runs on: one SQLite file, its write-ahead log, and a ring of the newest samples in memory."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from sqlalchemy import Select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from plugin.diagnostics import Diagnostics
+from plugin.domain import (
+    Flag,
+    Gap,
+    Micros,
+    ModelState,
+    ModelVersion,
+    Outcome,
+    OutputTag,
+    Prediction,
+    Run,
+    SampleBatch,
+    Tag,
+)
+from plugin.errors import StoreError
+from plugin.historian import queries, records, samples
+from plugin.historian.config import HistorianConfig
+from plugin.historian.migrate import prepare
+from plugin.historian.ring import Ring
+from plugin.historian.sqlite import database_path, in_thread, reading_engine, transaction, translated, writing_engine
+from plugin.protocols import Delivery, Written
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_READERS = 4
+_REFILL_ROWS = 1_000_000
+"""Newest rows read into the ring at most when the store opens: a second or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What ``foretag status`` says of the historian."""
+
+    counts: Mapping[str, int]
+    """Rows by table."""
+    newest: Micros | None
+    """Newest source time of all samples; None: there are none."""
+    size: int
+    """Database with its write-ahead log [byte]."""
+    open_gaps: int
+
+
+class SqlStore:
+    """See :class:`plugin.protocols.Store`; an async context manager, open while the context lasts.
+
+    One process writes samples into a database: the ring does not see what another one adds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        diagnostics: Diagnostics | None = None,
+        *,
+        synchronous: str = "full",
+        busy_timeout: timedelta = timedelta(seconds=5),
+        ring: Ring | None = None,
+        pragmas: Mapping[str, str | int] | None = None,
+    ) -> None:
+        """``pragmas``: further SQLite settings of the connection that writes, such as ``max_page_count``."""
+        self.path: Path = database_path(url)
+        self._url = url
+        self._diagnostics = diagnostics or Diagnostics()
+        self._synchronous = synchronous
+        self._busy_timeout = busy_timeout.total_seconds()
+        self._pragmas = dict(pragmas or {})
+        self._ring = ring or Ring()
+        self._last_tag = 0
+        self._outputs: dict[OutputTag, int] = {}
+        self._writer: AsyncEngine | None = None
+        self._reader: AsyncEngine | None = None
+
+    @classmethod
+    def configured(cls, config: HistorianConfig, data: Path, diagnostics: Diagnostics) -> Self:
+        """The store of a configuration whose relative files lie in ``data``."""
+        return cls(
+            config.located(data),
+            diagnostics,
+            synchronous=config.synchronous,
+            busy_timeout=config.busy_timeout,
+            ring=Ring(config.ring_samples, config.ring_memory * 2**20),
+        )
+
+    # --- opening and closing ---
+
+    async def open(self) -> None:
+        """Make a new database or check the one that is there, and fill the ring from it."""
+        await asyncio.to_thread(prepare, self._url)
+        timeout = self._busy_timeout
+        self._writer = writing_engine(
+            self._url, synchronous=self._synchronous, busy_timeout=timeout, pragmas=self._pragmas
+        )
+        self._reader = reading_engine(self._url, busy_timeout=timeout, size=_READERS)
+        try:
+            # The writer first: it makes the write-ahead log, without which a reader can't open.
+            await self._in_thread(self._writer, self._refill)
+        except BaseException:
+            await self.close()
+            raise
+
+    def _refill(self, database: sqlite3.Connection) -> None:
+        self._last_tag = database.execute("SELECT coalesce(max(id), 0) FROM tags").fetchone()[0]
+        self._ring.reserve(self._last_tag)
+        batch, missing = samples.newest_samples(database, _REFILL_ROWS)
+        self._ring.append(batch)
+        if missing is not None:
+            self._ring.cover_from(missing + 1)
+
+    async def close(self) -> None:
+        """Wait for what the database's threads are doing, and end them."""
+        engines, self._writer, self._reader = (self._reader, self._writer), None, None
+        for engine in engines:
+            if engine is not None:
+                await engine.dispose()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.close()
+
+    @asynccontextmanager
+    async def _begin(self, engine: AsyncEngine | None) -> AsyncIterator[AsyncConnection]:
+        """A transaction; the writer's connection is one, so its transactions come one after another."""
+        if engine is None:
+            raise StoreError(f"{self.path} is not open")
+        with translated(self.path):
+            async with engine.begin() as connection:
+                yield connection
+
+    async def _in_thread(
+        self,
+        engine: AsyncEngine | None,
+        function: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        if engine is None:
+            raise StoreError(f"{self.path} is not open")
+        with translated(self.path):
+            async with engine.connect() as connection:
+                return await in_thread(connection, function, *args, **kwargs)
+
+    async def _rows(self, query: Select[Any]) -> Sequence[Any]:
+        async with self._begin(self._reader) as connection:
+            rows: Sequence[Any] = (await connection.execute(query)).all()
+            return rows
+
+    # --- what arrives ---
+
+    async def register_tags(self, tags: Sequence[Tag]) -> tuple[Tag, ...]:
+        """See the protocol."""
+        async with self._begin(self._writer) as connection:
+            keys, last = await queries.put_tags(connection, tags)
+        self._ring.reserve(last)
+        self._last_tag = last
+        return tuple(replace(tag, id=keys[tag.name]) for tag in tags)
+
+    async def write(self, deliveries: Sequence[Delivery]) -> Written:
+        """See the protocol. A sample of a tag that was never registered refuses the whole write (StoreError)."""
+        batch = SampleBatch.concatenate([delivery.samples for delivery in deliveries])
+        gaps = [gap for delivery in deliveries for gap in delivery.gaps]
+        checkpoints = {key: text for delivery in deliveries for key, text in delivery.checkpoint.items()}
+        if len(batch) and (batch.tag.min() < 1 or batch.tag.max() > self._last_tag):
+            unknown = sorted({int(tag) for tag in batch.tag if not 1 <= tag <= self._last_tag})
+            raise StoreError(f"{self.path}: samples of tags that are not registered: {unknown[:10]}")
+        if not (len(batch) or gaps or checkpoints):
+            return Written(0, 0)
+        return await self._in_thread(self._writer, self._commit, batch, gaps, checkpoints)
+
+    def _commit(
+        self, database: sqlite3.Connection, batch: SampleBatch, gaps: Sequence[Gap], checkpoints: Mapping[str, str]
+    ) -> Written:
+        with self._diagnostics.stage("store"):
+            with transaction(database):
+                written = samples.insert_samples(database, batch)
+                samples.upsert_gaps(database, gaps)
+                samples.upsert_checkpoints(database, checkpoints)
+            # In the thread of the commit: a caller that is cancelled can't part the ring from the database.
+            self._ring.append(batch)
+        return written
+
+    async def checkpoints(self, prefix: str) -> Mapping[str, str]:
+        """See the protocol."""
+        return {row.key: row.value for row in await self._rows(queries.checkpoints(prefix))}
+
+    async def read_samples(
+        self,
+        tags: Sequence[int],
+        start: Micros,
+        end: Micros,
+        *,
+        known_by: Micros | None = None,
+        received_by: Micros | None = None,
+    ) -> SampleBatch:
+        """See the protocol. From the ring where it covers the window of every tag, else from SQL."""
+        return await self._in_thread(self._reader, self._select, tags, start, end, known_by, received_by)
+
+    def _select(
+        self,
+        database: sqlite3.Connection,
+        tags: Sequence[int],
+        start: Micros,
+        end: Micros,
+        known_by: Micros | None,
+        received_by: Micros | None,
+    ) -> SampleBatch:
+        batch = self._ring.read(tags, start, end)
+        if batch is None:
+            return samples.select_samples(database, tags, start, end, known_by, received_by)
+        if known_by is not None:
+            batch = batch.take(batch.server_time <= known_by)
+        if received_by is not None:
+            batch = batch.take(batch.received_time <= received_by)
+        return batch
+
+    async def latest(self, tags: Sequence[int]) -> SampleBatch:
+        """See the protocol; ordered by tag."""
+        return await self._in_thread(self._reader, self._latest, tags)
+
+    def _latest(self, database: sqlite3.Connection, tags: Sequence[int]) -> SampleBatch:
+        batch, unknown = self._ring.latest(tags)
+        if unknown:
+            batch = SampleBatch.concatenate([batch, samples.latest_samples(database, unknown)])
+            batch = batch.take(batch.tag.argsort())
+        return batch
+
+    async def gaps(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Gap, ...]:
+        """See the protocol."""
+        return tuple(records.gap_of(row) for row in await self._rows(queries.gaps(open_only, limit)))
+
+    # --- what models give ---
+
+    async def write_run(self, run: Run) -> Run:
+        """See the protocol; StoreError where there is no run with its key."""
+        async with self._begin(self._writer) as connection:
+            return await queries.put_run(connection, run)
+
+    async def write_outcome(self, outcome: Outcome) -> None:
+        """See the protocol. A prediction or flag that its run has written already stays as it is."""
+        new = [tag for tag in dict.fromkeys(each.tag for each in outcome.predictions) if tag not in self._outputs]
+        async with self._begin(self._writer) as connection:
+            keys = self._outputs | (await queries.put_outputs(connection, new) if new else {})
+            await queries.put_outcome(connection, outcome, keys)
+        self._outputs = keys
+
+    async def predictions(
+        self, model: str, start: datetime, end: datetime, *, asset: str | None = None, output: str | None = None
+    ) -> tuple[Prediction, ...]:
+        """See the protocol."""
+        query = queries.predictions(model, start, end, asset, output)
+        return tuple(records.prediction_of(row) for row in await self._rows(query))
+
+    async def flags(self, start: datetime, end: datetime, *, asset: str | None = None) -> tuple[Flag, ...]:
+        """See the protocol."""
+        return tuple(records.flag_of(row) for row in await self._rows(queries.flags(start, end, asset)))
+
+    async def runs(self, model: str, limit: int = 100) -> tuple[Run, ...]:
+        """See the protocol."""
+        return tuple(records.run_of(row) for row in await self._rows(queries.runs(model, limit)))
+
+    async def add_version(self, version: ModelVersion) -> ModelVersion:
+        """See the protocol; a champion retires the one before it."""
+        async with self._begin(self._writer) as connection:
+            return await queries.add_version(connection, version)
+
+    async def versions(self, model: str) -> tuple[ModelVersion, ...]:
+        """See the protocol."""
+        return tuple(records.version_of(row) for row in await self._rows(queries.versions(model)))
+
+    async def set_state(self, model: str, version: int, state: ModelState) -> None:
+        """See the protocol; StoreError where there is no such version."""
+        async with self._begin(self._writer) as connection:
+            await queries.set_state(connection, model, version, state)
+
+    # --- for an operator ---
+
+    async def counts(self) -> Mapping[str, int]:
+        """See the protocol."""
+        async with self._begin(self._reader) as connection:
+            return await queries.counts(connection)
+
+    async def summary(self) -> Summary:
+        """Rows, newest sample, size on disk and open gaps, all of one moment but the size."""
+        async with self._begin(self._reader) as connection:
+            counts = await queries.counts(connection)
+            newest, open_gaps = await queries.newest(connection), await queries.open_gaps(connection)
+        files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
+        return Summary(counts, newest, sum(file.stat().st_size for file in files if file.exists()), open_gaps)
