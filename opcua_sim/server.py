@@ -1,0 +1,330 @@
+"""A running plant: put together, served over OPC UA, broken on demand.
+
+    async with serve(Options(engines=1, gas_turbine=False, port=0)) as plant:
+        ...  # connect to plant.endpoint
+
+Order of start: state, plant, nodes, what was known last, socket; of stop: socket, sessions, state.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from copy import copy
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from asyncua import Server, ua
+
+from opcua_sim import address_space, fleet, security
+from opcua_sim.faults import MAGNITUDES, OUTAGES, Fault, FaultError, FaultLog, Kind, Planned, parse_kind
+from opcua_sim.gas_turbine import GasTurbine
+from opcua_sim.history import History
+from opcua_sim.plant import Plant
+from opcua_sim.publishing import Publisher, wall_clock
+from opcua_sim.state import Identity, State
+from opcua_sim.transport import Everyone, Listener, Sessions
+from opcua_sim.truth import Truth
+
+APPLICATION_URI = "urn:opcua-sim"
+MAX_ENGINES = 500
+_PATH = "plant"
+
+_log = logging.getLogger("opcua_sim")
+
+
+class Security(StrEnum):
+    """What channels the server offers."""
+
+    NONE = "none"
+    """Open: for a development plant on this machine."""
+    SIGN_ENCRYPT = "sign-encrypt"
+    """Basic256Sha256, Sign & Encrypt, for clients whose certificate is in the folder of trusted ones; nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Which plant, and where."""
+
+    host: str = "127.0.0.1"
+    port: int = 4840
+    """0: any free port."""
+    engines: int = 20
+    seed: int = 1
+    period: float = 1.0
+    """One cycle of an engine and one hour of the gas turbine last so long [s]."""
+    dataset: str = "FD001"
+    history_runs: int = 3
+    """Completed runs of each engine before the plant was first started."""
+    gas_turbine: bool = True
+    gas_turbine_start: int = 2014
+    """Year whose first hour is now when the plant is first started."""
+    state: Path | None = None
+    """Folder to be the same plant again after a restart; None: nothing is remembered."""
+    truth: Path | None = None
+    """Folder for what only the simulator knows; None: it is not written."""
+    faults: tuple[Planned, ...] = ()
+    security: Security = Security.NONE
+    trusted: Path | None = None
+    """Folder of client certificates (DER); None: ``pki/trusted`` in the state folder."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.engines <= MAX_ENGINES:
+            raise ValueError(f"engines: {self.engines}; a plant has 0 to {MAX_ENGINES}")
+        if not 0.01 <= self.period <= 3600:
+            raise ValueError(f"period: {self.period} s; it lies between 0.01 s and an hour")
+        if not (self.engines or self.gas_turbine):
+            raise ValueError("a plant without engines and without a gas turbine has no tags")
+        if self.history_runs < 0:
+            raise ValueError(f"history runs: {self.history_runs}; there can't be less than none")
+
+
+class RunningPlant:
+    """A plant that is served. Made by :func:`serve`."""
+
+    def __init__(
+        self,
+        server: Server,
+        listener: Listener,
+        nodes: address_space.Nodes,
+        publisher: Publisher,
+        plant: Plant,
+        period: float,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self.plant = plant
+        self._server = server
+        self._listener = listener
+        self._nodes = nodes
+        self._publisher = publisher
+        self._period = period
+        self._tasks = tasks
+        self._outage = asyncio.Lock()
+
+    @property
+    def endpoint(self) -> str:
+        """URL that clients connect to."""
+        return str(self._server.endpoint.geturl())
+
+    @property
+    def next_step(self) -> int:
+        """The first step that is not published yet."""
+        return self._publisher.next_step
+
+    def inject(self, kind: Kind | str, tags: str = "*", seconds: float = 60.0, magnitude: float | None = None) -> int:
+        """Begin a fault with the next instant; the number of tags that it concerns (0 for an outage).
+
+        ``tags``: a name or a pattern; ``magnitude``: share of each tag's range. FaultError: it hits nothing.
+        """
+        kind = parse_kind(kind)
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise FaultError(f"a fault lasts longer than 0 s, not {seconds} s")
+        if magnitude is not None and not math.isfinite(magnitude):
+            raise FaultError("the magnitude is no finite number")
+        if kind in OUTAGES:
+            self._tasks.create_task(self.restart(seconds) if kind is Kind.RESTART else self.cut(seconds))
+            return 0
+        start = self._publisher.next_step
+        end = start + max(1, round(seconds / self._period))
+        fault = Fault(kind, tags, start, end, MAGNITUDES.get(kind, 0.0) if magnitude is None else magnitude)
+        count = self.plant.matching(fault)
+        if count == 0:
+            raise FaultError(f"no tag matches {tags!r}")
+        self.plant.faults.add(fault)
+        _log.info("fault: %s on %s (%d tags) for %g s", kind, tags, count, seconds)
+        return count
+
+    def clear(self) -> None:
+        """End all faults with the next instant."""
+        self.plant.faults.clear(self._publisher.next_step)
+        _log.info("faults cleared")
+
+    async def cut(self, seconds: float) -> None:
+        """Reset all connections and refuse new ones for some time; sessions and subscriptions live on."""
+        async with self._outage:
+            _log.info("cut for %g s", seconds)
+            await self._listener.close()
+            await asyncio.sleep(seconds)
+            await self._listener.open()
+
+    async def restart(self, seconds: float) -> None:
+        """As if the server's process ended and began again after some time: no sessions, same nodes, no advice."""
+        async with self._outage:
+            _log.info("server down for %g s", seconds)
+            await self._listener.close()
+            await self._drop_sessions()
+            await asyncio.sleep(seconds)
+            address_space.clear(self._server, self._nodes.advisory)
+            await self._show_start()
+            await self._listener.open()
+            _log.info("server up again")
+
+    async def _show_start(self) -> None:
+        """Write the time of start into the ServerStatus."""
+        started: Any = datetime.now(UTC)
+        status = copy(await self._server.iserver.server_status_node.read_value())
+        status.StartTime = started
+        await self._server.iserver.server_status_node.write_value(status)
+        await self._server.get_node(ua.ObjectIds.Server_ServerStatus_StartTime).write_value(started)
+
+    async def _drop_sessions(self) -> None:
+        sessions = self._server.iserver
+        if isinstance(sessions, Sessions):
+            await sessions.drop_sessions()
+
+    async def run(self, planned: tuple[Planned, ...]) -> None:
+        """Publish for ever, and begin planned faults when their time comes."""
+        begin = self._publisher.clock.present
+        waiting = [(begin + round(fault.at / self._period), fault) for fault in planned]
+        while True:
+            due = await self._publisher.wait()
+            while self._publisher.next_step < due:
+                while waiting and waiting[0][0] <= self._publisher.next_step:
+                    self._begin(waiting.pop(0)[1])
+                await self._publisher.publish()
+
+    def _begin(self, fault: Planned) -> None:
+        try:
+            self.inject(fault.kind, fault.tags, fault.seconds, fault.magnitude)
+        except FaultError as error:
+            _log.warning("planned fault left out: %s", error)
+
+    async def keep_time(self) -> None:
+        """Renew the server's CurrentTime each second."""
+        internal = self._server.iserver
+        while True:
+            status = copy(await internal.server_status_node.read_value())
+            status.CurrentTime = now = datetime.now(UTC)
+            await internal.server_status_node.write_value(status)
+            await internal.current_time_node.write_value(now)
+            await asyncio.sleep(1.0)
+
+    async def close(self) -> None:
+        """Stop serving."""
+        await self._listener.close()
+        await self._drop_sessions()
+        await self._server.stop()
+
+
+@asynccontextmanager
+async def serve(options: Options) -> AsyncIterator[RunningPlant]:
+    """Run a plant for the time of a ``with`` block.
+
+    StateError, ValueError, OSError: it can't start, and nothing is left behind.
+    """
+    identity = Identity(
+        options.seed,
+        options.dataset,
+        options.engines,
+        options.period,
+        options.history_runs,
+        options.gas_turbine,
+        options.gas_turbine_start,
+    )
+    with ExitStack() as open_files:
+        state = open_files.enter_context(State(identity, options.state, wall_clock()))
+        faults = FaultLog(options.seed, options.state / "faults.csv" if options.state else None)
+        engines = fleet.engines(options.engines, options.seed, options.dataset, options.history_runs)
+        plant = Plant(engines, GasTurbine(options.gas_turbine_start) if options.gas_turbine else None, faults)
+        truth = open_files.enter_context(Truth(plant, options.truth)) if options.truth else None
+        async with asyncio.TaskGroup() as tasks:
+            running = await _start(options, plant, state, truth, tasks)
+            work = [tasks.create_task(running.run(options.faults)), tasks.create_task(running.keep_time())]
+            try:
+                yield running
+            finally:
+                for task in work:
+                    task.cancel()
+                await running.close()
+
+
+async def _start(
+    options: Options, plant: Plant, state: State, truth: Truth | None, tasks: asyncio.TaskGroup
+) -> RunningPlant:
+    """Build the server and open its socket."""
+    server = Server(Sessions(user_manager=Everyone()))
+    server.iserver.disabled_clock = True  # RunningPlant.keep_time ends at once; asyncua's own takes a second
+    server.iserver.allow_remote_admin = False
+    server.name, server.manufacturer_name, server.product_uri = "opcua_sim", "foretag", APPLICATION_URI
+    server.application_type = ua.ApplicationType.Server
+    await server.init()
+    await server.set_application_uri(APPLICATION_URI)
+    server.set_identity_tokens([ua.AnonymousIdentityToken])
+    namespace = await server.register_namespace(address_space.NAMESPACE)
+    nodes = address_space.build(server, namespace, plant, options.period)
+    await address_space.describe_history(server)
+    history = History(plant, nodes.tags, server.iserver.aspace.__contains__)
+    server.iserver.history_manager = history  # type: ignore[assignment]  # stands in for all that asyncua asks of it
+    publisher = Publisher(plant, nodes.tags, server.iserver.aspace, state, history, truth)
+    await publisher.show_last()
+    await _secure(server, options)
+    listener = await _listen(server, options)
+    running = RunningPlant(server, listener, nodes, publisher, plant, options.period, tasks)
+    await _add_methods(server, namespace, nodes.faults, running)
+    return running
+
+
+async def _secure(server: Server, options: Options) -> None:
+    if options.security is Security.NONE:
+        server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+        if not (options.host == "localhost" or ip_address(options.host).is_loopback):
+            _log.warning("no security on %s: everybody who reaches this port can read and inject faults", options.host)
+        return
+    if options.state is None:
+        raise ValueError("security needs a state folder, for the certificate")
+    pki = options.state / "pki"
+    await security.load_own_certificate(server, pki, APPLICATION_URI, options.host)
+    server.set_certificate_validator(security.trust_only(options.trusted or pki / "trusted", pki / "rejected"))
+    server.set_security_policy([ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt])
+
+
+async def _listen(server: Server, options: Options) -> Listener:
+    """Open the socket first: only then the port, and with it the endpoint's URL, is known."""
+    listener = Listener(server.iserver, options.host, options.port, server.limits)
+    await listener.open()
+    server.bserver = listener
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    server.set_endpoint(f"opc.tcp://{host}:{listener.port}/{_PATH}")
+    await server._setup_server_nodes()  # what Server.start() does around its own socket
+    listener.set_policies(server._policies)
+    await server.iserver.start()
+    return listener
+
+
+async def _add_methods(server: Server, namespace: int, parent: ua.NodeId, plant: RunningPlant) -> None:
+    """Inject(kind, tags, seconds, magnitude) → count and Clear(), for any client."""
+
+    async def inject(_: ua.NodeId, kind: Any, tags: Any, seconds: Any, magnitude: Any) -> Any:
+        try:
+            size = float(magnitude.Value)
+            count = plant.inject(str(kind.Value), str(tags.Value), float(seconds.Value), None if size == 0 else size)
+        except (ValueError, TypeError) as error:
+            _log.warning("fault refused: %s", error)
+            return ua.StatusCode(ua.UInt32(ua.StatusCodes.BadInvalidArgument))
+        return [ua.Variant(count, ua.VariantType.UInt32)]
+
+    async def clear(_: ua.NodeId) -> list[ua.Variant]:
+        plant.clear()
+        return []
+
+    def argument(name: str, kind: ua.VariantType, text: str) -> ua.Argument:
+        return ua.Argument(
+            Name=ua.String(name), DataType=ua.NodeId(ua.Int32(kind.value)), Description=ua.LocalizedText(text)
+        )
+
+    inputs = [
+        argument("kind", ua.VariantType.String, ", ".join(Kind)),
+        argument("tags", ua.VariantType.String, "a tag's name or a pattern such as engine-0*.T24"),
+        argument("seconds", ua.VariantType.Double, "how long it lasts [s]"),
+        argument("magnitude", ua.VariantType.Double, "share of each tag's range; 0: the kind's usual one"),
+    ]
+    outputs = [argument("count", ua.VariantType.UInt32, "tags that it concerns")]
+    node = server.get_node(parent)
+    name = ua.String("faults.Inject"), ua.String("faults.Clear")
+    await node.add_method(ua.NodeId(name[0], ua.Int16(namespace)), f"{namespace}:Inject", inject, inputs, outputs)
+    await node.add_method(ua.NodeId(name[1], ua.Int16(namespace)), f"{namespace}:Clear", clear)
