@@ -1,4 +1,4 @@
-"""A store that forgets: for tests, notebooks and whoever writes a source, a sink or a model against the same contract."""
+"""A store that forgets: for tests, notebooks, and whoever writes a source, a sink or a model against the contract."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -116,9 +116,9 @@ class MemoryStore:
 
     async def write_outcome(self, outcome: Outcome) -> None:
         """See the protocol. A prediction or flag that its run has written already stays as it is."""
-        for made in (*outcome.predictions, *outcome.flags):
-            if made.run not in self._runs:
-                raise StoreError(f"There is no run {made.run}")
+        for run in {*(each.run for each in outcome.predictions), *(flag.run for flag in outcome.flags)}:
+            if run not in self._runs:
+                raise StoreError(f"There is no run {run}")
         await self.write_run(outcome.run)
         for each in outcome.predictions:
             self._predictions.setdefault((each.tag.name, each.as_of, each.target_time, each.run), each)

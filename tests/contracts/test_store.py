@@ -1,0 +1,354 @@
+"""What every store must do, whatever it is made of."""
+
+import math
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plugin.domain import (
+    Flag,
+    Gap,
+    GapCause,
+    GapState,
+    ModelState,
+    ModelVersion,
+    Outcome,
+    OutputTag,
+    Prediction,
+    Run,
+    RunKind,
+    RunResult,
+    SampleBatch,
+    Status,
+    Tag,
+)
+from plugin.errors import StoreError
+from plugin.historian.memory import MemoryStore
+from plugin.historian.ring import Ring
+from plugin.historian.sql import SqlStore
+from plugin.protocols import Delivery, Store, Written
+
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+ANY = (-(2**62), 2**62)
+
+
+@pytest.fixture(params=["sql", "sql without ring", "memory"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    ring = Ring(samples=1) if request.param == "sql without ring" else None
+    async with SqlStore(f"sqlite+aiosqlite:///{tmp_path}/historian.db", ring=ring) as store:
+        yield store
+
+
+def tags(count: int) -> list[Tag]:
+    return [Tag(f"engine.T{n}", "plant", f"nsu=urn:plant;s=T{n}", "engine", f"T{n}", "K") for n in range(count)]
+
+
+def delivery(samples: SampleBatch, *gaps: Gap, **checkpoint: str) -> Delivery:
+    return Delivery(samples, gaps, checkpoint)
+
+
+def rows(batch: SampleBatch) -> list[tuple[object, ...]]:
+    """Comparable: NaN as None."""
+    columns = [column.tolist() for column in batch.columns()]
+    return [
+        tuple(None if isinstance(x, float) and math.isnan(x) else x for x in row) for row in zip(*columns, strict=True)
+    ]
+
+
+# --- tags ---
+
+
+async def test_tags_keep_their_keys_and_take_what_changed(store: Store) -> None:
+    first = await store.register_tags(tags(3))
+    assert len({tag.id for tag in first}) == 3
+    assert all(tag.id > 0 for tag in first)
+    changed = replace(tags(3)[1], unit="degC", sampling=timedelta(milliseconds=500), low=-1.5, asset="")
+    again = await store.register_tags([changed, Tag("new", "plant", "nsu=urn:plant;s=new")])
+    assert again[0] == replace(changed, id=first[1].id)
+    assert again[1].id not in {tag.id for tag in first}
+    assert await store.register_tags([]) == ()
+
+
+# --- samples ---
+
+
+async def test_samples_come_back_exactly_in_order_of_tag_and_source_time(store: Store) -> None:
+    await store.register_tags(tags(2))
+    batch = SampleBatch.of(
+        [2, 1, 2, 1, 1],
+        [30, 20, 10, 10, 40],
+        [0.1, np.nan, 5e-324, np.inf, -np.inf],
+        [0, Status.BAD, 0x40920480, 0xFFFFFFFF, 0],
+        [31, 21, 11, 12, 41],
+        [32, 22, 12, 13, 42],
+    )
+    assert await store.write([delivery(batch)]) == Written(5, 0)
+    got = await store.read_samples([2, 1, 2], 10, 40)
+    assert rows(got) == [
+        (1, 10, np.inf, 0xFFFFFFFF, 12, 13),
+        (1, 20, None, Status.BAD, 21, 22),
+        (2, 10, 5e-324, 0x40920480, 11, 12),
+        (2, 30, 0.1, 0, 31, 32),
+    ]
+    assert [column.dtype for column in got.columns()] == [column.dtype for column in batch.columns()]
+    assert not len(await store.read_samples([1], 40, 40))
+    assert not len(await store.read_samples([], *ANY))
+
+
+async def test_writing_again_changes_nothing(store: Store) -> None:
+    await store.register_tags(tags(3))
+    rng = np.random.default_rng(1)
+    batch = SampleBatch.of(np.tile([1, 2, 3], 2000), np.arange(6000) // 3, rng.normal(size=6000), 0, 1, 2)
+    assert await store.write([delivery(batch)]) == Written(6000, 0)
+    before = rows(await store.read_samples([1, 2, 3], *ANY))
+    later = replace(batch, received_time=batch.received_time + 99)
+    assert await store.write([delivery(later), delivery(batch)]) == Written(0, 12_000)
+    assert rows(await store.read_samples([1, 2, 3], *ANY)) == before
+
+
+async def test_a_batch_that_overlaps_stores_what_is_new(store: Store) -> None:
+    await store.register_tags(tags(1))
+    times = np.arange(3000)
+    batch = SampleBatch.of(np.ones(3000), times, times * 0.5, 0, times, times)
+    await store.write([delivery(batch.take(slice(500, 1500)))])
+    assert await store.write([delivery(batch)]) == Written(2000, 1000)
+    assert rows(await store.read_samples([1], *ANY)) == rows(batch)
+
+
+async def test_different_values_of_one_source_time_are_all_kept_in_order_of_arrival(store: Store) -> None:
+    await store.register_tags(tags(1))
+    first = SampleBatch.of([1, 1, 1, 1], 10, [3.0, 1.0, 3.0, np.nan], [0, 0, 0, Status.BAD], 10, [1, 2, 3, 4])
+    assert await store.write([delivery(first)]) == Written(3, 1)
+    second = SampleBatch.of([1, 1, 1, 1], 10, [np.nan, 2.0, 1.0, 1.0], [Status.BAD, 0, 0, 0x400], 10, [5, 6, 7, 8])
+    assert await store.write([delivery(second)]) == Written(2, 2)
+    got = await store.read_samples([1], *ANY)
+    assert rows(got.take([0, 1, 3, 4])) == [
+        (1, 10, 3.0, 0, 10, 1),
+        (1, 10, 1.0, 0, 10, 2),
+        (1, 10, 2.0, 0, 10, 6),
+        (1, 10, 1.0, 0x400, 10, 8),
+    ]
+    assert rows(got.take([2])) == [(1, 10, None, Status.BAD, 10, 4)]
+    assert rows(await store.latest([1])) == rows(got.take([4]))
+
+
+async def test_the_same_value_with_and_without_a_sign_of_zero_is_one_value(store: Store) -> None:
+    await store.register_tags(tags(1))
+    assert await store.write([delivery(SampleBatch.of([1, 1], 10, [-0.0, 0.0], 0, 1, 1))]) == Written(1, 1)
+    value = (await store.read_samples([1], *ANY)).value
+    assert not np.signbit(value[0])
+
+
+async def test_late_samples_go_where_they_belong(store: Store) -> None:
+    await store.register_tags(tags(2))
+    for times in ([50, 60], [10], [70], [55, 40]):
+        await store.write([delivery(SampleBatch.of([1] * len(times), times, np.array(times) / 2, 0, times, 99))])
+    got = await store.read_samples([1], 40, 70)
+    assert got.source_time.tolist() == [40, 50, 55, 60]
+    assert rows(await store.latest([1, 2])) == [(1, 70, 35.0, 0, 70, 99)]
+
+
+async def test_a_reader_of_the_past_sees_only_what_was_known_then(store: Store) -> None:
+    await store.register_tags(tags(1))
+    batch = SampleBatch.of([1, 1, 1], [10, 20, 30], [1.0, 2.0, 3.0], 0, [10, 500, 30], [11, 501, 900])
+    await store.write([delivery(batch)])
+    assert (await store.read_samples([1], 0, 99, known_by=30)).source_time.tolist() == [10, 30]
+    assert (await store.read_samples([1], 0, 99, received_by=501)).source_time.tolist() == [10, 20]
+    assert (await store.read_samples([1], 0, 99, known_by=499, received_by=899)).source_time.tolist() == [10]
+
+
+async def test_the_years_1601_and_9999_are_times_like_others(store: Store) -> None:
+    await store.register_tags(tags(1))
+    ends = [-11_644_473_600_000_000, 253_402_300_799_999_999]
+    await store.write([delivery(SampleBatch.of([1, 1, 1], [ends[1], 0, ends[0]], [1.0, 2.0, 3.0], 0, 0, 0))])
+    assert (await store.read_samples([1], ends[0], ends[1] + 1)).source_time.tolist() == [ends[0], 0, ends[1]]
+    assert (await store.latest([1])).source_time.tolist() == [ends[1]]
+
+
+async def test_an_unknown_tag_refuses_the_write_and_all_that_came_with_it(store: Store) -> None:
+    await store.register_tags(tags(1))
+    good = SampleBatch.of([1], 1, 1.0, 0, 1, 1)
+    for key in (0, -1, 2, 2**31 - 1):
+        with pytest.raises(StoreError, match=str(key)):
+            await store.write([delivery(good, gap("a"), key="text"), delivery(SampleBatch.of([key], 1, 1.0, 0, 1, 1))])
+    assert (await store.counts())["samples"] == 0
+    assert await store.gaps() == ()
+    assert not await store.checkpoints("")
+    with pytest.raises(OverflowError):
+        SampleBatch.of([2**31], 1, 1.0, 0, 1, 1)
+
+
+async def test_an_empty_write_is_no_error(store: Store) -> None:
+    assert await store.write([]) == Written(0, 0)
+    assert await store.write([delivery(SampleBatch.empty())]) == Written(0, 0)
+
+
+async def test_latest_finds_the_newest_of_each_tag_however_old(store: Store) -> None:
+    await store.register_tags(tags(4))
+    year = 365 * 86_400_000_000
+    await store.write(
+        [delivery(SampleBatch.of([1, 2, 1, 3, 2], [5 * year, year, 1, 0, 2], [1.0, 2, 3, 4, 5], 0, 0, 0))]
+    )
+    assert rows(await store.latest([3, 2, 1, 4])) == [
+        (1, 5 * year, 1.0, 0, 0, 0),
+        (2, year, 2.0, 0, 0, 0),
+        (3, 0, 4.0, 0, 0, 0),
+    ]
+
+
+# --- gaps and checkpoints ---
+
+
+def gap(name: str, at: datetime = NOON, **changes: object) -> Gap:
+    return replace(Gap(name, "plant", None, at - HOUR, at, GapCause.SERVER_DOWN, at), **changes)  # type: ignore[arg-type]
+
+
+async def test_gaps_are_replaced_by_id_and_listed_newest_first(store: Store) -> None:
+    first, second = gap("a", tag="engine.T1", end=None), gap("b", NOON + HOUR, detail="cable")
+    assert await store.write([delivery(SampleBatch.empty(), first, second)]) == Written(0, 0)
+    assert await store.gaps() == (second, first)
+    filled = replace(first, end=NOON, state=GapState.FILLED, rows_filled=7)
+    await store.write([delivery(SampleBatch.empty(), filled)])
+    assert await store.gaps() == (second, filled)
+    assert await store.gaps(open_only=True) == (second,)
+    assert await store.gaps(limit=1) == (second,)
+    assert (await store.counts())["gaps"] == 2
+
+
+async def test_checkpoints_are_found_by_prefix(store: Store) -> None:
+    await store.write([Delivery(SampleBatch.empty(), checkpoint={"plant/a": "1", "plant_/a": "2", "Plant/a": "3"})])
+    await store.write([Delivery(SampleBatch.empty(), checkpoint={"plant/a": "4", "plant/%": "é"})])
+    assert await store.checkpoints("plant/") == {"plant/a": "4", "plant/%": "é"}
+    assert await store.checkpoints("plant_") == {"plant_/a": "2"}
+    assert len(await store.checkpoints("")) == 4
+
+
+# --- runs and what they give ---
+
+RUL = OutputTag("rul", "engine", "rul", "cycles", 0, 125, "Remaining useful life")
+SCORE = OutputTag("health", "engine", "score", "", 0, 1, "Anomaly score", flag=True)
+
+
+def prediction(run: Run, tag: OutputTag = RUL, hours: int = 0, value: float | None = 80.5) -> Prediction:
+    as_of = NOON + hours * HOUR
+    return Prediction(tag, 3, as_of, as_of, as_of + HOUR, value, 70.0, None, Status.UNCERTAIN_SUB_NORMAL, 0.75, run.id)
+
+
+def run(hours: int = 0, model: str = "rul") -> Run:
+    return Run(0, model, RunKind.SCORE, NOON + hours * HOUR)
+
+
+async def test_a_run_gets_a_key_and_can_be_finished(store: Store) -> None:
+    first, second = await store.write_run(run()), await store.write_run(run(1))
+    assert 0 < first.id < second.id
+    done = replace(
+        first,
+        started=NOON,
+        finished=NOON + HOUR,
+        result=RunResult.DONE,
+        version=2,
+        assets=20,
+        stages={"window": 0.25, "infer": 0.5},
+    )
+    assert await store.write_run(done) == done
+    assert await store.runs("rul") == (second, done)
+    assert await store.runs("rul", limit=1) == (second,)
+    assert await store.runs("nox") == ()
+    with pytest.raises(StoreError, match="no run 99"):
+        await store.write_run(replace(first, id=99))
+
+
+async def test_an_outcome_is_written_together_and_only_once(store: Store) -> None:
+    started = await store.write_run(run())
+    predictions = (prediction(started), prediction(started, SCORE, value=None))
+    flag = Flag("health", "engine", 3, NOON, True, 0.9, float("inf"), Status.GOOD, started.id)
+    done = replace(started, result=RunResult.DONE)
+    for _ in range(2):
+        await store.write_outcome(Outcome(done, predictions, (flag,)))
+    assert await store.predictions("rul", NOON, NOON + HOUR) == predictions[:1]
+    assert await store.predictions("health", NOON, NOON + HOUR) == predictions[1:]
+    assert await store.flags(NOON, NOON + HOUR) == (flag,)
+    assert await store.flags(NOON, NOON) == ()
+    assert await store.flags(NOON, NOON + HOUR, asset="pump") == ()
+    assert await store.runs("rul") == (done,)
+    counts = await store.counts()
+    assert (counts["predictions"], counts["flags"], counts["runs"]) == (2, 1, 1)
+
+
+async def test_predictions_are_chosen_by_time_asset_and_output_in_order(store: Store) -> None:
+    started = await store.write_run(run())
+    other = replace(RUL, asset="compressor")
+    health = replace(RUL, output="health")
+    made = [prediction(started, tag, hours) for hours in (1, 0, 2) for tag in (RUL, other, health)]
+    await store.write_outcome(Outcome(started, tuple(made), ()))
+    got = await store.predictions("rul", NOON, NOON + 2 * HOUR)
+    assert [(p.as_of.hour, p.tag.asset, p.tag.output) for p in got] == [
+        (hour, asset, output)
+        for hour in (12, 13)
+        for asset, output in (("compressor", "rul"), ("engine", "health"), ("engine", "rul"))
+    ]
+    assert await store.predictions("rul", NOON, NOON + HOUR, asset="engine", output="health") == (made[5],)
+
+
+async def test_an_outcome_of_no_run_writes_nothing(store: Store) -> None:
+    started = await store.write_run(run())
+    with pytest.raises(StoreError):
+        await store.write_outcome(Outcome(replace(started, id=77), (prediction(started),), ()))
+    with pytest.raises(StoreError):
+        await store.write_outcome(Outcome(started, (prediction(started), prediction(replace(started, id=77))), ()))
+    assert await store.predictions("rul", NOON, NOON + HOUR) == ()
+
+
+# --- model versions ---
+
+
+def version(state: ModelState = ModelState.CHALLENGER) -> ModelVersion:
+    spec = {"features": ["T24", "T30"], "window": 30, "quantiles": [0.05, 0.95], "cell": None}
+    return ModelVersion(
+        "rul", 9, "rul_lstm", state, NOON, spec, {"rmse": 11.5}, {"seeds": [1, 2]}, "rul-1.st", "ab" * 32
+    )
+
+
+async def test_versions_count_up_within_a_model(store: Store) -> None:
+    first = await store.add_version(version())
+    assert first == replace(version(), version=1)
+    assert (await store.add_version(replace(version(), model="nox"))).version == 1
+    second = await store.add_version(version())
+    assert second.version == 2
+    assert await store.versions("rul") == (second, first)
+    assert await store.versions("none") == ()
+    assert (await store.counts())["model_versions"] == 3
+
+
+async def test_there_is_one_champion(store: Store) -> None:
+    async def states() -> list[ModelState]:
+        return [version.state for version in await store.versions("rul")]
+
+    for _ in range(2):
+        await store.add_version(version(ModelState.CHAMPION))
+    await store.add_version(version())
+    assert await states() == [ModelState.CHALLENGER, ModelState.CHAMPION, ModelState.RETIRED]
+    await store.set_state("rul", 3, ModelState.CHAMPION)
+    await store.set_state("rul", 3, ModelState.CHAMPION)
+    assert await states() == [ModelState.CHAMPION, ModelState.RETIRED, ModelState.RETIRED]
+    await store.set_state("rul", 3, ModelState.RETIRED)
+    assert ModelState.CHAMPION not in await states()
+    await store.set_state("rul", 1, ModelState.CHAMPION)
+    with pytest.raises(StoreError, match="no version 4"):
+        await store.set_state("rul", 4, ModelState.CHAMPION)
+    assert await states() == [ModelState.RETIRED, ModelState.RETIRED, ModelState.CHAMPION]
+
+
+async def test_a_metric_that_is_no_number_is_kept_as_such(store: Store) -> None:
+    await store.add_version(replace(version(), metrics={"rmse": 1.5, "coverage": float("nan")}))
+    metrics = (await store.versions("rul"))[0].metrics
+    assert metrics["rmse"] == 1.5
+    assert np.isnan(metrics["coverage"])
