@@ -1,10 +1,11 @@
 """The form that every benchmark has: rows of a median, its spread, a peer and a goal; as a table and as JSON."""
 
 import json
+import math
 import os
 import platform
 import statistics
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
@@ -120,6 +121,21 @@ async def alternate(
     """Both figures, taken in turns: what disturbs the machine for a while disturbs both."""
     pairs = [(await ours(), await theirs()) for _ in range(times)]
     return Spread.of(our for our, _ in pairs), Spread.of(their for _, their in pairs)
+
+
+Histogram = Mapping[float, float]
+"""Upper bound → how many were no larger; ascending, the last bound infinite (as Prometheus has it)."""
+
+
+def quantile(histogram: Histogram, share: float) -> float:
+    """A quantile, linear within its bucket; the largest finite bound where it lies beyond; NaN of nothing."""
+    wanted = share * histogram[math.inf]
+    low, under = 0.0, 0.0
+    for bound, count in histogram.items():
+        if count >= wanted > 0:
+            return low if math.isinf(bound) else low + (bound - low) * (wanted - under) / (count - under)
+        low, under = bound, count
+    return math.nan
 
 
 def digits(value: float) -> str:

@@ -1,13 +1,27 @@
 """The form that every benchmark has."""
 
 import json
+import math
 import sys
 
 import pytest
 from rich.console import Console
 
 from tests.benchmarks import __main__ as command
-from tests.benchmarks.harness import Better, Goal, Peer, Row, Spread, alternate, digits, machine, repeat, view, write
+from tests.benchmarks.harness import (
+    Better,
+    Goal,
+    Peer,
+    Row,
+    Spread,
+    alternate,
+    digits,
+    machine,
+    quantile,
+    repeat,
+    view,
+    write,
+)
 
 COST = Row(
     "CPU per value",
@@ -104,6 +118,18 @@ def test_digits(value, text):
     assert digits(value) == text
 
 
+@pytest.mark.parametrize(
+    ("share", "value"),
+    [(0.1, 0.5), (0.2, 1.0), (0.5, 2.5), (0.8, 4.0), (0.9, 4.0)],  # of 2 up to 1, 6 from 1 to 4, 2 beyond
+)
+def test_quantiles_of_a_histogram(share, value):
+    assert quantile({1.0: 2.0, 2.0: 4.0, 4.0: 8.0, math.inf: 10.0}, share) == pytest.approx(value)
+
+
+def test_a_histogram_of_nothing_has_no_quantile():
+    assert math.isnan(quantile({1.0: 0.0, math.inf: 0.0}, 0.99))
+
+
 async def test_peers_are_measured_in_turns():
     order = []
 
@@ -140,7 +166,8 @@ def test_an_unknown_benchmark_is_refused_with_the_names_there_are(capsys):
         command.main(["nonesuch"])
 
     assert refused.value.code == 2
-    assert all(name in capsys.readouterr().err for name in ("nonesuch", *command.names()))
+    complaint = capsys.readouterr().err
+    assert all(name in complaint for name in ("nonesuch", *command.names()))
 
 
 def test_every_benchmark_has_the_form():
