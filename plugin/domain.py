@@ -272,7 +272,7 @@ class OutputTag:
     """Range of the value, for bar graphs [unit]."""
     description: str
     flag: bool = False
-    """True: the value is 0 or 1 (an anomaly flag)."""
+    """True: it is given as a :class:`Flag`, never as a :class:`Prediction`."""
 
     @property
     def name(self) -> str:

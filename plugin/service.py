@@ -143,7 +143,7 @@ class Service:
 
 def open_store(config: Config, diagnostics: Diagnostics) -> SqlStore:
     """The historian of a configuration; a context."""
-    return SqlStore(config.historian, config.data, diagnostics)
+    return SqlStore.configured(config.historian, config.data, diagnostics)
 
 
 def open_compute(config: Config, diagnostics: Diagnostics) -> Compute:

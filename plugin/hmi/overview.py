@@ -95,8 +95,8 @@ class Overview:
     def _asset_line(self, asset: Asset, predictions: Sequence[Prediction], now: datetime) -> AssetLine:
         newest = int(max((self._newest[tag.id] for tag in asset.tags.values()), default=0))
         outputs = {prediction.tag.output: prediction for prediction in predictions}
-        thresholds = {f.asset: f.threshold for o in self._outcomes.values() for f in o.flags}
-        score, flag = outputs.get("score"), outputs.get("flag")
+        flag = next((f for o in self._outcomes.values() for f in o.flags if f.asset == asset.name), None)
+        score = outputs.get("score")
         soft = next((m for m in self._models if "lab" in m.roles and m.roles["lab"] in asset.tags), None)
         inferred = next((p for p in predictions if soft and p.tag.model == soft.name), None)
         lab = asset.tags[soft.roles["lab"]] if soft else None
@@ -108,9 +108,9 @@ class Overview:
             data_age=now - from_micros(newest) if newest else None,
             rul=_reading(outputs.get("rul")),
             health=_reading(health, scale=0.01) if health else None,
-            flag=None if flag is None or flag.value is None else bool(flag.value),
+            flag=flag.raised if flag else None,
             score=score.value if score else None,
-            threshold=thresholds.get(asset.name),
+            threshold=flag.threshold if flag else None,
             quality=_reading(inferred),
             quality_name=inferred.tag.output if inferred else "",
             lab=float(self._value[lab.id]) if lab and lab_time else None,

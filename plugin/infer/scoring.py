@@ -118,7 +118,7 @@ class Scorer:
         inputs = self._input_statuses(windows)
         given = tuple(predictions(self.config, run, end, numbers, inputs, windows.coverage.tolist(), estimates))
         flags = await self._decide(champion.version, run, given)
-        return Outcome(run, (*given, *self._as_predictions(given, flags)), flags)
+        return Outcome(run, given, flags)
 
     async def _take_up(self, version: ModelVersion) -> Champion:
         spec, params = await self._registry.load(version)
@@ -202,15 +202,3 @@ class Scorer:
             asset.name: Decision(threshold, self.config.persistence, [f for f in past if f.asset == asset.name])
             for asset in self.assets
         }
-
-    def _as_predictions(self, given: Sequence[Prediction], flags: Sequence[Flag]) -> Sequence[Prediction]:
-        """Each flag also as a prediction of 0 or 1 beside its score; Bad where there is no score."""
-        if self._flag is None:
-            return ()
-        raised = {flag.asset: float(flag.raised) for flag in flags}
-        tags = {tag.asset: tag for tag in self._tags[self._flag]}
-        return [
-            replace(score, tag=tags[score.tag.asset], value=raised.get(score.tag.asset), lower=None, upper=None)
-            for score in given
-            if score.tag.output == "score"
-        ]

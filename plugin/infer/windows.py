@@ -1,6 +1,6 @@
 """Samples to grids: the one way from the historian to a model, for training, live scoring and backtest alike.
 
-A grid has cells ``[start + i * step, start + (i + 1) * step)``. A cell's value is the last sample in it, if usable; a cell
+A grid has cells ``[start + i * step, start + (i + 1) * step)``. A cell's value is its last sample, if usable; a cell
 without one repeats the sample before it for as long as its tag's ``hold`` allows, never across a Bad sample or a gap.
 Usable means Good or Uncertain with a number. All in NumPy over whole columns: no Python object per sample.
 """
