@@ -1,0 +1,151 @@
+"""The configuration of a source: one plant server."""
+
+import os
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from plugin.errors import SourceRefused
+from plugin.fields import Duration, Section
+
+_SECOND = timedelta(seconds=1)
+_DAY = timedelta(days=1)
+
+
+class Policy(StrEnum):
+    """How the connection is secured (OPC 10000-7); the older Basic128Rsa15 and Basic256 are broken and not offered."""
+
+    NONE = "None"
+    BASIC256SHA256 = "Basic256Sha256"
+    AES128_SHA256_RSA_OAEP = "Aes128Sha256RsaOaep"
+    AES256_SHA256_RSA_PSS = "Aes256Sha256RsaPss"
+
+
+class Mode(StrEnum):
+    """What the policy does to a message."""
+
+    SIGN = "Sign"
+    SIGN_AND_ENCRYPT = "SignAndEncrypt"
+
+
+class HistoryConfig(Section):
+    """Reading the past from the server (HistoryRead): at the first start, after our own downtime, and into gaps."""
+
+    enabled: bool = True
+    """False: the past is never read, and every gap stays."""
+
+    back: Annotated[Duration, Field(ge=timedelta(0), le=36500 * _DAY)] | Literal["all"] = 30 * _DAY
+    """How far back a tag that is new to the historian is read: a duration from 0s to 36500d, or "all"; default 30d."""
+
+    margin: Annotated[Duration, Field(ge=timedelta(0), le=7 * _DAY)] = timedelta(minutes=5)
+    """How far before the last stored value a window begins, for values out of order; 0s to 7d; default 5min. What is
+    read twice is stored once."""
+
+    settle: Annotated[Duration, Field(ge=timedelta(0), le=timedelta(minutes=10))] = 2 * _SECOND
+    """How long after a gap's end it is read, so that the server has archived its values; 0s to 10min; default 2s."""
+
+    page: Annotated[int, Field(ge=2, le=100_000)] = 2000
+    """Values of one tag in one answer, 2 to 100000; default 2000. The server may send fewer."""
+
+    tags: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Tags in one request, 1 to 1000; default 10. A page of all of them should not keep the server busy for long."""
+
+
+class SourceConfig(Section):
+    """A plant server, and how to speak to it. Secured unless the file says otherwise."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    """Name of the source: letters, digits, ``_ . -``; unique. Rows and checkpoints are kept under it."""
+
+    endpoint: Annotated[str, Field(pattern=r"^opc\.tcp://[^/\s@]+(/\S*)?$")]
+    """URL of the server, such as ``opc.tcp://plant-gw:4840/server``; user and password do not belong here."""
+
+    enabled: bool = True
+    """False: not connected; its tags stay configured."""
+
+    security_policy: Policy = Policy.BASIC256SHA256
+    """``Basic256Sha256`` (default), ``Aes128Sha256RsaOaep``, ``Aes256Sha256RsaPss``; ``None`` has to be written out,
+    and then whoever is on the network can read and forge values. There is no fall-back from one to another."""
+
+    security_mode: Mode = Mode.SIGN_AND_ENCRYPT
+    """``SignAndEncrypt`` (default) or ``Sign``; without meaning where the policy is ``None``."""
+
+    user: str = ""
+    """User name; empty (default): anonymous."""
+
+    password_env: str = ""
+    """Name of the environment variable that holds the password."""
+
+    password_file: Path | None = None
+    """File that holds the password, on its first line; keep it readable by the service alone."""
+
+    publishing_interval: Annotated[Duration, Field(ge=timedelta(milliseconds=10), le=60 * _SECOND)] = 0.5 * _SECOND
+    """How often the server reports what changed, 10ms to 60s; default 500ms."""
+
+    sampling_interval: Annotated[Duration, Field(ge=timedelta(0), le=3600 * _SECOND)] = 0.5 * _SECOND
+    """How often the server looks at its source, 0s (as fast as it can) to 1h; default 500ms. At most half of the period
+    in which the source itself changes, or values are missed."""
+
+    bridge: Annotated[Duration, Field(ge=10 * _SECOND, le=3600 * _SECOND)] = timedelta(minutes=5)
+    """How long a cut the server's queues should bridge, 10s to 1h; default 5min. Queue sizes, subscription lifetime and
+    session timeout are asked for accordingly; the server may grant less."""
+
+    queue_limit: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Values the server is asked to queue for one tag, at most, 1 to 100000; default 1000."""
+
+    keep_alive: Annotated[Duration, Field(ge=timedelta(milliseconds=100), le=60 * _SECOND)] = 3 * _SECOND
+    """Longest silence of a subscription, 100ms to 60s; default 3s. A cut is noticed after 1.5 times this plus
+    ``timeout``."""
+
+    timeout: Annotated[Duration, Field(ge=0.5 * _SECOND, le=120 * _SECOND)] = 10 * _SECOND
+    """Longest wait for an answer, 500ms to 120s; default 10s."""
+
+    batch: Annotated[int, Field(ge=1, le=10_000)] = 500
+    """Tags in one request that creates or reads them, 1 to 10000; default 500. Halved where the server finds it too
+    many; its own limits are respected."""
+
+    subscription_size: Annotated[int, Field(ge=1, le=100_000)] = 5000
+    """Tags in one subscription, 1 to 100000; default 5000."""
+
+    report: Literal["update", "change"] = "update"
+    """``update`` (default): every new source time is a sample, so that a steady value is seen to be alive; ``change``:
+    only new values and statuses. A tag with a deadband, and a server that knows no filters, report changes only."""
+
+    buffer: Annotated[int, Field(ge=1000, le=10_000_000)] = 100_000
+    """Samples that may wait here for the database, 1000 to 10000000; default 100000 (4 MB). Beyond it the server is
+    asked for no more until the database has caught up."""
+
+    reconnect_max: Annotated[Duration, Field(ge=0.1 * _SECOND, le=3600 * _SECOND)] = 30 * _SECOND
+    """Longest pause between attempts to connect, 100ms to 1h; default 30s."""
+
+    history: HistoryConfig = HistoryConfig()
+    """Reading the past."""
+
+    @model_validator(mode="after")
+    def _password_has_a_place(self) -> Self:
+        places = bool(self.password_env) + (self.password_file is not None)
+        if bool(self.user) != bool(places) or places > 1:
+            raise ValueError("give user together with password_env or password_file, or none of them for anonymous")
+        if self.user and self.security_policy is Policy.NONE:
+            raise ValueError("user needs encryption: a password never goes over security_policy None")
+        if self.user and self.security_mode is Mode.SIGN:
+            raise ValueError("user needs encryption: set security_mode SignAndEncrypt")
+        return self
+
+    def password(self) -> str:
+        """The password from where it is kept. Raises :class:`SourceRefused` where it is not there."""
+        if self.password_file is None:
+            found = os.environ.get(self.password_env, "")
+            place = f"environment variable {self.password_env}"
+        else:
+            place = f"file {self.password_file}"
+            try:
+                found = self.password_file.read_text(encoding="utf-8").partition("\n")[0].strip("\r")
+            except (OSError, UnicodeDecodeError) as error:
+                raise SourceRefused(f"{self.name}: the password's {place} can't be read: {error}") from error
+        if not found:
+            raise SourceRefused(f"{self.name}: {place} holds no password for user {self.user!r}; set it and restart")
+        return found
