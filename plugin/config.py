@@ -308,13 +308,15 @@ def _model_faults(model: ModelConfig, tags: Sequence[Tag]) -> Iterator[Fault]:
     if not watched:
         known = sorted({tag.asset for tag in tags if tag.asset})[:10]
         yield Fault(f"{where}.assets", _shown(model.assets), "fits no asset", f"Assets are {known}")
+    lacking: dict[tuple[str, ...], list[Asset]] = {}
     for asset in watched:
-        missing = [feature for feature in model.features if feature not in asset.tags]
+        missing = tuple(feature for feature in model.features if feature not in asset.tags)
         if missing:
-            yield Fault(
-                f"{where}.features", _shown(missing), f"asset {asset.name} has no such feature",
-                f"It has {_shown(sorted(asset.tags), 300)}",
-            )  # fmt: skip
+            lacking.setdefault(missing, []).append(asset)
+    for missing, assets in lacking.items():
+        names = _shown([asset.name for asset in assets])
+        remedy = f"Add the tags, or choose from {_shown(sorted(assets[0].tags), 300)}"
+        yield Fault(f"{where}.features", _shown(missing), f"is missing in {names}", remedy)
     if model.training.learn == "laboratory" and "lab" not in model.roles:
         yield Fault(
             f"{where}.roles", _shown(model.roles), "learning from the laboratory needs the role lab", 'Add lab = "…"'

@@ -60,7 +60,14 @@ class Service:
             sources = await self._sources(tags, store)
             overview = Overview(sources, Asset.gather(tags), self.config.models, self.diagnostics)
             self.overview.set_result(overview)
-            ingest = Ingest(sources, store, self.diagnostics, on_commit=overview.committed)
+            ingest = Ingest(
+                sources,
+                store,
+                self.diagnostics,
+                on_commit=[overview.committed],
+                rows_per_commit=self.config.historian.rows_per_commit,
+                queue=self.config.historian.queue,
+            )
             await enter(_running(self._supervised("acquisition", ingest.run), self.diagnostics.watch_loop()))
             compute = await enter(open_compute(self.config, self.diagnostics))
             registry = Registry(store, self.config.model_folder)
@@ -112,6 +119,7 @@ class Service:
                 await store.checkpoints(f"{section.name}/"),
             )
             for section in self.config.sources
+            if section.enabled
         ]
 
     def _sinks(self, overview: Overview) -> list[Sink]:
@@ -123,7 +131,7 @@ class Service:
             sinks += [
                 WriteBack(self.config.write_back, section.name, _connection(self.config, section), self.diagnostics)
                 for section in self.config.sources
-                if section.name in targets
+                if section.enabled and section.name in targets
             ]
         return sinks
 
@@ -175,8 +183,16 @@ def _past_is_read(sources: Sequence[Source]) -> Callable[[], bool]:
 
 
 def _connection(config: Config, section: SourceConfig) -> Connection:
-    """How the write-back reaches a source's server: as the source itself does."""
-    raise NotImplementedError
+    """How the write-back reaches a source's server: as the source itself does, in a session of its own."""
+    return Connection(
+        endpoint=section.endpoint,
+        pki_folder=config.pki_folder,
+        policy=section.security_policy.value,
+        mode=section.security_mode.value,
+        user=section.user or None,
+        password=section.password() if section.user else None,
+        timeout=section.timeout.total_seconds(),
+    )
 
 
 @asynccontextmanager

@@ -98,6 +98,7 @@ def test_references_between_sections_are_checked_together(write):
 def test_a_missing_feature_names_the_asset_and_what_it_has(write):
     found = faults(write(GOOD.replace('features = ["cycle", "T24"]', 'features = ["cycle", "T24", "P30"]')))
     assert "engine-01" in found["models.rul.features"].problem
+    assert "P30" in found["models.rul.features"].value
     assert "T24" in found["models.rul.features"].remedy
 
 
