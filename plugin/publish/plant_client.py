@@ -15,6 +15,7 @@ from typing import Literal
 from asyncua import Client, ua
 from asyncua.common.utils import ServiceError
 from asyncua.crypto import security_policies
+from asyncua.crypto.uacrypto import CertProperties
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -258,7 +259,8 @@ async def _secure(client: Client, connection: Connection, refused: list[str]) ->
     )
     policy = getattr(security_policies, f"SecurityPolicy{connection.policy}")
     mode = ua.MessageSecurityMode[connection.mode]
-    await client.set_security(policy, own.cert_path, own.key_path, mode=mode)
+    key = CertProperties(own.key_path, "pem")
+    await client.set_security(policy, own.cert_path, key, mode=mode)
 
 
 def _validator(

@@ -155,7 +155,7 @@ class OpcUaSink:
             hosts = list(dict.fromkeys((socket.gethostname(), "localhost", urlparse(config.endpoint).hostname or "")))
             own = await asyncio.to_thread(pki.ensure_own_certificate, self._pki, config.application_uri, hosts)
             await server.load_certificate(own.cert_path)
-            await server.load_private_key(own.key_path)
+            await server.load_private_key(own.key_path, format="pem")
 
     async def _admit(self, certificate: bytes, application_uri: str, address: str) -> None:
         """Refuse a client that is not trusted; say so once per reason, not at each of its attempts."""

@@ -1,0 +1,68 @@
+"""A second OPC UA stack (node-opcua, as a client): our servers are not judged by the library they are made of."""
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_HOME = Path(__file__).parent / "node_opcua"
+_INSTALL_SECONDS = 300
+_RUN_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class SecondStack:
+    """``client.mjs`` as a function; see there for its commands."""
+
+    node: str
+    pki: Path
+    """Folder of the client's own trust list and default certificate."""
+
+    async def __call__(
+        self, endpoint: str, *command: str, certificate: Path | None = None, key: Path | None = None
+    ) -> list[dict[str, Any]]:
+        """The objects that it printed; the last one is ``{"error": …}`` where it failed."""
+        secured = ["--certificate", str(certificate), "--key", str(key)] if certificate else []
+        process = await asyncio.create_subprocess_exec(
+            self.node,
+            str(_HOME / "client.mjs"),
+            endpoint,
+            "--pki",
+            str(self.pki),
+            *secured,
+            *command,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with asyncio.timeout(_RUN_SECONDS):
+                output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return [json.loads(line) for line in output.decode().splitlines() if line.startswith("{")]
+
+
+@pytest.fixture(scope="session")
+def second_stack(tmp_path_factory: pytest.TempPathFactory) -> SecondStack:
+    """Installed by the lock file, once. Skips where Node.js is missing, but never on the build server."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        reason = "the second OPC UA stack needs Node.js 20 and npm"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    mark = hashlib.sha256((_HOME / "package-lock.json").read_bytes()).hexdigest()
+    installed = _HOME / "node_modules" / ".lock-sha256"
+    if not installed.exists() or installed.read_text() != mark:
+        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        done = subprocess.run(command, cwd=_HOME, timeout=_INSTALL_SECONDS, capture_output=True, text=True)
+        assert done.returncode == 0, f"npm ci failed:\n{done.stderr[-2000:]}"
+        installed.write_text(mark)
+    return SecondStack(node, tmp_path_factory.mktemp("node-opcua"))

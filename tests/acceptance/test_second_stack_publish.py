@@ -1,0 +1,110 @@
+"""Our server, seen by another vendor's stack."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plugin import pki
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Outcome, OutputTag, Prediction, Run, RunKind, RunResult, Status
+from plugin.publish.config import PublishConfig
+from plugin.publish.server import OpcUaSink
+
+_RUL = OutputTag("rul", "engine-01", "rul", "cycles", 0.0, 125.0, "Remaining useful life")
+_NOX = OutputTag("nox", "gas-turbine", "nox", "mg/m3", 0.0, 200.0, "Nitrogen oxides")
+_FLAG = OutputTag("anomaly", "engine-01", "flag", "", 0.0, 1.0, "Unlike its healthy self", flag=True)
+
+
+def _node(name: str) -> str:
+    return f"nsu=urn:foretag:predictions;s={name}"
+
+
+def _outcome(value: float, status: int = Status.GOOD) -> Outcome:
+    now = datetime.now(UTC)
+    later = now + timedelta(minutes=5)
+    prediction = Prediction(_RUL, 3, now, later, later, value, value - 10, value + 10, status, 1.0, 7)
+    return Outcome(Run(7, "rul", RunKind.SCORE, now, now, now, RunResult.DONE, 3, 1), (prediction,), ())
+
+
+@contextlib.asynccontextmanager
+async def _served(folder: Path, *security: Any) -> AsyncIterator[OpcUaSink]:
+    config = PublishConfig(endpoint="opc.tcp://127.0.0.1:0/foretag", security=security)
+    sink = OpcUaSink(config, folder, Diagnostics())
+    async with sink.open([_RUL, _NOX, _FLAG]):
+        yield sink
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> pki.OwnCertificate:
+    """That of the other stack's client."""
+    return pki.ensure_own_certificate(tmp_path / "client", "urn:test:second-stack", ["localhost"])
+
+
+async def test_browses_reads_units_and_ranges_and_sees_a_prediction_move(second_stack, tmp_path):
+    async with _served(tmp_path, "None") as sink:
+        found, (rul, nox, flag) = await asyncio.gather(
+            second_stack(sink.endpoint, "browse"),
+            second_stack(sink.endpoint, "read", _node(_RUL.name), _node(_NOX.name), _node(_FLAG.name)),
+        )
+        paths = {line["path"]: line for line in found}
+        assert paths["/Foretag/Assets/engine-01/rul/rul"]["type"] == "ns=0;i=17570"  # AnalogUnitRangeType
+        assert paths["/Foretag/Assets/engine-01/anomaly/flag"]["type"] == "ns=0;i=2373"  # TwoStateDiscreteType
+        assert {"/Foretag/Assets/engine-01/rul/rul/LowerBound", "/Foretag/Models/rul/LastRun"} <= paths.keys()
+        assert rul["units"] == {
+            "id": 16951,
+            "text": "cycles",
+            "namespace": "http://www.opcfoundation.org/UA/units/un/cefact",
+        }
+        assert rul["range"] == {"low": 0, "high": 125}
+        assert nox["units"]["id"] == 18256
+        assert flag["units"] is None
+        assert rul["status"] == Status.BAD_WAITING_FOR_INITIAL_DATA
+        assert rul["value"] is None
+
+        watching = asyncio.create_task(second_stack(sink.endpoint, "subscribe", _node(_RUL.name), "20", "4"))
+        sent: dict[str, tuple[float, int]] = {}
+        for number in range(1000):
+            outcome = _outcome(100.0 - number, Status.UNCERTAIN_SUB_NORMAL if number % 2 else Status.GOOD)
+            await sink.publish(outcome)
+            (prediction,) = outcome.predictions
+            sent[_milliseconds(prediction.as_of)] = (100.0 - number, prediction.status)
+            done, _ = await asyncio.wait((watching,), timeout=0.05)
+            if done:
+                break
+        seen = [line for line in await watching if line["value"] is not None]
+        assert len({line["value"] for line in seen}) >= 3, seen
+        for line in seen:
+            assert sent[line["source_time"]] == (line["value"], line["status"])
+
+
+def _milliseconds(time: datetime) -> str:
+    """As JavaScript shows it."""
+    return f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03}Z"
+
+
+async def test_an_open_channel_is_refused_where_only_secured_ones_are_offered(second_stack, tmp_path):
+    async with _served(tmp_path, "Basic256Sha256_SignAndEncrypt") as sink:
+        (answer,) = await second_stack(sink.endpoint, "read", _node(_RUL.name))
+    assert "error" in answer
+
+
+async def test_a_client_is_let_in_once_its_certificate_is_trusted(second_stack, tmp_path, certificate):
+    async with _served(tmp_path, "Basic256Sha256_SignAndEncrypt") as sink:
+        asked = second_stack, sink.endpoint, certificate.cert_path, certificate.key_path
+        (stranger,) = await _read_securely(*asked)
+        assert "error" in stranger
+        (rejected,) = pki.rejected_folder(tmp_path).iterdir()
+        pki.trust(tmp_path, rejected.read_bytes())
+        await sink.publish(_outcome(88.0))
+        (friend,) = await _read_securely(*asked)
+    assert friend["value"] == 88.0
+    assert friend["status"] == Status.GOOD
+
+
+async def _read_securely(second_stack: Any, endpoint: str, certificate: Path, key: Path) -> Any:
+    return await second_stack(endpoint, "read", _node(_RUL.name), certificate=certificate, key=key)
