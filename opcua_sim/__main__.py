@@ -15,7 +15,8 @@ from asyncua.ua.uaerrors import UaError
 from opcua_sim.address_space import NAMESPACE
 from opcua_sim.data import DATASETS
 from opcua_sim.faults import FaultError, Kind, read_script
-from opcua_sim.server import MAX_ENGINES, Options, Security, serve
+from opcua_sim.options import MAX_ENGINES, Options, Security
+from opcua_sim.server import serve
 from opcua_sim.state import StateError
 
 DEFAULT = Options()

@@ -64,7 +64,7 @@ def build(server: Server, namespace: int, plant: Plant, period: float) -> Nodes:
     batch.add_to(server)
     for node in advisory:
         server.set_attribute_value_setter(node, _keep_stamped)
-    clear(server, advisory)
+    clear(server, [*tags, *advisory])
     return Nodes(tags, tuple(advisory), faults)
 
 

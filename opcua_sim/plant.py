@@ -46,8 +46,9 @@ class Plant:
 
     def arrivals(self, step: int) -> Arrivals:
         """What all tags bring at a step, the same as in :meth:`series`; tag by tag only where there are faults."""
-        value = np.concatenate([machine.row(step) for machine in self.machines])
-        present = np.ones(len(value), np.bool_)
+        begun = [step >= machine.first_step for machine in self.machines]
+        value = np.concatenate([machine.row(max(step, machine.first_step)) for machine in self.machines])
+        present = np.repeat(begun, [len(machine.features) for machine in self.machines])
         status = np.zeros(len(value), np.uint32)
         special = dict(self._late)
         active = self.faults.active(step)

@@ -101,6 +101,7 @@ class Publisher:
             (await self._space.write_attribute_value(node, ua.AttributeIds.Value, published)).check()
             if place % _WRITES_BETWEEN_YIELDS == _WRITES_BETWEEN_YIELDS - 1:
                 await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
     def _write_truth(self, truth: Truth, step: int) -> None:
         now = self.clock.time(step)

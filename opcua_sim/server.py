@@ -12,76 +12,29 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from copy import copy
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 from asyncua import Server, ua
 
-from opcua_sim import address_space, fleet, security
+from opcua_sim import address_space, fleet, methods, security
 from opcua_sim.faults import MAGNITUDES, OUTAGES, Fault, FaultError, FaultLog, Kind, Planned, parse_kind
 from opcua_sim.gas_turbine import GasTurbine
 from opcua_sim.history import History
+from opcua_sim.options import Options, Security
 from opcua_sim.plant import Plant
 from opcua_sim.publishing import Publisher, wall_clock
-from opcua_sim.state import Identity, State
+from opcua_sim.state import State
 from opcua_sim.transport import Everyone, Listener, Sessions
 from opcua_sim.truth import Truth
 
 APPLICATION_URI = "urn:opcua-sim"
-MAX_ENGINES = 500
 _PATH = "plant"
+_GRACE = 0.2  # [s] until an outage, so that whoever asked for it gets an answer
+_LONGEST_STOP = 1.5  # [s] then clients that do not read are cut off
 
 _log = logging.getLogger("opcua_sim")
-
-
-class Security(StrEnum):
-    """What channels the server offers."""
-
-    NONE = "none"
-    """Open: for a development plant on this machine."""
-    SIGN_ENCRYPT = "sign-encrypt"
-    """Basic256Sha256, Sign & Encrypt, for clients whose certificate is in the folder of trusted ones; nothing else."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Which plant, and where."""
-
-    host: str = "127.0.0.1"
-    port: int = 4840
-    """0: any free port."""
-    engines: int = 20
-    seed: int = 1
-    period: float = 1.0
-    """One cycle of an engine and one hour of the gas turbine last so long [s]."""
-    dataset: str = "FD001"
-    history_runs: int = 3
-    """Completed runs of each engine before the plant was first started."""
-    gas_turbine: bool = True
-    gas_turbine_start: int = 2014
-    """Year whose first hour is now when the plant is first started."""
-    state: Path | None = None
-    """Folder to be the same plant again after a restart; None: nothing is remembered."""
-    truth: Path | None = None
-    """Folder for what only the simulator knows; None: it is not written."""
-    faults: tuple[Planned, ...] = ()
-    security: Security = Security.NONE
-    trusted: Path | None = None
-    """Folder of client certificates (DER); None: ``pki/trusted`` in the state folder."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.engines <= MAX_ENGINES:
-            raise ValueError(f"engines: {self.engines}; a plant has 0 to {MAX_ENGINES}")
-        if not 0.01 <= self.period <= 3600:
-            raise ValueError(f"period: {self.period} s; it lies between 0.01 s and an hour")
-        if not (self.engines or self.gas_turbine):
-            raise ValueError("a plant without engines and without a gas turbine has no tags")
-        if self.history_runs < 0:
-            raise ValueError(f"history runs: {self.history_runs}; there can't be less than none")
 
 
 class RunningPlant:
@@ -105,6 +58,7 @@ class RunningPlant:
         self._period = period
         self._tasks = tasks
         self._outage = asyncio.Lock()
+        self._work: list[asyncio.Task[None]] = []
 
     @property
     def endpoint(self) -> str:
@@ -127,7 +81,7 @@ class RunningPlant:
         if magnitude is not None and not math.isfinite(magnitude):
             raise FaultError("the magnitude is no finite number")
         if kind in OUTAGES:
-            self._tasks.create_task(self.restart(seconds) if kind is Kind.RESTART else self.cut(seconds))
+            self._work.append(self._tasks.create_task(self._break(kind, seconds)))
             return 0
         start = self._publisher.next_step
         end = start + max(1, round(seconds / self._period))
@@ -164,6 +118,10 @@ class RunningPlant:
             await self._listener.open()
             _log.info("server up again")
 
+    async def _break(self, kind: Kind, seconds: float) -> None:
+        await asyncio.sleep(_GRACE)
+        await (self.restart(seconds) if kind is Kind.RESTART else self.cut(seconds))
+
     async def _show_start(self) -> None:
         """Write the time of start into the ServerStatus."""
         started: Any = datetime.now(UTC)
@@ -177,7 +135,11 @@ class RunningPlant:
         if isinstance(sessions, Sessions):
             await sessions.drop_sessions()
 
-    async def run(self, planned: tuple[Planned, ...]) -> None:
+    def start(self, planned: tuple[Planned, ...]) -> None:
+        """Begin to publish."""
+        self._work += [self._tasks.create_task(self._run(planned)), self._tasks.create_task(self._keep_time())]
+
+    async def _run(self, planned: tuple[Planned, ...]) -> None:
         """Publish for ever, and begin planned faults when their time comes."""
         begin = self._publisher.clock.present
         waiting = [(begin + round(fault.at / self._period), fault) for fault in planned]
@@ -194,7 +156,7 @@ class RunningPlant:
         except FaultError as error:
             _log.warning("planned fault left out: %s", error)
 
-    async def keep_time(self) -> None:
+    async def _keep_time(self) -> None:
         """Renew the server's CurrentTime each second."""
         internal = self._server.iserver
         while True:
@@ -205,10 +167,16 @@ class RunningPlant:
             await asyncio.sleep(1.0)
 
     async def close(self) -> None:
-        """Stop serving."""
-        await self._listener.close()
-        await self._drop_sessions()
-        await self._server.stop()
+        """Stop publishing and serving."""
+        for task in self._work:
+            task.cancel()
+        await asyncio.wait(self._work)
+        try:
+            async with asyncio.timeout(_LONGEST_STOP):
+                await self._drop_sessions()
+                await self._server.stop()
+        except TimeoutError:
+            await self._listener.close()
 
 
 @asynccontextmanager
@@ -217,29 +185,18 @@ async def serve(options: Options) -> AsyncIterator[RunningPlant]:
 
     StateError, ValueError, OSError: it can't start, and nothing is left behind.
     """
-    identity = Identity(
-        options.seed,
-        options.dataset,
-        options.engines,
-        options.period,
-        options.history_runs,
-        options.gas_turbine,
-        options.gas_turbine_start,
-    )
     with ExitStack() as open_files:
-        state = open_files.enter_context(State(identity, options.state, wall_clock()))
+        state = open_files.enter_context(State(options.identity(), options.state, wall_clock()))
         faults = FaultLog(options.seed, options.state / "faults.csv" if options.state else None)
         engines = fleet.engines(options.engines, options.seed, options.dataset, options.history_runs)
         plant = Plant(engines, GasTurbine(options.gas_turbine_start) if options.gas_turbine else None, faults)
         truth = open_files.enter_context(Truth(plant, options.truth)) if options.truth else None
         async with asyncio.TaskGroup() as tasks:
             running = await _start(options, plant, state, truth, tasks)
-            work = [tasks.create_task(running.run(options.faults)), tasks.create_task(running.keep_time())]
+            running.start(options.faults)
             try:
                 yield running
             finally:
-                for task in work:
-                    task.cancel()
                 await running.close()
 
 
@@ -248,9 +205,9 @@ async def _start(
 ) -> RunningPlant:
     """Build the server and open its socket."""
     server = Server(Sessions(user_manager=Everyone()))
-    server.iserver.disabled_clock = True  # RunningPlant.keep_time ends at once; asyncua's own takes a second
+    server.iserver.disabled_clock = True  # RunningPlant._keep_time ends at once; asyncua's own takes a second
     server.iserver.allow_remote_admin = False
-    server.name, server.manufacturer_name, server.product_uri = "opcua_sim", "foretag", APPLICATION_URI
+    server.name, server.manufacturer_name, server.product_uri = "opcua_sim", "opcua_sim", APPLICATION_URI
     server.application_type = ua.ApplicationType.Server
     await server.init()
     await server.set_application_uri(APPLICATION_URI)
@@ -265,14 +222,14 @@ async def _start(
     await _secure(server, options)
     listener = await _listen(server, options)
     running = RunningPlant(server, listener, nodes, publisher, plant, options.period, tasks)
-    await _add_methods(server, namespace, nodes.faults, running)
+    await methods.add_methods(server, namespace, nodes.faults, running)
     return running
 
 
 async def _secure(server: Server, options: Options) -> None:
     if options.security is Security.NONE:
         server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
-        if not (options.host == "localhost" or ip_address(options.host).is_loopback):
+        if not _is_loopback(options.host):
             _log.warning("no security on %s: everybody who reaches this port can read and inject faults", options.host)
         return
     if options.state is None:
@@ -281,6 +238,13 @@ async def _secure(server: Server, options: Options) -> None:
     await security.load_own_certificate(server, pki, APPLICATION_URI, options.host)
     server.set_certificate_validator(security.trust_only(options.trusted or pki / "trusted", pki / "rejected"))
     server.set_security_policy([ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def _listen(server: Server, options: Options) -> Listener:
@@ -294,37 +258,3 @@ async def _listen(server: Server, options: Options) -> Listener:
     listener.set_policies(server._policies)
     await server.iserver.start()
     return listener
-
-
-async def _add_methods(server: Server, namespace: int, parent: ua.NodeId, plant: RunningPlant) -> None:
-    """Inject(kind, tags, seconds, magnitude) → count and Clear(), for any client."""
-
-    async def inject(_: ua.NodeId, kind: Any, tags: Any, seconds: Any, magnitude: Any) -> Any:
-        try:
-            size = float(magnitude.Value)
-            count = plant.inject(str(kind.Value), str(tags.Value), float(seconds.Value), None if size == 0 else size)
-        except (ValueError, TypeError) as error:
-            _log.warning("fault refused: %s", error)
-            return ua.StatusCode(ua.UInt32(ua.StatusCodes.BadInvalidArgument))
-        return [ua.Variant(count, ua.VariantType.UInt32)]
-
-    async def clear(_: ua.NodeId) -> list[ua.Variant]:
-        plant.clear()
-        return []
-
-    def argument(name: str, kind: ua.VariantType, text: str) -> ua.Argument:
-        return ua.Argument(
-            Name=ua.String(name), DataType=ua.NodeId(ua.Int32(kind.value)), Description=ua.LocalizedText(text)
-        )
-
-    inputs = [
-        argument("kind", ua.VariantType.String, ", ".join(Kind)),
-        argument("tags", ua.VariantType.String, "a tag's name or a pattern such as engine-0*.T24"),
-        argument("seconds", ua.VariantType.Double, "how long it lasts [s]"),
-        argument("magnitude", ua.VariantType.Double, "share of each tag's range; 0: the kind's usual one"),
-    ]
-    outputs = [argument("count", ua.VariantType.UInt32, "tags that it concerns")]
-    node = server.get_node(parent)
-    name = ua.String("faults.Inject"), ua.String("faults.Clear")
-    await node.add_method(ua.NodeId(name[0], ua.Int16(namespace)), f"{namespace}:Inject", inject, inputs, outputs)
-    await node.add_method(ua.NodeId(name[1], ua.Int16(namespace)), f"{namespace}:Clear", clear)

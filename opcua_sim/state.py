@@ -51,16 +51,8 @@ class State:
         self.identity = identity
         self.period: Micros = round(identity.period * 1e6)
         self._lock: IO[str] | None = None
-        intervals: list[tuple[int, int]] = []
+        intervals = [] if folder is None else self._open(folder)
         grid = -(-now // self.period)
-        try:
-            if folder is not None:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._lock = self._take_lock(folder / "lock")
-                if (folder / "plant.json").exists():
-                    intervals = self._read(folder / "plant.json")
-        except OSError as error:
-            raise StateError(f"state folder {folder}: {error.strerror or error}") from error
         if intervals:
             grid = max(grid, intervals[-1][1])  # the wall clock may have been set back
         self._intervals = [*intervals, (grid, grid)]
@@ -72,8 +64,7 @@ class State:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        self._release()
 
     def renew(self, step: int) -> None:
         """Write down that all steps before ``step`` are over."""
@@ -86,6 +77,22 @@ class State:
         fresh = self.folder / "plant.json.new"
         fresh.write_text(json.dumps(content, indent=1), encoding="utf-8")
         fresh.replace(self.folder / "plant.json")
+
+    def _open(self, folder: Path) -> list[tuple[int, int]]:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = self._take_lock(folder / "lock")
+            return self._read(folder / "plant.json") if (folder / "plant.json").exists() else []
+        except OSError as error:
+            self._release()
+            raise StateError(f"state folder {folder}: {error.strerror or error}") from error
+        except StateError:
+            self._release()
+            raise
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     def _seconds(self, grid: int) -> float:
         return round(grid * self.period / 1e6, 6)
