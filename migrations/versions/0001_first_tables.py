@@ -209,9 +209,9 @@ def upgrade() -> None:
         sa.Column(
             "sampling", sa.BigInteger(), nullable=True, comment="Sampling interval [µs]; NULL: the source's default"
         ),
+        sa.UniqueConstraint("name", name=op.f("uq_tags_name")),
         sa.ForeignKeyConstraint(["asset"], ["assets.name"], name=op.f("fk_tags_asset")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tags")),
-        sa.UniqueConstraint("name", name=op.f("uq_tags_name")),
         comment="Configured plant measurements",
     )
 

@@ -4,9 +4,9 @@ import sqlite3
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
 

@@ -1,0 +1,205 @@
+"""From scripted sources into a real database: what is confirmed when, and what happens to the rest."""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import closing
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plugin.diagnostics import Diagnostics
+from plugin.domain import GapCause, GapState, SampleBatch, Tag
+from plugin.errors import StoreError
+from plugin.historian.ingest import Ingest
+from plugin.historian.sql import SqlStore
+from plugin.protocols import Delivery, HistoryProgress, Source
+
+EVER = (-(2**60), 2**60)
+
+
+class Script:
+    """A source that delivers what it is told to, and remembers what was asked of it."""
+
+    def __init__(self, name: str, deliveries: Iterable[Delivery | Exception], *, endless: bool = False) -> None:
+        self.name = name
+        self.given = 0
+        self.closed = 0
+        self._script = iter(deliveries)
+        self._endless = endless
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        try:
+            for step in self._script:
+                if isinstance(step, Exception):
+                    raise step
+                self.given += 1
+                yield step
+            if self._endless:
+                await asyncio.Event().wait()
+        finally:
+            self.closed += 1
+
+    def history_progress(self) -> HistoryProgress:
+        return HistoryProgress(self.name, 0, 0, 0, True)
+
+    def connected(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "historian.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqlStore]:
+    async with SqlStore(f"sqlite+aiosqlite:///{path}", busy_timeout=timedelta(0)) as store:
+        await store.register_tags([Tag(f"T{n}", "plant", f"nsu=urn:plant;s=T{n}") for n in (1, 2)])
+        yield store
+
+
+def delivery(tag: int, first: int, count: int, confirm: Callable[[], None] = lambda: None) -> Delivery:
+    time = np.arange(first, first + count)
+    batch = SampleBatch.of(np.full(count, tag), time, time * 0.5, 0, time, time)
+    return Delivery(batch, checkpoint={f"tag {tag}": str(first + count)}, confirm=confirm)
+
+
+def rows_in(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as database:
+        count: int = database.execute("SELECT count(*) FROM samples").fetchone()[0]
+    return count
+
+
+async def at_once(_seconds: float) -> None:
+    await asyncio.sleep(0)
+
+
+async def test_everything_is_stored_before_it_is_confirmed(store: SqlStore, path: Path) -> None:
+    confirmed: list[tuple[int, int]] = []
+    heard: list[SampleBatch] = []
+    diagnostics = Diagnostics()
+
+    def confirm(first: int) -> None:
+        confirmed.append((first, rows_in(path)))
+
+    sources = [
+        Script("a", [delivery(1, n * 10, 10, partial(confirm, n)) for n in range(40)]),
+        Script("b", [delivery(2, n * 10, 15) for n in range(40)]),
+    ]
+    ingest = Ingest(sources, store, diagnostics, on_commit=[heard.append], rows_per_commit=100, queue=8)
+    await ingest.run()
+    assert [first for first, _ in confirmed] == [*range(40)]
+    assert all(stored >= (first + 1) * 10 for first, stored in confirmed)
+    assert (await store.counts())["samples"] == 400 + 405
+    assert await store.checkpoints("tag") == {"tag 1": "400", "tag 2": "405"}
+    assert sum(map(len, heard)) == 400 + 600
+    assert diagnostics.value("samples_stored_total") == 805
+    assert diagnostics.value("samples_duplicate_total") == 195
+    assert diagnostics.value("arrival_to_row_seconds_count") == 80
+    assert diagnostics.total("queue_depth") == 0
+    assert [source.closed for source in sources] == [1, 1]
+
+
+async def test_while_the_database_is_away_the_source_waits_and_nothing_is_confirmed(
+    store: SqlStore, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    confirmed: list[int] = []
+    tries = asyncio.Event()
+    pauses: list[float] = []
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    source = Script("a", [delivery(1, n, 1, partial(confirmed.append, n)) for n in range(100)])
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 8:
+            tries.set()
+        await asyncio.sleep(0)
+
+    diagnostics = Diagnostics()
+    ingest = Ingest([source], store, diagnostics, rows_per_commit=4, queue=5, sleep=pause)
+    with caplog.at_level(logging.WARNING):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(ingest.run())
+            await tries.wait()
+            assert not confirmed
+            assert source.given <= 4 + 5 + 1
+            assert diagnostics.value("queue_depth", source="a") == source.given
+            other.execute("ROLLBACK")
+            other.close()
+    assert confirmed == [*range(100)]
+    assert (await store.counts())["samples"] == 100
+    assert pauses[:7] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
+    assert ["unavailable" in line or "is back" in line for line in caplog.messages] == [True, True]
+
+
+@pytest.mark.parametrize("at", [0, 3, 10, 40, 70, 99])
+async def test_cancelled_it_confirms_nothing_that_is_not_stored(store: SqlStore, path: Path, at: int) -> None:
+    confirmed: list[int] = []
+    reached = asyncio.Event()
+
+    def steps() -> Iterator[Delivery]:
+        for number in range(100):
+            if number == at:
+                reached.set()
+            yield delivery(1, number, 1, partial(confirmed.append, number))
+
+    source = Script("a", steps(), endless=True)
+    task = asyncio.create_task(Ingest([source], store, Diagnostics(), rows_per_commit=3, queue=4).run())
+    await reached.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert source.closed == 1
+    await store.write([Delivery(SampleBatch.empty(), checkpoint={"after": "what was running"})])
+    stored = (await store.read_samples([1], *EVER)).source_time.tolist()
+    assert stored == [*range(rows_in(path))]
+    assert confirmed == stored[: len(confirmed)]
+    assert len(confirmed) <= at
+
+
+async def test_a_source_that_breaks_down_is_started_again_and_stops_no_other(
+    store: SqlStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Script("a", [delivery(1, 0, 5), ValueError("wire"), delivery(1, 5, 5)])
+    diagnostics = Diagnostics()
+    with caplog.at_level(logging.ERROR):
+        await Ingest([broken, Script("b", [delivery(2, 0, 9)])], store, diagnostics, sleep=at_once).run()
+    assert (await store.counts())["samples"] == 19
+    assert broken.closed == 2
+    assert diagnostics.value("task_failures_total", task="source a") == 1
+    assert "Source a broke down" in caplog.text
+
+
+async def test_samples_that_the_store_refuses_leave_a_gap_and_stop_no_other(store: SqlStore) -> None:
+    confirmed: list[str] = []
+    steps = [
+        delivery(1, 0, 5, lambda: confirmed.append("good")),
+        delivery(77, 10, 3, lambda: confirmed.append("bad")),
+        delivery(2, 0, 5, lambda: confirmed.append("good")),
+    ]
+    diagnostics = Diagnostics()
+    await Ingest([Script("a", steps)], store, diagnostics).run()
+    assert confirmed == ["good", "bad", "good"]
+    assert (await store.counts())["samples"] == 10
+    (gap,) = await store.gaps()
+    assert (gap.source, gap.cause, gap.state) == ("a", GapCause.DECODE_ERROR, GapState.UNFILLABLE)
+    assert "77" in gap.detail
+    assert diagnostics.value("samples_dropped_total", source="a", cause="decode_error") == 3
+    assert await store.checkpoints("tag 77") == {"tag 77": "13"}
+
+
+async def test_a_store_that_takes_nothing_ends_the_writer(store: SqlStore, path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("DROP TABLE samples")
+        other.execute("DROP TABLE gaps")
+    confirmed: list[int] = []
+    source: Source = Script("a", [delivery(1, 0, 5, lambda: confirmed.append(0))], endless=True)
+    with pytest.RaisesGroup(StoreError, flatten_subgroups=True):
+        await Ingest([source], store, Diagnostics()).run()
+    assert not confirmed

@@ -1,0 +1,147 @@
+"""Databases made, brought up and down, and refused."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+
+from plugin.errors import StoreError, StoreRevisionError
+from plugin.historian import schema
+from plugin.historian.migrate import check_revision, migrate, prepare
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "plant" / "historian.db"
+
+
+@pytest.fixture
+def url(path: Path) -> str:
+    return f"sqlite+aiosqlite:///{path}"
+
+
+def definitions(path: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(path)) as database:
+        rows = database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return {name: " ".join(sql.split()) for name, sql in rows}
+
+
+def execute(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+def revisions() -> list[str]:
+    scripts = ScriptDirectory("migrations")
+    return [script.revision for script in reversed([*scripts.walk_revisions()])]
+
+
+def test_a_new_database_has_the_schema_of_the_models(
+    url: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the migrations are found from anywhere
+    prepare(url)
+    check_revision(url)
+    modelled = tmp_path / "modelled.db"
+    engine = create_engine(f"sqlite:///{modelled}")
+    schema.metadata.create_all(engine)
+    engine.dispose()
+    migrated = definitions(path)
+    assert migrated.pop("alembic_version")
+    assert migrated == definitions(modelled)
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+    engine.dispose()
+
+
+def test_samples_are_kept_in_the_order_of_time_without_a_second_key(url: str, path: Path) -> None:
+    prepare(url)
+    assert definitions(path)["samples"].endswith("PRIMARY KEY (source_time, tag_id, ordinal) ) WITHOUT ROWID")
+
+
+def test_every_step_goes_down_and_up_again(url: str, path: Path) -> None:
+    for revision in revisions():
+        migrate(url, revision)
+        above = definitions(path)
+        migrate(url, "-1" if revision != revisions()[0] else "base")
+        assert definitions(path) != above
+        migrate(url, revision)
+        assert definitions(path) == above
+    check_revision(url)
+    migrate(url, "base")
+    assert [*definitions(path)] == ["alembic_version"]
+
+
+def test_migrating_what_is_up_to_date_keeps_everything(url: str, path: Path) -> None:
+    prepare(url)
+    execute(path, "INSERT INTO checkpoints VALUES ('key', 'text')")
+    migrate(url)
+    prepare(url)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT * FROM checkpoints").fetchall() == [("key", "text")]
+
+
+def test_a_step_that_fails_half_way_leaves_nothing(url: str, path: Path) -> None:
+    migrate(url, "base")
+    execute(path, "CREATE TABLE tags (id INTEGER)")
+    before = definitions(path)
+    with pytest.raises(StoreError, match="tags"):
+        migrate(url)
+    assert definitions(path) == before
+    execute(path, "DROP TABLE tags")
+    migrate(url)
+    check_revision(url)
+
+
+def test_an_older_database_is_refused_with_the_command_that_mends_it(url: str) -> None:
+    migrate(url, "base")
+    for refuse in (check_revision, prepare):
+        with pytest.raises(StoreRevisionError, match="foretag migrate"):
+            refuse(url)
+
+
+def test_a_newer_database_is_refused_and_left_alone(url: str, path: Path) -> None:
+    prepare(url)
+    execute(path, "UPDATE alembic_version SET version_num = 'future'")
+    before = path.read_bytes()
+    for refuse in (check_revision, prepare, migrate):
+        with pytest.raises(StoreRevisionError, match="future"):
+            refuse(url)
+    assert path.read_bytes() == before
+
+
+def test_a_database_that_is_not_there_is_not_made_by_looking(url: str, path: Path) -> None:
+    with pytest.raises(StoreRevisionError, match="foretag migrate"):
+        check_revision(url)
+    assert not path.exists()
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(url: str, path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("tag;value\n" * 500)
+    for refuse in (check_revision, prepare, migrate):
+        with pytest.raises(StoreError, match="is no SQLite database"):
+            refuse(url)
+    assert path.read_text() == "tag;value\n" * 500
+
+
+def test_the_database_of_another_program_is_refused_and_left_alone(url: str, path: Path) -> None:
+    path.parent.mkdir()
+    execute(path, "CREATE TABLE cookies (name TEXT)")
+    for refuse in (check_revision, prepare, migrate):
+        with pytest.raises(StoreError, match="another program"):
+            refuse(url)
+    assert [*definitions(path)] == ["cookies"]
+
+
+@pytest.mark.parametrize("url", ["sqlite+aiosqlite://", "sqlite+aiosqlite:///:memory:"])
+def test_a_database_without_a_file_is_refused(url: str) -> None:
+    with pytest.raises(StoreError, match="names no file"):
+        prepare(url)
