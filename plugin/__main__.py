@@ -142,6 +142,14 @@ def demo(
 
 
 @app.command()
+def config() -> None:
+    """Print every field of the configuration file, as Markdown."""
+    from plugin.reference import reference  # noqa: PLC0415
+
+    typer.echo(reference(), nl=False)
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     out.print(__version__)

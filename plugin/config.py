@@ -48,11 +48,15 @@ class TagRow(Section):
     source: str = ""
     """Name of a source; may be left out where there is one only."""
     asset: str = ""
+    """Name of the machine that it belongs to; models watch assets."""
     feature: str = ""
+    """Role in its asset; models name their inputs by it."""
     unit: str = ""
+    """Engineering unit, for people and for results in the same unit."""
     low: Annotated[float | None, BeforeValidator(_blank_to_none)] = None
-    """Lower end of the range [unit]; default: the server's EURange."""
+    """Lower end of the range [unit]; `foretag init` fills in the server's EURange."""
     high: Annotated[float | None, BeforeValidator(_blank_to_none)] = None
+    """Upper end of the range [unit]; `foretag init` fills in the server's EURange."""
     deadband: Annotated[float | None, BeforeValidator(_blank_to_none), Field(ge=0)] = None
     """Absolute deadband [unit]; default 0."""
     sampling: Annotated[Duration | None, BeforeValidator(_blank_to_none)] = None
@@ -65,10 +69,15 @@ class AssetTagConfig(Section):
     node: str = ""
     """Overrides the template's ``node`` for this feature."""
     unit: str = ""
+    """Engineering unit."""
     low: float | None = None
+    """Lower end of the range [unit]; `foretag init` fills in the server's EURange."""
     high: float | None = None
+    """Upper end of the range [unit]; `foretag init` fills in the server's EURange."""
     deadband: float | None = Field(default=None, ge=0)
+    """Absolute deadband [unit]; default 0."""
     sampling: Duration | None = None
+    """Sampling interval; default: the source's."""
 
 
 class AssetsConfig(Section):
@@ -79,8 +88,9 @@ class AssetsConfig(Section):
     node: Annotated[str, AfterValidator(_node)]
     """NodeId with ``{asset}`` and ``{feature}`` in it."""
     source: str = ""
+    """Name of a source; may be left out where there is one only."""
     tags: dict[str, AssetTagConfig]
-    """By feature."""
+    """By feature: what differs from the template; ``{}`` where nothing does."""
 
 
 class RuntimeConfig(Section):
@@ -93,6 +103,7 @@ class RuntimeConfig(Section):
     third_party_kinds: tuple[str, ...] = ()
     """Model kinds of other packages that may be loaded (entry points ``foretag.model_kinds``); default none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What goes into ``foretag.log`` in the data folder."""
 
 
 class _File(Section):
@@ -203,7 +214,7 @@ def _fault(detail: Any) -> Fault:
     shown = "(missing)" if detail["type"] == "missing" else _shown(value)
     problem = detail["msg"].removeprefix("Value error, ").rstrip(".")
     return Fault(
-        field or "file", shown, problem, _REMEDIES.get(detail["type"], "See `foretag help-config` for the valid values")
+        field or "file", shown, problem, _REMEDIES.get(detail["type"], "See `foretag config` for the valid values")
     )
 
 

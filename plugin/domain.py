@@ -90,7 +90,7 @@ class Tag:
     """Role of the tag in its asset: models name their inputs by it."""
     unit: str = ""
     low: float | None = None
-    """Lower end of the range [unit]; None: taken from the server's EURange where it has one."""
+    """Lower end of the range [unit]."""
     high: float | None = None
     deadband: float = 0.0
     """Absolute deadband at the source [unit]; 0: every change."""

@@ -75,10 +75,13 @@ class ModelConfig(Section):
     persistence: int = Field(default=3, ge=1)
     """Runs in a row with the score over (under) the threshold before a flag is raised (withdrawn)."""
     schedule: ScheduleConfig = ScheduleConfig()
+    """When it runs."""
     training: TrainingConfig
+    """How it learns."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Hyperparameters of the kind."""
     seed: int = 0
+    """Of all that is random in its training."""
 
     @property
     def length(self) -> int:

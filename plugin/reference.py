@@ -1,0 +1,90 @@
+"""Every field of ``foretag.toml``, read off the sections themselves: what ``foretag config`` prints."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from plugin.acquire.config import HistoryConfig, SourceConfig
+from plugin.config import AssetsConfig, AssetTagConfig, RuntimeConfig, TagRow
+from plugin.fields import format_duration
+from plugin.historian.config import HistorianConfig
+from plugin.infer.config import ModelConfig, ScheduleConfig, TrainingConfig
+from plugin.publish.config import PublishConfig, WriteBackConfig, WriteRule
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "[foretag]": RuntimeConfig,
+    "[historian]": HistorianConfig,
+    "[[sources]]": SourceConfig,
+    "[sources.history]": HistoryConfig,
+    "a line of a tag CSV": TagRow,
+    "[[assets]]": AssetsConfig,
+    "[assets.tags.<feature>]": AssetTagConfig,
+    "[[models]]": ModelConfig,
+    "[models.schedule]": ScheduleConfig,
+    "[models.training]": TrainingConfig,
+    "[publish]": PublishConfig,
+    "[write_back]": WriteBackConfig,
+    "[[write_back.rules]]": WriteRule,
+}
+_INTRODUCTION = """\
+# Configuration
+
+`foretag.toml` holds these sections; `tags = ["tags.csv"]` at its top names the tag files. Durations are written with a
+unit: `"500ms"`, `"30s"`, `"5min"`, `"24h"`, `"7d"`. An environment variable `FORETAG__<SECTION>__<KEY>` overrides a key
+of `[foretag]`, `[historian]`, `[publish]` or `[write_back]`. This page is what `foretag config` prints.
+"""
+
+
+def reference() -> str:
+    """The whole page, as Markdown."""
+    return "\n".join(
+        [_INTRODUCTION, *(line for title, section in SECTIONS.items() for line in _section(title, section))]
+    )
+
+
+def _section(title: str, section: type[BaseModel]) -> Iterator[str]:
+    yield f"## `{title}`\n" if title.startswith("[") else f"## {title.capitalize()}\n"
+    yield "| key | default | meaning |"
+    yield "|---|---|---|"
+    for name, field in section.model_fields.items():
+        yield f"| `{name}` | {_default(field)} | {_meaning(field)} |"
+    yield ""
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.get_default(call_default_factory=True, validated_data={})
+    if default is PydanticUndefined:
+        return "required"
+    if isinstance(default, BaseModel):
+        return "see below"
+    return f"`{_toml(default)}`" if default is not None else "none"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, timedelta):
+        return f'"{format_duration(value)}"'
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return "{}"
+    return str(value) if isinstance(value, int | float) else f'"{value}"'
+
+
+def _meaning(field: FieldInfo) -> str:
+    text = " ".join((field.description or "").split()).replace("``", "`").replace("|", "\\|")
+    choices = _choices(field.annotation)
+    if choices and not all(choice in text for choice in choices):
+        text = f"{text} One of {', '.join(f'`{choice}`' for choice in choices)}.".strip()
+    return text or "–"
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    if str(get_origin(annotation)) == "typing.Literal":
+        return tuple(map(str, get_args(annotation)))
+    return ()
