@@ -54,14 +54,16 @@ class Position:
 class History:
     """The past of a plant's tags; stands where asyncua has its HistoryManager."""
 
-    def __init__(self, plant: Plant, tags: Mapping[ua.NodeId, Tag], knows: Callable[[ua.NodeId], bool]) -> None:
+    def __init__(
+        self, plant: Plant, tags: Mapping[ua.NodeId, Tag], knows: Callable[[ua.NodeId], bool], clock: Clock
+    ) -> None:
         """``tags``: by node; ``knows``: whether a node exists at all."""
         self._plant = plant
         self._tags = tags
         self._knows = knows
         self._secret = os.urandom(32)
-        self.clock: Clock | None = None
-        self.next_step = 0
+        self._clock = clock
+        self.next_step = clock.present
         """Steps before this one are over: only what was known by then is history."""
 
     async def init(self) -> None:
@@ -112,7 +114,7 @@ class History:
         if details.NumValuesPerNode:
             page = min(page, details.NumValuesPerNode)
         series, rest = self._page(tag, position, page)
-        times = self._clock().times
+        times = self._clock.times
         stamps = (times(series.step), times(series.step + tag.feature.delay))
         body = encode(series, tag.feature.counter, *_STAMPS[params.TimestampsToReturn](*stamps))
         return ua.HistoryReadResult(
@@ -124,7 +126,7 @@ class History:
     def _begin(self, tag: Tag, details: ua.ReadRawModifiedDetails) -> Position | None:
         """Where a request begins; None where it says too little (OPC 10000-11, 6.5.3.2: two of start, end, number)."""
         start, end, number = _micros(details.StartTime), _micros(details.EndTime), int(details.NumValuesPerNode)
-        clock = self._clock()
+        clock = self._clock
         oldest, newest = self._plant.first_step(tag), self.next_step - tag.feature.delay
 
         def steps(first: Micros | None, last: Micros | None) -> tuple[int, int]:
@@ -168,11 +170,6 @@ class History:
         left = limit if limit == _UNLIMITED else limit - found
         rest = Position(position.backward, low, high, left) if low < high and left else None
         return _join(parts), rest
-
-    def _clock(self) -> Clock:
-        if self.clock is None:
-            raise ServiceError(_Status.BadServerHalted)
-        return self.clock
 
     def _seal(self, node: ua.NodeId, position: Position) -> bytes:
         raw = _POSITION.pack(position.backward, position.start, position.end, position.limit)

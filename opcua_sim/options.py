@@ -52,6 +52,8 @@ class Options:
             raise ValueError(f"period: {self.period} s; it lies between 0.01 s and an hour")
         if not (self.engines or self.gas_turbine):
             raise ValueError("a plant without engines and without a gas turbine has no tags")
+        if self.security is Security.SIGN_ENCRYPT and self.state is None:
+            raise ValueError("security needs a state folder, for the certificate")
         if self.history_runs < 0:
             raise ValueError(f"history runs: {self.history_runs}; there can't be less than none")
 

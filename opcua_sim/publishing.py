@@ -56,7 +56,6 @@ class Publisher:
         self._statuses: dict[int, ua.StatusCode] = {}
         self.next_step = self.clock.present
         """The first step that is not published yet."""
-        history.clock, history.next_step = self.clock, self.next_step
         self._flushed = 0
 
     @property

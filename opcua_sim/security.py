@@ -25,7 +25,7 @@ async def load_own_certificate(server: Server, folder: Path, application_uri: st
     )
     key.chmod(0o600)
     await server.load_certificate(certificate)
-    await server.load_private_key(key)
+    await server.load_private_key(key, format="pem")
 
 
 def trust_only(trusted: Path, rejected: Path) -> Callable[[x509.Certificate, Any], Awaitable[None]]:

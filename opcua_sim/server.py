@@ -48,7 +48,6 @@ class RunningPlant:
         publisher: Publisher,
         plant: Plant,
         period: float,
-        tasks: asyncio.TaskGroup,
     ) -> None:
         self.plant = plant
         self._server = server
@@ -56,7 +55,7 @@ class RunningPlant:
         self._nodes = nodes
         self._publisher = publisher
         self._period = period
-        self._tasks = tasks
+        self._tasks: asyncio.TaskGroup | None = None
         self._outage = asyncio.Lock()
         self._work: list[asyncio.Task[None]] = []
 
@@ -81,6 +80,8 @@ class RunningPlant:
         if magnitude is not None and not math.isfinite(magnitude):
             raise FaultError("the magnitude is no finite number")
         if kind in OUTAGES:
+            if self._tasks is None:
+                raise FaultError("the plant does not run yet")
             self._work.append(self._tasks.create_task(self._break(kind, seconds)))
             return 0
         start = self._publisher.next_step
@@ -135,9 +136,10 @@ class RunningPlant:
         if isinstance(sessions, Sessions):
             await sessions.drop_sessions()
 
-    def start(self, planned: tuple[Planned, ...]) -> None:
+    def start(self, tasks: asyncio.TaskGroup, planned: tuple[Planned, ...]) -> None:
         """Begin to publish."""
-        self._work += [self._tasks.create_task(self._run(planned)), self._tasks.create_task(self._keep_time())]
+        self._tasks = tasks
+        self._work += [tasks.create_task(self._run(planned)), tasks.create_task(self._keep_time())]
 
     async def _run(self, planned: tuple[Planned, ...]) -> None:
         """Publish for ever, and begin planned faults when their time comes."""
@@ -183,27 +185,31 @@ class RunningPlant:
 async def serve(options: Options) -> AsyncIterator[RunningPlant]:
     """Run a plant for the time of a ``with`` block.
 
-    StateError, ValueError, OSError: it can't start, and nothing is left behind.
+    StateError, ValueError, OSError: it can't start, and nothing is left behind. Should it fail later, the block is
+    cancelled and an ExceptionGroup says why.
     """
+    failure: Exception | None = None
     with ExitStack() as open_files:
-        state = open_files.enter_context(State(options.identity(), options.state, wall_clock()))
+        state = open_files.enter_context(State(options.identity(), options.state))
         faults = FaultLog(options.seed, options.state / "faults.csv" if options.state else None)
         engines = fleet.engines(options.engines, options.seed, options.dataset, options.history_runs)
         plant = Plant(engines, GasTurbine(options.gas_turbine_start) if options.gas_turbine else None, faults)
         truth = open_files.enter_context(Truth(plant, options.truth)) if options.truth else None
+        running = await _build(options, plant, state, truth)
         async with asyncio.TaskGroup() as tasks:
-            running = await _start(options, plant, state, truth, tasks)
-            running.start(options.faults)
+            running.start(tasks, options.faults)
             try:
                 yield running
+            except Exception as error:  # noqa: BLE001 of the block: raised again below, as it was, in no group
+                failure = error
             finally:
                 await running.close()
+    if failure is not None:
+        raise failure
 
 
-async def _start(
-    options: Options, plant: Plant, state: State, truth: Truth | None, tasks: asyncio.TaskGroup
-) -> RunningPlant:
-    """Build the server and open its socket."""
+async def _build(options: Options, plant: Plant, state: State, truth: Truth | None) -> RunningPlant:
+    """Build the server, let the plant's clock run, and open the socket."""
     server = Server(Sessions(user_manager=Everyone()))
     server.iserver.disabled_clock = True  # RunningPlant._keep_time ends at once; asyncua's own takes a second
     server.iserver.allow_remote_admin = False
@@ -215,13 +221,13 @@ async def _start(
     namespace = await server.register_namespace(address_space.NAMESPACE)
     nodes = address_space.build(server, namespace, plant, options.period)
     await address_space.describe_history(server)
-    history = History(plant, nodes.tags, server.iserver.aspace.__contains__)
+    await _secure(server, options)
+    state.begin(wall_clock())
+    history = History(plant, nodes.tags, server.iserver.aspace.__contains__, state.clock)
     server.iserver.history_manager = history  # type: ignore[assignment]  # stands in for all that asyncua asks of it
     publisher = Publisher(plant, nodes.tags, server.iserver.aspace, state, history, truth)
     await publisher.show_last()
-    await _secure(server, options)
-    listener = await _listen(server, options)
-    running = RunningPlant(server, listener, nodes, publisher, plant, options.period, tasks)
+    running = RunningPlant(server, await _listen(server, options), nodes, publisher, plant, options.period)
     await methods.add_methods(server, namespace, nodes.faults, running)
     return running
 
@@ -232,8 +238,7 @@ async def _secure(server: Server, options: Options) -> None:
         if not _is_loopback(options.host):
             _log.warning("no security on %s: everybody who reaches this port can read and inject faults", options.host)
         return
-    if options.state is None:
-        raise ValueError("security needs a state folder, for the certificate")
+    assert options.state is not None  # noqa: S101 Options makes sure
     pki = options.state / "pki"
     await security.load_own_certificate(server, pki, APPLICATION_URI, options.host)
     server.set_certificate_validator(security.trust_only(options.trusted or pki / "trusted", pki / "rejected"))

@@ -42,21 +42,30 @@ class Identity:
 class State:
     """Running intervals of one plant, kept in a folder or, without one, for this process only."""
 
-    def __init__(self, identity: Identity, folder: Path | None, now: Micros) -> None:
-        """Open or begin a plant's state, and begin a running interval at the first grid instant at or after ``now``.
+    def __init__(self, identity: Identity, folder: Path | None) -> None:
+        """Open a plant's state; :meth:`begin` makes its clock run.
 
-        StateError: another plant lives in the folder, another process runs it, or the folder can't be written.
+        StateError: another plant lives in the folder, another process runs it, or the folder can't be used.
         """
         self.folder = folder
         self.identity = identity
         self.period: Micros = round(identity.period * 1e6)
         self._lock: IO[str] | None = None
-        intervals = [] if folder is None else self._open(folder)
+        self._intervals = [] if folder is None else self._open(folder)
+
+    @property
+    def clock(self) -> Clock:
+        """The plant's clock; there is none before :meth:`begin`."""
+        return self._clock
+
+    def begin(self, now: Micros) -> None:
+        """Begin a running interval at the first grid instant at or after ``now``."""
         grid = -(-now // self.period)
-        if intervals:
-            grid = max(grid, intervals[-1][1])  # the wall clock may have been set back
-        self._intervals = [*intervals, (grid, grid)]
-        self.clock = Clock(self.period, self._intervals)
+        if self._intervals:
+            grid = max(grid, self._intervals[-1][1])  # the wall clock may have been set back
+        self._intervals.append((grid, grid))
+        self._clock = Clock(self.period, self._intervals)
+        self.renew(self._clock.present)
 
     def __enter__(self) -> Self:
         return self

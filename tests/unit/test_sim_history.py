@@ -39,8 +39,8 @@ def plant():
 @pytest.fixture
 def history(plant):
     tags = {node(tag.name): tag for tag in plant.tags}
-    history = History(plant, tags, {*tags, node("engine-01.advisory.rul")}.__contains__)
-    history.clock = Clock(1_000_000, [(GRID0, GRID0 + 20), (GRID0 + 100, GRID0 + 100)])
+    clock = Clock(1_000_000, [(GRID0, GRID0 + 20), (GRID0 + 100, GRID0 + 100)])
+    history = History(plant, tags, {*tags, node("engine-01.advisory.rul")}.__contains__, clock)
     history.next_step = NOW
     return history
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from opcua_sim.options import Options
+from opcua_sim.options import Options, Security
 from opcua_sim.state import State, StateError
 
 SECOND = 1_000_000
@@ -12,7 +12,8 @@ PLANT = Options(engines=2).identity()
 
 
 def run(folder, start, steps, identity=PLANT):
-    with State(identity, folder, start) as state:
+    with State(identity, folder) as state:
+        state.begin(start)
         first = state.clock.present
         for step in range(first, first + steps):
             state.renew(step + 1)
@@ -33,7 +34,8 @@ def test_a_plant_goes_on_where_it_stopped(tmp_path):
 
 
 def test_a_killed_plant_shows_no_step_twice(tmp_path):
-    with State(PLANT, tmp_path, 0) as state:
+    with State(PLANT, tmp_path) as state:
+        state.begin(0)
         state.renew(3)  # written before step 2 is published; then the process dies
     assert run(tmp_path, 100 * SECOND, 1).present == 3
 
@@ -55,31 +57,38 @@ def test_short_periods_are_exact(tmp_path):
 def test_another_plant_is_refused(tmp_path):
     run(tmp_path, 1000 * SECOND, 5)
     with pytest.raises(StateError, match=r"engines 2 \(asked for: 3\)"):
-        State(Options(engines=3).identity(), tmp_path, 0)
+        State(Options(engines=3).identity(), tmp_path)
 
 
 def test_two_processes_are_refused(tmp_path):
-    with State(PLANT, tmp_path, 0), pytest.raises(StateError, match="another process"):
-        State(PLANT, tmp_path, 0)
-    State(PLANT, tmp_path, 0).__exit__(None, None, None)
+    with State(PLANT, tmp_path), pytest.raises(StateError, match="another process"):
+        State(PLANT, tmp_path)
+    State(PLANT, tmp_path).__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"running": 3}'])
 def test_a_damaged_file_is_refused(tmp_path, text):
     (tmp_path / "plant.json").write_text(text)
     with pytest.raises(StateError, match="damaged"):
-        State(PLANT, tmp_path, 0)
+        State(PLANT, tmp_path)
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "state").write_text("")
     with pytest.raises(StateError, match="state folder"):
-        State(PLANT, tmp_path / "state", 0)
+        State(PLANT, tmp_path / "state")
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"engines": 501}, {"engines": -1}, {"period": 0}, {"engines": 0, "gas_turbine": False}, {"history_runs": -1}],
+    [
+        {"security": Security.SIGN_ENCRYPT},
+        {"engines": 501},
+        {"engines": -1},
+        {"period": 0},
+        {"engines": 0, "gas_turbine": False},
+        {"history_runs": -1},
+    ],
 )
 def test_impossible_plants_are_refused(options):
     with pytest.raises(ValueError, match=r"\w"):
