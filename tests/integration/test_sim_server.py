@@ -247,6 +247,12 @@ async def test_nobody_is_an_administrator(plant):
         await client.connect()
 
 
+async def test_sessions_can_not_be_guessed(plant, client):
+    tokens = list(plant._server.iserver._external_sessions)
+    assert tokens
+    assert {(token.NodeIdType, len(token.Identifier)) for token in tokens} == {(ua.NodeIdType.ByteString, 32)}
+
+
 async def test_nodes_can_not_be_added(client):
     with pytest.raises(ua.UaStatusCodeError) as refused:
         await client.nodes.objects.add_object(2, "mine")
