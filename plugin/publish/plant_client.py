@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -45,7 +46,7 @@ class Connection:
 
 
 class Form(IntEnum):
-    """What a server accepts in a write (many refuse times, some refuse a status: BadWriteNotSupported)."""
+    """What a server takes in a write, fullest first: many refuse times, some a status, with BadWriteNotSupported."""
 
     FULL = 2
     """Value, StatusCode and SourceTimestamp."""
@@ -106,7 +107,7 @@ class PlantClient:
         """
         results = ["BadTypeMismatch"] * len(nodes)
         rest = [i for i, (node, value) in enumerate(zip(nodes, values, strict=True)) if _fits(node.kind, value.number)]
-        for form in Form(self.form), *(lower for lower in reversed(Form) if lower < self.form):
+        for form in (form for form in Form if form <= self.form):
             if form is Form.BARE:
                 for i in (i for i in rest if quality(values[i].status)):
                     results[i] = "StatusNotWritable"
@@ -255,7 +256,10 @@ async def _secure(client: Client, connection: Connection, refused: list[str]) ->
         return
     client.certificate_validator = _validator(connection, refused)
     own = await asyncio.to_thread(
-        pki.ensure_own_certificate, connection.pki_folder, connection.application_uri, ("localhost",)
+        pki.ensure_own_certificate,
+        connection.pki_folder,
+        connection.application_uri,
+        (socket.gethostname(), "localhost"),
     )
     policy = getattr(security_policies, f"SecurityPolicy{connection.policy}")
     mode = ua.MessageSecurityMode[connection.mode]
@@ -280,12 +284,13 @@ def _validator(
 
 async def _close(client: Client) -> None:
     """Whatever state it is in, and within a bounded time."""
-    with contextlib.suppress(ua.UaError, OSError, TimeoutError):
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await client.close_session()
-            await client.close_secure_channel()
-    await client._cancel_task(client._renew_channel_task)
     protocol = client.uaclient.protocol
+    if protocol is not None and not protocol.is_closed:
+        with contextlib.suppress(ua.UaError, OSError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await client.close_session()
+                await client.close_secure_channel()
+    await client._cancel_task(client._renew_channel_task)
     if protocol is not None and protocol.transport is not None:
         protocol.transport.abort()
 

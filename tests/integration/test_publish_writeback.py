@@ -1,0 +1,366 @@
+"""Results written into a plant's server, over a real socket."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from asyncua import Server, ua
+from asyncua.crypto.permission_rules import User, UserRole
+
+from plugin import pki
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Flag, Outcome, OutputTag, Prediction, Run, RunKind, Status
+from plugin.errors import PublishError
+from plugin.publish.config import WriteBackConfig, WriteRule
+from plugin.publish.writeback import Connection, WriteBack
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_URI = "urn:plant"
+_WAIT = 15.0
+_TAGS = tuple(OutputTag("rul", f"engine-{number:02}", "rul", "cycles", 0.0, 125.0, "") for number in range(1, 7))
+_FLAG = OutputTag("rul", "engine-01", "flag", "", 0.0, 1.0, "", flag=True)
+_KINDS = {
+    "engine-01.rul": ua.Variant(0.0, ua.VariantType.Double),
+    "engine-02.rul": ua.Variant(0.0, ua.VariantType.Float),
+    "engine-03.rul": ua.Variant(0, ua.VariantType.Int16),
+    "engine-04.rul": ua.Variant("", ua.VariantType.String),
+    # engine-05 has no node
+    "engine-06.rul": ua.Variant(0.0, ua.VariantType.Double),
+    "engine-01.flag": ua.Variant(False, ua.VariantType.Boolean),
+}
+
+
+class _Plant:
+    """A plain server with advisory nodes; ``refuses`` says what it does not take in a write.
+
+    The library does not tell a status that was not sent from a Good one: ``status`` stands for a server that takes the
+    third form that is tried.
+    """
+
+    def __init__(self, server: Server, namespace: int) -> None:
+        self.server = server
+        self.namespace = namespace
+        self.refuses: set[str] = set()
+        self._attempts: Counter[ua.NodeId] = Counter()
+        self._changed = asyncio.Event()
+        self._write = server.iserver.attribute_service.write
+        server.iserver.attribute_service.write = self._receive  # type: ignore[assignment, method-assign]
+
+    async def _receive(self, params: ua.WriteParameters, user: User) -> list[ua.StatusCode]:
+        if user.role is UserRole.Admin:  # the server's own clock
+            return await self._write(params, user)
+        results = []
+        for item in params.NodesToWrite:
+            self._attempts[item.NodeId] += 1
+            times = "times" in self.refuses and item.Value.SourceTimestamp is not None
+            status = "status" in self.refuses and self._attempts[item.NodeId] < 3
+            one = ua.WriteParameters([item])
+            refused = ua.StatusCode(ua.UInt32(ua.StatusCodes.BadWriteNotSupported))
+            results += [refused] if times or status else await self._write(one, user)
+        self._changed.set()
+        return results
+
+    def refuse(self, *what: str) -> None:
+        self.refuses = set(what)
+        self._attempts.clear()
+
+    def read(self, name: str) -> ua.DataValue:
+        node = ua.NodeId(ua.String(name), ua.Int16(self.namespace))
+        return self.server.iserver.aspace.read_attribute_value(node, ua.AttributeIds.Value)
+
+    def value(self, name: str) -> Any:
+        data = self.read(name)
+        return data.Value.Value if data.Value is not None else None
+
+    async def until(self, seen: Callable[[], bool]) -> None:
+        async with asyncio.timeout(_WAIT):
+            while not seen():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@asynccontextmanager
+async def _plant(port: int = 0, *, pad: int = 0) -> AsyncIterator[_Plant]:
+    """``pad``: namespaces registered before ours, which moves its index."""
+    server = Server()
+    await server.init()
+    server.set_endpoint(f"opc.tcp://127.0.0.1:{port}")
+    server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+    for number in range(pad):
+        await server.register_namespace(f"urn:other:{number}")
+    namespace = await server.register_namespace(_URI)
+    for name, value in _KINDS.items():
+        node = await server.nodes.objects.add_variable(ua.NodeId(ua.String(name), ua.Int16(namespace)), name, value)
+        await node.set_writable()
+    async with server:
+        yield _Plant(server, namespace)
+
+
+def _endpoint(plant: _Plant) -> str:
+    assert plant.server.bserver is not None
+    return f"opc.tcp://127.0.0.1:{plant.server.bserver.port}"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def plant() -> AsyncIterator[_Plant]:
+    async with _plant() as plant:
+        yield plant
+
+
+@pytest.fixture(autouse=True)
+def _takes_everything(plant):
+    plant.refuse()
+
+
+async def _until(seen: Callable[[], bool | int]) -> None:
+    """For what has no event of its own: counters and logs."""
+    async with asyncio.timeout(_WAIT):
+        while not seen():
+            await asyncio.sleep(0.01)
+
+
+class _Desk:
+    """An open write-back, and what it counted."""
+
+    def __init__(self, sink: WriteBack, diagnostics: Diagnostics) -> None:
+        self.sink = sink
+        self._diagnostics = diagnostics
+
+    def lost(self, cause: str) -> float:
+        return self._diagnostics.value("publish_failures_total", sink="write-back:plant", cause=cause)
+
+    @property
+    def written(self) -> float:
+        return self._diagnostics.value("published_total", sink="write-back:plant")
+
+    async def until(self, seen: Callable[[], bool]) -> None:
+        await _until(seen)
+
+
+def _rule(output: str = "rul", **changes: Any) -> WriteRule:
+    rule = WriteRule(
+        source="plant", model="rul", output=output, node=f"nsu={_URI};s={{asset}}.{{output}}", low=0.0, high=150.0
+    )
+    return rule.model_copy(update=changes)
+
+
+@asynccontextmanager
+async def _desk(
+    endpoint: str,
+    tmp_path: Path,
+    *rules: WriteRule,
+    tags: Sequence[OutputTag] = _TAGS,
+    **config: Any,
+) -> AsyncIterator[_Desk]:
+    diagnostics = Diagnostics()
+    connection = Connection(endpoint, tmp_path, "None", "None", timeout=5.0)
+    section = WriteBackConfig(enabled=True, rules=rules or (_rule(),), **config)
+    sink = WriteBack(section, "plant", connection, diagnostics)
+    async with sink.open([*tags, _FLAG]):
+        yield _Desk(sink, diagnostics)
+
+
+def _prediction(asset: int, value: float | None, status: int = Status.GOOD, fresh: float = 300.0) -> Prediction:
+    now = datetime.now(UTC)
+    until = now + timedelta(seconds=fresh)
+    return Prediction(_TAGS[asset - 1], 3, now, until, until, value, None, None, status, 1.0, 9)
+
+
+def _outcome(*predictions: Prediction, flags: tuple[Flag, ...] = ()) -> Outcome:
+    return Outcome(Run(9, "rul", RunKind.SCORE, datetime.now(UTC)), predictions, flags)
+
+
+async def test_a_result_arrives_with_value_status_and_time_and_leaves_a_line_in_the_audit(plant, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "foretag.audit")
+    async with _desk(_endpoint(plant), tmp_path) as desk:
+        prediction = _prediction(1, 81.5, Status.UNCERTAIN_SUB_NORMAL)
+        await desk.sink.publish(_outcome(prediction))
+        await desk.until(lambda: desk.written == 1)
+    data = plant.read("engine-01.rul")
+    assert (data.Value.Value, data.StatusCode.value) == (81.5, Status.UNCERTAIN_SUB_NORMAL)
+    assert data.SourceTimestamp == prediction.as_of
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "foretag.audit"]
+    assert line == (
+        f"write source=plant node=nsu=urn:plant;s=engine-01.rul value=81.5 status=0x40950000 "
+        f"as_of={prediction.as_of.isoformat()} from=engine-01.rul.rul version=3 run=9 result=Good"
+    )
+
+
+async def test_each_node_gets_its_own_type_and_what_it_cant_hold_is_counted(plant, tmp_path):
+    flag = Flag("rul", "engine-01", 3, datetime.now(UTC), True, 4.0, 3.0, Status.GOOD, 9)
+    async with _desk(_endpoint(plant), tmp_path, _rule(), _rule("flag")) as desk:
+        await desk.sink.publish(_outcome(*(_prediction(n, 80.6) for n in (2, 3, 4, 5, 6)), flags=(flag,)))
+        await desk.until(lambda: desk.written == 4 and desk.lost("BadNodeIdUnknown") == 1)
+        assert desk.lost("BadTypeMismatch") == 1
+    assert plant.value("engine-02.rul") == pytest.approx(80.6, rel=1e-7)
+    assert plant.value("engine-03.rul") == 81
+    assert plant.value("engine-06.rul") == 80.6
+    assert plant.value("engine-01.flag") is True
+
+
+async def test_a_node_that_appears_later_is_written_then(plant, tmp_path):
+    async with _desk(_endpoint(plant), tmp_path) as desk:
+        await desk.sink.publish(_outcome(_prediction(5, 1.0)))
+        await desk.until(lambda: desk.lost("BadNodeIdUnknown") == 1)
+        node = ua.NodeId(ua.String("engine-05.rul"), ua.Int16(plant.namespace))
+        late = await plant.server.nodes.objects.add_variable(node, "late", 0.0)
+        await late.set_writable()
+        await desk.sink.publish(_outcome(_prediction(5, 2.0)))
+        await desk.until(lambda: desk.written == 1)
+        await late.delete()
+
+
+@pytest.mark.parametrize(
+    ("prediction", "cause"),
+    [
+        (_prediction(1, 151.0), "out_of_range"),
+        (_prediction(1, -0.1), "out_of_range"),
+        (_prediction(1, float("nan")), "out_of_range"),
+        (_prediction(1, None, Status.BAD_NO_DATA), "bad"),
+        (_prediction(1, 5.0, Status.BAD_NO_DATA), "bad"),
+        (_prediction(1, 5.0, Status.UNCERTAIN), "uncertain"),
+        (_prediction(1, 5.0, fresh=-1.0), "stale"),
+    ],
+)
+async def test_what_a_rule_does_not_allow_is_refused_and_counted(plant, tmp_path, prediction, cause):
+    async with _desk(_endpoint(plant), tmp_path, _rule(uncertain="skip")) as desk:
+        before = plant.value("engine-01.rul")
+        await desk.sink.publish(_outcome(prediction, _prediction(6, 7.0)))
+        await desk.until(lambda: desk.written == 1 and desk.lost(cause) == 1)
+        assert plant.value("engine-01.rul") == before
+
+
+async def test_what_no_rule_names_is_not_written(plant, tmp_path):
+    rules = (_rule(assets="engine-06"), _rule("flag", source="another"))
+    flag = Flag("rul", "engine-01", 3, datetime.now(UTC), False, 4.0, 3.0, Status.GOOD, 9)
+    async with _desk(_endpoint(plant), tmp_path, *rules) as desk:
+        untouched = [plant.read(name) for name in ("engine-01.rul", "engine-01.flag")]
+        await desk.sink.publish(_outcome(_prediction(1, 12.0), _prediction(6, 13.0), flags=(flag,)))
+        await desk.until(lambda: desk.written == 1)
+        assert [plant.read(name) for name in ("engine-01.rul", "engine-01.flag")] == untouched
+    assert plant.value("engine-06.rul") == 13.0
+
+
+async def test_a_server_that_takes_no_times_gets_value_and_status(plant, tmp_path):
+    plant.refuse("times")
+    async with _desk(_endpoint(plant), tmp_path) as desk:
+        await desk.sink.publish(_outcome(_prediction(1, 21.0, Status.UNCERTAIN)))
+        await desk.until(lambda: desk.written == 1)
+    data = plant.read("engine-01.rul")
+    assert (data.Value.Value, data.StatusCode.value, data.SourceTimestamp) == (21.0, Status.UNCERTAIN, None)
+
+
+async def test_a_server_that_takes_no_status_never_shows_an_uncertain_value_as_good(plant, tmp_path):
+    plant.refuse("times", "status")
+    async with _desk(_endpoint(plant), tmp_path) as desk:
+        await desk.sink.publish(_outcome(_prediction(1, 31.0), _prediction(6, 32.0, Status.UNCERTAIN)))
+        await desk.until(lambda: desk.written == 1 and desk.lost("StatusNotWritable") == 1)
+    assert plant.value("engine-01.rul") == 31.0
+    assert plant.value("engine-06.rul") != 32.0
+
+
+async def test_a_dry_run_writes_nothing_and_says_what_it_would(plant, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "foretag.audit")
+    async with _desk(_endpoint(plant), tmp_path, dry_run=True) as desk:
+        before = plant.value("engine-01.rul")
+        await desk.sink.publish(_outcome(_prediction(1, 99.0)))
+        await desk.until(lambda: any("dry-run" in record.getMessage() for record in caplog.records))
+        assert plant.value("engine-01.rul") == before
+        assert desk.written == 0
+
+
+async def test_a_value_that_nobody_renews_grows_uncertain_at_the_plant_too(plant, tmp_path):
+    async with _desk(_endpoint(plant), tmp_path) as desk:
+        prediction = _prediction(1, 44.0, fresh=1.0)
+        await desk.sink.publish(_outcome(prediction))
+        await desk.until(lambda: desk.written == 2)
+    data = plant.read("engine-01.rul")
+    assert (data.Value.Value, data.StatusCode.value) == (44.0, Status.UNCERTAIN_LAST_USABLE_VALUE)
+    assert data.SourceTimestamp == prediction.valid_until
+
+
+async def test_within_the_minimum_interval_the_newest_value_waits(plant, tmp_path):
+    async with _desk(_endpoint(plant), tmp_path, _rule(minimum_interval=timedelta(seconds=0.5))) as desk:
+        await desk.sink.publish(_outcome(_prediction(1, 1.0)))
+        await desk.until(lambda: desk.written == 1)
+        for value in (2.0, 3.0, 4.0):
+            await desk.sink.publish(_outcome(_prediction(1, value)))
+        await desk.until(lambda: desk.written == 2)
+        assert plant.value("engine-01.rul") == 4.0
+        assert desk.lost("superseded") == 0
+
+
+async def test_an_absent_plant_holds_nothing_up_and_gets_the_newest_value_when_it_is_back(tmp_path):
+    async with _plant() as first:
+        port = int(_endpoint(first).rpartition(":")[2])
+        async with _desk(_endpoint(first), tmp_path) as desk:
+            await desk.sink.publish(_outcome(_prediction(1, 50.0)))
+            await desk.until(lambda: desk.written == 1)
+            await first.server.stop()
+            for value in (60.0, 61.0, 62.0):
+                await desk.sink.publish(_outcome(_prediction(1, value)))
+            async with _plant(port, pad=3) as second:
+                await desk.until(lambda: second.value("engine-01.rul") == 62.0)
+            assert desk.lost("superseded") >= 1
+
+
+async def test_two_outputs_for_one_node_are_refused_at_the_start(plant, tmp_path):
+    rule = _rule(node=f"nsu={_URI};s=engine-01.rul")
+    with pytest.raises(PublishError, match="two outputs"):
+        async with _desk(_endpoint(plant), tmp_path, rule):
+            pass
+
+
+async def test_nothing_is_written_unless_it_is_enabled(plant, tmp_path):
+    section = WriteBackConfig(rules=(_rule(),))
+    sink = WriteBack(section, "plant", Connection(_endpoint(plant), tmp_path, "None", "None"), Diagnostics())
+    before = asyncio.all_tasks()
+    async with sink.open(_TAGS):
+        assert asyncio.all_tasks() == before
+
+
+def _told(caplog: pytest.LogCaptureFixture, text: str) -> int:
+    ours = (record for record in caplog.records if record.name.startswith("plugin.publish"))
+    return sum(text in record.getMessage() for record in ours)
+
+
+async def test_a_plant_that_is_not_trusted_gets_nothing_until_it_is(tmp_path, caplog):
+    own = pki.ensure_own_certificate(tmp_path / "plant", "urn:test:plant", ["localhost"])
+    server = Server()
+    await server.init()
+    await server.set_application_uri("urn:test:plant")
+    server.set_endpoint("opc.tcp://127.0.0.1:0")
+    server.set_security_policy([ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt])
+    await server.load_certificate(own.cert_path)
+    await server.load_private_key(own.key_path, format="pem")
+    namespace = await server.register_namespace(_URI)
+    node = ua.NodeId(ua.String("engine-01.rul"), ua.Int16(namespace))
+    await (await server.nodes.objects.add_variable(node, "rul", 0.0)).set_writable()
+    async with server:
+        plant = _Plant(server, namespace)
+        connection = Connection(_endpoint(plant), tmp_path / "ours")
+        sink = WriteBack(WriteBackConfig(enabled=True, rules=(_rule(),)), "plant", connection, Diagnostics())
+        async with sink.open(_TAGS[:1]):
+            await sink.publish(_outcome(_prediction(1, 70.0)))
+            await _until(lambda: _told(caplog, "is not trusted"))
+            assert plant.value("engine-01.rul") == 0.0
+            pki.trust(tmp_path / "ours", own.cert_path.read_bytes())
+            await plant.until(lambda: plant.value("engine-01.rul") == 70.0)
+    assert _told(caplog, "is not trusted") == 1
+
+
+async def test_a_password_never_goes_over_an_open_channel(plant, tmp_path, caplog):
+    connection = Connection(_endpoint(plant), tmp_path, "None", "None", user="operator", password="secret")
+    assert "secret" not in repr(connection)
+    sink = WriteBack(WriteBackConfig(enabled=True, rules=(_rule(),)), "plant", connection, Diagnostics())
+    async with sink.open(_TAGS):
+        await _until(lambda: _told(caplog, "secured channel"))
+    assert "secret" not in caplog.text

@@ -1,0 +1,167 @@
+"""What a prediction looks like on its nodes: value, status, times, expiry. No server, no clock."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from asyncua import ua
+from asyncua.server.address_space import AttributeValue
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plugin.domain import Flag, OutputTag, Prediction, Quality, Run, RunKind, RunResult, Status, quality
+from plugin.publish.nodes import Cell, Context, FlagNode, ModelNode, NumberNode, freshness, service_level
+
+_NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
+_TAG = OutputTag("rul", "engine-01", "rul", "cycles", 0.0, 125.0, "")
+
+
+def _cell() -> Cell:
+    return Cell(AttributeValue(ua.DataValue()))
+
+
+class _Number:
+    """A number's node with all its cells at hand."""
+
+    def __init__(self) -> None:
+        self.value, self.lower, self.upper = _cell(), _cell(), _cell()
+        self.target, self.coverage = _cell(), _cell()
+        self.context = Context(_cell(), _cell(), _cell())
+        self.node = NumberNode(_TAG, self.value, self.lower, self.upper, self.context, self.target, self.coverage)
+
+    def shown(self) -> tuple[Any, int, datetime]:
+        return _shown(self.value)
+
+
+def _shown(cell: Cell) -> tuple[Any, int, datetime]:
+    data = cell.value
+    assert data.Value is not None
+    assert data.StatusCode is not None
+    assert data.SourceTimestamp is not None
+    return data.Value.Value, int(data.StatusCode.value), data.SourceTimestamp
+
+
+def _prediction(
+    value: float | None = 80.0,
+    status: int = Status.GOOD,
+    *,
+    as_of: datetime = _NOW - _SECOND,
+    valid_until: datetime = _NOW + 60 * _SECOND,
+    lower: float | None = 70.0,
+) -> Prediction:
+    return Prediction(_TAG, 3, as_of, as_of + _SECOND, valid_until, value, lower, 90.0, status, 0.9, 1)
+
+
+def test_a_prediction_is_shown_with_its_own_time_and_status():
+    number = _Number()
+    number.node.show(_prediction(status=Status.UNCERTAIN_SUB_NORMAL), _NOW)
+    assert number.shown() == (80.0, Status.UNCERTAIN_SUB_NORMAL, _NOW - _SECOND)
+    assert _shown(number.lower) == (70.0, Status.UNCERTAIN_SUB_NORMAL, _NOW - _SECOND)
+    assert number.value.value.ServerTimestamp == _NOW
+    assert _shown(number.context.version)[0] == 3
+    assert number.node.usable
+
+
+def test_a_source_time_is_never_in_the_future():
+    number = _Number()
+    number.node.show(_prediction(as_of=_NOW + 5 * _SECOND), _NOW)
+    assert number.shown()[2] == _NOW
+    assert _shown(number.context.as_of)[0] == _NOW + 5 * _SECOND
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_what_is_no_number_is_bad_and_null(value):
+    number = _Number()
+    number.node.show(_prediction(value), _NOW)
+    assert number.shown()[:2] == (None, Status.BAD_NO_DATA)
+    assert _shown(number.lower)[:2] == (None, Status.BAD_NO_DATA)
+    assert not number.node.usable
+
+
+def test_a_missing_bound_leaves_the_value_alone():
+    number = _Number()
+    number.node.show(_prediction(lower=None), _NOW)
+    assert number.shown()[:2] == (80.0, Status.GOOD)
+    assert _shown(number.lower)[:2] == (None, Status.BAD_NO_DATA)
+
+
+def test_past_its_time_a_value_stays_as_last_usable_from_that_time_on():
+    number = _Number()
+    until = _NOW + 60 * _SECOND
+    number.node.show(_prediction(valid_until=until), _NOW)
+    assert not number.node.expire(until - _SECOND)
+    assert number.node.expire(until + _SECOND)
+    assert number.shown() == (80.0, Status.UNCERTAIN_LAST_USABLE_VALUE, until)
+    assert _shown(number.lower) == (70.0, Status.UNCERTAIN_LAST_USABLE_VALUE, until)
+    assert not number.node.usable
+    number.node.show(_prediction(81.0, valid_until=until + 60 * _SECOND), until + 2 * _SECOND)
+    assert number.shown()[:2] == (81.0, Status.GOOD)
+
+
+def test_a_prediction_that_comes_too_late_is_stale_at_once():
+    number = _Number()
+    number.node.show(_prediction(valid_until=_NOW - _SECOND / 2), _NOW)
+    assert number.shown() == (80.0, Status.UNCERTAIN_LAST_USABLE_VALUE, _NOW - _SECOND / 2)
+
+
+def test_a_bad_value_does_not_become_uncertain_by_waiting():
+    number = _Number()
+    number.node.show(_prediction(None, Status.BAD_NO_COMMUNICATION), _NOW)
+    assert not number.node.expire(_NOW + timedelta(days=1))
+    assert number.shown()[:2] == (None, Status.BAD_NO_COMMUNICATION)
+
+
+@given(
+    status=st.integers(0, 2**32 - 1),
+    value=st.none() | st.floats(),
+    late=st.integers(-100, 100),
+    ahead=st.integers(-100, 100),
+)
+def test_no_client_ever_sees_a_value_under_bad_a_null_under_good_or_a_time_to_come(status, value, late, ahead):
+    number = _Number()
+    number.node.show(_prediction(value, status, as_of=_NOW + ahead * _SECOND, valid_until=_NOW + late * _SECOND), _NOW)
+    shown, code, time = number.shown()
+    assert (shown is None) == (quality(code) is Quality.BAD)
+    assert time <= _NOW
+    assert quality(code) >= quality(status) or (quality(status) is Quality.GOOD and quality(code) is Quality.GOOD)
+
+
+def test_a_flag_shows_what_decided_it_and_ages_like_a_number():
+    raised, score, threshold = _cell(), _cell(), _cell()
+    node = FlagNode(_TAG, raised, score, threshold, Context(_cell(), _cell(), _cell()))
+    until = _NOW + 10 * _SECOND
+    node.show(Flag("rul", "engine-01", 3, _NOW, True, 4.2, 3.0, Status.GOOD, 1), until, _NOW)
+    assert [_shown(cell)[0] for cell in (raised, score, threshold)] == [True, 4.2, 3.0]
+    assert node.expire(until)
+    assert _shown(raised) == (True, Status.UNCERTAIN_LAST_USABLE_VALUE, until)
+
+
+def test_a_run_is_shown_and_training_does_not_disturb_it():
+    cells = [_cell() for _ in range(4)]
+    node = ModelNode(*cells)
+    run = Run(1, "rul", RunKind.SCORE, _NOW, _NOW, _NOW + _SECOND / 4, RunResult.DONE, 3, 20)
+    node.show(run, _NOW + _SECOND)
+    node.show(Run(2, "rul", RunKind.TRAIN, _NOW, _NOW, _NOW, RunResult.FAILED, 4), _NOW + _SECOND)
+    assert [_shown(cell)[0] for cell in cells] == [3, _NOW, "done", 250.0]
+
+
+@pytest.mark.parametrize(
+    ("usable", "total", "level"), [(0, 0, 1), (0, 9, 1), (9, 9, 255), (1, 2, 100), (99_999, 100_000, 198)]
+)
+def test_the_service_level_tells_the_share_that_is_fresh(usable, total, level):
+    assert service_level(usable, total) == level
+
+
+def test_a_flag_is_as_fresh_as_the_oldest_of_the_predictions_beside_it():
+    early, late = _NOW + _SECOND, _NOW + 2 * _SECOND
+    fresh = freshness([_prediction(valid_until=late), _prediction(valid_until=early), _prediction(valid_until=late)])
+    assert fresh == {("rul", "engine-01"): early}
+
+
+def test_subscriptions_hear_of_a_write_before_it_returns():
+    attribute = AttributeValue(ua.DataValue())
+    heard: list[Any] = []
+    attribute.datachange_callbacks[7] = lambda handle, value: heard.append((handle, value.Value.Value))
+    Cell(attribute).write(1.5, ua.VariantType.Double, Status.GOOD, _NOW, _NOW)
+    assert heard == [(7, 1.5)]
