@@ -58,21 +58,27 @@ class Ingest:
         self._diagnostics = diagnostics
         self._on_commit = tuple(on_commit)
         self._rows = rows_per_commit
+        self._queue_size = queue
         self._queue: asyncio.Queue[_Taken | None] = asyncio.Queue(queue)
         self._sleep = sleep
 
     async def run(self) -> None:
         """Take and write until the sources end. Cancelled: what is not committed is not confirmed, so it comes again.
 
-        A transaction that has begun ends by itself, and is waited for when the store is closed.
+        A transaction that has begun ends by itself, and is waited for when the store is closed. May be run again.
         """
-        async with asyncio.TaskGroup() as tasks:
-            writer = tasks.create_task(self._write(), name="ingest: write")
-            async with asyncio.TaskGroup() as takers:
-                for source in self._sources:
-                    takers.create_task(self._take(source), name=f"ingest: {source.name}")
-            await self._queue.put(None)
-            await writer
+        self._queue = asyncio.Queue(self._queue_size)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                writer = tasks.create_task(self._write(), name="ingest: write")
+                async with asyncio.TaskGroup() as takers:
+                    for source in self._sources:
+                        takers.create_task(self._take(source), name=f"ingest: {source.name}")
+                await self._queue.put(None)
+                await writer
+        finally:
+            for source in self._sources:
+                self._diagnostics.queue_depth.labels(source.name).set(0)
 
     # --- taking ---
 

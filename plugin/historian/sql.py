@@ -58,7 +58,7 @@ class Summary:
 class SqlStore:
     """See :class:`plugin.protocols.Store`; an async context manager, open while the context lasts.
 
-    One process writes samples into a database: the ring does not see what another one adds.
+    One process writes samples, and it alone may have a ring, which does not see what others add.
     """
 
     def __init__(
@@ -71,28 +71,36 @@ class SqlStore:
         ring: Ring | None = None,
         pragmas: Mapping[str, str | int] | None = None,
     ) -> None:
-        """``pragmas``: further SQLite settings of the connection that writes, such as ``max_page_count``."""
+        """``ring``: serves the newest samples; None: SQL serves all, as it must beside the process that writes them.
+
+        ``pragmas``: further SQLite settings of the connection that writes, such as ``max_page_count``.
+        """
         self.path: Path = database_path(url)
         self._url = url
         self._diagnostics = diagnostics or Diagnostics()
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout.total_seconds()
         self._pragmas = dict(pragmas or {})
-        self._ring = ring or Ring()
+        self._ring = ring
         self._last_tag = 0
         self._outputs: dict[OutputTag, int] = {}
         self._writer: AsyncEngine | None = None
         self._reader: AsyncEngine | None = None
 
     @classmethod
-    def configured(cls, config: HistorianConfig, data: Path, diagnostics: Diagnostics) -> Self:
-        """The store of a configuration whose relative files lie in ``data``."""
+    def configured(
+        cls, config: HistorianConfig, data: Path, diagnostics: Diagnostics, *, with_ring: bool = True
+    ) -> Self:
+        """The store of a configuration whose relative files lie in ``data``.
+
+        ``with_ring``: False for a command beside the running service; it also opens at once.
+        """
         return cls(
             config.located(data),
             diagnostics,
             synchronous=config.synchronous,
             busy_timeout=config.busy_timeout,
-            ring=Ring(config.ring_samples, config.ring_memory * 2**20),
+            ring=Ring(config.ring_samples, config.ring_memory * 2**20) if with_ring else None,
         )
 
     # --- opening and closing ---
@@ -114,6 +122,8 @@ class SqlStore:
 
     def _refill(self, database: sqlite3.Connection) -> None:
         self._last_tag = database.execute("SELECT coalesce(max(id), 0) FROM tags").fetchone()[0]
+        if self._ring is None:
+            return
         self._ring.reserve(self._last_tag)
         batch, missing = samples.newest_samples(database, _REFILL_ROWS)
         self._ring.append(batch)
@@ -167,7 +177,8 @@ class SqlStore:
         """See the protocol."""
         async with self._begin(self._writer) as connection:
             keys, last = await queries.put_tags(connection, tags)
-        self._ring.reserve(last)
+        if self._ring is not None:
+            self._ring.reserve(last)
         self._last_tag = last
         return tuple(replace(tag, id=keys[tag.name]) for tag in tags)
 
@@ -191,8 +202,9 @@ class SqlStore:
                 written = samples.insert_samples(database, batch)
                 samples.upsert_gaps(database, gaps)
                 samples.upsert_checkpoints(database, checkpoints)
-            # In the thread of the commit: a caller that is cancelled can't part the ring from the database.
-            self._ring.append(batch)
+            if self._ring is not None:
+                # In the thread of the commit: a caller that is cancelled can't part the ring from the database.
+                self._ring.append(batch)
         return written
 
     async def checkpoints(self, prefix: str) -> Mapping[str, str]:
@@ -220,7 +232,7 @@ class SqlStore:
         known_by: Micros | None,
         received_by: Micros | None,
     ) -> SampleBatch:
-        batch = self._ring.read(tags, start, end)
+        batch = self._ring.read(tags, start, end) if self._ring is not None else None
         if batch is None:
             return samples.select_samples(database, tags, start, end, known_by, received_by)
         if known_by is not None:
@@ -234,6 +246,8 @@ class SqlStore:
         return await self._in_thread(self._reader, self._latest, tags)
 
     def _latest(self, database: sqlite3.Connection, tags: Sequence[int]) -> SampleBatch:
+        if self._ring is None:
+            return samples.latest_samples(database, tags)
         batch, unknown = self._ring.latest(tags)
         if unknown:
             batch = SampleBatch.concatenate([batch, samples.latest_samples(database, unknown)])

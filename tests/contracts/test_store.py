@@ -1,7 +1,7 @@
 """What every store must do, whatever it is made of."""
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,13 +37,19 @@ HOUR = timedelta(hours=1)
 ANY = (-(2**62), 2**62)
 
 
-@pytest.fixture(params=["sql", "sql without ring", "memory"])
+RINGS: dict[str, Callable[[], Ring | None]] = {
+    "sql": Ring,
+    "sql with a short ring": lambda: Ring(samples=1),
+    "sql without a ring": lambda: None,
+}
+
+
+@pytest.fixture(params=[*RINGS, "memory"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     if request.param == "memory":
         yield MemoryStore()
         return
-    ring = Ring(samples=1) if request.param == "sql without ring" else None
-    async with SqlStore(f"sqlite+aiosqlite:///{tmp_path}/historian.db", ring=ring) as store:
+    async with SqlStore(f"sqlite+aiosqlite:///{tmp_path}/historian.db", ring=RINGS[request.param]()) as store:
         yield store
 
 

@@ -17,7 +17,7 @@ from plugin.domain import GapCause, GapState, SampleBatch, Tag
 from plugin.errors import StoreError
 from plugin.historian.ingest import Ingest
 from plugin.historian.sql import SqlStore
-from plugin.protocols import Delivery, HistoryProgress, Source
+from plugin.protocols import Delivery, HistoryProgress
 
 EVER = (-(2**60), 2**60)
 
@@ -194,12 +194,21 @@ async def test_samples_that_the_store_refuses_leave_a_gap_and_stop_no_other(stor
     assert await store.checkpoints("tag 77") == {"tag 77": "13"}
 
 
-async def test_a_store_that_takes_nothing_ends_the_writer(store: SqlStore, path: Path) -> None:
+async def test_a_store_that_takes_nothing_ends_the_writer_which_can_run_again(store: SqlStore, path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("DROP TABLE samples")
-        other.execute("DROP TABLE gaps")
+        other.execute("ALTER TABLE samples RENAME TO away")
+        other.execute("ALTER TABLE gaps RENAME TO gaps_away")
     confirmed: list[int] = []
-    source: Source = Script("a", [delivery(1, 0, 5, lambda: confirmed.append(0))], endless=True)
+    steps = [delivery(1, n, 1, partial(confirmed.append, n)) for n in range(20)]
+    diagnostics = Diagnostics()
+    ingest = Ingest([Script("a", [*steps, *steps])], store, diagnostics, queue=4)
     with pytest.RaisesGroup(StoreError, flatten_subgroups=True):
-        await Ingest([source], store, Diagnostics()).run()
+        await ingest.run()
     assert not confirmed
+    assert diagnostics.value("queue_depth", source="a") == 0
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("ALTER TABLE away RENAME TO samples")
+        other.execute("ALTER TABLE gaps_away RENAME TO gaps")
+    await ingest.run()
+    assert set(confirmed) == {*range(20)}
+    assert diagnostics.value("queue_depth", source="a") == 0

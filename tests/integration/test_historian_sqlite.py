@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path) -> AsyncIterator[SqlStore]:
-    async with SqlStore(f"sqlite+aiosqlite:///{path}", busy_timeout=timedelta(0)) as store:
+    async with SqlStore(f"sqlite+aiosqlite:///{path}", busy_timeout=timedelta(0), ring=Ring()) as store:
         await store.register_tags(TAGS)
         yield store
 
@@ -128,7 +128,7 @@ async def test_a_store_that_can_not_open_leaves_no_thread(path: Path) -> None:
     damage(path)
     before = set(threading.enumerate())
     with pytest.raises(StoreError, match="malformed"):
-        async with SqlStore(f"sqlite+aiosqlite:///{path}"):
+        async with SqlStore(f"sqlite+aiosqlite:///{path}", ring=Ring()):
             pass
     assert not left_running(before)
 
@@ -156,6 +156,15 @@ async def test_what_the_ring_gives_is_what_the_file_holds(store: SqlStore, path:
     assert equal(await store.read_samples(ALL, *EVER), on_disk(path))
 
 
+async def test_beside_the_process_that_writes_all_is_read_from_the_file(store: SqlStore, path: Path) -> None:
+    beside = SqlStore.configured(HistorianConfig(), path.parent, Diagnostics(), with_ring=False)
+    async with beside:
+        for first in (0, 10):
+            await store.write([ticks(first, 10)])
+            assert equal(await beside.read_samples(ALL, *EVER), on_disk(path))
+            assert equal(await beside.latest(ALL), await store.latest(ALL))
+
+
 async def test_a_full_disk_is_told_and_nothing_is_half_written(path: Path) -> None:
     url = f"sqlite+aiosqlite:///{path}"
     committed: list[int] = []
@@ -165,7 +174,7 @@ async def test_a_full_disk_is_told_and_nothing_is_half_written(path: Path) -> No
             await store.write([ticks(number * 100, 100)])
             committed.append(number)
 
-    async with SqlStore(url, pragmas={"max_page_count": 60}) as store:
+    async with SqlStore(url, pragmas={"max_page_count": 60}, ring=Ring()) as store:
         await store.register_tags(TAGS)
         with pytest.raises(StoreUnavailable, match="full"):
             await fill(store)
