@@ -7,7 +7,8 @@ from plugin.acquire.wire import Message
 
 _LAST = 0xFFFF_FFFF  # the number after it is 1
 _FAR = 0x7FFF_FFFF
-_ABSURD = 10_000  # a hole of this size is a server that began to count anew
+_ABSURD = 10_000  # a hole of this size, or a message as late as _LATE, is a server that began to count anew
+_LATE = 1_000
 
 
 def following(number: int) -> int:
@@ -34,24 +35,39 @@ class Sequence:
         """The number that is due."""
         return following(self.last)
 
-    def offer(self, message: Message) -> list[Message]:
-        """A message has come; returns those that are now due, in order. A number that was there before gives none."""
+    def offer(self, message: Message) -> bool:
+        """A message has come; False: its turn was before (it is late, or here again).
+
+        A late one should be given out all the same: the store drops what it has, and no doubt loses a value.
+        """
         if self._old(message.sequence):
-            return []
-        if distance(self.last, message.sequence) > _ABSURD:
-            return []
+            return False
         self._waiting[message.sequence] = message
         self._promise(message.sequence)
-        return self._due()
+        return True
 
-    def absurd(self, number: int) -> bool:
-        """Too far ahead to be the continuation of what we know."""
-        return not self._old(number) and distance(self.last, number) > _ABSURD
+    def due(self) -> Message | None:
+        """The message whose turn it is, if it is here. It stays due until :meth:`done`."""
+        return self._waiting.get(self.expected)
+
+    def done(self, number: int) -> None:
+        """The due message is given out, or will never come."""
+        self._waiting.pop(number, None)
+        if number == self.expected:
+            self.last = number
+            if self._old(self._promised):
+                self._promised = number
+
+    def broken(self, number: int) -> bool:
+        """Too far ahead or behind to belong to what we know: the server counts anew."""
+        if self._old(number):
+            return distance(number, self.last) > _LATE
+        return distance(self.last, number) > _ABSURD
 
     def keep_alive(self, number: int) -> None:
         """The server says which number is next; so all before it should be here. (Some say the last one: harmless.)"""
         before = _LAST if number <= 1 else number - 1
-        if number and self.last and not self._old(before) and distance(self.last, before) <= _ABSURD:
+        if number and not self._old(before) and distance(self.last, before) <= _ABSURD:
             self._promise(before)
 
     def missing(self) -> list[int]:
@@ -62,14 +78,6 @@ class Sequence:
             if number not in self._waiting:
                 found.append(number)
         return found
-
-    def give_up(self, number: int) -> list[Message]:
-        """The due number will never come; returns those that are now due."""
-        if number == self.expected:
-            self.last = number
-            if self._old(self._promised):
-                self._promised = number
-        return self._due()
 
     def restart(self, last: int) -> None:
         """Begin anew behind this number."""
@@ -82,10 +90,3 @@ class Sequence:
     def _promise(self, number: int) -> None:
         if distance(self._promised, number) <= _FAR:
             self._promised = number
-
-    def _due(self) -> list[Message]:
-        found = []
-        while (message := self._waiting.pop(self.expected, None)) is not None:
-            found.append(message)
-            self.last = message.sequence
-        return found

@@ -1,0 +1,88 @@
+"""Messages become deliveries: decoded, with the gaps they tell of, in order, acknowledged once they are stored."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from plugin.acquire.decoding import Malformed, Values, decode_items
+from plugin.acquire.intake import Intake, Overflow
+from plugin.acquire.losses import Losses
+from plugin.acquire.outbox import Outbox
+from plugin.acquire.pump import Acknowledgements
+from plugin.acquire.subscription import Subscription
+from plugin.acquire.wire import DATA_CHANGE, Message, now_micros
+from plugin.diagnostics import Diagnostics
+from plugin.domain import GapCause, Micros, SampleBatch
+from plugin.protocols import Delivery
+
+_MANY = 20  # tags that overflow in one message before they share a gap
+
+
+class Arrivals:
+    """What a source's subscriptions receive."""
+
+    def __init__(
+        self,
+        source: str,
+        intake: Intake,
+        losses: Losses,
+        outbox: Outbox,
+        acks: Acknowledgements,
+        diagnostics: Diagnostics,
+    ) -> None:
+        self.removed: set[int] = set()
+        """Handles of tags whose node the server has removed."""
+        self._intake = intake
+        self._losses = losses
+        self._outbox = outbox
+        self._acks = acks
+        self._diagnostics = diagnostics
+        self._errors = diagnostics.decode_errors.labels(source)
+
+    async def take(self, subscription: Subscription, message: Message) -> None:
+        """A message that is due becomes one delivery, behind the gaps it tells of; waits where the database is slow."""
+        batches = []
+        decoded = [self._decode(body, message) for kind, body in message.notifications if kind == DATA_CHANGE]
+        for values in decoded:
+            if values is None or values.lost:
+                await self._undecodable(subscription, message, values)
+            if values is not None:
+                batch, overflows = self._intake.live(values, message.received)
+                await self._overflowed(overflows)
+                self.removed.update(self._intake.gone(values))
+                batches.append(batch)
+        confirm = partial(self._acks.add, (subscription.id, message.sequence))
+        await self._outbox.put(Delivery(SampleBatch.concatenate(batches), confirm=confirm))
+        for values in decoded:
+            if values is not None:
+                self._intake.arrived(values, message.received)
+
+    async def miss(self, subscription: Subscription, numbers: Sequence[int], after: Micros) -> None:
+        """Messages that the server doesn't have any more."""
+        handles = [item.handle for item in subscription.items]
+        start = subscription.latest
+        detail = f"messages {numbers[0]} to {numbers[-1]}"
+        await self._losses.past(GapCause.SEQUENCE, handles, start, max(after, start, now_micros()), detail=detail)
+
+    def _decode(self, body: bytes, message: Message) -> Values | None:
+        with self._diagnostics.stage("decode"):
+            try:
+                return decode_items(body, message.received)
+            except Malformed:
+                self._errors.inc()
+                return None
+
+    async def _undecodable(self, subscription: Subscription, message: Message, values: Values | None) -> None:
+        """Which tags it was can't be known."""
+        handles = [item.handle for item in subscription.items]
+        detail = f"{values.lost if values else 'all'} values of message {message.sequence}"
+        await self._losses.past(GapCause.DECODE_ERROR, handles, subscription.latest, now_micros(), detail=detail)
+
+    async def _overflowed(self, overflows: Sequence[Overflow]) -> None:
+        if len(overflows) > _MANY:
+            handles = [overflow.handle for overflow in overflows]
+            start, end = min(o.start for o in overflows), max(o.end for o in overflows)
+            await self._losses.past(GapCause.OVERFLOW, handles, start, end, detail=f"{len(handles)} tags")
+            return
+        for one in overflows:
+            tag = self._intake.tags[one.handle].name
+            await self._losses.past(GapCause.OVERFLOW, [one.handle], one.start, one.end, tag=tag)

@@ -1,0 +1,287 @@
+"""Reading the past (OPC 10000-11, 6.4.3), while live data runs: at the first start, after our downtime, into gaps.
+
+A window of each tag is read page by page, several tags to a request. Servers differ in how they end a page, so a window
+goes on by the server's continuation point where there is one, else from the newest source time that came.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from asyncua import ua
+from asyncua.client.ua_session import UaSession
+
+from plugin.acquire.config import HistoryConfig
+from plugin.acquire.gaps import Gaps
+from plugin.acquire.intake import Intake
+from plugin.acquire.items import in_batches, too_much
+from plugin.acquire.outbox import Outbox
+from plugin.acquire.server import ServerInfo, resolve
+from plugin.acquire.session import ServiceFault, status_name, translated
+from plugin.acquire.wire import Page, history_read, now_micros, release
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Gap, GapCause, GapState, Micros, Quality, SampleBatch, from_micros, quality
+from plugin.errors import SourceUnreachable
+from plugin.protocols import Delivery
+
+_log = logging.getLogger(__name__)
+
+_SHARE = 0.5  # of the outbox: history yields to live data
+_NEIGHBOURS = 60_000_000  # [µs] windows that begin so close together share a request
+_MAX_PAGE = 100_000
+_MAX_EMPTY = 100
+_TRIES = 3
+
+_CANNOT = frozenset(
+    getattr(ua.StatusCodes, name)
+    for name in (
+        "BadHistoryOperationUnsupported", "BadHistoryOperationInvalid", "BadNotReadable", "BadUserAccessDenied",
+        "BadServiceUnsupported", "BadNotImplemented", "BadNotSupported",
+    )
+)  # fmt: skip
+_NO_NODE = frozenset((int(ua.StatusCodes.BadNodeIdUnknown), int(ua.StatusCodes.BadNodeIdInvalid)))
+_POINT_LOST = int(ua.StatusCodes.BadContinuationPointInvalid)
+
+
+@dataclass(slots=True)
+class Window:
+    """A stretch of one tag's past; what was read of it is behind ``cursor``."""
+
+    handle: int
+    cursor: Micros
+    end: Micros
+    rows: int = 0
+    done: bool = False
+    failure: str = ""
+    tries: int = 0
+    empty: int = 0
+    """Pages in a row without a value."""
+    page: int = 0
+    """Values to ask for; 0: as configured. Grows where more values than fit have one and the same time."""
+
+
+@dataclass(slots=True)
+class Job:
+    """Windows to read, and the gap that they fill; without a gap it is the past of tags that are new."""
+
+    windows: list[Window]
+    gap: Gap | None = None
+    ready: float = 0.0
+    """Not before this [s, loop time]."""
+
+    def left(self) -> list[Window]:
+        return [window for window in self.windows if not window.done]
+
+
+class Backfill:
+    """The history jobs of a source, one after the other; cut off by a lost connection, they go on after it."""
+
+    def __init__(
+        self, source: str, config: HistoryConfig, intake: Intake, outbox: Outbox, gaps: Gaps, diagnostics: Diagnostics
+    ) -> None:
+        self.rows = 0
+        """Values read so far."""
+        self._source = source
+        self._config = config
+        self._intake = intake
+        self._outbox = outbox
+        self._gaps = gaps
+        self._diagnostics = diagnostics
+        self._jobs: deque[Job] = deque()
+        self._arrived = asyncio.Event()
+        self._readable: dict[int, bool] = {}
+        self._together = config.tags
+
+    def add(self, job: Job) -> None:
+        """Do this too, after those that were added before."""
+        if job.gap is not None:
+            job.ready = asyncio.get_running_loop().time() + self._config.settle.total_seconds()
+        self._jobs.append(job)
+        self._arrived.set()
+
+    def left(self) -> int:
+        """Tags whose first reading (of the past, or of our downtime) is not finished."""
+        first = {None, GapCause.CLIENT_DOWN}
+        return len({w.handle for job in self._jobs if (job.gap and job.gap.cause) in first for w in job.left()})
+
+    async def run(self, services: UaSession, info: ServerInfo) -> None:
+        """Work for as long as the session lasts."""
+        while True:
+            while not self._jobs:
+                self._arrived.clear()
+                await self._arrived.wait()
+            job = self._jobs[0]
+            await asyncio.sleep(max(0.0, job.ready - asyncio.get_running_loop().time()))
+            await self._do(job, services, info)
+            await self._finish(job)
+            self._jobs.popleft()
+
+    async def _do(self, job: Job, services: UaSession, info: ServerInfo) -> None:
+        nodes = {w.handle: resolve(self._intake.tags[w.handle].node, info.namespaces) for w in job.left()}
+        await self._ask_access(services, info, {handle: node for handle, node in nodes.items() if node is not None})
+        for window in job.left():
+            if nodes[window.handle] is None:
+                window.done, window.failure = True, "the server has no such namespace"
+            elif not self._readable.get(window.handle, True):
+                window.done, window.failure = True, "the node has no history"
+        found = {handle: node for handle, node in nodes.items() if node is not None}
+        while left := job.left():
+            limit = min(self._together, info.history_nodes_per_call or self._together)
+            await self._read(job, _neighbours(left)[:limit], found, services)
+
+    async def _ask_access(self, services: UaSession, info: ServerInfo, nodes: Mapping[int, ua.NodeId]) -> None:
+        """Which nodes have history at all; a server may answer Good, and nothing, for those that have none."""
+        unknown = [handle for handle in nodes if handle not in self._readable]
+
+        async def call(part: Sequence[int]) -> None:
+            with translated("read access levels"):
+                ids = [nodes[handle] for handle in part]
+                values = await services.read_attributes(ids, ua.AttributeIds.AccessLevel)
+            for handle, value in zip(part, values, strict=True):
+                level = value.Value.Value if value.Value else None
+                if isinstance(level, int):
+                    self._readable[handle] = bool(level >> ua.AccessLevel.HistoryRead & 1)
+
+        await in_batches(unknown, min(500, info.nodes_per_read or 500), call)
+
+    async def _read(
+        self, job: Job, windows: Sequence[Window], nodes: Mapping[int, ua.NodeId], services: UaSession
+    ) -> None:
+        """Read these windows, which begin close together, until the server's continuation points end."""
+        points = {window.handle: b"" for window in windows}
+        start, end = min(w.cursor for w in windows), max(w.end for w in windows)
+        size = max(w.page for w in windows) or self._config.page
+        asked = list(windows)
+        try:
+            while asked:
+                request = [(nodes[w.handle], points[w.handle]) for w in asked]
+                with translated("read history"):
+                    pages = await history_read(services, request, from_micros(start), from_micros(end), size)
+                await self._deliver(job, asked, pages)
+                going, left = [], []
+                for window, page in zip(asked, pages, strict=True):
+                    if self._goes_on(window, page, size, points[window.handle]):
+                        points[window.handle] = page.continuation
+                        going.append(window)
+                    elif page.continuation:
+                        left.append((nodes[window.handle], page.continuation))
+                asked = going
+                if left:
+                    with translated("release continuation points"):
+                        await release(services, left)
+        except SourceUnreachable as error:
+            await self._refused(windows, error, size)
+
+    def _goes_on(self, window: Window, page: Page, size: int, point: bytes) -> bool:
+        """Note what a page says of its window; True: its continuation point leads on."""
+        if quality(page.status) is Quality.BAD:
+            self._failed(window, page.status)
+            return False
+        count = len(page.values)
+        newest = int(page.values.source_time.max()) if count else window.cursor
+        moved, window.cursor = newest > window.cursor, max(window.cursor, newest)
+        if page.continuation and page.continuation != point:
+            window.empty = 0 if count else window.empty + 1
+            if window.empty < _MAX_EMPTY:
+                return True
+        if not page.continuation and (count < size or window.cursor >= window.end):
+            window.done = True
+        elif not moved:
+            window.page = min(2 * size, _MAX_PAGE)
+            window.done = size >= _MAX_PAGE or not count
+            window.failure = "the server's pages lead nowhere" if window.done else ""
+        return False
+
+    def _failed(self, window: Window, status: int) -> None:
+        """A tag can't be read: never, or perhaps a moment later."""
+        window.tries += 1
+        if status in _CANNOT:
+            self._readable[window.handle] = False
+        tries = _TRIES * 10 if status == _POINT_LOST else _TRIES
+        if status in _CANNOT or status in _NO_NODE or window.tries >= tries:
+            window.done, window.failure = True, status_name(status)
+
+    async def _refused(self, windows: Sequence[Window], error: SourceUnreachable, size: int) -> None:
+        """The whole request failed: ask for less, or give up on it; a lost connection is raised on."""
+        if too_much(error) and len(windows) > 1:
+            self._together = max(1, len(windows) // 2)
+        elif too_much(error) and size > 100:
+            for window in windows:
+                window.page = size // 4
+        elif isinstance(error, ServiceFault) and (error.code in _CANNOT or too_much(error)):
+            for window in windows:
+                window.done, window.failure = True, status_name(error.code)
+        elif isinstance(error, ServiceFault) and error.code == _POINT_LOST:
+            for window in windows:
+                self._failed(window, error.code)
+        else:
+            raise error
+
+    async def _deliver(self, job: Job, windows: Sequence[Window], pages: Sequence[Page]) -> None:
+        """Hand over a request's values; for tags that are new, with how far their past is complete."""
+        received = now_micros()
+        batches = []
+        for window, page in zip(windows, pages, strict=True):
+            handles = np.full(len(page.values), window.handle, np.intp)
+            batches.append(self._intake.history(handles, page.values, received))
+            window.rows += len(page.values)
+            self.rows += len(page.values)
+            if page.values.lost:
+                window.failure = "a part could not be decoded"
+        samples = SampleBatch.concatenate(batches)
+        if len(samples):
+            await self._outbox.put(Delivery(samples, checkpoint=self._progress(job, windows, pages)), _SHARE)
+
+    def _progress(self, job: Job, windows: Sequence[Window], pages: Sequence[Page]) -> dict[str, str]:
+        if job.gap is not None:
+            return {}
+        reached = {}
+        for window, page in zip(windows, pages, strict=True):
+            if len(page.values):
+                name = self._intake.tags[window.handle].name
+                reached[history_key(self._source, name)] = str(int(page.values.source_time.max()))
+        return reached
+
+    async def _finish(self, job: Job) -> None:
+        """Say what became of the job: a gap filled or not; the past of new tags read."""
+        if job.gap is None:
+            read = (w for w in job.windows if not w.failure or self._readable.get(w.handle) is False)
+            keys = (history_key(self._source, self._intake.tags[w.handle].name) for w in read)
+            await self._outbox.put(Delivery(SampleBatch.empty(), checkpoint=dict.fromkeys(keys, DONE)))
+            return  # the others are asked for again at the next start
+        gaps = self._verdict(job.gap, job.windows)
+        await self._outbox.put(Delivery(SampleBatch.empty(), gaps=tuple(gaps), checkpoint=self._gaps.checkpoint()))
+
+    def _verdict(self, gap: Gap, windows: Sequence[Window]) -> list[Gap]:
+        """The gap as it now is; tags that stay without their values get an unfillable gap of their own."""
+        failed = [window for window in windows if window.failure]
+        rows = sum(window.rows for window in windows)
+        if len(failed) == len(windows):
+            why = failed[0].failure if failed else "nothing to read it from"
+            return [self._gaps.settle(gap, GapState.UNFILLABLE, rows, why)]
+        found = []
+        for window in failed:
+            tag = self._intake.tags[window.handle].name
+            part = self._gaps.open(gap.cause, window.cursor, window.end, tag=tag, detail=f"part of {gap.id}")
+            found.append(self._gaps.settle(part, GapState.UNFILLABLE, window.rows, window.failure))
+        note = f"{len(failed)} of {len(windows)} tags have no history" if failed else ""
+        return [self._gaps.settle(gap, GapState.FILLED, rows, note), *found]
+
+
+DONE = "done"
+"""The checkpoint of a tag whose past is read; before that, the newest source time [µs] of what was."""
+
+
+def history_key(source: str, tag: str) -> str:
+    """Key of a tag's checkpoint."""
+    return f"{source}/history/{tag}"
+
+
+def _neighbours(windows: Sequence[Window]) -> list[Window]:
+    """Those that may share a request: beginning close to the earliest, with pages of one size."""
+    ordered = sorted(windows, key=lambda window: (window.page, window.cursor))
+    first = ordered[0]
+    return [w for w in ordered if w.page == first.page and w.cursor - first.cursor <= _NEIGHBOURS]

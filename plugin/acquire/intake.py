@@ -1,0 +1,88 @@
+"""From client handles to tags: what was decoded becomes samples, and the newest source time of each tag is known."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plugin.acquire.decoding import Values
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Micros, SampleBatch, Tag
+
+_NODE_GONE = (0x80330000, 0x80340000)  # BadNodeIdInvalid, BadNodeIdUnknown
+
+
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """The server's queue for a tag dropped values between two that arrived."""
+
+    handle: int
+    start: Micros
+    end: Micros
+
+
+class Intake:
+    """The tags of a source by client handle (their place in the list)."""
+
+    def __init__(self, source: str, tags: Sequence[Tag], known: Mapping[int, Micros], diagnostics: Diagnostics) -> None:
+        self.tags = tuple(tags)
+        self.newest: NDArray[np.int64] = np.array([known.get(tag.id, 0) for tag in tags], np.int64)
+        """Newest source time by handle [µs], never later than its arrival; 0: none yet."""
+        self._ids = np.array([tag.id for tag in tags], np.int32)
+        self._live = diagnostics.samples_received.labels(source, "live")
+        self._history = diagnostics.samples_received.labels(source, "history")
+        self._without = diagnostics.values_without_number.labels(source)
+        self._errors = diagnostics.decode_errors.labels(source)
+
+    def live(self, values: Values, received: Micros) -> tuple[SampleBatch, list[Overflow]]:
+        """Samples of a notification, and where the server's queue overflowed."""
+        self._count(values)
+        known = values.handle < len(self.tags)
+        handle = values.handle[known].astype(np.intp)
+        self._errors.inc(len(values) - len(handle))
+        self._live.inc(len(handle))
+        source = values.source_time[known]
+        flagged = np.flatnonzero(values.overflowed()[known])
+        overflows = [self._overflow(handle, source, int(row)) for row in flagged]
+        return self._batch(values, known, self._ids[handle], received), overflows
+
+    def arrived(self, values: Values, received: Micros) -> None:
+        """These were handed over: what is older is no longer missing."""
+        known = values.handle < len(self.tags)
+        # a source whose clock runs ahead must not move the begin of a later gap into the future
+        source = np.minimum(values.source_time[known], received)
+        np.maximum.at(self.newest, values.handle[known].astype(np.intp), source)
+
+    def history(self, handles: NDArray[np.intp], values: Values, received: Micros) -> SampleBatch:
+        """Samples of the past; ``handles`` gives the tag of each row."""
+        self._count(values)
+        self._history.inc(len(values))
+        return self._batch(values, slice(None), self._ids[handles], received)
+
+    def gone(self, values: Values) -> list[int]:
+        """Handles whose node the server has removed."""
+        rows = np.isin(values.status, _NODE_GONE) & (values.handle < len(self.tags))
+        return [int(handle) for handle in np.unique(values.handle[rows])] if rows.any() else []
+
+    def _count(self, values: Values) -> None:
+        self._without.inc(values.without_number)
+        self._errors.inc(values.lost)
+
+    def _overflow(self, handle: NDArray[np.intp], source: NDArray[np.int64], row: int) -> Overflow:
+        before = np.flatnonzero(handle[:row] == handle[row])
+        end = int(source[row])
+        start = int(source[before[-1]]) if len(before) else int(self.newest[handle[row]])
+        return Overflow(int(handle[row]), min(start or end, end), end)
+
+    @staticmethod
+    def _batch(values: Values, rows: Any, tag: NDArray[np.int32], received: Micros) -> SampleBatch:
+        return SampleBatch(
+            tag,
+            values.source_time[rows],
+            values.value[rows],
+            values.status[rows],
+            values.server_time[rows],
+            np.full(len(tag), received, np.int64),
+        )

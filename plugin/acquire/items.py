@@ -1,0 +1,165 @@
+"""Monitored items: what is asked of the server for each tag, and what it grants."""
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from asyncua import ua
+from asyncua.client.ua_session import UaSession
+
+from plugin.acquire.config import SourceConfig
+from plugin.acquire.server import ServerInfo, resolve
+from plugin.acquire.session import ServiceFault, status_name, translated
+from plugin.domain import Quality, Status, Tag, quality
+from plugin.errors import SourceUnreachable
+
+_Row = TypeVar("_Row")
+
+_TOO_MUCH = frozenset(
+    getattr(ua.StatusCodes, name)
+    for name in (
+        "BadTooManyOperations", "BadTcpMessageTooLarge", "BadRequestTooLarge", "BadResponseTooLarge",
+        "BadEncodingLimitsExceeded", "BadTooManyMonitoredItems",
+    )
+)  # fmt: skip
+_NO_FILTER = frozenset(
+    getattr(ua.StatusCodes, name)
+    for name in (
+        "BadMonitoredItemFilterUnsupported", "BadMonitoredItemFilterInvalid", "BadFilterNotAllowed",
+        "BadDeadbandFilterInvalid",
+    )
+)  # fmt: skip
+_NODE_UNKNOWN = int(ua.StatusCodes.BadNodeIdUnknown)
+
+
+@dataclass(slots=True)
+class Item:
+    """A tag at the server."""
+
+    handle: int
+    tag: Tag
+    node: ua.NodeId | None = None
+    """Of the present session; None: the server has no such namespace."""
+    id: int = 0
+    """Given by the server; 0: there is none."""
+    status: int = Status.BAD_WAITING_FOR_INITIAL_DATA
+    """What the server answered when the item was last asked for."""
+    plain: bool = False
+    """The server refused the filter; every change is reported instead."""
+    sampling: float = 0.0
+    """Granted [ms]."""
+    queue: int = 0
+    """Granted [values]."""
+
+    @property
+    def monitored(self) -> bool:
+        return bool(self.id)
+
+    def forget(self, status: int = Status.BAD_NO_COMMUNICATION) -> None:
+        """The server has it no longer."""
+        self.id, self.status = 0, status
+
+
+async def in_batches(rows: Sequence[_Row], size: int, call: Callable[[Sequence[_Row]], Awaitable[None]]) -> int:
+    """Call with parts of the rows, smaller ones where the server finds them too big; returns the size that worked."""
+    position = 0
+    while position < len(rows):
+        part = rows[position : position + size]
+        try:
+            await call(part)
+        except SourceUnreachable as error:
+            if len(part) == 1 or not too_much(error):
+                raise
+            size = max(1, len(part) // 2)
+        else:
+            position += len(part)
+    return size
+
+
+def too_much(error: SourceUnreachable) -> bool:
+    """The request, or its answer, was too big, or took too long."""
+    if isinstance(error, ServiceFault):
+        return error.code in _TOO_MUCH
+    return isinstance(error.__cause__, TimeoutError)
+
+
+class ItemMaker:
+    """Creates items in batches that the server can take; what it refuses is seen in the item and costs no other."""
+
+    def __init__(self, config: SourceConfig) -> None:
+        self._config = config
+        self._batch = config.batch
+
+    async def create(self, services: UaSession, info: ServerInfo, subscription: int, items: Sequence[Item]) -> None:
+        """Create those that can be; the rest keep a Bad :attr:`Item.status`."""
+        for item in items:
+            item.node = resolve(item.tag.node, info.namespaces)
+            item.forget(_NODE_UNKNOWN)
+        found = [item for item in items if item.node is not None]
+        limit = min(self._batch, info.items_per_call or self._batch)
+
+        async def call(part: Sequence[Item]) -> None:
+            try:
+                await self._create(services, subscription, part)
+            except ServiceFault as fault:
+                if len(part) > 1 or not too_much(fault):
+                    raise
+                part[0].status = fault.code  # not even one: the server is full
+
+        self._batch = await in_batches(found, limit, call)
+        again = [item for item in found if not item.monitored and item.status in _NO_FILTER and not item.plain]
+        for item in again:
+            item.plain = True
+        await in_batches(again, self._batch, call)
+
+    async def delete(self, services: UaSession, subscription: int, ids: Sequence[int]) -> None:
+        """Take items away; the server may have forgotten them already."""
+        parameters = ua.DeleteMonitoredItemsParameters()
+        parameters.SubscriptionId = ua.UInt32(subscription)
+        parameters.MonitoredItemIds = [ua.UInt32(number) for number in ids]
+        with translated("delete monitored items"):
+            await services.delete_monitored_items(parameters)
+
+    async def _create(self, services: UaSession, subscription: int, items: Sequence[Item]) -> None:
+        parameters = ua.CreateMonitoredItemsParameters()
+        parameters.SubscriptionId = ua.UInt32(subscription)
+        parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
+        parameters.ItemsToCreate = [self._request(item) for item in items]
+        with translated("create monitored items"):
+            results = await services.create_monitored_items(parameters)
+        for item, result in zip(items, results, strict=True):
+            item.status = int(result.StatusCode.value)
+            if quality(item.status) is not Quality.BAD:
+                item.id = int(result.MonitoredItemId)
+                item.sampling, item.queue = float(result.RevisedSamplingInterval), int(result.RevisedQueueSize)
+
+    def _request(self, item: Item) -> ua.MonitoredItemCreateRequest:
+        config = self._config
+        sampling = item.tag.sampling if item.tag.sampling is not None else config.sampling_interval
+        queue = math.ceil(config.bridge / sampling) if sampling else config.queue_limit
+        request = ua.MonitoredItemCreateRequest()
+        request.ItemToMonitor.NodeId = item.node
+        request.ItemToMonitor.AttributeId = ua.AttributeIds.Value
+        request.MonitoringMode = ua.MonitoringMode.Reporting
+        asked = request.RequestedParameters
+        asked.ClientHandle = ua.UInt32(item.handle)
+        asked.SamplingInterval = sampling.total_seconds() * 1000
+        asked.QueueSize = ua.UInt32(max(2, min(queue, config.queue_limit)))
+        asked.DiscardOldest = True
+        asked.Filter = None if item.plain else self._filter(item.tag)
+        return request
+
+    def _filter(self, tag: Tag) -> ua.DataChangeFilter | None:
+        """OPC 10000-4, 7.22.2. With a deadband the trigger on timestamps is one on values."""
+        if tag.deadband > 0:
+            kind = ua.UInt32(ua.DeadbandType.Absolute)
+            return ua.DataChangeFilter(ua.DataChangeTrigger.StatusValue, kind, tag.deadband)
+        if self._config.report == "update":
+            return ua.DataChangeFilter(ua.DataChangeTrigger.StatusValueTimestamp, ua.UInt32(0), 0.0)
+        return None
+
+
+def describe_refusal(item: Item) -> str:
+    """For a log line or a gap."""
+    return f"{item.tag.node}: {status_name(item.status)}"

@@ -1,0 +1,116 @@
+"""Publish requests: several wait at the server at a time, and each answer is handled before the next is sent.
+
+So a slow database slows the requests down, and the values wait in the server's queues: nothing is dropped here.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+from asyncua import ua
+from asyncua.client.ua_session import UaSession
+
+from plugin.acquire.decoding import Malformed
+from plugin.acquire.session import ServiceFault, translated
+from plugin.acquire.subscription import Subscription
+from plugin.acquire.wire import Message, publish
+from plugin.diagnostics import Diagnostics
+from plugin.errors import SourceUnreachable
+
+_log = logging.getLogger(__name__)
+
+_MOST = 10  # more than servers commonly allow
+_TOO_MANY = int(ua.StatusCodes.BadTooManyPublishRequests)
+_TIMEOUT = int(ua.StatusCodes.BadTimeout)
+_PAUSE = 0.5  # [s] where the server takes not even one request
+
+Ack = tuple[int, int]
+"""Subscription and sequence number."""
+
+
+class Acknowledgements:
+    """Messages that are safely stored: the server hears of them with the next Publish."""
+
+    def __init__(self) -> None:
+        self._ready: list[Ack] = []
+
+    def add(self, ack: Ack) -> None:
+        """A message was committed."""
+        self._ready.append(ack)
+
+    @contextlib.contextmanager
+    def sending(self) -> Iterator[list[Ack]]:
+        """All that are ready; they are ready again where sending fails."""
+        acks, self._ready = self._ready, []
+        try:
+            yield acks
+        except BaseException:
+            self._ready = acks + self._ready
+            raise
+
+    def keep(self, subscriptions: frozenset[int]) -> None:
+        """Forget those of subscriptions that are no more."""
+        self._ready = [ack for ack in self._ready if ack[0] in subscriptions]
+
+
+class Pumps:
+    """The Publish requests of one session."""
+
+    def __init__(
+        self,
+        source: str,
+        services: UaSession,
+        subscriptions: Mapping[int, Subscription],
+        acks: Acknowledgements,
+        diagnostics: Diagnostics,
+    ) -> None:
+        self._services = services
+        self._subscriptions = subscriptions
+        self._acks = acks
+        self._malformed = partial(diagnostics.decode_errors.labels(source).inc, 1)
+        self._running = min(max(2, len(subscriptions) + 1), _MOST)
+        self._asking = 0
+        self._since = 0.0
+
+    async def run(self) -> None:
+        """Until the connection or a subscription is lost: that is raised."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._running):
+                group.create_task(self._pump())
+
+    def waiting_since(self) -> float | None:
+        """Since when there has always been a request at the server [s, loop time]; None: there is none now."""
+        return self._since if self._asking else None
+
+    async def _pump(self) -> None:
+        while True:
+            try:
+                message = await self._ask()
+            except ServiceFault as fault:
+                if fault.code == _TOO_MANY and self._running > 1:
+                    self._running -= 1
+                    return
+                if fault.code not in (_TOO_MANY, _TIMEOUT):
+                    raise
+                await asyncio.sleep(_PAUSE)
+                continue
+            except SourceUnreachable as error:
+                if not isinstance(error.__cause__, Malformed):
+                    raise
+                self._malformed()  # its number is missing: it will be asked for again, and then be a gap
+                continue
+            subscription = self._subscriptions.get(message.subscription)
+            if subscription is not None:
+                await subscription.receive(self._services, message)
+
+    async def _ask(self) -> Message:
+        if not self._asking:
+            self._since = asyncio.get_running_loop().time()
+        self._asking += 1
+        try:
+            with translated("publish"), self._acks.sending() as acks:
+                return await publish(self._services, acks)
+        finally:
+            self._asking -= 1

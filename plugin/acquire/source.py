@@ -1,0 +1,304 @@
+"""A plant's OPC UA server as a :class:`plugin.protocols.Source`: connect, recover, pump, watch, and again after a cut.
+
+    CONNECTING ──> RECOVER ──> RUNNING <──> DEGRADED (some tags are refused)
+        ^             │            │            │
+        └── pause ────┴────────────┴────────────┘  any error
+    BLOCKED: certificate, policy or credential refused; tried again slowly, since a person has to act
+
+What the tags' owner may rely on: values of a tag come in the order of the server's messages; a value is acknowledged to
+the server only after :attr:`Delivery.confirm`; a value that did not come is inside a gap.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+
+from plugin.acquire.arrivals import Arrivals
+from plugin.acquire.backfill import Backfill
+from plugin.acquire.config import SourceConfig
+from plugin.acquire.gaps import Gaps
+from plugin.acquire.intake import Intake
+from plugin.acquire.items import Item, ItemMaker, describe_refusal
+from plugin.acquire.losses import Loss, Losses
+from plugin.acquire.outbox import Outbox
+from plugin.acquire.pump import Acknowledgements, Pumps
+from plugin.acquire.server import ServerInfo, describe
+from plugin.acquire.session import Session
+from plugin.acquire.subscription import Subscription
+from plugin.acquire.wire import now_micros
+from plugin.diagnostics import Diagnostics
+from plugin.domain import GapCause, Micros, Tag
+from plugin.errors import SourceError, SourceRefused, SourceUnreachable
+from plugin.protocols import Delivery, HistoryProgress
+
+_log = logging.getLogger(__name__)
+
+_FIRST_PAUSE = 0.2  # [s] doubled after each failure
+_BLOCKED_PAUSE = 5.0  # [s] a person acts; more often is noise in the server's log
+_WATCH = 0.5  # [s]
+_RETRY = (2.0, 60.0)  # [s] first and longest pause before refused tags are asked for again
+_MANY = 20  # tags that overflow in one message before they share a gap
+
+
+class State(StrEnum):
+    """Where the source stands."""
+
+    DISABLED = "disabled"
+    CONNECTING = "connecting"
+    RECOVER = "recover"
+    RUNNING = "running"
+    DEGRADED = "degraded"
+    BLOCKED = "blocked"
+
+
+class OpcUaSource:
+    """Samples of one plant server.
+
+    ``known``: the newest stored source time by :attr:`Tag.id`; ``checkpoints``: what deliveries left in the store under
+    keys that begin with ``<name>/``. Both empty: a first start.
+    """
+
+    def __init__(
+        self,
+        config: SourceConfig,
+        tags: Sequence[Tag],
+        diagnostics: Diagnostics,
+        pki_folder: Path,
+        known: Mapping[int, Micros] | None = None,
+        checkpoints: Mapping[str, str] | None = None,
+        application_uri: str = "urn:foretag",
+    ) -> None:
+        self.state = State.DISABLED
+        self.trouble = ""
+        """Why it is not running, for a person."""
+        self.items = tuple(Item(handle, tag) for handle, tag in enumerate(tags))
+        """Every tag with what the server answered for it."""
+        self._config = config
+        self._diagnostics = diagnostics
+        self._checkpoints = dict(checkpoints or {})
+        self._session = Session(config, pki_folder, application_uri)
+        self._intake = Intake(config.name, tags, known or {}, diagnostics)
+        self._outbox = Outbox(config.buffer, diagnostics.queue_depth.labels(config.name))
+        self._gaps = Gaps(config.name, diagnostics, self._checkpoints)
+        history = config.history
+        self._backfill = Backfill(config.name, history, self._intake, self._outbox, self._gaps, diagnostics)
+        self._losses = Losses(config.name, history, self._intake, self._outbox, self._gaps, self._backfill)
+        self._acks = Acknowledgements()
+        self._arrivals = Arrivals(config.name, self._intake, self._losses, self._outbox, self._acks, diagnostics)
+        maker, size = ItemMaker(config), config.subscription_size
+        self._subscriptions = tuple(
+            Subscription(config, self.items[at : at + size], maker, self._arrivals.take, self._arrivals.miss)
+            for at in range(0, len(self.items), size)
+        )
+        self._lost: dict[Subscription, Loss] = {}
+        self._refused: dict[int, Loss] = {}
+        self._mute: set[Subscription] = set()
+        self._first_total: int | None = None
+        self._server_started: Micros = 0
+
+    # --- plugin.protocols.Source ---
+
+    @property
+    def name(self) -> str:
+        return self._config.name
+
+    def connected(self) -> bool:
+        return self.state in {State.RUNNING, State.DEGRADED} and any(item.monitored for item in self.items)
+
+    def history_progress(self) -> HistoryProgress:
+        if not self._config.enabled:
+            return HistoryProgress(self.name, 0, 0, 0, finished=True)
+        total, left = self._first_total, self._backfill.left()
+        if total is None:
+            return HistoryProgress(self.name, 0, len(self.items), 0, finished=False)
+        return HistoryProgress(self.name, max(0, total - left), total, self._backfill.rows, finished=left == 0)
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        if not self._config.enabled or not self.items:
+            await asyncio.Event().wait()
+        running = asyncio.create_task(self._run(), name=f"source {self.name}")
+        try:
+            while True:
+                yield await self._outbox.get()
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+
+    # --- the life of the connection ---
+
+    async def _run(self) -> None:
+        """Over and over, until it is cancelled."""
+        failures = 0
+        try:
+            while True:
+                self.state = State.CONNECTING if self.state is not State.BLOCKED else State.BLOCKED
+                try:
+                    await self._serve()
+                except* SourceError as errors:
+                    self._down(_first(errors))
+                except* Exception as errors:  # noqa: BLE001 - the supervisor of this task: whatever it was, go on
+                    self._diagnostics.task_failures.labels(f"source {self.name}").inc()
+                    _log.exception("%s: unexpected error; the connection is made anew", self.name)
+                    self._down(_first(errors))
+                failures = 0 if self._was_up else failures + 1
+                await asyncio.sleep(self._pause(failures))
+        finally:
+            self.state = State.DISABLED
+            self._diagnostics.connected.labels(self.name).set(0)
+            await self._session.close()
+
+    _was_up = False
+
+    def _down(self, error: BaseException) -> None:
+        refused = isinstance(error, SourceRefused)
+        self.state = State.BLOCKED if refused else State.CONNECTING
+        trouble = str(error)
+        if trouble != self.trouble:  # once, not at every attempt
+            _log.log(logging.ERROR if refused else logging.WARNING, "%s", trouble)
+        self.trouble = trouble
+        self._diagnostics.connected.labels(self.name).set(0)
+
+    def _pause(self, failures: int) -> float:
+        longest = self._config.reconnect_max.total_seconds()
+        if self.state is State.BLOCKED:
+            return min(_BLOCKED_PAUSE, longest)
+        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - many clients of one server must not come back in step
+        return float(min(longest, _FIRST_PAUSE * 2 ** min(failures, 20)) * jitter)
+
+    async def _serve(self) -> None:
+        """One connection, until it is lost: that is raised."""
+        self._was_up = False
+        again = await self._session.open()
+        try:
+            services = self._session.services
+            info = await describe(services)
+            self._losses.ahead = info.ahead
+            self._diagnostics.reconnects.labels(self.name, "reused" if again else "new").inc()
+            self.state = State.RECOVER
+            await self._recover(info, again=again)
+            self._was_up, self.trouble = True, ""
+            subscriptions = {subscription.id: subscription for subscription in self._subscriptions}
+            self._acks.keep(frozenset(subscriptions))
+            pumps = Pumps(self.name, services, subscriptions, self._acks, self._diagnostics)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(pumps.run())
+                group.create_task(self._watch(pumps))
+                group.create_task(self._retry_items())
+                group.create_task(self._backfill.run(services, info))
+        except Exception:
+            await self._session.drop()
+            raise
+
+    async def _recover(self, info: ServerInfo, *, again: bool) -> None:
+        """Every subscription lives: taken up, or made anew with a gap for what was missed."""
+        services = self._session.services
+        restarted = self._server_started not in {0, info.started}
+        cause = GapCause.SERVER_DOWN if restarted else GapCause.SUBSCRIPTION_LOST
+        for subscription in self._subscriptions:
+            if await subscription.take_up(services, new_session=not again):
+                continue
+            if subscription.latest and subscription not in self._lost:
+                handles = [item.handle for item in subscription.items]
+                self._lost[subscription] = await self._losses.begin(cause, handles, subscription.latest)
+            await subscription.create(services, info)
+            if subscription in self._lost:
+                await self._losses.end(self._lost.pop(subscription))
+        self._server_started = info.started
+        if self._first_total is None:
+            await self._begin()
+        await self._review_items(self.items)
+
+    async def _begin(self) -> None:
+        """At the first connection of this process: our own downtime, and the past of new tags."""
+        by_name = {item.tag.name: item.handle for item in self.items}
+        for gap in self._gaps.left_open():
+            if gap.cause is GapCause.BAD_ITEM and gap.end is None and gap.tag in by_name:
+                handle = by_name[gap.tag]
+                self._refused[handle] = Loss(gap, {handle: int(self._intake.newest[handle])})
+            else:
+                await self._losses.resume(gap)
+        self._first_total = await self._losses.first(self._checkpoints)
+        self._checkpoints.clear()
+
+    async def _watch(self, pumps: Pumps) -> None:
+        """Raise when the server has been silent for too long, or will soon not hear us."""
+        loop = asyncio.get_running_loop()
+        patience = self._config.timeout.total_seconds()
+        asked = loop.time()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(_WATCH)
+            now = loop.time()
+            if now - before > 2 * _WATCH:  # we were held up, not the server
+                for subscription in self._subscriptions:
+                    subscription.heard = now
+            if self._session.renewal_failed():
+                raise SourceUnreachable(f"{self.name}: the secure channel could not be renewed")
+            since = pumps.waiting_since()
+            if since is not None:
+                asked = now
+                for subscription in self._subscriptions:
+                    self._check_silence(subscription, now - max(subscription.heard, since), patience)
+            elif now - asked > self._config.bridge.total_seconds() / 2:
+                asked = now  # the database is slow and no request is waiting: the session must not end meanwhile
+                await describe(self._session.services)
+
+    def _check_silence(self, subscription: Subscription, quiet: float, patience: float) -> None:
+        if quiet <= 1.5 * subscription.silence + patience:
+            return
+        if subscription.proven:
+            self._mute.discard(subscription)
+        elif subscription in self._mute:  # it was taken up twice and never spoke: the server only said that it lives
+            self._mute.discard(subscription)
+            subscription.forget()
+        else:
+            self._mute.add(subscription)
+        raise SourceUnreachable(f"{self.name}: no word from the server for {quiet:.1f} s")
+
+    # --- refused tags ---
+
+    async def _retry_items(self) -> None:
+        """Ask again for tags that the server refused or whose node went away, less and less often."""
+        pause = _RETRY[0]
+        while True:
+            await asyncio.sleep(pause)
+            wanted = [item for item in self.items if not item.monitored or item.handle in self._arrivals.removed]
+            if not wanted:
+                pause = _RETRY[0]
+                continue
+            services = self._session.services
+            info = await describe(services)
+            for subscription in self._subscriptions:
+                if mine := [item for item in wanted if item in subscription.items]:
+                    await subscription.retry(services, info, mine)
+            self._arrivals.removed.difference_update(item.handle for item in wanted)
+            better = any(item.monitored for item in wanted)
+            await self._review_items(wanted)
+            pause = _RETRY[0] if better else min(2 * pause, _RETRY[1])
+
+    async def _review_items(self, items: Iterable[Item]) -> None:
+        """A gap begins with a refusal, and ends when the tag is monitored."""
+        for item in items:
+            if item.monitored and item.handle in self._refused:
+                await self._losses.end(self._refused.pop(item.handle))
+                _log.info("%s: tag %s is monitored again", self.name, item.tag.name)
+            elif not item.monitored and item.handle not in self._refused:
+                _log.warning("%s: tag %s is refused: %s", self.name, item.tag.name, describe_refusal(item))
+                self._refused[item.handle] = await self._losses.begin(
+                    GapCause.BAD_ITEM, [item.handle], now_micros(), tag=item.tag.name, detail=describe_refusal(item)
+                )
+        failed = sum(not item.monitored for item in self.items)
+        self._diagnostics.items_failed.labels(self.name).set(failed)
+        self.state = State.DEGRADED if failed else State.RUNNING
+        self._diagnostics.connected.labels(self.name).set(self.connected())
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One of a group, to speak for all."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
