@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import signal
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +26,14 @@ from plugin.service import Service, open_compute, open_store
 
 log = logging.getLogger(__name__)
 
+_SWITCH_INTERVAL = 0.0005
+"""How long a thread that computes in Python may hold the interpreter [s]: SQLite's driver asks for it at every statement,
+and with the usual 5 ms a commit beside a thread that traces a model takes ten times as long."""
+
 
 async def run_service(config: Config, *, seconds: float | None, report: Path | None, console: Console | None) -> None:
     """Run until SIGINT or SIGTERM, or for ``seconds`` of scoring; ``console``: where the live view goes."""
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     stop = asyncio.Event()
     service = Service(config)
     started = datetime.now(UTC)
@@ -112,7 +118,7 @@ async def train_once(config: Config, model: str, console: Console) -> None:
         def listen(name: str, share: float | None, text: str) -> None:
             progress.update(bar, completed=1.0 if share is None else share, text=text)
 
-        async with open_store(config, diagnostics) as store, open_compute(config, diagnostics) as compute:
+        async with open_store(config, diagnostics, alone=False) as store, open_compute(config, diagnostics) as compute:
             registry = Registry(store, config.model_folder)
             tags = await store.register_tags(config.tags)
             scorers = Service(config, diagnostics).scorers(tags, store, registry, compute)
@@ -124,5 +130,5 @@ async def train_once(config: Config, model: str, console: Console) -> None:
 
 async def show_status(config: Config, console: Console) -> None:
     """What the database tells, whether or not the service runs."""
-    async with open_store(config, Diagnostics()) as store:
+    async with open_store(config, Diagnostics(), alone=False) as store:
         console.print(await status_view(store, config.tags, [model.name for model in config.models]))

@@ -55,7 +55,7 @@ class Service:
         """Until ``stop`` is set. Raises ForetagError where the service can't start."""
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
-            store = await enter(open_store(self.config, self.diagnostics))
+            store = await enter(open_store(self.config, self.diagnostics, alone=True))
             tags = await store.register_tags(self.config.tags)
             sources = await self._sources(tags, store)
             overview = Overview(sources, Asset.gather(tags), self.config.models, self.diagnostics)
@@ -149,9 +149,13 @@ class Service:
                 return
 
 
-def open_store(config: Config, diagnostics: Diagnostics) -> SqlStore:
-    """The historian of a configuration; a context."""
-    return SqlStore.configured(config.historian, config.data, diagnostics)
+def open_store(config: Config, diagnostics: Diagnostics, *, alone: bool) -> SqlStore:
+    """The historian of a configuration; a context.
+
+    ``alone``: this process writes the samples, so its ring of recent ones may stand in for the database. A command beside
+    a running service reads the database itself.
+    """
+    return SqlStore.configured(config.historian, config.data, diagnostics, with_ring=alone)
 
 
 def open_compute(config: Config, diagnostics: Diagnostics) -> Compute:

@@ -156,7 +156,7 @@ async def summarise(demo: Demo, config: Config, code: int) -> RunSummary:
     figures: list[Figure] = []
     runs: tuple[ModelRuns, ...] = ()
     if started and ended:
-        async with open_store(config, Diagnostics()) as store:
+        async with open_store(config, Diagnostics(), alone=False) as store:
             figures = [figure async for figure in _figures(demo, store, started, ended)]
             runs = tuple([await _runs(store, model.name, report) for model in config.models])
     totals = report.get("totals", {})
