@@ -1,0 +1,119 @@
+"""Running a trained model: the device, the compile cache, and one compiled program per bucket of shapes."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from models.kind import Estimate, ModelKind, Params, Spec
+
+log = logging.getLogger(__name__)
+
+DeviceName = Literal["auto", "cpu", "gpu", "tpu"]
+_SMALLEST = 16
+"""Windows are at least so many cells long for the compiler: shorter ones would only add programs."""
+
+
+def choose_device(name: str = "auto") -> jax.Device:
+    """The device that models run on; what is asked for and not there falls back to the CPU, with a warning."""
+    wanted = ("tpu", "gpu") if name == "auto" else (name,) if name != "cpu" else ()
+    for platform in wanted:
+        try:
+            device = jax.devices(platform)[0]
+        except RuntimeError as error:
+            if name != "auto":
+                reason = str(error).splitlines()[0]
+                log.warning("models run on the CPU: no %s is to be had (%s)", name.upper(), reason)
+            continue
+        log.info("models run on %s %s (%d of them here, one is used)", platform, device.device_kind, jax.device_count())
+        return device
+    device = jax.devices("cpu")[0]
+    log.info("models run on the CPU (JAX %s)", jax.__version__)
+    return device
+
+
+def enable_compile_cache(folder: Path) -> None:
+    """Keep compiled programs in ``folder`` (0700: whoever may write there may run code here)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def bucket(size: int, smallest: int = 1) -> int:
+    """The next power of two: windows are padded to it, so that few programs serve all sizes."""
+    return max(smallest, 1 << max(0, size - 1).bit_length())
+
+
+class Predictor:
+    """One model version on one device. Not thread-safe: it belongs to the device's thread."""
+
+    def __init__(self, kind: ModelKind, spec: Spec, params: Params, device: jax.Device) -> None:
+        kind.check(spec)
+        self.spec = spec
+        self.compilations = 0
+        """Programs compiled (or taken from the cache) so far; it stands still once warm."""
+        self._device = device
+        self._params = jax.device_put(params, device)
+        self._programs: dict[tuple[int, int], Any] = {}
+
+        def predict(params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
+            return kind.predict(spec, params, values, observed)
+
+        self._predict = jax.jit(predict)
+
+    def warm(self, n: int, t: int) -> None:
+        """Compile what :meth:`predict` needs for up to ``t`` cells of ``n`` windows, and run it once."""
+        for cells in self._buckets(t):
+            shape = (n, len(self.spec.features), min(cells, t))
+            self.predict(np.zeros(shape, np.float32), np.zeros(shape, bool))
+
+    def predict(self, values: NDArray[np.float32], observed: NDArray[np.bool_]) -> dict[str, Estimate]:
+        """Estimates as NumPy arrays [n] for values and observed [n, f, t]; ValueError for axes that are not the spec's.
+
+        Cells before the first one that any window observes are cut off: they change nothing and cost time.
+        """
+        n, f, t = values.shape
+        if f != len(self.spec.features) or t > self.spec.length or values.shape != observed.shape:
+            raise ValueError(
+                f"windows of shape {values.shape} (observed {observed.shape}) do not fit {len(self.spec.features)} "
+                f"features and at most {self.spec.length} cells"
+            )
+        cells = self._fitting(observed)
+        values, observed = self._padded(values, cells, np.float32), self._padded(observed, cells, np.bool_)
+        found = jax.device_get(self._program(values, observed)(self._params, values, observed))
+        return {name: Estimate(*(np.asarray(column)[:n] for column in estimate)) for name, estimate in found.items()}
+
+    def _buckets(self, t: int) -> Sequence[int]:
+        sizes, size = [], _SMALLEST
+        while size < t:
+            sizes.append(size)
+            size *= 2
+        return [*sizes, t]
+
+    def _fitting(self, observed: NDArray[np.bool_]) -> int:
+        t = observed.shape[2]
+        seen = np.flatnonzero(observed.any(axis=(0, 1)))
+        needed = t - int(seen[0]) if len(seen) else 1
+        return next(size for size in self._buckets(t) if size >= needed)
+
+    def _padded(self, array: NDArray[Any], cells: int, dtype: Any) -> NDArray[Any]:
+        """The last ``cells`` cells, and rows that are not observed up to the bucket."""
+        n = array.shape[0]
+        kept = array[:, :, array.shape[2] - cells :]
+        padded = np.zeros((bucket(n), *kept.shape[1:]), dtype)
+        padded[:n] = kept
+        return padded
+
+    def _program(self, values: NDArray[Any], observed: NDArray[Any]) -> Any:
+        key = values.shape[0], values.shape[2]
+        if key not in self._programs:
+            self.compilations += 1
+            with jax.default_device(self._device):
+                self._programs[key] = self._predict.lower(self._params, values, observed).compile()
+        return self._programs[key]
