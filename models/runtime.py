@@ -1,9 +1,9 @@
 """Running a trained model: the device, the compile cache, and one compiled program per bucket of shapes."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -40,14 +40,25 @@ def enable_compile_cache(folder: Path) -> None:
     """Keep compiled programs in ``folder`` (0700: whoever may write there may run code here)."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    for setting, value in (
+        ("jax_compilation_cache_dir", str(folder)),
+        ("jax_persistent_cache_min_compile_time_secs", 0.0),
+        ("jax_persistent_cache_min_entry_size_bytes", -1),
+    ):
+        jax.config.update(setting, value)  # type: ignore[no-untyped-call]
 
 
 def bucket(size: int, smallest: int = 1) -> int:
     """The next power of two: windows are padded to it, so that few programs serve all sizes."""
     return max(smallest, 1 << max(0, size - 1).bit_length())
+
+
+class Numbers(NamedTuple):
+    """An :class:`models.kind.Estimate` on the host: [n] each, NaN where there is no number."""
+
+    value: NDArray[np.float32]
+    lower: NDArray[np.float32]
+    upper: NDArray[np.float32]
 
 
 class Predictor:
@@ -73,7 +84,7 @@ class Predictor:
             shape = (n, len(self.spec.features), min(cells, t))
             self.predict(np.zeros(shape, np.float32), np.zeros(shape, bool))
 
-    def predict(self, values: NDArray[np.float32], observed: NDArray[np.bool_]) -> dict[str, Estimate]:
+    def predict(self, values: NDArray[np.float32], observed: NDArray[np.bool_]) -> Mapping[str, Numbers]:
         """Estimates as NumPy arrays [n] for values and observed [n, f, t]; ValueError for axes that are not the spec's.
 
         Cells before the first one that any window observes are cut off: they change nothing and cost time.
@@ -87,7 +98,7 @@ class Predictor:
         cells = self._fitting(observed)
         values, observed = self._padded(values, cells, np.float32), self._padded(observed, cells, np.bool_)
         found = jax.device_get(self._program(values, observed)(self._params, values, observed))
-        return {name: Estimate(*(np.asarray(column)[:n] for column in estimate)) for name, estimate in found.items()}
+        return {name: Numbers(*(np.asarray(column)[:n] for column in estimate)) for name, estimate in found.items()}
 
     def _buckets(self, t: int) -> Sequence[int]:
         sizes, size = [], _SMALLEST

@@ -1,0 +1,320 @@
+"""Kind ``rul_lstm``: remaining useful life from a unit's age, its sensors and how far they left the unit's own start.
+
+A window is a stretch of one unit's life that ends now; its cells before the last overhaul (``age`` falls) count as not
+observed. An LSTM reads the last ``context`` cells. What it can't see any more, the own start, stands in its inputs.
+
+RUL is counted in cells and learnt up to ``cap``: a unit that shows no wear yet says nothing about a longer life (Heimes
+2008), so a value at the cap means "at least ``cap``". Quantiles 5, 50 and 95 % (Koenker & Bassett 1978) can't cross by
+construction. Each member of the ensemble is trained without one fold of the units, and the errors there widen or narrow
+the interval to 90 % (CQR, Romano et al. 2019; cross-conformal, Vovk 2015), lower and upper side apart.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.scipy.stats import norm
+from numpy.typing import NDArray
+
+from models import cells
+from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
+from models.network import CausalLstm, born, bound
+from models.options import check_axes, number, read
+from models.training import Budget, conformal, descend, folds
+
+_LEVELS = (0.05, 0.5, 0.95)
+_DEVIATIONS = 1.6449
+"""From the middle of a normal distribution to its 95 % quantile."""
+_LIMIT = 5.0
+_ENDS_PER_WINDOW = 24
+_FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Hyperparameters; the defaults were measured on C-MAPSS FD001, 60 units to train on and 40 others to judge."""
+
+    cap: float = number(125.0, 1.0, 1e6)
+    """RUL above which units are alike [cells]."""
+    horizon: float = number(30.0, 1.0, 1e6)
+    """Of ``failure_probability`` [cells]; below ``cap``."""
+    context: int = number(64, 4, 1024)
+    """Cells that the LSTM reads."""
+    hidden: int = number(32, 4, 512)
+    members: int = number(5, 1, 16)
+    steps: int = number(200, 1, 100_000)
+    batch: int = number(48, 1, 4096)
+    rate: float = number(5e-3, 1e-6, 1.0)
+    decay: float = number(0.1, 0.0, 1.0)
+    noise: float = number(0.1, 0.0, 2.0)
+    """Added to inputs while training [standard deviations]."""
+    dropout: float = number(0.02, 0.0, 0.9)
+    """Probability that a feature is missing from a crop while training: a dead tag must not be a surprise."""
+    late_start: float = number(0.25, 0.0, 1.0)
+    """Share of crops whose unit is first seen in mid-life, as after a late commissioning."""
+
+
+class RulLstm:
+    """Remaining useful life of a unit; see the module."""
+
+    name = "rul_lstm"
+    roles = ("age",)
+
+    def check(self, spec: Spec) -> None:
+        """See :class:`models.kind.ModelKind`."""
+        check_axes(spec, self.roles, length=2)
+        options = read(Options, spec)
+        if options.horizon >= options.cap:
+            raise ValueError(f"option horizon = {options.horizon}: must be below cap, {options.cap}")
+
+    def outputs(self, spec: Spec) -> tuple[OutputSpec, ...]:
+        """``rul`` at its upper end means "at least ``cap``"."""
+        options = read(Options, spec)
+        return (
+            OutputSpec("rul", "cycles", 0.0, options.cap, f"Remaining useful life; {options.cap:g}: that or more"),
+            OutputSpec("health", "%", 0.0, 100.0, "Remaining useful life as a share of its range"),
+            OutputSpec(
+                "failure_probability", "%", 0.0, 100.0, f"Probability of failure within {options.horizon:g} cycles"
+            ),
+        )
+
+    def init(self, spec: Spec, key: jax.Array) -> Params:
+        """See :class:`models.kind.ModelKind`."""
+        options, count = read(Options, spec), len(spec.features)
+        return {
+            "network": born(_builder(spec, options), jax.random.split(key, options.members)),
+            "scale": {"mean": jnp.zeros(count), "scale": jnp.ones(count)},
+            "margin": jnp.zeros(2),
+        }
+
+    def fit(self, spec: Spec, data: TrainingData, progress: Progress) -> Fitted:
+        """Targets are RUL [cells] at every labelled cell. Needs five units or runs, or ``members`` if that is more."""
+        self.check(spec)
+        options = read(Options, spec)
+        fold = folds(data.group, max(_FOLDS, options.members), spec.seed)
+        key = jax.random.key(spec.seed)
+        params = self.init(spec, key)
+        params["scale"] = cells.scale(data.values, data.observed)
+        crops = _crops(spec, params, options, data, fold)
+        budget = Budget(options.steps, options.rate, options.decay)
+        loss = partial(_loss, _builder(spec, options), options, len(spec.features))
+        params["network"] = descend(loss, params["network"], crops["shared"], crops["own"], budget, key, progress)
+        judged = _held_out(spec, params, options, crops["shared"], data, fold)
+        params["margin"] = jnp.asarray(judged.margin(np.ones(len(judged.fold), bool)), jnp.float32)
+        return Fitted(params, judged.metrics(options.cap))
+
+    def predict(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
+        """See :class:`models.kind.ModelKind`; NaN where none of the last ``context`` cells is observed."""
+        options = read(Options, spec)
+        inputs, seen = _inputs(spec, params, values, observed)
+        context = min(options.context, inputs.shape[1])
+        inputs, seen = inputs[:, -context:], seen[:, -context:]
+        low, middle, high = jnp.mean(_quantiles(spec, options, params["network"], inputs, seen), 0).T
+        low = jnp.minimum(low - params["margin"][0], middle)
+        high = jnp.maximum(high + params["margin"][1], middle)
+        there = seen.any(-1)
+
+        def shown(value: jax.Array) -> jax.Array:
+            return jnp.where(there, jnp.clip(value, 0.0, 1.0), jnp.nan)
+
+        share = Estimate(shown(middle), shown(low), shown(high))
+        risk = 100.0 * jnp.where(there, _risk(options.horizon / options.cap, low, middle, high), jnp.nan)
+        unknown = jnp.full_like(risk, jnp.nan)
+        return {
+            "rul": Estimate(*(options.cap * part for part in share)),
+            "health": Estimate(*(100.0 * part for part in share)),
+            "failure_probability": Estimate(risk, unknown, unknown),
+        }
+
+
+def _builder(spec: Spec, options: Options) -> Any:
+    width = 2 * len(spec.features) + 2
+
+    def build(rngs: nnx.Rngs) -> CausalLstm:
+        return CausalLstm(width, options.hidden, rngs=rngs)
+
+    return build
+
+
+def _risk(horizon: float, low: jax.Array, middle: jax.Array, high: jax.Array) -> jax.Array:
+    """P(RUL ≤ horizon) of the split normal through the three quantiles (Wallis 2014)."""
+    spread = jnp.where(horizon < middle, middle - low, high - middle) / _DEVIATIONS
+    risk: jax.Array = norm.cdf((horizon - middle) / jnp.maximum(spread, 1e-4))
+    return risk
+
+
+def _inputs(spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What the LSTM reads at each cell, [n, t, 2f + 2], and which cells are there, [n, t].
+
+    All features scaled; those features minus their own start (for ``age``: the age when the unit was first seen); the
+    share of the own start that is known; and the share of features observed. A cell without an age is not there.
+    """
+    age = spec.index("age")
+    there = observed[:, age] & (observed.sum(1) > 1)
+    there = there & cells.since_reset(values[:, age], there)
+    observed = observed & there[:, None]
+    units = cells.scaled(params["scale"], values, observed, _LIMIT)
+    left = jnp.where(observed, units - cells.own_start(units, observed), 0.0)
+    counted = jnp.cumsum(there, -1)
+    first = jnp.take_along_axis(units[:, age], jnp.argmax(there, -1)[:, None], -1)
+    left = left.at[:, age].set(jnp.where(there, first, 0.0))
+    known = jnp.where(there, jnp.minimum(counted, cells.BASELINE_CELLS) / cells.BASELINE_CELLS, 0.0)
+    extra = jnp.stack([known, observed.mean(1)], 1)
+    return jnp.swapaxes(jnp.concatenate([units, left, extra], 1), 1, 2), there
+
+
+def _quantiles(spec: Spec, options: Options, network: Params, inputs: jax.Array, seen: jax.Array) -> jax.Array:
+    """[members, b, 3] at the last cell, as shares of the cap."""
+    build = _builder(spec, options)
+
+    def member(weights: Params) -> jax.Array:
+        return _ordered(bound(build, weights)(inputs, seen)[:, -1])
+
+    every: jax.Array = jax.vmap(member)(network)
+    return every
+
+
+def _ordered(raw: jax.Array) -> jax.Array:
+    middle = 0.7 + raw[..., 0]
+    low = middle - jax.nn.softplus(raw[..., 1] - 1.5)
+    high = middle + jax.nn.softplus(raw[..., 2] - 1.5)
+    return jnp.stack([low, middle, high], -1)
+
+
+def _loss(
+    build: Any, options: Options, features: int, weights: Params, key: jax.Array, shared: Any, own: Any
+) -> jax.Array:
+    """Pinball loss of the outer quantiles and squared error of the middle, over the later half of random crops.
+
+    The squared error makes the middle a mean: on FD001 it gives the smaller RMSE of the two.
+    """
+    picked, late, noise, dead = jax.random.split(key, 4)
+    row, end = own[jax.random.randint(picked, (options.batch,), 0, own.shape[0])].T
+    variant = jax.random.bernoulli(late, options.late_start, (options.batch,)).astype(jnp.int32)
+    span = end[:, None] + jnp.arange(options.context)
+    inputs, seen = (
+        shared["inputs"][variant[:, None], row[:, None], span],
+        shared["seen"][variant[:, None], row[:, None], span],
+    )
+    target = shared["target"][row[:, None], span]
+    kept = jax.random.bernoulli(dead, 1.0 - options.dropout, (options.batch, 1, features))
+    kept = jnp.concatenate([kept, kept, jnp.ones((options.batch, 1, 2), bool)], -1)
+    inputs = (inputs + options.noise * jax.random.normal(noise, inputs.shape)) * kept * seen[..., None]
+    quantiles = _ordered(bound(build, weights)(inputs, seen))
+    weight = seen & ~jnp.isnan(target) & (jnp.arange(options.context) >= options.context // 2)
+    error = jnp.where(weight[..., None], jnp.nan_to_num(target)[..., None] - quantiles, 0.0)
+    low, middle, high = jnp.moveaxis(error, -1, 0)
+    loss = _pinball(low, _LEVELS[0]) + 2.0 * middle**2 + _pinball(high, _LEVELS[2])
+    return loss.sum() / jnp.maximum(weight.sum(), 1)
+
+
+def _pinball(error: jax.Array, level: float) -> jax.Array:
+    return jnp.maximum(level * error, (level - 1.0) * error)
+
+
+def _share(data: TrainingData, options: Options) -> NDArray[np.float32]:
+    """Targets [n, t] as shares of the cap; NaN where not labelled."""
+    share: NDArray[np.float32] = np.clip(data.target / options.cap, 0.0, 1.0).astype(np.float32)
+    return share
+
+
+def _crops(spec: Spec, params: Params, options: Options, data: TrainingData, fold: NDArray[np.int32]) -> dict[str, Any]:
+    """Inputs of whole lives and of lives first seen late, and per member the ends that it may train on."""
+    prepare = jax.jit(partial(_inputs, spec, params))
+    late = data.observed & _after_a_late_start(data, spec)[:, None]
+    whole, partly = prepare(data.values, data.observed), prepare(data.values, late)
+    front = ((0, 0), (0, 0), (options.context - 1, 0))
+    target = _share(data, options)
+    labelled = np.asarray(whole[1]) & ~np.isnan(target)
+    generator = np.random.default_rng(spec.seed)
+    own = []
+    for member in range(options.members):
+        ends = np.argwhere(labelled & (fold != member)[:, None])
+        if not len(ends):
+            raise ValueError("there is no labelled cell to train on")
+        own.append(ends[generator.permutation(np.resize(np.arange(len(ends)), max(labelled.sum(), 1)))])
+    shared = {
+        "inputs": jnp.pad(jnp.stack([whole[0], partly[0]]), (*front, (0, 0))),
+        "seen": jnp.pad(jnp.stack([whole[1], partly[1]]), front),
+        "target": jnp.pad(jnp.asarray(target), front[1:]),
+    }
+    return {"shared": shared, "own": jnp.asarray(np.stack(own))}
+
+
+def _after_a_late_start(data: TrainingData, spec: Spec) -> NDArray[np.bool_]:
+    """Per window a random cut that leaves the last 40 observed cells, or half of them, to be seen: [n, t]."""
+    generator = np.random.default_rng(spec.seed + 1)
+    count = np.cumsum(data.observed[:, spec.index("age")], -1)
+    total = count[:, -1]
+    latest = np.maximum(total - 40, total // 2)
+    late: NDArray[np.bool_] = count > generator.integers(0, latest + 1)[:, None]
+    return late
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _HeldOut:
+    """Quantiles [m, 3] at random cells of units that the member had not seen, their truth and fold, as cap's shares."""
+
+    quantiles: NDArray[np.float32]
+    truth: NDArray[np.float32]
+    fold: NDArray[np.int32]
+    unit: NDArray[np.int32]
+
+    def margin(self, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """How much to widen below and above so that each side fails in 5 %, from the chosen cells.
+
+        Of worn units alone, where there are enough: at the cap the interval is never wrong, and would be too bold.
+        """
+        worn = chosen & (self.truth < 1.0)
+        chosen = worn if worn.sum() >= 40 else chosen
+        units = len(np.unique(self.unit[chosen]))
+        low, _, high = self.quantiles[chosen].T
+        truth = self.truth[chosen]
+        return np.array([conformal(low - truth, 0.95, units), conformal(truth - high, 0.95, units)])
+
+    def metrics(self, cap: float) -> dict[str, float]:
+        """Errors [cells] of single members; coverage with margins from the other folds. ``phm``: mean PHM08 score."""
+        low, middle, high = self.quantiles.T.copy()
+        for fold in np.unique(self.fold):
+            here = self.fold == fold
+            below, above = self.margin(~here) if (~here).any() else self.margin(here)
+            low[here] -= below
+            high[here] += above
+        low, middle, high = np.clip((low, middle, high), 0.0, 1.0) * cap
+        truth = self.truth * cap
+        error = middle - truth
+        return {
+            "rmse": float(np.sqrt(np.mean(error**2))),
+            "mae": float(np.mean(np.abs(error))),
+            "phm": float(np.mean(np.where(error < 0, np.exp(-error / 13.0), np.exp(error / 10.0)) - 1.0)),
+            "coverage": float(np.mean((low <= truth) & (truth <= high))),
+            "width": float(np.mean(high - low)),
+            "units": float(len(np.unique(self.unit))),
+        }
+
+
+def _held_out(
+    spec: Spec,
+    params: Params,
+    options: Options,
+    shared: dict[str, jax.Array],
+    data: TrainingData,
+    fold: NDArray[np.int32],
+) -> _HeldOut:
+    target = np.asarray(shared["target"])
+    labelled = np.asarray(shared["seen"][0, :, options.context - 1 :]) & ~np.isnan(target[:, options.context - 1 :])
+    rows = np.flatnonzero((fold < options.members) & labelled.any(1))
+    if not len(rows):
+        raise ValueError("none of the units that were held out has a labelled cell")
+    generator = np.random.default_rng(spec.seed + 2)
+    end = np.concatenate([generator.choice(np.flatnonzero(labelled[row]), _ENDS_PER_WINDOW) for row in rows])
+    row = np.repeat(rows, _ENDS_PER_WINDOW)
+    span = end[:, None] + np.arange(options.context)
+    inputs, seen = (shared[name][0, row[:, None], span] for name in ("inputs", "seen"))
+    every = np.asarray(jax.jit(partial(_quantiles, spec, options))(params["network"], inputs, seen))
+    truth = target[row, end + options.context - 1]
+    return _HeldOut(every[fold[row], np.arange(len(row))], truth, fold[row], data.group[row])

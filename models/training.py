@@ -1,0 +1,87 @@
+"""Gradient descent for an ensemble: one compiled chunk of steps, called again and again, all members at once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import optax  # type: ignore[import-untyped]  # ships no types
+from numpy.typing import NDArray
+
+from models.kind import Params, Progress
+
+CHUNK = 20
+"""Steps per call: between calls progress is told, and a fit can be cancelled."""
+
+Loss = Callable[[Params, jax.Array, Any, Any], jax.Array]
+"""Of one member's weights, a random key, data shared by all members, and data of this member."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How far to train. The number of steps is the regulariser: what is fixed beforehand can't be tuned on the test."""
+
+    steps: int
+    """Rounded up to whole chunks."""
+    rate: float
+    """Peak of a one-cycle learning rate (Smith & Topin 2017)."""
+    decay: float
+    """Decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+
+def descend(
+    loss: Loss, weights: Params, shared: Any, own: Any, budget: Budget, key: jax.Array, progress: Progress
+) -> Params:
+    """Weights [members, ...] after AdamW on ``loss``; leaves of ``own`` have the members as their first axis.
+
+    An exception out of ``progress`` ends it. A loss that is no number ends it with ValueError.
+    """
+    chunks = -(-budget.steps // CHUNK)
+    rate = optax.cosine_onecycle_schedule(chunks * CHUNK, budget.rate, pct_start=0.15)
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=budget.decay))
+    state = (weights, jax.vmap(optimiser.init)(weights))
+    progress(0.0, "compiling")
+    chunk = jax.jit(partial(_chunk, loss, optimiser)).lower(state, key, shared, own).compile()
+    for number in range(chunks):
+        state, losses = chunk(state, jax.random.fold_in(key, number), shared, own)
+        mean = float(losses.mean())
+        if not np.isfinite(mean):
+            raise ValueError("the training diverged: the data hold values that no scaling can mend")
+        progress((number + 1) / chunks, f"step {(number + 1) * CHUNK} of {chunks * CHUNK}, loss {mean:.4f}")
+    return state[0]
+
+
+def _chunk(
+    loss: Loss, optimiser: optax.GradientTransformation, state: Any, key: jax.Array, shared: Any, own: Any
+) -> tuple[Any, jax.Array]:
+    def member(state: Any, key: jax.Array, own: Any) -> tuple[Any, jax.Array]:
+        weights, moments = state
+        value, gradient = jax.value_and_grad(loss)(weights, key, shared, own)
+        updates, moments = optimiser.update(gradient, moments, weights)
+        return (optax.apply_updates(weights, updates), moments), value
+
+    def step(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+        members = jax.tree.leaves(state[0])[0].shape[0]
+        return jax.vmap(member)(state, jax.random.split(key, members), own)
+
+    return jax.lax.scan(step, state, jax.random.split(key, CHUNK))
+
+
+def folds(group: NDArray[np.int32], count: int, seed: int) -> NDArray[np.int32]:
+    """Fold number [n], 0..count-1, so that no group is cut; ValueError with fewer groups than folds."""
+    names, position = np.unique(group, return_inverse=True)
+    if len(names) < count:
+        raise ValueError(f"there are {len(names)} units or runs; it takes {count} or more to hold some out")
+    order = np.random.default_rng(seed).permutation(len(names)) % count
+    return order[position].astype(np.int32)
+
+
+def conformal(scores: NDArray[np.floating[Any]], level: float, independent: int | None = None) -> float:
+    """The quantile of ``scores`` that a new one stays below with probability ``level`` (Vovk et al. 2005).
+
+    ``independent``: how many of the scores count as independent (units, not cells), for the finite-sample correction.
+    """
+    count = independent or len(scores)
+    return float(np.quantile(scores, min(1.0, np.ceil((count + 1) * level) / count), method="higher"))
