@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
 from pathlib import Path
-from typing import Literal
 
 from asyncua import Client, ua
 from asyncua.common.utils import ServiceError
@@ -36,8 +35,10 @@ class Connection:
     endpoint: str
     pki_folder: Path
     """Our certificate and the servers that are trusted, see :mod:`plugin.pki`."""
-    policy: Literal["None", "Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"] = "Basic256Sha256"
-    mode: Literal["None", "Sign", "SignAndEncrypt"] = "SignAndEncrypt"
+    policy: str = "Basic256Sha256"
+    """``Basic256Sha256``, ``Aes128Sha256RsaOaep``, ``Aes256Sha256RsaPss``, or ``None``."""
+    mode: str = "SignAndEncrypt"
+    """``SignAndEncrypt`` or ``Sign``; without meaning where the policy is ``None``."""
     application_uri: str = "urn:foretag"
     user: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -248,11 +249,11 @@ async def _secure(client: Client, connection: Connection, refused: list[str]) ->
     client.product_uri = "urn:foretag:product"
     client.session_timeout = _SESSION_MILLISECONDS
     if connection.user is not None:
-        if connection.mode == "None":
-            raise ValueError("a user and password are sent over a secured channel alone; set policy and mode")
+        if connection.policy == "None" or connection.mode != "SignAndEncrypt":
+            raise ValueError("a password is sent over an encrypted channel alone; set policy, and mode SignAndEncrypt")
         client.set_user(connection.user)
         client.set_password(connection.password or "")
-    if connection.mode == "None":
+    if connection.policy == "None":
         return
     client.certificate_validator = _validator(connection, refused)
     own = await asyncio.to_thread(

@@ -174,6 +174,22 @@ async def test_a_subscriber_sees_each_prediction_whole(service):
     assert all(values[names[1]] + 10 == values[names[0]] == values[names[2]] - 10 for values in whole)
 
 
+async def test_more_values_than_one_message_holds_arrive_in_order(service):
+    """A queue of 100 for each of 3 nodes, in messages of at most 7."""
+    heard = _Heard()
+    params = ua.CreateSubscriptionParameters(50.0, 1000, 10, 7, True, 0)
+    subscription = await service.client.create_subscription(params, heard)
+    names = [f"engine-0{number}.rul.health" for number in (1, 2, 3)]
+    await subscription.subscribe_data_change([service.node(name) for name in names], queuesize=100)
+    for number in range(40):
+        await service.sink.publish(_outcome(200.0 + number))
+    await heard.until(lambda: [value for _, value, _, _ in heard.values].count(239.0) == 3)
+    await subscription.delete()
+    for name in names:
+        values = [value for node, value, _, _ in heard.values if node == name]
+        assert values[-39:] == [201.0 + number for number in range(39)]
+
+
 async def test_a_value_grows_stale_by_itself_at_its_time(service):
     async with _listening(service, "engine-03.rul.rul", "engine-03.rul.flag") as heard:
         outcome = _outcome(66.0, fresh=timedelta(seconds=0.3))

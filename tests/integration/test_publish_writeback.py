@@ -161,7 +161,7 @@ async def _desk(
     **config: Any,
 ) -> AsyncIterator[_Desk]:
     diagnostics = Diagnostics()
-    connection = Connection(endpoint, tmp_path, "None", "None", timeout=5.0)
+    connection = Connection(endpoint, tmp_path, "None", timeout=5.0)
     section = WriteBackConfig(enabled=True, rules=rules or (_rule(),), **config)
     sink = WriteBack(section, "plant", connection, diagnostics)
     async with sink.open([*tags, _FLAG]):
@@ -321,7 +321,7 @@ async def test_two_outputs_for_one_node_are_refused_at_the_start(plant, tmp_path
 
 async def test_nothing_is_written_unless_it_is_enabled(plant, tmp_path):
     section = WriteBackConfig(rules=(_rule(),))
-    sink = WriteBack(section, "plant", Connection(_endpoint(plant), tmp_path, "None", "None"), Diagnostics())
+    sink = WriteBack(section, "plant", Connection(_endpoint(plant), tmp_path, "None"), Diagnostics())
     before = asyncio.all_tasks()
     async with sink.open(_TAGS):
         assert asyncio.all_tasks() == before
@@ -357,10 +357,11 @@ async def test_a_plant_that_is_not_trusted_gets_nothing_until_it_is(tmp_path, ca
     assert _told(caplog, "is not trusted") == 1
 
 
-async def test_a_password_never_goes_over_an_open_channel(plant, tmp_path, caplog):
-    connection = Connection(_endpoint(plant), tmp_path, "None", "None", user="operator", password="secret")
+@pytest.mark.parametrize("channel", [{"policy": "None"}, {"mode": "Sign"}])
+async def test_a_password_never_goes_over_an_open_channel(plant, tmp_path, caplog, channel):
+    connection = Connection(_endpoint(plant), tmp_path, **channel, user="operator", password="secret")
     assert "secret" not in repr(connection)
     sink = WriteBack(WriteBackConfig(enabled=True, rules=(_rule(),)), "plant", connection, Diagnostics())
     async with sink.open(_TAGS):
-        await _until(lambda: _told(caplog, "secured channel"))
+        await _until(lambda: _told(caplog, "encrypted channel"))
     assert "secret" not in caplog.text
