@@ -81,6 +81,7 @@ async def history_read(
     parameters = request.Parameters
     parameters.HistoryReadDetails = ua.ReadRawModifiedDetails(False, start, end, size, False)
     parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
+    parameters.ReleaseContinuationPoints = False  # asyncua's default is True: release, and read nothing
     parameters.NodesToRead = [_to_read(node, point) for node, point in nodes]
     reader = await _ask(session, request)
     received = now_micros()
