@@ -117,6 +117,7 @@ class Service:
                 self.config.pki_folder,
                 known,
                 await store.checkpoints(f"{section.name}/"),
+                self.config.publish.application_uri,
             )
             for section in self.config.sources
             if section.enabled
@@ -152,7 +153,7 @@ class Service:
 def open_store(config: Config, diagnostics: Diagnostics, *, alone: bool) -> SqlStore:
     """The historian of a configuration; a context.
 
-    ``alone``: this process writes the samples, so its ring of recent ones may stand in for the database. A command beside
+    ``alone``: this process writes the samples, so its ring of recent ones may stand in for the database. One beside
     a running service reads the database itself.
     """
     return SqlStore.configured(config.historian, config.data, diagnostics, with_ring=alone)
@@ -191,6 +192,7 @@ def _connection(config: Config, section: SourceConfig) -> Connection:
     return Connection(
         endpoint=section.endpoint,
         pki_folder=config.pki_folder,
+        application_uri=config.publish.application_uri,
         policy=section.security_policy.value,
         mode=section.security_mode.value,
         user=section.user or None,

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from models.kind import OutputSpec, Spec
+from models.runtime import Numbers
 from plugin.domain import Asset, OutputTag, Prediction, Run, Status
 from plugin.infer.config import ModelConfig
 
@@ -62,7 +63,7 @@ def predictions(
     tags: Mapping[str, Sequence[OutputTag]],
     inputs: Sequence[Status],
     coverage: Sequence[float],
-    estimates: Mapping[str, Any],
+    estimates: Mapping[str, Numbers],
 ) -> Iterator[Prediction]:
     """One prediction per output and asset; ``tags`` by output, every sequence in the order of the assets."""
     for output, of_assets in tags.items():

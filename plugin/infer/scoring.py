@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
-from models.runtime import Predictor
+from models.runtime import Numbers, Predictor
 from numpy.typing import NDArray
 
 from models.kind import ModelKind
@@ -129,7 +129,7 @@ class Scorer:
         log.info("model %s is in force for %d assets", version.label, len(self.assets))
         return Champion(version, predictor)
 
-    async def _predict(self, predictor: Predictor, windows: Windows) -> Mapping[str, Sequence[NDArray[np.float32]]]:
+    async def _predict(self, predictor: Predictor, windows: Windows) -> Mapping[str, Numbers]:
         before = predictor.compilations
         estimates = await self._compute.run(predictor.predict, windows.values, windows.observed)
         self._diagnostics.compilations.labels(self.config.name).inc(predictor.compilations - before)
