@@ -33,6 +33,14 @@ log = logging.getLogger("foretag")
 
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", envvar="FORETAG_CONFIG")]
 DEFAULT = Path("foretag.toml")
+_OTHERS = {
+    "asyncua": logging.WARNING,
+    "asyncua.server.uaprocessor": logging.CRITICAL,  # a line per refused session: a port scan would fill the log
+    "apscheduler": logging.CRITICAL,  # missed and failed runs are counted and told by ourselves
+    "alembic": logging.WARNING,
+    "jax": logging.WARNING,
+}
+"""Libraries and the lowest level that is of use to an operator."""
 
 
 @app.command()
@@ -186,8 +194,15 @@ def _log_to(path: Path, level: str, *, console: bool) -> None:
     logging.basicConfig(
         level=level.upper(), handlers=handlers, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
-    logging.getLogger("asyncua").setLevel(logging.WARNING)
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    # What was written to a plant is for an auditor: a file of its own, and not between the lines of the log.
+    audit = logging.getLogger("foretag.audit")
+    audit.propagate = False
+    audit.addHandler(
+        logging.handlers.RotatingFileHandler(path.with_name("audit.log"), maxBytes=10_000_000, backupCount=9)
+    )
+    audit.handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for name, lowest in _OTHERS.items():
+        logging.getLogger(name).setLevel(lowest)
 
 
 def main() -> None:

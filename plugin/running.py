@@ -27,7 +27,7 @@ from plugin.service import Service, open_compute, open_store
 log = logging.getLogger(__name__)
 
 _SWITCH_INTERVAL = 0.0005
-"""How long a thread that computes in Python may hold the interpreter [s]: SQLite's driver asks for it at every statement,
+"""How long a thread that computes in Python may hold the interpreter [s]: SQLite's driver asks at every statement,
 and with the usual 5 ms a commit beside a thread that traces a model takes ten times as long."""
 
 
@@ -39,7 +39,7 @@ async def run_service(config: Config, *, seconds: float | None, report: Path | N
     started = datetime.now(UTC)
     with _signals(stop):
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(_view(service, console))] if console else []
+            beside = [group.create_task(_view(service, console, stop))] if console else []
             if seconds is not None:
                 beside.append(group.create_task(_stop_after(service, seconds, stop)))
             try:
@@ -63,9 +63,15 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _view(service: Service, console: Console) -> None:
+async def _view(service: Service, console: Console, stop: asyncio.Event) -> None:
+    """The last picture is that of the running service, not of the stopped one."""
     overview = await service.overview
-    await LiveView(overview.snapshot, console).run()
+    view = asyncio.create_task(LiveView(overview.snapshot, console).run())
+    try:
+        await stop.wait()
+    finally:
+        view.cancel()
+        await asyncio.wait({view})
 
 
 async def _stop_after(service: Service, seconds: float, stop: asyncio.Event) -> None:

@@ -1,21 +1,24 @@
 """The one bridge from the event loop to JAX: one thread for the device.
 
-A compiled call releases the interpreter lock, so the loop stays prompt while the device works. The thread is niced, and
-JAX's backend starts in it: its worker threads inherit the lower priority and never starve acquisition.
+A compiled call releases the interpreter lock, so the loop stays prompt while the device works. The thread is niced and
+JAX's backend starts in it: its worker threads inherit the lower priority and never starve acquisition. A fit occupies
+the thread for long; whenever it reports progress, predictions that wait go first.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
+import queue
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from models import catalogue, runtime
+from models import runtime
+from models.catalogue import kinds
 from models.kind import ModelKind
 from plugin.diagnostics import Diagnostics
 
@@ -34,17 +37,20 @@ class Cancelled(Exception):
 class Compute:
     """A device and its thread; a context, entered once."""
 
-    def __init__(self, device: str, cache: Path, diagnostics: Diagnostics, kinds: tuple[str, ...] = ()) -> None:
+    def __init__(self, device: str, cache: Path, diagnostics: Diagnostics, allowed: tuple[str, ...] = ()) -> None:
         self._name = device
         self._cache = cache
         self._diagnostics = diagnostics
-        self._allowed = kinds
+        self._allowed = allowed
         self._stopping = threading.Event()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # A daemon: a compilation can't be interrupted, and must not hold up the end of the process.
+        self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
         self.device: Any = None
         self.kinds: Mapping[str, ModelKind] = {}
 
     async def __aenter__(self) -> Self:
+        self._thread.start()
         await self.run(self._start)
         return self
 
@@ -52,19 +58,28 @@ class Compute:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopping.set()
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._work.put(None)
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run in the device's thread, its CPU time counted; the wait ends when the caller is cancelled."""
+        result: Future[T] = Future()
 
-        def timed() -> T:
-            with self._diagnostics.stage("infer"):
-                return function(*args, **kwargs)
+        def work() -> None:
+            if not result.set_running_or_notify_cancel():
+                return
+            try:
+                with self._diagnostics.stage("infer"):
+                    found = function(*args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - whatever it was, it belongs to the caller
+                result.set_exception(error)
+            else:
+                result.set_result(found)
 
-        return await asyncio.get_running_loop().run_in_executor(self._executor, timed)
+        self._work.put(work)
+        return await asyncio.wrap_future(result)
 
     def reporter(self, listener: Callable[[float, str], None]) -> Callable[[float, str], None]:
-        """A progress callback for a fit in the thread: forwards to the loop, and ends the fit when we stop."""
+        """A progress callback for a fit in the thread: tells the loop, lets others go first, ends the fit on stop."""
         loop = asyncio.get_running_loop()
 
         def report(share: float, message: str) -> None:
@@ -72,12 +87,23 @@ class Compute:
                 raise Cancelled
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 loop.call_soon_threadsafe(listener, share, message)
+            self._let_others_go_first()
 
         return report
 
-    def _start(self) -> None:
+    def _serve(self) -> None:
         with contextlib.suppress(OSError, AttributeError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        while (work := self._work.get()) is not None:
+            work()
+
+    def _let_others_go_first(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while (work := self._work.get_nowait()) is not None:
+                work()
+            self._work.put(None)  # the end is for the thread itself to see
+
+    def _start(self) -> None:
         runtime.enable_compile_cache(self._cache)
         self.device = runtime.choose_device(self._name)
-        self.kinds = catalogue.kinds(self._allowed)
+        self.kinds = kinds(self._allowed)

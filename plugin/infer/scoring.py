@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
-from models.runtime import Numbers, Predictor
 from numpy.typing import NDArray
 
 from models.kind import ModelKind
+from models.runtime import Numbers, Predictor
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Asset, Flag, Micros, ModelVersion, Outcome, OutputTag, Prediction, Run, Status, to_micros
 from plugin.infer.compute import Compute
