@@ -15,8 +15,10 @@ GROUP = "foretag.model_kinds"
 
 
 def kinds(allowed: Sequence[str] = ()) -> Mapping[str, ModelKind]:
-    """Kinds by name. ``allowed``: entry points of the group ``foretag.model_kinds`` that may be loaded, by name; code of
-    a package that is merely installed never runs. ValueError where an allowed one can't be had or takes a name of ours.
+    """Kinds by name. ``allowed``: entry points of the group ``foretag.model_kinds`` that may be loaded, by name.
+
+    Code of a package that is merely installed never runs. ValueError where an allowed one can't be had or takes a name
+    of ours.
     """
     ours: list[ModelKind] = [RulLstm(), QualityMlp(), PcaAnomaly()]
     found = {kind.name: kind for kind in ours}

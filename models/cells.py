@@ -3,6 +3,8 @@
 Time is the last axis, oldest first. Cells that are not observed, padding in front among them, change no result.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,20 +80,22 @@ def shifted(series: jax.Array, cells: ArrayLike, fill: float) -> jax.Array:
     return jnp.where(source >= 0, moved, fill)
 
 
-def scale(values: NDArray[np.float32], observed: NDArray[np.bool_]) -> dict[str, jax.Array]:
+def scale(values: NDArray[np.float32], observed: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
     """Mean and standard deviation [f] over the observed cells of [n, f, t]; a constant feature has scale 1."""
     count = np.maximum(observed.sum((0, 2)), 1)
     mean = np.where(observed, values, 0.0).sum((0, 2), dtype=np.float64) / count
     spread = np.where(observed, values - mean[:, None], 0.0)
     deviation = np.sqrt((spread**2).sum((0, 2)) / count)
     constant = deviation <= 1e-5 * np.maximum(np.abs(mean), 1e-3)
-    return {
-        "mean": jnp.asarray(mean, jnp.float32),
-        "scale": jnp.asarray(np.where(constant, 1.0, deviation), jnp.float32),
-    }
+    return {"mean": mean.astype(np.float32), "scale": np.where(constant, 1.0, deviation).astype(np.float32)}
 
 
-def scaled(scale: dict[str, jax.Array], values: jax.Array, observed: jax.Array, limit: float) -> jax.Array:
+def unscaled(features: int) -> dict[str, NDArray[np.float32]]:
+    """What :func:`scale` gives before there are data."""
+    return {"mean": np.zeros(features, np.float32), "scale": np.ones(features, np.float32)}
+
+
+def scaled(scale: Mapping[str, ArrayLike], values: jax.Array, observed: jax.Array, limit: float) -> jax.Array:
     """Values [n, f, t] in standard deviations, clipped to ``limit`` (a spike is a fault, not a far state); else 0."""
-    units = (values - scale["mean"][:, None]) / scale["scale"][:, None]
-    return jnp.where(observed, jnp.clip(units, -limit, limit), 0.0)
+    mean, deviation = jnp.asarray(scale["mean"])[:, None], jnp.asarray(scale["scale"])[:, None]
+    return jnp.where(observed, jnp.clip((values - mean) / deviation, -limit, limit), 0.0)

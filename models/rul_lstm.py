@@ -87,8 +87,8 @@ class RulLstm:
         options, count = read(Options, spec), len(spec.features)
         return {
             "network": born(_builder(spec, options), jax.random.split(key, options.members)),
-            "scale": {"mean": jnp.zeros(count), "scale": jnp.ones(count)},
-            "margin": jnp.zeros(2),
+            "scale": cells.unscaled(count),
+            "margin": np.zeros(2, np.float32),
         }
 
     def fit(self, spec: Spec, data: TrainingData, progress: Progress) -> Fitted:
@@ -104,8 +104,8 @@ class RulLstm:
         loss = partial(_loss, _builder(spec, options), options, len(spec.features))
         params["network"] = descend(loss, params["network"], crops["shared"], crops["own"], budget, key, progress)
         judged = _held_out(spec, params, options, crops["shared"], data, fold)
-        params["margin"] = jnp.asarray(judged.margin(np.ones(len(judged.fold), bool)), jnp.float32)
-        return Fitted(params, judged.metrics(options.cap))
+        params["margin"] = judged.margin(np.ones(len(judged.fold), bool)).astype(np.float32)
+        return Fitted(jax.device_get(params), judged.metrics(options.cap))
 
     def predict(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
         """See :class:`models.kind.ModelKind`; NaN where none of the last ``context`` cells is observed."""
@@ -208,8 +208,8 @@ def _loss(
     weight = seen & ~jnp.isnan(target) & (jnp.arange(options.context) >= options.context // 2)
     error = jnp.where(weight[..., None], jnp.nan_to_num(target)[..., None] - quantiles, 0.0)
     low, middle, high = jnp.moveaxis(error, -1, 0)
-    loss = _pinball(low, _LEVELS[0]) + 2.0 * middle**2 + _pinball(high, _LEVELS[2])
-    return loss.sum() / jnp.maximum(weight.sum(), 1)
+    loss = jnp.sum(_pinball(low, _LEVELS[0]) + 2.0 * middle**2 + _pinball(high, _LEVELS[2]))
+    return loss / jnp.maximum(weight.sum(), 1)
 
 
 def _pinball(error: jax.Array, level: float) -> jax.Array:
@@ -226,10 +226,10 @@ def _crops(spec: Spec, params: Params, options: Options, data: TrainingData, fol
     """Inputs of whole lives and of lives first seen late, and per member the ends that it may train on."""
     prepare = jax.jit(partial(_inputs, spec, params))
     late = data.observed & _after_a_late_start(data, spec)[:, None]
-    whole, partly = prepare(data.values, data.observed), prepare(data.values, late)
+    whole, partly = jax.device_get((prepare(data.values, data.observed), prepare(data.values, late)))
     front = ((0, 0), (0, 0), (options.context - 1, 0))
     target = _share(data, options)
-    labelled = np.asarray(whole[1]) & ~np.isnan(target)
+    labelled = whole[1] & ~np.isnan(target)
     generator = np.random.default_rng(spec.seed)
     own = []
     for member in range(options.members):
@@ -238,11 +238,11 @@ def _crops(spec: Spec, params: Params, options: Options, data: TrainingData, fol
             raise ValueError("there is no labelled cell to train on")
         own.append(ends[generator.permutation(np.resize(np.arange(len(ends)), max(labelled.sum(), 1)))])
     shared = {
-        "inputs": jnp.pad(jnp.stack([whole[0], partly[0]]), (*front, (0, 0))),
-        "seen": jnp.pad(jnp.stack([whole[1], partly[1]]), front),
-        "target": jnp.pad(jnp.asarray(target), front[1:]),
+        "inputs": np.pad(np.stack([whole[0], partly[0]]), (*front, (0, 0))),
+        "seen": np.pad(np.stack([whole[1], partly[1]]), front),
+        "target": np.pad(target, front[1:]),
     }
-    return {"shared": shared, "own": jnp.asarray(np.stack(own))}
+    return {"shared": shared, "own": np.stack(own)}
 
 
 def _after_a_late_start(data: TrainingData, spec: Spec) -> NDArray[np.bool_]:
@@ -301,12 +301,12 @@ def _held_out(
     spec: Spec,
     params: Params,
     options: Options,
-    shared: dict[str, jax.Array],
+    shared: dict[str, NDArray[Any]],
     data: TrainingData,
     fold: NDArray[np.int32],
 ) -> _HeldOut:
-    target = np.asarray(shared["target"])
-    labelled = np.asarray(shared["seen"][0, :, options.context - 1 :]) & ~np.isnan(target[:, options.context - 1 :])
+    target = shared["target"]
+    labelled = shared["seen"][0, :, options.context - 1 :] & ~np.isnan(target[:, options.context - 1 :])
     rows = np.flatnonzero((fold < options.members) & labelled.any(1))
     if not len(rows):
         raise ValueError("none of the units that were held out has a labelled cell")

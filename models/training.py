@@ -41,8 +41,9 @@ def descend(
     chunks = -(-budget.steps // CHUNK)
     rate = optax.cosine_onecycle_schedule(chunks * CHUNK, budget.rate, pct_start=0.15)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=budget.decay))
-    state = (weights, jax.vmap(optimiser.init)(weights))
     progress(0.0, "compiling")
+    state = (weights, jax.jit(jax.vmap(optimiser.init))(weights))
+    shared, own = jax.device_put((shared, own))
     chunk = jax.jit(partial(_chunk, loss, optimiser)).lower(state, key, shared, own).compile()
     for number in range(chunks):
         state, losses = chunk(state, jax.random.fold_in(key, number), shared, own)
