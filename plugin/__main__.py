@@ -49,7 +49,7 @@ def init(
         str, typer.Argument(help="The plant's server, such as opc.tcp://plc1:4840; asked for when left out.")
     ] = "",
     folder: Annotated[Path, typer.Option(help="Where foretag.toml and tags.csv are written.")] = Path(),
-    root: Annotated[str, typer.Option(help="Browse below this node only (nsu=…;s=…).")] = "",
+    root: Annotated[str, typer.Option(help="Keep only what lies below this browse path, such as Plant/Line1.")] = "",
     trust: Annotated[bool, typer.Option("--trust", help="Trust the server's certificate without asking.")] = False,
     force: Annotated[bool, typer.Option(help="Overwrite files that are there.")] = False,
 ) -> None:

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from plugin.acquire.config import SourceConfig
 from plugin.domain import Asset, Tag
@@ -34,10 +34,6 @@ def _node(text: str) -> str:
     return text
 
 
-def _blank_to_none(value: Any) -> Any:
-    return None if value == "" else value
-
-
 class TagRow(Section):
     """One line of a tag CSV, or one tag of an asset template."""
 
@@ -53,13 +49,13 @@ class TagRow(Section):
     """Role in its asset; models name their inputs by it."""
     unit: str = ""
     """Engineering unit, for people and for results in the same unit."""
-    low: Annotated[float | None, BeforeValidator(_blank_to_none)] = None
+    low: float | None = None
     """Lower end of the range [unit]; `foretag init` fills in the server's EURange."""
-    high: Annotated[float | None, BeforeValidator(_blank_to_none)] = None
+    high: float | None = None
     """Upper end of the range [unit]; `foretag init` fills in the server's EURange."""
-    deadband: Annotated[float | None, BeforeValidator(_blank_to_none), Field(ge=0)] = None
+    deadband: float | None = Field(default=None, ge=0)
     """Absolute deadband [unit]; default 0."""
-    sampling: Annotated[Duration | None, BeforeValidator(_blank_to_none)] = None
+    sampling: Duration | None = None
     """Sampling interval; default: the source's."""
 
 
@@ -236,7 +232,7 @@ def _csv_rows(folder: Path, files: Sequence[Path], faults: list[Fault]) -> Itera
         try:
             with (folder / file).open(newline="", encoding="utf-8-sig") as lines:
                 for number, row in enumerate(csv.DictReader(lines), start=2):
-                    yield from _row(f"{file} line {number}", {k: v for k, v in row.items() if v is not None}, faults)
+                    yield from _row(f"{file} line {number}", {k: v for k, v in row.items() if v}, faults)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             faults.append(
                 Fault("tags", str(file), f"can't be read: {error}", "Mend the path, or the file (CSV, UTF-8)")

@@ -63,6 +63,12 @@ def test_tags_come_from_csv_and_from_templates(write):
     assert tags["engine-02.T24"].sampling == timedelta(milliseconds=500)
 
 
+def test_blank_cells_of_a_csv_take_the_default(write):
+    csv = "name,node,unit,low,high,deadband,sampling\nmill.power,nsu=urn:plant;s=P1,,,,,\n"
+    tag = load(write(GOOD, csv)).tags[0]
+    assert (tag.low, tag.deadband, tag.sampling, tag.source) == (None, 0.0, None, "plant")
+
+
 def test_a_model_watches_assets_by_wildcard(write):
     config = load(write(GOOD))
     assert [asset.name for asset in config.watched(config.models[0], config.tags)] == [
