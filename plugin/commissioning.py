@@ -1,0 +1,159 @@
+"""Meeting a plant: ``foretag init`` writes the first configuration, ``foretag check`` tries one out."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from plugin import pki
+from plugin.acquire.browse import Endpoint, Reading, browse, endpoints, read_once
+from plugin.acquire.config import Mode, Policy, SourceConfig
+from plugin.config import Config
+from plugin.domain import Quality, Tag, quality
+from plugin.errors import ConfigError, Fault, SourceError, SourceRefused
+
+_INTEGERS = {f"{sign}{bits}" for sign in ("Int", "UInt") for bits in (16, 32, 64)} | {
+    "SByte",
+    "Byte",
+    "Integer",
+    "UInteger",
+}
+_NUMBERS = _INTEGERS | {"Boolean", "Float", "Double", "Number", "Duration"}
+_STRONGEST = (Policy.AES256_SHA256_RSA_PSS, Policy.AES128_SHA256_RSA_OAEP, Policy.BASIC256SHA256)
+_COLUMNS = ("name", "node", "source", "asset", "feature", "unit", "low", "high", "deadband", "sampling")
+_STYLES = {Quality.GOOD: "green", Quality.UNCERTAIN: "yellow", Quality.BAD: "bold red"}
+
+Confirm = Callable[[str], bool]
+
+
+async def write_first_config(
+    endpoint: str, folder: Path, *, root: str, force: bool, confirm: Confirm, console: Console
+) -> None:
+    """Connect as safely as the server allows, browse below ``root`` (a browse path), write configuration and tags."""
+    file, tag_file = folder / "foretag.toml", folder / "tags.csv"
+    _refuse_to_overwrite([file, tag_file], force)
+    section = await _agree_on_security(endpoint, folder / "data" / "pki", confirm, console)
+    found = await browse(section, folder / "data" / "pki")
+    below = [reading for reading in found if reading.path.startswith(root)]
+    usable = [reading for reading in below if reading.type in _NUMBERS]
+    console.print(f"{len(found)} variables, {len(below)} below {root or 'Objects'}, {len(usable)} of them numbers")
+    _write(file, _first_file(section))
+    _write(tag_file, _tag_lines(usable, section.name))
+    console.print(f"Wrote {file} and {tag_file}. Look at both, then: foretag check --config {file}", markup=False)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _first_file(section: SourceConfig) -> str:
+    template = Template(files("plugin").joinpath("first.toml").read_text(encoding="utf-8"))
+    return template.substitute(
+        name=section.name,
+        endpoint=section.endpoint,
+        policy=section.security_policy.value,
+        mode=section.security_mode.value,
+    )
+
+
+def _refuse_to_overwrite(paths: Iterable[Path], force: bool) -> None:
+    there = [path for path in paths if path.exists()]
+    if there and not force:
+        names = ", ".join(map(str, there))
+        raise ConfigError("init", [Fault("folder", names, "is there already", "Use --force, or another --folder")])
+
+
+async def _agree_on_security(url: str, pki_folder: Path, confirm: Confirm, console: Console) -> SourceConfig:
+    """The strongest way in that the server offers, its certificate trusted by a person."""
+    offered = await endpoints(url)
+    console.print(_endpoint_table(offered))
+    for policy in _STRONGEST:
+        for mode in (Mode.SIGN_AND_ENCRYPT, Mode.SIGN):
+            match = next((o for o in offered if _same(o, policy, mode)), None)
+            if match is not None:
+                _have_trusted(match, pki_folder, confirm)
+                return SourceConfig(name="plant", endpoint=url, security_policy=policy, security_mode=mode)
+    question = (
+        "The server offers no security: whoever is on the network can read and forge values. Use it all the same?"
+    )
+    if not confirm(question):
+        raise SourceRefused(
+            f"{url} offers no security; set up a certificate on the server and run `foretag init` again"
+        )
+    return SourceConfig(name="plant", endpoint=url, security_policy=Policy.NONE)
+
+
+def _same(offer: Endpoint, policy: Policy, mode: Mode) -> bool:
+    return offer.policy.replace("_", "") == policy.value and offer.mode.replace("_", "") == mode.value
+
+
+def _have_trusted(offer: Endpoint, pki_folder: Path, confirm: Confirm) -> None:
+    question = f"The server {offer.application_uri} shows a certificate with thumbprint {offer.thumbprint}. Trust it?"
+    if not confirm(question):
+        raise SourceRefused(f"{offer.url}: its certificate is not trusted; compare the thumbprint on the server itself")
+    pki.trust(pki_folder, offer.certificate)
+
+
+def _endpoint_table(offered: Sequence[Endpoint]) -> Table:
+    table = Table("policy", "mode", "users", "certificate", title="The server offers")
+    for offer in offered:
+        table.add_row(offer.policy, offer.mode, ", ".join(offer.users), offer.thumbprint or "none")
+    return table
+
+
+def _tag_lines(readings: Sequence[Reading], source: str) -> str:
+    """One line per variable: its asset is the object above it, its feature its own name; every tag's name is unique."""
+    paths = [reading.path.split("/") for reading in readings]
+    shared = Counter(tuple(path[-2:]) for path in paths)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for reading, path in zip(readings, paths, strict=True):
+        twice = shared[tuple(path[-2:])] > 1
+        asset = ".".join(path[:-1] if twice else path[-2:-1])
+        name = f"{asset}.{path[-1]}" if asset else path[-1]
+        low, high = ("", "") if reading.low == reading.high else (reading.low, reading.high)
+        writer.writerow([name, reading.node, source, asset, path[-1], reading.unit, low, high, "", ""])
+    return text.getvalue()
+
+
+async def check_tags(config: Config, console: Console) -> bool:
+    """Read each tag once and show what came; True where every one is Good. A dead server does not stop the others."""
+    table = Table("tag", "node", "type", "unit", "value", "status", title=str(config.path))
+    good = True
+    for section in config.sources:
+        tags = [tag for tag in config.tags if tag.source == section.name]
+        try:
+            readings = await read_once(section, tags, config.pki_folder, config.publish.application_uri)
+        except SourceError as error:
+            good = False
+            console.print(Text(f"{section.name}: {error}", "bold red"))
+            continue
+        for tag, reading in zip(tags, readings, strict=True):
+            good &= reading.good
+            table.add_row(*_row(tag, reading))
+    if table.row_count:
+        console.print(table)
+    return good
+
+
+def _row(tag: Tag, reading: Reading) -> tuple[Text, ...]:
+    unit = tag.unit or reading.unit
+    note = f" (the server says {reading.unit})" if tag.unit and reading.unit and tag.unit != reading.unit else ""
+    value = (
+        ""
+        if reading.value is None
+        else f"{reading.value:g}"
+        if isinstance(reading.value, float)
+        else str(reading.value)
+    )
+    status = Text(reading.status_name, _STYLES[quality(reading.status)])
+    return Text(tag.name), Text(tag.node), Text(reading.type), Text(unit + note), Text(value), status
