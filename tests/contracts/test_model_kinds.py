@@ -1,0 +1,107 @@
+"""Every kind that foretag ships keeps the promises of the seam; and the suite itself sees a broken promise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.checks import check_kind
+from models.kind import Estimate, Fitted, Spec, TrainingData
+from models.pca_anomaly import PcaAnomaly
+from models.quality_mlp import QualityMlp
+from models.rul_lstm import RulLstm
+
+TINY = {"hidden": 4, "members": 2, "steps": 20, "batch": 4}
+
+
+def training_data(roles, cells=24, windows=12):
+    """Random windows; an age that counts, a target in its range, holes in all windows but the first."""
+    generator = np.random.default_rng(7)
+    values = generator.normal(size=(windows, 4, cells)).astype(np.float32)
+    if "age" in roles:
+        values[:, 0] = np.arange(cells)
+    observed = generator.random(values.shape) < 0.9
+    observed[0], observed[:, :, -1] = True, True
+    target = generator.uniform(0, 50, (windows, cells)).astype(np.float32)
+    return TrainingData(np.where(observed, values, 0), observed, target, np.arange(windows, dtype=np.int32))
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        (RulLstm(), Spec("rul_lstm", ("cycle", "a", "b", "c"), 24, {"age": "cycle"}, {**TINY, "context": 8})),
+        (QualityMlp(), Spec("quality_mlp", ("a", "b", "c", "y"), 24, {"lab": "y"}, {**TINY, "output": "y", "delay": 2})),
+        (PcaAnomaly(), Spec("pca_anomaly", ("cycle", "a", "b", "c"), 24, {"age": "cycle"}, {"own_start": 1})),
+        (PcaAnomaly(), Spec("pca_anomaly", ("a", "b", "c", "d"), 24)),
+    ],
+    ids=["rul_lstm", "quality_mlp", "pca_anomaly with an own start", "pca_anomaly"],
+)
+def test_a_shipped_kind_keeps_every_promise(kind, spec):
+    data = training_data(spec.roles)
+    if spec.kind == "pca_anomaly":
+        data = TrainingData(data.values, data.observed, np.zeros_like(data.target), data.group)
+    assert check_kind(kind, spec, data) == []
+
+
+class Careless:
+    """A stranger's kind that breaks what can be broken without raising."""
+
+    name = "careless"
+    roles = ("lab",)
+
+    def check(self, spec):
+        pass
+
+    def outputs(self, spec):
+        return PcaAnomaly().outputs(spec)
+
+    def init(self, spec, key):
+        return {"weight": np.zeros(2, np.float32)}
+
+    def fit(self, spec, data, progress):
+        self.calls = getattr(self, "calls", 0) + 1
+        return Fitted({"weight": np.full(3, self.calls, np.float32)}, {})
+
+    def predict(self, spec, params, values, observed):
+        value = jnp.mean(values, axis=(1, 2)) + jnp.mean(values)
+        return {"score": Estimate(value, value + 1, value - 1), "more": Estimate(value, value, value)}
+
+
+def test_the_suite_names_each_broken_promise():
+    spec = Spec("careless", ("a", "b", "c", "y"), 24, {"lab": "y"})
+    broken = "\n".join(check_kind(Careless(), spec, training_data(spec.roles)))
+    for words in (
+        "init['weight']",
+        "two fits",
+        "outputs promises",
+        "outside its bounds",
+        "changes with the other rows",
+        "cells in front",
+        "nothing observed gives a number",
+        "reads what is not observed",
+        "option that does not exist",
+        "without the role lab",
+        "no threshold",
+    ):
+        assert words in broken
+
+
+def test_a_fit_ends_with_the_exception_of_its_progress():
+    spec = Spec("rul_lstm", ("cycle", "a", "b", "c"), 24, {"age": "cycle"}, {**TINY, "context": 8, "steps": 2000})
+
+    class Stopped(Exception):
+        pass
+
+    def stop(share, message):
+        if share > 0:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        RulLstm().fit(spec, training_data(spec.roles), stop)
+
+
+def test_init_depends_on_the_key_alone():
+    spec = Spec("rul_lstm", ("cycle", "a"), 24, {"age": "cycle"}, TINY)
+    first, same, other = (RulLstm().init(spec, jax.random.key(seed))["network"]["recurrent"] for seed in (1, 1, 2))
+    assert np.array_equal(first, same)
+    assert not np.array_equal(first, other)
