@@ -30,7 +30,10 @@ def training_data(roles, cells=24, windows=12):
     ("kind", "spec"),
     [
         (RulLstm(), Spec("rul_lstm", ("cycle", "a", "b", "c"), 24, {"age": "cycle"}, {**TINY, "context": 8})),
-        (QualityMlp(), Spec("quality_mlp", ("a", "b", "c", "y"), 24, {"lab": "y"}, {**TINY, "output": "y", "delay": 2})),
+        (
+            QualityMlp(),
+            Spec("quality_mlp", ("a", "b", "c", "y"), 24, {"lab": "y"}, {**TINY, "output": "y", "delay": 2}),
+        ),
         (PcaAnomaly(), Spec("pca_anomaly", ("cycle", "a", "b", "c"), 24, {"age": "cycle"}, {"own_start": 1})),
         (PcaAnomaly(), Spec("pca_anomaly", ("a", "b", "c", "d"), 24)),
     ],
