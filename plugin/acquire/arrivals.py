@@ -39,15 +39,15 @@ class Arrivals:
         self._errors = diagnostics.decode_errors.labels(source)
 
     async def take(self, subscription: Subscription, message: Message) -> None:
-        """A message that is due becomes one delivery, behind the gaps it tells of; waits where the database is slow."""
+        """A message that is due becomes one delivery, with the gaps it tells of; waits where the database is slow."""
         batches = []
         decoded = [self._decode(body, message) for kind, body in message.notifications if kind == DATA_CHANGE]
         for values in decoded:
             if values is None or values.lost:
-                await self._undecodable(subscription, message, values)
+                self._undecodable(subscription, message, values)
             if values is not None:
                 batch, overflows = self._intake.live(values, message.received)
-                await self._overflowed(overflows)
+                self._overflowed(overflows)
                 self.removed.update(self._intake.gone(values))
                 batches.append(batch)
         confirm = partial(self._acks.add, (subscription.id, message.sequence))
@@ -57,11 +57,12 @@ class Arrivals:
                 self._intake.arrived(values, message.received)
 
     async def miss(self, subscription: Subscription, numbers: Sequence[int], after: Micros) -> None:
-        """Messages that the server doesn't have any more."""
+        """Messages that the server doesn't have any more: told at once, what follows may be long in coming."""
         handles = [item.handle for item in subscription.items]
         start = subscription.latest
         detail = f"messages {numbers[0]} to {numbers[-1]}"
-        await self._losses.past(GapCause.SEQUENCE, handles, start, max(after, start, now_micros()), detail=detail)
+        self._losses.past(GapCause.SEQUENCE, handles, start, max(after, start, now_micros()), detail=detail)
+        await self._outbox.tell()
 
     def _decode(self, body: bytes, message: Message) -> Values | None:
         with self._diagnostics.stage("decode"):
@@ -71,18 +72,18 @@ class Arrivals:
                 self._errors.inc()
                 return None
 
-    async def _undecodable(self, subscription: Subscription, message: Message, values: Values | None) -> None:
+    def _undecodable(self, subscription: Subscription, message: Message, values: Values | None) -> None:
         """Which tags it was can't be known."""
         handles = [item.handle for item in subscription.items]
         detail = f"{values.lost if values else 'all'} values of message {message.sequence}"
-        await self._losses.past(GapCause.DECODE_ERROR, handles, subscription.latest, now_micros(), detail=detail)
+        self._losses.past(GapCause.DECODE_ERROR, handles, subscription.latest, now_micros(), detail=detail)
 
-    async def _overflowed(self, overflows: Sequence[Overflow]) -> None:
+    def _overflowed(self, overflows: Sequence[Overflow]) -> None:
         if len(overflows) > _MANY:
             handles = [overflow.handle for overflow in overflows]
             start, end = min(o.start for o in overflows), max(o.end for o in overflows)
-            await self._losses.past(GapCause.OVERFLOW, handles, start, end, detail=f"{len(handles)} tags")
+            self._losses.past(GapCause.OVERFLOW, handles, start, end, detail=f"{len(handles)} tags")
             return
         for one in overflows:
             tag = self._intake.tags[one.handle].name
-            await self._losses.past(GapCause.OVERFLOW, [one.handle], one.start, one.end, tag=tag)
+            self._losses.past(GapCause.OVERFLOW, [one.handle], one.start, one.end, tag=tag)

@@ -15,7 +15,7 @@ from asyncua import ua
 from asyncua.client.ua_session import UaSession
 
 from plugin.acquire.config import HistoryConfig
-from plugin.acquire.gaps import Gaps
+from plugin.acquire.gaps import Gaps, Loss
 from plugin.acquire.intake import Intake
 from plugin.acquire.items import in_batches, too_much
 from plugin.acquire.outbox import Outbox
@@ -23,7 +23,7 @@ from plugin.acquire.server import ServerInfo, resolve
 from plugin.acquire.session import ServiceFault, status_name, translated
 from plugin.acquire.wire import Page, history_read, now_micros, release
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Gap, GapCause, GapState, Micros, Quality, SampleBatch, from_micros, quality
+from plugin.domain import GapCause, GapState, Micros, Quality, SampleBatch, from_micros, quality, to_micros
 from plugin.errors import SourceUnreachable
 from plugin.protocols import Delivery
 
@@ -68,7 +68,7 @@ class Job:
     """Windows to read, and the gap that they fill; without a gap it is the past of tags that are new."""
 
     windows: list[Window]
-    gap: Gap | None = None
+    loss: Loss | None = None
     ready: float = 0.0
     """Not before this [s, loop time]."""
 
@@ -97,7 +97,7 @@ class Backfill:
 
     def add(self, job: Job) -> None:
         """Do this too, after those that were added before."""
-        if job.gap is not None:
+        if job.loss is not None:
             job.ready = asyncio.get_running_loop().time() + self._config.settle.total_seconds()
         self._jobs.append(job)
         self._arrived.set()
@@ -105,7 +105,7 @@ class Backfill:
     def left(self) -> int:
         """Tags whose first reading (of the past, or of our downtime) is not finished."""
         first = {None, GapCause.CLIENT_DOWN}
-        return len({w.handle for job in self._jobs if (job.gap and job.gap.cause) in first for w in job.left()})
+        return len({w.handle for job in self._jobs if (job.loss and job.loss.gap.cause) in first for w in job.left()})
 
     async def run(self, services: UaSession, info: ServerInfo) -> None:
         """Work for as long as the session lasts."""
@@ -236,7 +236,7 @@ class Backfill:
             await self._outbox.put(Delivery(samples, checkpoint=self._progress(job, windows, pages)), _SHARE)
 
     def _progress(self, job: Job, windows: Sequence[Window], pages: Sequence[Page]) -> dict[str, str]:
-        if job.gap is not None:
+        if job.loss is not None:
             return {}
         reached = {}
         for window, page in zip(windows, pages, strict=True):
@@ -247,28 +247,29 @@ class Backfill:
 
     async def _finish(self, job: Job) -> None:
         """Say what became of the job: a gap filled or not; the past of new tags read."""
-        if job.gap is None:
+        if job.loss is None:
             read = (w for w in job.windows if not w.failure or self._readable.get(w.handle) is False)
             keys = (history_key(self._source, self._intake.tags[w.handle].name) for w in read)
             await self._outbox.put(Delivery(SampleBatch.empty(), checkpoint=dict.fromkeys(keys, DONE)))
             return  # the others are asked for again at the next start
-        gaps = self._verdict(job.gap, job.windows)
-        await self._outbox.put(Delivery(SampleBatch.empty(), gaps=tuple(gaps), checkpoint=self._gaps.checkpoint()))
+        self._judge(job.loss, job.windows)
+        await self._outbox.tell()
 
-    def _verdict(self, gap: Gap, windows: Sequence[Window]) -> list[Gap]:
-        """The gap as it now is; tags that stay without their values get an unfillable gap of their own."""
+    def _judge(self, loss: Loss, windows: Sequence[Window]) -> None:
+        """What became of the gap; tags that stay without their values get an unfillable gap of their own."""
         failed = [window for window in windows if window.failure]
         rows = sum(window.rows for window in windows)
         if len(failed) == len(windows):
             why = failed[0].failure if failed else "nothing to read it from"
-            return [self._gaps.settle(gap, GapState.UNFILLABLE, rows, why)]
-        found = []
+            self._gaps.settle(loss, GapState.UNFILLABLE, rows, why)
+            return
+        gap = loss.gap
         for window in failed:
-            tag = self._intake.tags[window.handle].name
-            part = self._gaps.open(gap.cause, window.cursor, window.end, tag=tag, detail=f"part of {gap.id}")
-            found.append(self._gaps.settle(part, GapState.UNFILLABLE, window.rows, window.failure))
+            tag, end = self._intake.tags[window.handle].name, None if gap.end is None else to_micros(gap.end)
+            part = self._gaps.open(gap.cause, {}, to_micros(gap.start), end, tag=tag)
+            self._gaps.settle(part, GapState.UNFILLABLE, window.rows, window.failure)
         note = f"{len(failed)} of {len(windows)} tags have no history" if failed else ""
-        return [self._gaps.settle(gap, GapState.FILLED, rows, note), *found]
+        self._gaps.settle(loss, GapState.FILLED, rows, note)
 
 
 DONE = "done"

@@ -1,66 +1,92 @@
 """Gaps: opened when values are or may be missing, and remembered until history has filled them or can't."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 from uuid import uuid4
 
 from plugin.acquire.wire import now_micros
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Gap, GapCause, GapState, Micros, from_micros
+from plugin.domain import Gap, GapCause, GapState, Micros, Tag, from_micros
+from plugin.protocols import Delivery
 
 _MAX_REMEMBERED = 1000
 
 
-class Gaps:
-    """The open gaps of a source. They go with the next delivery, and as a checkpoint over our own restart."""
+@dataclass(slots=True)
+class Loss:
+    """A gap and, by handle, the source time [µs] of the last value before it: what follows may be missing."""
 
-    def __init__(self, source: str, diagnostics: Diagnostics, checkpoints: Mapping[str, str]) -> None:
+    gap: Gap
+    reached: dict[int, Micros]
+
+
+class Gaps:
+    """The open gaps of a source. What changes is told with the next delivery; what is open outlives our own restart."""
+
+    def __init__(
+        self, source: str, tags: Sequence[Tag], diagnostics: Diagnostics, checkpoints: Mapping[str, str]
+    ) -> None:
         self._source = source
+        self._names = [tag.name for tag in tags]
         self._metric = diagnostics.gaps
         self._key = f"{source}/gaps"
-        self._open = {gap.id: gap for gap in map(self._read, json.loads(checkpoints.get(self._key) or "[]"))}
+        self._untold: dict[str, Gap] = {}
+        found = (self._read(row) for row in json.loads(checkpoints.get(self._key) or "[]"))
+        self._open = {loss.gap.id: loss for loss in found}
 
-    def left_open(self) -> tuple[Gap, ...]:
-        """Gaps that history had not yet filled when we last stopped, or that still last."""
+    def left_open(self) -> tuple[Loss, ...]:
+        """Those that history had not yet filled when we last stopped, or that still last."""
         return tuple(self._open.values())
 
     def open(
-        self, cause: GapCause, start: Micros, end: Micros | None, *, tag: str | None = None, detail: str = ""
-    ) -> Gap:
+        self,
+        cause: GapCause,
+        reached: dict[int, Micros],
+        start: Micros,
+        end: Micros | None,
+        *,
+        tag: str | None = None,
+        detail: str = "",
+    ) -> Loss:
         """A new gap."""
         self._metric.labels(self._source, cause).inc()
         begin = from_micros(min(start, end) if end is not None else start)
         stop = None if end is None else from_micros(end)
         gap = Gap(str(uuid4()), self._source, tag, begin, stop, cause, from_micros(now_micros()), detail=detail)
-        self._open[gap.id] = gap
-        return gap
+        loss = self._open[gap.id] = Loss(gap, reached)
+        self._untold[gap.id] = gap
+        return loss
 
-    def end(self, gap: Gap, end: Micros) -> Gap:
+    def end(self, loss: Loss, end: Micros) -> None:
         """It lasts no longer; history may fill it."""
-        gap = replace(gap, end=max(from_micros(end), gap.start))
-        self._open[gap.id] = gap
-        return gap
+        loss.gap = replace(loss.gap, end=max(from_micros(end), loss.gap.start))
+        self._open[loss.gap.id] = loss
+        self._untold[loss.gap.id] = loss.gap
 
-    def settle(self, gap: Gap, state: GapState, rows: int, detail: str = "") -> Gap:
+    def settle(self, loss: Loss, state: GapState, rows: int, detail: str = "") -> None:
         """History has filled it, or can't."""
-        self._open.pop(gap.id, None)
-        return replace(gap, state=state, rows_filled=rows, detail=detail or gap.detail)
+        loss.gap = replace(loss.gap, state=state, rows_filled=rows, detail=detail or loss.gap.detail)
+        self._open.pop(loss.gap.id, None)
+        self._untold[loss.gap.id] = loss.gap
 
-    def checkpoint(self) -> dict[str, str]:
-        """All that is open, to be stored with the gaps themselves."""
-        kept = list(self._open.values())[-_MAX_REMEMBERED:]
-        return {self._key: json.dumps([self._write(gap) for gap in kept])}
+    def with_news(self, delivery: Delivery) -> Delivery:
+        """The delivery with all gaps that changed since the last one, and with what has to outlive a restart."""
+        if not self._untold:
+            return delivery
+        gaps, self._untold = tuple(self._untold.values()), {}
+        kept = [self._write(loss) for loss in list(self._open.values())[-_MAX_REMEMBERED:]]
+        marks = {**delivery.checkpoint, self._key: json.dumps(kept, separators=(",", ":"))}
+        return replace(delivery, gaps=(*delivery.gaps, *gaps), checkpoint=marks)
 
-    def _read(self, row: Mapping[str, str]) -> Gap:
-        end = datetime.fromisoformat(row["end"]) if row["end"] else None
-        start, detected = datetime.fromisoformat(row["start"]), datetime.fromisoformat(row["detected"])
-        tag, cause = row["tag"] or None, GapCause(row["cause"])
-        return Gap(row["id"], self._source, tag, start, end, cause, detected, detail=row["detail"])
+    def changed(self) -> bool:
+        """Something was not told yet."""
+        return bool(self._untold)
 
-    @staticmethod
-    def _write(gap: Gap) -> dict[str, str]:
+    def _write(self, loss: Loss) -> dict[str, Any]:
+        gap = loss.gap
         return {
             "id": gap.id,
             "tag": gap.tag or "",
@@ -69,4 +95,13 @@ class Gaps:
             "cause": gap.cause,
             "detected": gap.detected.isoformat(),
             "detail": gap.detail,
+            "reached": {self._names[handle]: reached for handle, reached in loss.reached.items()},
         }
+
+    def _read(self, row: Mapping[str, Any]) -> Loss:
+        end = datetime.fromisoformat(row["end"]) if row["end"] else None
+        start, detected = datetime.fromisoformat(row["start"]), datetime.fromisoformat(row["detected"])
+        tag, cause = row["tag"] or None, GapCause(row["cause"])
+        gap = Gap(row["id"], self._source, tag, start, end, cause, detected, detail=row["detail"])
+        handles = {name: handle for handle, name in enumerate(self._names)}
+        return Loss(gap, {handles[name]: time for name, time in row["reached"].items() if name in handles})

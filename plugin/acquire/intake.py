@@ -1,4 +1,4 @@
-"""From client handles to tags: what was decoded becomes samples, and the newest source time of each tag is known."""
+"""From client handles to tags: what was decoded becomes samples, and how far each tag has come is known."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +28,9 @@ class Intake:
 
     def __init__(self, source: str, tags: Sequence[Tag], known: Mapping[int, Micros], diagnostics: Diagnostics) -> None:
         self.tags = tuple(tags)
-        self.newest: NDArray[np.int64] = np.array([known.get(tag.id, 0) for tag in tags], np.int64)
-        """Newest source time by handle [µs], never later than its arrival; 0: none yet."""
+        self.reached: NDArray[np.int64] = np.array([known.get(tag.id, 0) for tag in tags], np.int64)
+        """Source time of the last value that arrived, by handle [µs], never later than its arrival; 0: none yet. Not
+        the highest: one value that came without a time, and got that of its arrival, must not hide late ones."""
         self._ids = np.array([tag.id for tag in tags], np.int32)
         self._live = diagnostics.samples_received.labels(source, "live")
         self._history = diagnostics.samples_received.labels(source, "history")
@@ -53,7 +54,7 @@ class Intake:
         known = values.handle < len(self.tags)
         # a source whose clock runs ahead must not move the begin of a later gap into the future
         source = np.minimum(values.source_time[known], received)
-        np.maximum.at(self.newest, values.handle[known].astype(np.intp), source)
+        self.reached[values.handle[known]] = source  # of several the last one stays
 
     def history(self, handles: NDArray[np.intp], values: Values, received: Micros) -> SampleBatch:
         """Samples of the past; ``handles`` gives the tag of each row."""
@@ -73,7 +74,7 @@ class Intake:
     def _overflow(self, handle: NDArray[np.intp], source: NDArray[np.int64], row: int) -> Overflow:
         before = np.flatnonzero(handle[:row] == handle[row])
         end = int(source[row])
-        start = int(source[before[-1]]) if len(before) else int(self.newest[handle[row]])
+        start = int(source[before[-1]]) if len(before) else int(self.reached[handle[row]])
         return Overflow(int(handle[row]), min(start or end, end), end)
 
     @staticmethod

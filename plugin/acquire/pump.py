@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 _MOST = 10  # more than servers commonly allow
 _TOO_MANY = int(ua.StatusCodes.BadTooManyPublishRequests)
 _TIMEOUT = int(ua.StatusCodes.BadTimeout)
+_NO_SUBSCRIPTION = int(ua.StatusCodes.BadNoSubscription)
 _PAUSE = 0.5  # [s] where the server takes not even one request
 
 Ack = tuple[int, int]
@@ -92,6 +93,9 @@ class Pumps:
                 if fault.code == _TOO_MANY and self._running > 1:
                     self._running -= 1
                     return
+                if fault.code == _NO_SUBSCRIPTION:
+                    for subscription in self._subscriptions.values():
+                        subscription.forget()
                 if fault.code not in (_TOO_MANY, _TIMEOUT):
                     raise
                 await asyncio.sleep(_PAUSE)
@@ -101,9 +105,9 @@ class Pumps:
                     raise
                 self._malformed()  # its number is missing: it will be asked for again, and then be a gap
                 continue
-            subscription = self._subscriptions.get(message.subscription)
-            if subscription is not None:
-                await subscription.receive(self._services, message)
+            known = self._subscriptions.get(message.subscription)
+            if known is not None:
+                await known.receive(self._services, message)
 
     async def _ask(self) -> Message:
         if not self._asking:

@@ -19,10 +19,10 @@ from pathlib import Path
 from plugin.acquire.arrivals import Arrivals
 from plugin.acquire.backfill import Backfill
 from plugin.acquire.config import SourceConfig
-from plugin.acquire.gaps import Gaps
+from plugin.acquire.gaps import Gaps, Loss
 from plugin.acquire.intake import Intake
 from plugin.acquire.items import Item, ItemMaker, describe_refusal
-from plugin.acquire.losses import Loss, Losses
+from plugin.acquire.losses import Losses
 from plugin.acquire.outbox import Outbox
 from plugin.acquire.pump import Acknowledgements, Pumps
 from plugin.acquire.server import ServerInfo, describe
@@ -81,11 +81,11 @@ class OpcUaSource:
         self._checkpoints = dict(checkpoints or {})
         self._session = Session(config, pki_folder, application_uri)
         self._intake = Intake(config.name, tags, known or {}, diagnostics)
-        self._outbox = Outbox(config.buffer, diagnostics.queue_depth.labels(config.name))
-        self._gaps = Gaps(config.name, diagnostics, self._checkpoints)
+        self._gaps = Gaps(config.name, tags, diagnostics, self._checkpoints)
+        self._outbox = Outbox(config.buffer, self._gaps, diagnostics.queue_depth.labels(config.name))
         history = config.history
         self._backfill = Backfill(config.name, history, self._intake, self._outbox, self._gaps, diagnostics)
-        self._losses = Losses(config.name, history, self._intake, self._outbox, self._gaps, self._backfill)
+        self._losses = Losses(config.name, history, self._intake, self._gaps, self._backfill)
         self._acks = Acknowledgements()
         self._arrivals = Arrivals(config.name, self._intake, self._losses, self._outbox, self._acks, diagnostics)
         maker, size = ItemMaker(config), config.subscription_size
@@ -202,25 +202,25 @@ class OpcUaSource:
                 continue
             if subscription.latest and subscription not in self._lost:
                 handles = [item.handle for item in subscription.items]
-                self._lost[subscription] = await self._losses.begin(cause, handles, subscription.latest)
+                self._lost[subscription] = self._losses.begin(cause, handles, subscription.latest)
+                await self._outbox.tell()
             await subscription.create(services, info)
             if subscription in self._lost:
-                await self._losses.end(self._lost.pop(subscription))
+                self._losses.end(self._lost.pop(subscription))
         self._server_started = info.started
         if self._first_total is None:
-            await self._begin()
+            self._begin()
         await self._review_items(self.items)
 
-    async def _begin(self) -> None:
+    def _begin(self) -> None:
         """At the first connection of this process: our own downtime, and the past of new tags."""
         by_name = {item.tag.name: item.handle for item in self.items}
-        for gap in self._gaps.left_open():
-            if gap.cause is GapCause.BAD_ITEM and gap.end is None and gap.tag in by_name:
-                handle = by_name[gap.tag]
-                self._refused[handle] = Loss(gap, {handle: int(self._intake.newest[handle])})
+        for loss in self._gaps.left_open():
+            if loss.gap.cause is GapCause.BAD_ITEM and loss.gap.end is None and loss.gap.tag in by_name:
+                self._refused[by_name[loss.gap.tag]] = loss
             else:
-                await self._losses.resume(gap)
-        self._first_total = await self._losses.first(self._checkpoints)
+                self._losses.resume(loss)
+        self._first_total = self._losses.first(self._checkpoints)
         self._checkpoints.clear()
 
     async def _watch(self, pumps: Pumps) -> None:
@@ -283,17 +283,18 @@ class OpcUaSource:
         """A gap begins with a refusal, and ends when the tag is monitored."""
         for item in items:
             if item.monitored and item.handle in self._refused:
-                await self._losses.end(self._refused.pop(item.handle))
+                self._losses.end(self._refused.pop(item.handle))
                 _log.info("%s: tag %s is monitored again", self.name, item.tag.name)
             elif not item.monitored and item.handle not in self._refused:
                 _log.warning("%s: tag %s is refused: %s", self.name, item.tag.name, describe_refusal(item))
-                self._refused[item.handle] = await self._losses.begin(
+                self._refused[item.handle] = self._losses.begin(
                     GapCause.BAD_ITEM, [item.handle], now_micros(), tag=item.tag.name, detail=describe_refusal(item)
                 )
         failed = sum(not item.monitored for item in self.items)
         self._diagnostics.items_failed.labels(self.name).set(failed)
         self.state = State.DEGRADED if failed else State.RUNNING
         self._diagnostics.connected.labels(self.name).set(self.connected())
+        await self._outbox.tell()
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

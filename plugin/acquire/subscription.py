@@ -18,7 +18,7 @@ from plugin.acquire.decoding import Malformed
 from plugin.acquire.items import Item, ItemMaker
 from plugin.acquire.sequence import Sequence as Numbers
 from plugin.acquire.server import ServerInfo
-from plugin.acquire.session import ServiceFault, translated
+from plugin.acquire.session import ServiceFault, status_name, translated
 from plugin.acquire.wire import DATA_CHANGE, STATUS_CHANGE, Message, now_micros, republish, status_change
 from plugin.domain import Micros
 from plugin.errors import SourceUnreachable
@@ -194,6 +194,7 @@ class Subscription:
                 message = await self._republish(services, number)
             except ServiceFault as fault:
                 if fault.code in _GONE:
+                    self.forget()
                     raise SubscriptionLost(str(fault)) from fault
                 message = None
             if message is not None:
@@ -211,7 +212,9 @@ class Subscription:
     async def _give_out(self, message: Message) -> None:
         for kind, body in message.notifications:
             if kind == STATUS_CHANGE:
-                raise SubscriptionLost(f"the server ended subscription {self.id}: {status_change(body):#010x}")
+                ended = f"the server ended subscription {self.id}: {status_name(status_change(body))}"
+                self.forget()
+                raise SubscriptionLost(ended)
             if kind != DATA_CHANGE:
                 _log.debug("notification of type %d is not ours", kind)
         await self._deliver(self, message)

@@ -13,7 +13,7 @@ from asyncua.server.history import HistoryDict
 from plugin.acquire.config import SourceConfig
 from plugin.acquire.source import OpcUaSource
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Gap, Micros, SampleBatch, Tag, to_micros
+from plugin.domain import Gap, Micros, SampleBatch, Tag
 from plugin.protocols import Delivery
 
 URI = "urn:test:plant"
@@ -47,12 +47,16 @@ class Plant:
         self.index = await server.register_namespace(URI)
         await self.add(*range(missing, self.tags))
         await server.start()
-        self.port = server.bserver._server.sockets[0].getsockname()[1]
+        binary: Any = server.bserver
+        self.port = binary._server.sockets[0].getsockname()[1]
+
+    def node_id(self, number: int) -> ua.NodeId:
+        return ua.NodeId(ua.String(f"t{number}"), ua.Int16(self.index))
 
     async def add(self, *numbers: int) -> None:
         for number in numbers:
             node = await self.server.nodes.objects.add_variable(
-                ua.NodeId(f"t{number}", self.index), f"t{number}", 0.0, ua.VariantType.Double
+                self.node_id(number), f"t{number}", 0.0, ua.VariantType.Double
             )
             if self._history:
                 bits = {ua.AccessLevel.CurrentRead, ua.AccessLevel.HistoryRead}
@@ -73,13 +77,18 @@ class Plant:
 
     async def put(self, node: Any, value: Any, time: datetime, status: int = 0) -> None:
         variant = value if isinstance(value, ua.Variant) else ua.Variant(value, ua.VariantType.Double)
-        data = ua.DataValue(variant, ua.StatusCode(status), time, datetime.now(UTC))
+        now = datetime.now(UTC)
+        data = ua.DataValue(variant, ua.StatusCode(ua.UInt32(status)), _time(time), _time(now))
         await self.server.iserver.aspace.write_attribute_value(node.nodeid, ua.AttributeIds.Value, data)
         if self._history:
             await self.server.iserver.history_manager.storage.save_node_value(node.nodeid, data)
 
     async def stop(self) -> None:
         await self.server.stop()
+
+
+def _time(time: datetime) -> ua.DateTime:
+    return ua.DateTime(time.year, time.month, time.day, time.hour, time.minute, time.second, time.microsecond, UTC)
 
 
 class Wire:
@@ -163,10 +172,14 @@ class Historian:
             delivery.confirm()
 
     def numbers(self, tag: int) -> list[int]:
-        """Values of a tag in order of arrival."""
+        """Written values of a tag in order of arrival; the initial value is none."""
         samples = SampleBatch.concatenate(self.batches)
-        mine = samples.take((samples.tag == tag) & (samples.source_time >= to_micros(EPOCH)))
+        mine = samples.take((samples.tag == tag) & (samples.value > 0))
         return [int(value) for value in mine.value]
+
+    def stored(self, tag: int) -> list[int]:
+        """The same as a store keeps them: what comes twice is kept once, ordered by source time."""
+        return sorted(set(self.numbers(tag)))
 
     def known(self) -> dict[int, Micros]:
         samples = SampleBatch.concatenate(self.batches)
