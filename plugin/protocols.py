@@ -51,6 +51,7 @@ class HistoryProgress:
     total: int
     samples: int
     finished: bool
+    """Read, and committed: who reads the store now misses nothing of it."""
 
 
 class Source(Protocol):

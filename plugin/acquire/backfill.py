@@ -84,6 +84,8 @@ class Backfill:
     ) -> None:
         self.rows = 0
         """Values read so far."""
+        self.uncommitted = 0
+        """Deliveries that were read and are not in the database yet."""
         self._source = source
         self._config = config
         self._intake = intake
@@ -233,7 +235,12 @@ class Backfill:
                 window.failure = "a part could not be decoded"
         samples = SampleBatch.concatenate(batches)
         if len(samples):
-            await self._outbox.put(Delivery(samples, checkpoint=self._progress(job, windows, pages)), _SHARE)
+            self.uncommitted += 1
+            progress = self._progress(job, windows, pages)
+            await self._outbox.put(Delivery(samples, checkpoint=progress, confirm=self._committed), _SHARE)
+
+    def _committed(self) -> None:
+        self.uncommitted -= 1
 
     def _progress(self, job: Job, windows: Sequence[Window], pages: Sequence[Page]) -> dict[str, str]:
         if job.loss is not None:

@@ -114,7 +114,8 @@ class OpcUaSource:
         total, left = self._first_total, self._backfill.left()
         if total is None:
             return HistoryProgress(self.name, 0, len(self.items), 0, finished=False)
-        return HistoryProgress(self.name, max(0, total - left), total, self._backfill.rows, finished=left == 0)
+        finished = left == 0 and self._backfill.uncommitted == 0
+        return HistoryProgress(self.name, max(0, total - left), total, self._backfill.rows, finished)
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         if not self._config.enabled or not self.items:
