@@ -55,6 +55,7 @@ def save(
             file.flush()
             os.fsync(file.fileno())
         os.link(unfinished, path)  # unlike a rename, a link never replaces a file
+        _sync(folder)
     finally:
         unfinished.unlink(missing_ok=True)
     return Artifact(path, hashlib.sha256(content).hexdigest(), spec, params, metrics, provenance)
@@ -73,8 +74,17 @@ def load(path: Path, sha256: str | None = None) -> Artifact:
     try:
         spec = _spec(header["spec"])
         return Artifact(path, found, spec, _nested(tensors_of(content)), header["metrics"], header["provenance"])
-    except (KeyError, TypeError, SafetensorError) as error:
+    except (AttributeError, KeyError, TypeError, SafetensorError) as error:
         raise ArtifactError(f"{path.name} is not whole: {error}") from error
+
+
+def _sync(folder: Path) -> None:
+    """Make the folder's entries survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _header(name: str, content: bytes) -> dict[str, Any]:
@@ -102,7 +112,7 @@ def _flat(tree: Params, prefix: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
             yield from _flat(dict(value), f"{prefix}{key}.")
         else:
             # safetensors writes the memory as it lies: an array that is not contiguous would come back permuted.
-            yield f"{prefix}{key}", np.ascontiguousarray(value)
+            yield f"{prefix}{key}", np.array(value, order="C")
 
 
 def _nested(flat: Mapping[str, NDArray[Any]]) -> Params:

@@ -143,10 +143,14 @@ def _artifact(case: _Case) -> Iterator[str]:
         read = load(artifact.path, artifact.sha256)
     if read.spec != case.spec:
         yield "the spec changes on its way through an artifact: options must be plain JSON"
-    values, observed = case.windows()
-    yield from _differ(
-        case.predict(values, observed), case.predict(values, observed, read.params), "parameters change in an artifact"
-    )
+    same = jax.tree.map(_identical, case.params, read.params)
+    if not all(jax.tree.leaves(same)):
+        yield "parameters change on their way through an artifact"
+
+
+def _identical(first: Any, second: Any) -> bool:
+    alike = np.shape(first) == np.shape(second) and first.dtype == second.dtype
+    return alike and np.array_equal(first, second, equal_nan=True)
 
 
 def _compilations(case: _Case) -> Iterator[str]:

@@ -14,7 +14,7 @@ from models.kind import Estimate, ModelKind, Params, Spec
 log = logging.getLogger(__name__)
 
 DeviceName = Literal["auto", "cpu", "gpu", "tpu"]
-_SMALLEST = 16
+_SMALLEST = 64
 """Windows are at least so many cells long for the compiler: shorter ones would only add programs."""
 
 
@@ -82,7 +82,7 @@ class Predictor:
         """Compile what :meth:`predict` needs for up to ``t`` cells of ``n`` windows, and run it once."""
         for cells in self._buckets(t):
             shape = (n, len(self.spec.features), min(cells, t))
-            self.predict(np.zeros(shape, np.float32), np.zeros(shape, bool))
+            self.predict(np.zeros(shape, np.float32), np.ones(shape, bool))
 
     def predict(self, values: NDArray[np.float32], observed: NDArray[np.bool_]) -> Mapping[str, Numbers]:
         """Estimates as NumPy arrays [n] for values and observed [n, f, t]; ValueError for axes that are not the spec's.

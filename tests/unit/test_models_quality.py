@@ -1,0 +1,127 @@
+"""The soft sensor on a plant whose laboratory drifts in a known way."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from models.kind import Spec, TrainingData
+from models.quality_mlp import QualityMlp, _residual
+
+KIND = QualityMlp()
+CELLS, LATE = 120, 6
+SPEC = Spec(
+    "quality_mlp", ("feed", "heat", "lab"), CELLS, {"lab": "lab"},
+    {"output": "purity", "delay": LATE, "hidden": 8, "members": 2, "steps": 300, "hold": 2},
+)  # fmt: skip
+
+
+residual = jax.jit(partial(_residual, SPEC))
+
+
+def plant(windows=24, seed=1, drift=0.0):
+    """Blocks of a plant in time order: purity = 50 + 3·feed + 2·heat² + drift + noise."""
+    generator = np.random.default_rng(seed)
+    process = generator.normal(size=(windows, 2, CELLS))
+    truth = 50 + 3 * process[:, 0] + 2 * process[:, 1] ** 2 + drift + generator.normal(0, 0.3, (windows, CELLS))
+    values = np.concatenate([process, truth[:, None]], 1).astype(np.float32)
+    observed = np.ones(values.shape, bool)
+    return TrainingData(values, observed, truth.astype(np.float32), np.arange(windows, dtype=np.int32))
+
+
+def live(data):
+    """As it is scored: the laboratory's last answers are still to come."""
+    observed = data.observed.copy()
+    observed[:, 2, -LATE:] = False
+    return np.where(observed, data.values, 0).astype(np.float32), observed
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return KIND.fit(SPEC, plant(), lambda share, message: None)
+
+
+@pytest.fixture(scope="module")
+def predict(fitted):
+    program = jax.jit(lambda values, observed: KIND.predict(SPEC, fitted.params, values, observed))
+    return lambda values, observed: jax.device_get(program(values, observed))["purity"]
+
+
+def test_a_drift_that_training_never_saw_is_followed(fitted, predict):
+    data = plant(windows=60, seed=2, drift=25.0)
+    found, truth = predict(*live(data)), data.target[:, -1]
+    assert np.sqrt(np.mean((found.value - truth) ** 2)) < 2.0
+    assert np.mean((found.lower <= truth) & (truth <= found.upper)) >= 0.8
+    assert fitted.metrics["r2"] > 0.9
+
+
+def test_the_estimate_is_the_network_and_the_bias_of_a_plain_loop(fitted, predict):
+    data = plant(windows=3, seed=3, drift=4.0)
+    values, observed = live(data)
+    observed[:, 2, ::3] = False
+    lab = np.where(observed[:, 2], values[:, 2], np.nan)
+    network = np.asarray(residual(fitted.params, values, observed, lab).network)
+    mean, scale = fitted.params["lab"]["mean"][0], fitted.params["lab"]["scale"][0]
+    for row, value in enumerate(predict(values, observed).value):
+        total = weight = 0.0
+        for cell in range(CELLS):
+            if observed[row, 2, cell]:
+                total = 0.95 * total + lab[row, cell] - (mean + scale * network[row, cell])
+                weight = 0.95 * weight + 1.0
+        assert value == pytest.approx(mean + scale * network[row, -1] + total / weight, abs=2e-2)
+
+
+def test_the_laboratory_is_no_input_of_the_network(fitted):
+    values, observed = live(plant(windows=2))
+    other = values.copy()
+    other[:, 2] = -1e3
+    blind = observed.copy()
+    blind[:, 2] = False
+    lab = values[:, 2]
+    first = residual(fitted.params, values, observed, lab).network
+    assert np.array_equal(first, residual(fitted.params, other, observed, lab).network)
+    assert np.array_equal(first, residual(fitted.params, values, blind, lab).network)
+
+
+def test_an_answer_that_is_still_to_come_changes_nothing(predict):
+    values, observed = live(plant(windows=2))
+    leaked = values.copy()
+    leaked[:, 2, -LATE:] = 1e3
+    assert np.array_equal(predict(values, observed).value, predict(leaked, observed).value)
+
+
+def test_an_input_is_held_for_so_long_and_then_there_is_no_number(predict):
+    values, observed = live(plant(windows=3))
+    observed[1, 0, -2:] = False
+    observed[2, 0, -3:] = False
+    found = predict(values, observed)
+    assert np.isfinite(found.value).tolist() == [True, True, False]
+    assert np.isnan(found.lower[2])
+
+
+def test_without_an_answer_in_the_window_the_bounds_are_wider(predict):
+    data = plant(windows=2)
+    values, observed = live(data)
+    corrected = predict(values, observed)
+    observed[:, 2] = False
+    found = predict(values, observed)
+    assert np.abs(found.value - data.target[:, -1]).max() < 2.0
+    assert ((found.upper - found.lower) >= 0.99 * (corrected.upper - corrected.lower)).all()
+
+
+def test_late_answers_may_come_as_targets_or_as_the_feature():
+    data = plant()
+    as_feature = TrainingData(data.values, data.observed, np.full_like(data.target, np.nan), data.group)
+    first, second = (KIND.fit(SPEC, d, lambda share, message: None) for d in (data, as_feature))
+    assert first.metrics == second.metrics
+
+
+@pytest.mark.parametrize(("windows", "labels", "words"), [(1, True, "two or more to hold"), (4, False, "has 0 values")])
+def test_data_of_no_use_are_refused(windows, labels, words):
+    data = plant(windows=windows)
+    if not labels:
+        data.observed[:, 2] = False
+        data.target[:] = np.nan
+    with pytest.raises(ValueError, match=words):
+        KIND.fit(SPEC, data, lambda share, message: None)

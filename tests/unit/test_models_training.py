@@ -1,0 +1,56 @@
+"""Descent of an ensemble, folds, and the conformal quantile."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.training import Budget, conformal, descend, folds
+
+BUDGET = Budget(steps=50, rate=0.1, decay=0.0)
+
+
+def towards(weights, key, shared, own):
+    return jnp.square(weights["w"] - shared - own)
+
+
+def test_each_member_descends_on_its_own_data():
+    told = []
+    found = descend(
+        towards, {"w": np.zeros(2, np.float32)}, np.float32(1), np.array([0.0, 1.0], np.float32), BUDGET,
+        jax.random.key(0), lambda share, message: told.append((share, message)),
+    )  # fmt: skip
+    assert np.asarray(found["w"]) == pytest.approx([1.0, 2.0], abs=0.3)
+    assert told[0] == (0.0, "compiling")
+    assert told[-1][0] == 1.0
+    assert told[-1][1].startswith("step 60 of 60")
+
+
+def test_a_loss_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="diverged"):
+        descend(
+            towards, {"w": np.zeros(1, np.float32)}, np.float32(np.nan), np.zeros(1, np.float32), BUDGET,
+            jax.random.key(0), lambda share, message: None,
+        )  # fmt: skip
+
+
+def test_folds_cut_no_group():
+    group = np.repeat(np.arange(10, dtype=np.int32), 3)[::-1]
+    found = folds(group, 5, seed=1)
+    assert sorted(np.unique(found).tolist()) == [0, 1, 2, 3, 4]
+    assert all(len(np.unique(found[group == name])) == 1 for name in range(10))
+    with pytest.raises(ValueError, match="there are 10 units or runs; it takes 11 or more"):
+        folds(group, 11, seed=1)
+
+
+def test_the_conformal_quantile_keeps_its_promise_on_average():
+    generator = np.random.default_rng(5)
+    kept = []
+    for _ in range(2000):
+        scores = generator.exponential(size=20)
+        kept.append(scores[-1] <= conformal(scores[:-1], 0.9))
+    assert 0.88 < np.mean(kept) < 0.96
+
+
+def test_with_few_units_the_conformal_quantile_is_the_largest_score():
+    assert conformal(np.arange(1000.0), 0.9, independent=5) == 999.0
