@@ -1,6 +1,7 @@
 """Gradient descent for an ensemble: one compiled chunk of steps, called again and again, all members at once."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 
 from models.kind import Params, Progress
 
-CHUNK = 20
-"""Steps per call: between calls progress is told, and a fit can be cancelled."""
+CHUNK = 4
+"""Steps per call: between calls progress is told, a fit can be cancelled, and others may use the device."""
+_TELL = 0.05
+"""While something compiles, progress is told so often [s]."""
 
 Loss = Callable[[Params, jax.Array, Any, Any], jax.Array]
 """Of one member's weights, a random key, data shared by all members, and data of this member."""
@@ -44,7 +47,7 @@ def descend(
     progress(0.0, "compiling")
     state = (weights, jax.jit(jax.vmap(optimiser.init))(weights))
     shared, own = jax.device_put((shared, own))
-    chunk = jax.jit(partial(_chunk, loss, optimiser)).lower(state, key, shared, own).compile()
+    chunk = _compiled(jax.jit(partial(_chunk, loss, optimiser)).lower(state, key, shared, own), progress)
     for number in range(chunks):
         state, losses = chunk(state, jax.random.fold_in(key, number), shared, own)
         mean = float(losses.mean())
@@ -52,6 +55,16 @@ def descend(
             raise ValueError("the training diverged: the data hold values that no scaling can mend")
         progress((number + 1) / chunks, f"step {(number + 1) * CHUNK} of {chunks * CHUNK}, loss {mean:.4f}")
     return state[0]
+
+
+def _compiled(program: Any, progress: Progress) -> Any:
+    """Compile beside this thread, which goes on telling progress: seconds in which others may use the device."""
+    with ThreadPoolExecutor(1) as beside:
+        compiling = beside.submit(program.compile)
+        while not compiling.done():
+            progress(0.0, "compiling")
+            wait((compiling,), timeout=_TELL)
+    return compiling.result()
 
 
 def _chunk(

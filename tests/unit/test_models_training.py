@@ -23,7 +23,7 @@ def test_each_member_descends_on_its_own_data():
     assert np.asarray(found["w"]) == pytest.approx([1.0, 2.0], abs=0.3)
     assert told[0] == (0.0, "compiling")
     assert told[-1][0] == 1.0
-    assert told[-1][1].startswith("step 60 of 60")
+    assert told[-1][1].startswith("step 52 of 52")
 
 
 def test_a_loss_that_is_no_number_is_refused():
