@@ -203,7 +203,7 @@ async def _properties(
 def _property_path(node: ua.NodeId, name: str) -> ua.BrowsePath:
     element = ua.RelativePathElement()
     element.ReferenceTypeId = ua.NodeId(ua.Int32(_IDS.HasProperty))
-    element.IncludeSubtypes = True  # type: ignore[assignment]
+    element.IsInverse, element.IncludeSubtypes = False, True  # type: ignore[assignment]
     element.TargetName = ua.QualifiedName(ua.String(name), ua.UInt16(0))
     return ua.BrowsePath(node, ua.RelativePath([element]))
 

@@ -68,7 +68,8 @@ class Gaps:
 
     def settle(self, loss: Loss, state: GapState, rows: int, detail: str = "") -> None:
         """History has filled it, or can't."""
-        loss.gap = replace(loss.gap, state=state, rows_filled=rows, detail=detail or loss.gap.detail)
+        text = "; ".join(part for part in (loss.gap.detail, detail) if part)
+        loss.gap = replace(loss.gap, state=state, rows_filled=rows, detail=text)
         self._open.pop(loss.gap.id, None)
         self._untold[loss.gap.id] = loss.gap
 

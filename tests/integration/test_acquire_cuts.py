@@ -1,14 +1,16 @@
 """Cuts, restarts, refusals: what is stored and what gaps record is all that was written, each once and in order."""
 
 import asyncio
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from asyncua import ua
 
 from plugin.acquire.source import State
-from plugin.domain import GapCause, GapState
+from plugin.domain import GapCause, GapState, SampleBatch
 from tests.integration.acquire_plant import Historian, Plant, Wire, make, running, until
 
 TAGS = 3
@@ -212,3 +214,84 @@ async def test_what_is_not_confirmed_is_not_acknowledged(tmp_path: Path) -> None
         await until(lambda: max(kept) not in kept or len(kept) < 12)
     await plant.stop()
     whole(historian, 13)
+
+
+async def test_a_message_that_never_comes_is_one_gap_and_order_is_kept(tmp_path: Path) -> None:
+    plant, historian = Plant(TAGS), Historian()
+    await plant.start()
+    async with running(make(plant.port, TAGS, tmp_path), historian) as source:
+        await until(source.connected)
+        await feed(plant, 1, 2)
+        await arrived(historian, 2)
+        subscription: Any = next(iter(plant.server.iserver.subscription_service.subscriptions.values()))
+        skipped = subscription._notification_seq
+        subscription._notification_seq += 1  # the server loses a message, and can't send it again
+        await feed(plant, 3, 4, 5)
+        await arrived(historian, 5)
+    await plant.stop()
+    whole(historian, 5)
+    (gap,) = historian.gaps.values()
+    assert (gap.cause, gap.tag, gap.state) == (GapCause.SEQUENCE, None, GapState.UNFILLABLE)
+    assert str(skipped) in gap.detail
+
+
+async def test_numbers_wrap_without_a_gap(tmp_path: Path) -> None:
+    plant, historian = Plant(TAGS), Historian()
+    await plant.start()
+    async with running(make(plant.port, TAGS, tmp_path), historian) as source:
+        await until(source.connected)
+        await feed(plant, 1)
+        await arrived(historian, 1)
+        subscription: Any = next(iter(plant.server.iserver.subscription_service.subscriptions.values()))
+        ours: Any = source._subscriptions[0]
+        subscription._notification_seq = 0xFFFF_FFFF
+        ours._numbers.restart(0xFFFF_FFFE)
+        await plant.write(2)
+        await arrived(historian, 2)
+        subscription._notification_seq = 1
+        await feed(plant, 3, 4)
+        await arrived(historian, 4)
+    await plant.stop()
+    whole(historian, 4)
+    assert not historian.gaps
+
+
+async def test_a_structure_and_a_text_among_numbers_cost_only_themselves(tmp_path: Path) -> None:
+    plant, historian = Plant(TAGS), Historian()
+    await plant.start()
+    body = ua.ByteString(b"\xff\xff\xff\xff\x7f")
+    alien = ua.ExtensionObject(ua.NodeId(ua.Int32(4711), ua.Int16(plant.index)), body)
+    odd = [ua.Variant(alien, ua.VariantType.ExtensionObject), ua.Variant("text", ua.VariantType.String)]
+    attribute: Any = plant.server.iserver.aspace._nodes[plant.nodes[1].nodeid].attributes[ua.AttributeIds.Value]
+    source = make(plant.port, TAGS, tmp_path)
+    async with running(source, historian):
+        await until(source.connected)
+        await feed(plant, 1)
+        await arrived(historian, 1)
+        for value in odd:  # past the server's check of types
+            data = ua.DataValue(value, SourceTimestamp=ua.DateTime(2026, 2, 1, tzinfo=UTC))
+            for handle, callback in list(attribute.datachange_callbacks.items()):
+                await callback(handle, data)
+        await feed(plant, 9)
+        await arrived(historian, 9)
+    await plant.stop()
+    whole = SampleBatch.concatenate(historian.batches)
+    assert np.isnan(whole.value[whole.tag == 2]).tolist() == [False, False, True, True, False]
+    assert historian.stored(1) == historian.stored(2) == historian.stored(3) == [1, 9]
+    assert not historian.gaps
+
+
+async def test_a_removed_node_is_asked_for_again(tmp_path: Path) -> None:
+    plant, historian = Plant(TAGS), Historian()
+    await plant.start()
+    async with running(make(plant.port, TAGS, tmp_path), historian) as source:
+        await until(source.connected)
+        await feed(plant, 1)
+        await arrived(historian, 1)
+        gone = ua.StatusCodes.BadNodeIdUnknown
+        await plant.write(2, status=int(gone))  # what a conforming server reports when a node goes away
+        first = source.items[0].id
+        await until(lambda: source.items[0].id not in (0, first))
+        await feed(plant, 3)
+        await until(lambda: 3 in historian.numbers(1))
+    await plant.stop()

@@ -1,0 +1,75 @@
+"""What acquisition uses of asyncua beyond its public interface: a release that changes it fails here first."""
+
+import inspect
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+from asyncua import Client, ua
+from asyncua.client.ua_client import UaClient, UASocketProtocol
+from asyncua.client.ua_session import UaSession
+from asyncua.common.connection import SecureConnection
+from asyncua.common.utils import Buffer
+from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary, struct_to_binary
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters"),
+    [
+        (Client._connect_sequence, ["self"]),
+        (Client._try_reactivate_existing_session, ["self"]),
+        (Client._cancel_task, ["task"]),
+        (Client._add_user_auth, ["self", "params", "username", "password"]),
+        (UaClient._make_protocol, ["self"]),
+        (UaClient.close_session, ["self", "delete_subscriptions"]),
+        (UaClient.disconnect_socket, ["self"]),
+        (UaSession._send_request, ["self", "request", "timeout", "message_type"]),
+        (UaSession.ensure_publish_loop, ["self"]),
+        (SecureConnection.set_channel, ["self", "params", "request_type", "client_nonce"]),
+        (nodeid_from_binary, ["data"]),
+        (struct_from_binary, ["objtype", "data"]),
+    ],
+)
+def test_signatures(function: Any, parameters: list[str]) -> None:
+    assert list(inspect.signature(function).parameters) == parameters
+
+
+async def test_attributes_of_a_client() -> None:
+    client = Client("opc.tcp://localhost:1", timeout=1)
+    assert client._renew_channel_task is None
+    assert client.uaclient.protocol is None
+    assert client.uaclient.session._client is client.uaclient
+    protocol = client.uaclient._make_protocol()
+    assert isinstance(protocol, UASocketProtocol)
+    assert isinstance(protocol._connection, SecureConnection)
+    assert protocol.transport is None
+    assert client.certificate_validator is None  # off unless set: our own check comes before the channel
+
+
+def test_a_tokens_age_is_taken_from_created_at() -> None:
+    """Ours to set to the local clock: see the session's mended fault."""
+    source = inspect.getsource(SecureConnection._check_sym_header)
+    assert "prev_security_token.CreatedAt" in source
+
+
+def test_the_session_starts_its_publish_loop_by_one_name_only() -> None:
+    callers = [
+        name for name, code in inspect.getmembers(UaSession, inspect.isfunction) if "_publish_loop(" in _code(code)
+    ]
+    assert sorted(callers) == ["_publish_loop", "create_subscription", "ensure_publish_loop"]
+
+
+def _code(function: Any) -> str:
+    return inspect.getsource(function)
+
+
+def test_a_buffer_gives_what_is_left_of_it() -> None:
+    header = ua.ResponseHeader(datetime.now(UTC))
+    buffer = Buffer(struct_to_binary(header) + b"rest")
+    struct_from_binary(ua.ResponseHeader, buffer)
+    assert bytes(buffer) == b"rest"
+
+
+def test_the_release_is_the_one_that_was_read() -> None:
+    assert version("asyncua") == "2.1.0"
