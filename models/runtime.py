@@ -1,7 +1,7 @@
 """Running a trained model: the device, the compile cache, and one compiled program per bucket of shapes."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -48,9 +48,9 @@ def enable_compile_cache(folder: Path) -> None:
         jax.config.update(setting, value)  # type: ignore[no-untyped-call]
 
 
-def bucket(size: int, smallest: int = 1) -> int:
-    """The next power of two: windows are padded to it, so that few programs serve all sizes."""
-    return max(smallest, 1 << max(0, size - 1).bit_length())
+def bucket(windows: int) -> int:
+    """The next power of two: few programs serve all numbers of windows."""
+    return 1 << max(0, windows - 1).bit_length()
 
 
 class Numbers(NamedTuple):
@@ -71,23 +71,23 @@ class Predictor:
         """Programs compiled (or taken from the cache) so far; it stands still once warm."""
         self._device = device
         self._params = jax.device_put(params, device)
-        self._programs: dict[tuple[int, int], Any] = {}
+        self._programs: dict[int, Any] = {}
 
         def predict(params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
             return kind.predict(spec, params, values, observed)
 
         self._predict = jax.jit(predict)
 
-    def warm(self, n: int, t: int) -> None:
-        """Compile what :meth:`predict` needs for up to ``t`` cells of ``n`` windows, and run it once."""
-        for cells in self._buckets(t):
-            shape = (n, len(self.spec.features), min(cells, t))
-            self.predict(np.zeros(shape, np.float32), np.ones(shape, bool))
+    def warm(self, n: int) -> None:
+        """Compile what :meth:`predict` needs for ``n`` windows, and run it once."""
+        shape = (n, len(self.spec.features), self.spec.length)
+        self.predict(np.zeros(shape, np.float32), np.ones(shape, bool))
 
     def predict(self, values: NDArray[np.float32], observed: NDArray[np.bool_]) -> Mapping[str, Numbers]:
         """Estimates as NumPy arrays [n] for values and observed [n, f, t]; ValueError for axes that are not the spec's.
 
-        Cells before the first one that any window observes are cut off: they change nothing and cost time.
+        Padded to the spec's length (with older cells that are not observed) and to a bucket of windows: one program per
+        bucket serves every size.
         """
         n, f, t = values.shape
         if f != len(self.spec.features) or t > self.spec.length or values.shape != observed.shape:
@@ -95,36 +95,20 @@ class Predictor:
                 f"windows of shape {values.shape} (observed {observed.shape}) do not fit {len(self.spec.features)} "
                 f"features and at most {self.spec.length} cells"
             )
-        cells = self._fitting(observed)
-        values, observed = self._padded(values, cells, np.float32), self._padded(observed, cells, np.bool_)
+        values, observed = self._padded(values, np.float32), self._padded(observed, np.bool_)
         found = jax.device_get(self._program(values, observed)(self._params, values, observed))
         return {name: Numbers(*(np.asarray(column)[:n] for column in estimate)) for name, estimate in found.items()}
 
-    def _buckets(self, t: int) -> Sequence[int]:
-        sizes, size = [], _SMALLEST
-        while size < t:
-            sizes.append(size)
-            size *= 2
-        return [*sizes, t]
-
-    def _fitting(self, observed: NDArray[np.bool_]) -> int:
-        t = observed.shape[2]
-        seen = np.flatnonzero(observed.any(axis=(0, 1)))
-        needed = t - int(seen[0]) if len(seen) else 1
-        return next(size for size in self._buckets(t) if size >= needed)
-
-    def _padded(self, array: NDArray[Any], cells: int, dtype: Any) -> NDArray[Any]:
-        """The last ``cells`` cells, and rows that are not observed up to the bucket."""
-        n = array.shape[0]
-        kept = array[:, :, array.shape[2] - cells :]
-        padded = np.zeros((bucket(n), *kept.shape[1:]), dtype)
-        padded[:n] = kept
+    def _padded(self, array: NDArray[Any], dtype: Any) -> NDArray[Any]:
+        n, f, t = array.shape
+        padded = np.zeros((bucket(n), f, self.spec.length), dtype)
+        padded[:n, :, self.spec.length - t :] = array
         return padded
 
     def _program(self, values: NDArray[Any], observed: NDArray[Any]) -> Any:
-        key = values.shape[0], values.shape[2]
-        if key not in self._programs:
+        windows = len(values)
+        if windows not in self._programs:
             self.compilations += 1
             with jax.default_device(self._device):
-                self._programs[key] = self._predict.lower(self._params, values, observed).compile()
-        return self._programs[key]
+                self._programs[windows] = self._predict.lower(self._params, values, observed).compile()
+        return self._programs[windows]

@@ -51,7 +51,7 @@ class Compute:
 
     async def __aenter__(self) -> Self:
         self._thread.start()
-        await self.run(self._start)
+        await self.run("infer", self._start)
         return self
 
     async def __aexit__(
@@ -60,15 +60,15 @@ class Compute:
         self._stopping.set()
         self._work.put(None)
 
-    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run in the device's thread, its CPU time counted; the wait ends when the caller is cancelled."""
+    async def run(self, stage: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run in the device's thread, its CPU time counted for ``stage``; cancelling the caller ends the wait."""
         result: Future[T] = Future()
 
         def work() -> None:
             if not result.set_running_or_notify_cancel():
                 return
             try:
-                with self._diagnostics.stage("infer"):
+                with self._diagnostics.stage(stage):
                     found = function(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001 - whatever it was, it belongs to the caller
                 result.set_exception(error)

@@ -3,6 +3,7 @@
 Live, replay and backtest call :meth:`Scorer.score`; they differ in the clock alone.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +16,25 @@ from numpy.typing import NDArray
 from models.kind import ModelKind
 from models.runtime import Numbers, Predictor
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Asset, Flag, Micros, ModelVersion, Outcome, OutputTag, Prediction, Run, Status, to_micros
+from plugin.domain import (
+    Asset,
+    Flag,
+    Micros,
+    ModelVersion,
+    Outcome,
+    OutputTag,
+    Prediction,
+    Run,
+    SampleBatch,
+    Status,
+    to_micros,
+)
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
 from plugin.infer.flags import Decision
 from plugin.infer.outputs import input_status, model_spec, output_tag, predictions
 from plugin.infer.registry import Registry
-from plugin.infer.windows import Grid, dense, holds, micros, stretches
+from plugin.infer.windows import Grid, Stretch, dense, holds, micros, stretches
 from plugin.protocols import Store
 
 log = logging.getLogger(__name__)
@@ -72,6 +85,7 @@ class Scorer:
         self._diagnostics = diagnostics
         self._connected = connected
         self._champion: Champion | None = None
+        self._refreshing = asyncio.Lock()
         self._decisions: dict[str, Decision] = {}
         self._tag_ids = [asset.tags[feature].id for asset in self.assets for feature in config.features]
         self._prompt = ~np.array(config.late)
@@ -87,12 +101,13 @@ class Scorer:
 
     async def refresh(self) -> Champion | None:
         """Take up the version in force; a new one is loaded and compiled, and has effect from this run on."""
-        version = await self._registry.champion(self.config.name)
-        if version is None:
-            self._champion = None
-        elif self._champion is None or self._champion.version.version != version.version:
-            self._champion = await self._take_up(version)
-        return self._champion
+        async with self._refreshing:
+            version = await self._registry.champion(self.config.name)
+            if version is None:
+                self._champion = None
+            elif self._champion is None or self._champion.version.version != version.version:
+                self._champion = await self._take_up(version)
+            return self._champion
 
     async def score(
         self, run: Run, end: datetime, *, known_by: Micros | None = None, received_by: Micros | None = None
@@ -122,8 +137,8 @@ class Scorer:
 
     async def _take_up(self, version: ModelVersion) -> Champion:
         spec, params = await self._registry.load(version)
-        predictor = await self._compute.run(Predictor, self.kind, spec, params, self._compute.device)
-        await self._compute.run(predictor.warm, len(self.assets), self.config.length)
+        predictor = await self._compute.run("infer", Predictor, self.kind, spec, params, self._compute.device)
+        await self._compute.run("infer", predictor.warm, len(self.assets))
         self._diagnostics.compilations.labels(self.config.name).inc(predictor.compilations)
         self._decisions = {}
         log.info("model %s is in force for %d assets", version.label, len(self.assets))
@@ -131,7 +146,7 @@ class Scorer:
 
     async def _predict(self, predictor: Predictor, windows: Windows) -> Mapping[str, Numbers]:
         before = predictor.compilations
-        estimates = await self._compute.run(predictor.predict, windows.values, windows.observed)
+        estimates = await self._compute.run("infer", predictor.predict, windows.values, windows.observed)
         self._diagnostics.compilations.labels(self.config.name).inc(predictor.compilations - before)
         return estimates
 
@@ -146,9 +161,12 @@ class Scorer:
             received_by=received_by,
         )
         gaps = await self._store.gaps(limit=200)
-        with self._diagnostics.stage("window"):
-            holes = stretches(gaps, self.assets, to_micros(end))
-            return self._split(dense(samples, self._tag_ids, start, step, self.config.length, self._hold, holes))
+        holes = list(stretches(gaps, self.assets, to_micros(end)))
+        # In the device's thread: on the event loop, a big window would hold up acquisition.
+        return await self._compute.run("window", self._look, samples, start, step, holes)
+
+    def _look(self, samples: SampleBatch, start: Micros, step: Micros, holes: Sequence[Stretch]) -> Windows:
+        return self._split(dense(samples, self._tag_ids, start, step, self.config.length, self._hold, holes))
 
     def _split(self, grid: Grid) -> Windows:
         shape = (len(self.assets), len(self.config.features), self.config.length)

@@ -62,7 +62,7 @@ async def train(
     listener(0.0, f"{len(data.values)} stretches of up to {data.values.shape[2]} cells")
     spec = model_spec(config)
     try:
-        fitted = await compute.run(kind.fit, spec, data, compute.reporter(listener))
+        fitted = await compute.run("train", kind.fit, spec, data, compute.reporter(listener))
     except ValueError as error:
         raise TrainingDataError(f"model {config.name}: {error}") from error
     provenance = {

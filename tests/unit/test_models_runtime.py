@@ -56,17 +56,16 @@ def test_rows_come_back_as_they_went_in(predictor, n, t):
 
 
 def test_once_warm_nothing_is_compiled(predictor):
-    predictor.warm(6, 200)
-    compiled = predictor.compilations
+    predictor.warm(6)
     for n in (5, 6, 7, 8):
-        for seen in (0, 1, 60, 64, 65, 128, 129, 199, 200):
-            predictor.predict(*windows(n, 200, seen))
-    assert predictor.compilations == compiled == len({64, 128, 200})
+        for t in (1, 64, 200):
+            predictor.predict(*windows(n, t))
+    assert predictor.compilations == 1
     predictor.predict(*windows(9, 200))
-    assert predictor.compilations == compiled + 1
+    assert predictor.compilations == 2
 
 
-def test_cells_before_the_first_observed_one_are_cut_off_and_change_nothing(predictor):
+def test_cells_that_are_not_observed_change_nothing(predictor):
     assert predictor.predict(*windows(3, 200, 30))["sum"].value.tolist() == [120.0, 240.0, 360.0]
 
 
