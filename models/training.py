@@ -1,6 +1,6 @@
 """Gradient descent for an ensemble: one compiled chunk of steps, called again and again, all members at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -47,7 +47,7 @@ def descend(
     progress(0.0, "compiling")
     state = (weights, jax.jit(jax.vmap(optimiser.init))(weights))
     shared, own = jax.device_put((shared, own))
-    chunk = _compiled(jax.jit(partial(_chunk, loss, optimiser)).lower(state, key, shared, own), progress)
+    chunk = compiled(jax.jit(partial(_chunk, loss, optimiser)), (state, key, shared, own), progress)
     for number in range(chunks):
         state, losses = chunk(state, jax.random.fold_in(key, number), shared, own)
         mean = float(losses.mean())
@@ -57,10 +57,10 @@ def descend(
     return state[0]
 
 
-def _compiled(program: Any, progress: Progress) -> Any:
-    """Compile beside this thread, which goes on telling progress: seconds in which others may use the device."""
+def compiled(program: Any, arguments: Sequence[Any], progress: Progress) -> Any:
+    """Trace and compile beside this thread, which goes on telling progress: seconds in which others use the device."""
     with ThreadPoolExecutor(1) as beside:
-        compiling = beside.submit(program.compile)
+        compiling = beside.submit(lambda: program.lower(*arguments).compile())
         while not compiling.done():
             progress(0.0, "compiling")
             wait((compiling,), timeout=_TELL)
