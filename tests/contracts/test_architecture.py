@@ -22,3 +22,12 @@ def test_every_package_of_the_wheel_is_under_a_contract():
     assert set(settings["hatch"]["build"]["targets"]["wheel"]["packages"]) == set(
         settings["importlinter"]["root_packages"]
     )
+
+
+def test_no_folder_of_code_escapes_the_contracts():
+    """Without an ``__init__.py`` a folder is not in the graph of imports, and every contract is kept in vain."""
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
+    folders = {module.parent for package in packages for module in (ROOT / package).rglob("*.py")}
+
+    assert folders
+    assert [folder.relative_to(ROOT) for folder in folders if not (folder / "__init__.py").exists()] == []
