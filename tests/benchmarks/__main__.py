@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := set(options.names) - set(names()):
         parser.error(f"no benchmark: {', '.join(sorted(unknown))}; there are: {', '.join(names())}")
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
     console.print(machine(), highlight=False)
     results: list[tuple[str, Sequence[Row]]] = []
     for name in options.names or names():
