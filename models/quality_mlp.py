@@ -3,9 +3,8 @@
 An MLP turns a cell's process inputs into the laboratory's value; the laboratory itself is never among its inputs. Where
 the laboratory answered, the residuals give a bias, an EWMA in time order, that is added to the estimate (the bias
 update of soft sensors: Kadlec et al. 2011). The network is trained for this use: its loss is what is left *after* the
-bias as it was known ``delay`` cells later, so it learns how quality moves and leaves slow drift to the update. It is
-therefore no good as a static model: with no answer in the window the estimate takes the last bias of the training, and
-bounds as wide as that has earned.
+bias as it was known ``delay`` cells later, so it learns how quality moves and leaves slow drift to the update. Without
+any answer in the window there is therefore no number: the network alone knows no level.
 
 The interval comes from the window's own errors, each against the bias as it was known then: it widens and narrows with
 the plant (split conformal over a moving window, 90 %). Neighbouring errors are alike, so a window holds fewer than it
@@ -35,6 +34,8 @@ _LABELS = 10
 """Answers that a bias needs before training counts on it."""
 _OWN_ERRORS = 40
 """Errors that a window needs before its interval is its own."""
+_ENDS = 16
+"""Instants of a held-out window at which its interval is judged."""
 _HELD_OUT = 0.25
 """Share of the groups, the newest, that is held out for the metrics."""
 
@@ -58,8 +59,6 @@ class Options:
     """Windows in a step."""
     rate: float = number(5e-3, 1e-6, 1.0)
     decay: float = number(0.01, 0.0, 1.0)
-    static: float = number(0.005, 0.0, 10.0)
-    """Weight of the error without the bias in the loss: keeps the network near the plant where nothing corrects it."""
 
 
 class QualityMlp:
@@ -85,8 +84,7 @@ class QualityMlp:
             "network": born(_builder(spec, options), jax.random.split(key, options.members)),
             "inputs": cells.unscaled(count),
             "lab": cells.unscaled(1),
-            "bias": np.zeros((), np.float32),
-            "margin": np.ones(2, np.float32),
+            "margin": np.ones((), np.float32),
             "widening": np.ones((), np.float32),
         }
 
@@ -104,27 +102,26 @@ class QualityMlp:
         params["inputs"] = cells.scale(data.values[:, process], data.observed[:, process])
         params["lab"] = cells.scale(np.nan_to_num(lab)[:, None], ~np.isnan(lab)[:, None])
         used, judged = _train(spec, params, options, data, lab, newest, progress)
-        corrected = jax.jit(partial(_corrected, spec))
-        held_out = jax.device_get(corrected({**params, "network": judged}, data.values, data.observed, lab))
-        metrics, params["margin"] = _judge(params, held_out, lab, newest)
-        params["widening"] = _widening(spec, {**params, "network": judged}, data, lab, newest)
+        params["network"] = judged
+        corrected = jax.jit(partial(_corrected, spec))(params, data.values, data.observed, lab)
+        metrics, params["margin"] = _judge(params, jax.device_get(corrected), lab, newest)
+        params["widening"] = _widening(spec, params, data, lab, newest)
         params["network"] = used
-        bias = corrected(params, data.values, data.observed, lab).bias
-        params["bias"] = np.asarray(bias)[np.argmax(data.group), -1]
         return Fitted(jax.device_get(params), metrics)
 
     def predict(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
-        """See :class:`models.kind.ModelKind`; NaN where an input is missing for longer than ``hold`` cells."""
+        """See :class:`models.kind.ModelKind`; NaN where an input is missing for longer than ``hold`` cells, or
+        where the laboratory gave no answer in the window.
+        """
         options, lab = read(Options, spec), spec.index("lab")
         answers = jnp.where(observed[:, lab], values[:, lab], jnp.nan)
         r = _residual(spec, params, values, observed, answers)
         bias = cells.running_bias(r.residual, r.known, options.alpha)
-        answered = r.known.any(-1)
         late = values.shape[-1] - 1 - cells.last_seen(r.known)[:, -1:]
-        value = r.network[:, -1] + jnp.where(answered, bias[:, -1], params["bias"])
+        value = r.network[:, -1] + bias[:, -1]
         below, above = _margins(params, r, bias, late)
-        below, above = (jnp.where(answered, side, params["margin"][1]) for side in (below, above))
-        return {options.output: _estimate(params, r.usable[:, -1], value, value - below, value + above)}
+        there = r.usable[:, -1] & r.known.any(-1)
+        return {options.output: _estimate(params, there, value, value - below, value + above)}
 
 
 def _builder(spec: Spec, options: Options) -> Any:
@@ -193,14 +190,12 @@ def _residual(spec: Spec, params: Params, values: jax.Array, observed: jax.Array
 class _Corrected(NamedTuple):
     """Errors of whole windows in standard deviations of the laboratory, all [n, t]; the laboratory ``delay`` late."""
 
-    static: jax.Array
-    """Without a bias."""
     error: jax.Array
     """Against the bias as it was known then."""
+    persistence: jax.Array
+    """Of the last answer that was known then: what to beat."""
     judged: jax.Array
     """Where there is an error, and answers enough before it."""
-    bias: jax.Array
-    """As it was known later."""
 
 
 def _corrected(spec: Spec, params: Params, values: jax.Array, observed: jax.Array, answers: jax.Array) -> _Corrected:
@@ -208,7 +203,10 @@ def _corrected(spec: Spec, params: Params, values: jax.Array, observed: jax.Arra
     r = _residual(spec, params, values, observed, answers)
     bias = cells.running_bias(r.residual, r.known, options.alpha)
     judged = r.known & (cells.shifted(jnp.cumsum(r.known, -1), options.delay, 0) >= _LABELS)
-    return _Corrected(r.residual, r.residual - cells.shifted(bias, options.delay, 0.0), judged, bias)
+    truth = r.residual + r.network
+    last, _ = cells.held(truth, r.known, truth.shape[-1])
+    error, persistence = (truth - cells.shifted(known, options.delay, 0.0) for known in (bias, last))
+    return _Corrected(error - r.network, persistence, judged)
 
 
 def _margins(params: Params, r: _Residual, bias: jax.Array, late: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -221,9 +219,7 @@ def _margins(params: Params, r: _Residual, bias: jax.Array, late: jax.Array) -> 
     error = r.residual - cells.shifted(bias, late, 0.0)
     enough = judged.sum(-1) >= _OWN_ERRORS
     sides = (_quantile(sign * error, judged, (1.0 + _LEVEL) / 2.0) for sign in (-1.0, 1.0))
-    below, above = (
-        jnp.where(enough, params["widening"] * jnp.maximum(side, 0.0), params["margin"][0]) for side in sides
-    )
+    below, above = (jnp.where(enough, params["widening"] * jnp.maximum(side, 0.0), params["margin"]) for side in sides)
     return below, above
 
 
@@ -236,10 +232,10 @@ def _quantile(scores: jax.Array, chosen: jax.Array, level: float) -> jax.Array:
     return quantile
 
 
-def _estimate(params: Params, usable: jax.Array, *parts: jax.Array) -> Estimate:
+def _estimate(params: Params, there: jax.Array, *parts: jax.Array) -> Estimate:
     """In the laboratory's unit."""
     mean, scale = params["lab"]["mean"][0], params["lab"]["scale"][0]
-    return Estimate(*(jnp.where(usable, mean + scale * part, jnp.nan) for part in parts))
+    return Estimate(*(jnp.where(there, mean + scale * part, jnp.nan) for part in parts))
 
 
 def _train(
@@ -266,40 +262,34 @@ def _train(
 
 
 def _loss(build: Any, options: Options, weights: Params, key: jax.Array, shared: Any, own: Any) -> jax.Array:
-    """Squared error after the bias that was known ``delay`` cells later, and a little of the one before."""
+    """Squared error after the bias, as it was known ``delay`` cells later."""
     row = own[jax.random.randint(key, (options.batch,), 0, own.shape[0])]
     target = shared["target"][row]
     known = shared["usable"][row] & ~jnp.isnan(target)
     residual = jnp.where(known, jnp.nan_to_num(target) - bound(build, weights)(shared["inputs"][row]), 0.0)
     bias = cells.shifted(cells.running_bias(residual, known, options.alpha), options.delay, 0.0)
     corrected = known & (cells.shifted(jnp.cumsum(known, -1), options.delay, 0) >= _LABELS)
-    after = jnp.where(corrected, residual - bias, 0.0)
-    return _mean_square(after, corrected) + options.static * _mean_square(residual, known)
-
-
-def _mean_square(error: jax.Array, chosen: jax.Array) -> jax.Array:
-    return jnp.sum(error**2) / jnp.maximum(chosen.sum(), 1)
+    return jnp.sum(jnp.where(corrected, residual - bias, 0.0) ** 2) / jnp.maximum(corrected.sum(), 1)
 
 
 def _judge(
     params: Params, found: _Corrected, lab: NDArray[np.float32], newest: NDArray[np.bool_]
-) -> tuple[dict[str, float], NDArray[np.float32]]:
-    """Metrics on the newest windows, and the margins that hold 90 % there, with a bias and without one."""
+) -> tuple[dict[str, float], np.float32]:
+    """Metrics on the newest windows, and the margin that holds 90 % there. ``r2_last_lab``: of the last answer."""
     judged = np.asarray(found.judged) & newest[:, None]
     if judged.sum() < _LABELS:
         raise ValueError("the newest quarter of the data holds too few answers of the laboratory to judge by")
     scale = float(params["lab"]["scale"][0])
-    error, static, truth = np.asarray(found.error)[judged], np.asarray(found.static)[judged], lab[judged] / scale
+    error, last, truth = np.asarray(found.error)[judged], np.asarray(found.persistence)[judged], lab[judged] / scale
     spread = max(float(np.sum((truth - truth.mean()) ** 2)), 1e-12)
-    margin = conformal(np.abs(error), _LEVEL)
     metrics = {
         "rmse": scale * float(np.sqrt(np.mean(error**2))),
         "mae": scale * float(np.mean(np.abs(error))),
         "r2": 1.0 - float(np.sum(error**2)) / spread,
-        "r2_static": 1.0 - float(np.sum(static**2)) / spread,
+        "r2_last_lab": 1.0 - float(np.sum(last**2)) / spread,
         "labels": float(judged.sum()),
     }
-    return metrics, np.array([margin, max(margin, conformal(np.abs(static), _LEVEL))], np.float32)
+    return metrics, np.float32(conformal(np.abs(error), _LEVEL))
 
 
 def _widening(
@@ -321,14 +311,15 @@ def _widening(
     room = np.where(above >= 0, found.upper - found.value, found.value - found.lower)
     scores = np.abs(above) / np.maximum(room, 1e-9)
     scores = scores[np.isfinite(scores)]
-    return np.float32(conformal(scores, _LEVEL) if len(scores) >= _OWN_ERRORS else 1.0)
+    # Never below 1: a few quiet blocks are no reason to be bolder than the window's own errors.
+    return np.float32(max(1.0, conformal(scores, _LEVEL)) if len(scores) else 1.0)
 
 
 def _ends(lab: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Eight labelled cells in the later half of a window, or fewer."""
+    """Labelled cells spread over the later half of a window."""
     labelled = np.flatnonzero(~np.isnan(lab))
     return (
-        labelled[np.unique(np.linspace(len(labelled) // 2, len(labelled) - 1, 8).astype(int))]
+        labelled[np.unique(np.linspace(len(labelled) // 2, len(labelled) - 1, _ENDS).astype(int))]
         if len(labelled)
         else labelled
     )

@@ -89,20 +89,6 @@ def test_the_suite_names_each_broken_promise():
         assert words in broken
 
 
-def test_a_fit_ends_with_the_exception_of_its_progress():
-    spec = Spec("rul_lstm", ("cycle", "a", "b", "c"), 24, {"age": "cycle"}, {**TINY, "context": 8, "steps": 2000})
-
-    class Stopped(Exception):
-        pass
-
-    def stop(share, message):
-        if share > 0:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        RulLstm().fit(spec, training_data(spec.roles), stop)
-
-
 def test_init_depends_on_the_key_alone():
     spec = Spec("rul_lstm", ("cycle", "a"), 24, {"age": "cycle"}, TINY)
     first, same, other = (RulLstm().init(spec, jax.random.key(seed))["network"]["recurrent"] for seed in (1, 1, 2))

@@ -103,17 +103,6 @@ def test_a_cell_that_is_not_observed_leaves_the_estimate_as_it_was(predict):
     assert later == pytest.approx(now, abs=0.1)
 
 
-def test_training_does_not_depend_on_where_the_padding_is(fitted):
-    data = lives()
-    rolled = np.zeros_like(data.values), np.zeros_like(data.observed), np.full_like(data.target, np.nan)
-    for unit in range(len(data.values)):
-        length = int(np.isfinite(data.target[unit]).sum())
-        for part, whole in zip(rolled, (data.values, data.observed, data.target), strict=True):
-            part[unit, ..., 80 - length :] = whole[unit, ..., :length]
-    again = KIND.fit(SPEC, TrainingData(rolled[0], rolled[1], rolled[2], data.group), lambda share, message: None)
-    assert again.metrics["rmse"] == pytest.approx(fitted.metrics["rmse"], rel=0.2)
-
-
 def test_too_few_units_are_refused():
     data = lives(count=4)
     with pytest.raises(ValueError, match="there are 4 units or runs; it takes 5 or more"):

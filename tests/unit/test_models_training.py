@@ -34,6 +34,25 @@ def test_a_loss_that_is_no_number_is_refused():
         )  # fmt: skip
 
 
+def test_an_exception_out_of_progress_ends_it():
+    class Stopped(Exception):
+        pass
+
+    told = []
+
+    def stop(share, message):
+        told.append(share)
+        if share > 0:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        descend(
+            towards, {"w": np.zeros(1, np.float32)}, np.float32(0), np.zeros(1, np.float32), BUDGET,
+            jax.random.key(0), stop,
+        )  # fmt: skip
+    assert told == [0.0, pytest.approx(1 / 3)]
+
+
 def test_folds_cut_no_group():
     group = np.repeat(np.arange(10, dtype=np.int32), 3)[::-1]
     found = folds(group, 5, seed=1)
