@@ -176,8 +176,18 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except ForetagError as error:
         _fail(error)
+    except BaseExceptionGroup as group:
+        ours, others = group.split(ForetagError)
+        if ours is None or others is not None:
+            raise
+        _fail(_first(ours))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def _first(group: BaseExceptionGroup[ForetagError]) -> ForetagError:
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
 def _fail(error: ForetagError) -> NoReturn:

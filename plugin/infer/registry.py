@@ -7,7 +7,6 @@ from typing import Any
 
 from models.artifact import ArtifactError as BrokenArtifact
 from models.artifact import load, save
-
 from models.kind import Fitted, Spec
 from plugin.domain import ModelState, ModelVersion
 from plugin.errors import ArtifactError

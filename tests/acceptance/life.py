@@ -1,4 +1,4 @@
-"""A small plant and foretag beside it, for the tests of a tag's life. One cycle of the plant lasts a fifth of a second."""
+"""A small plant and foretag beside it, for the tests of a tag's life. A cycle of the plant lasts 0.2 s."""
 
 import asyncio
 import socket

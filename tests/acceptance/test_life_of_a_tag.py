@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from asyncua import ua
+
 from opcua_sim.options import Options
 from opcua_sim.server import serve
-
 from plugin.domain import Quality, RunResult, Status, quality, to_micros
 from plugin.service import open_store
 from tests.acceptance.life import PERIOD, free_port, read, running, until, write_config
@@ -20,7 +20,9 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture
 async def plant(tmp_path: Path) -> AsyncIterator:
-    options = Options(port=0, engines=6, period=PERIOD, history_runs=2, state=tmp_path / "state", truth=tmp_path / "truth")
+    options = Options(
+        port=0, engines=6, period=PERIOD, history_runs=2, state=tmp_path / "state", truth=tmp_path / "truth"
+    )
     async with serve(options) as plant:
         yield plant
 
@@ -74,7 +76,9 @@ async def _is_written_back(plant):
 
 
 async def _moves_for_a_stranger(foretag, second_stack):
-    seen = await second_stack(foretag.endpoint, "subscribe", "nsu=urn:foretag:predictions;s=engine-01.rul.rul", "20", "4")
+    seen = await second_stack(
+        foretag.endpoint, "subscribe", "nsu=urn:foretag:predictions;s=engine-01.rul.rul", "20", "4"
+    )
     values = [line for line in seen if line.get("value") is not None]
     assert len({line["source_time"] for line in values}) > 2, seen
 

@@ -68,6 +68,7 @@ class Plant:
                 assert isinstance(storage, HistoryDict)
                 await storage.new_historized_node(node.nodeid, None, 0)
             self.nodes.append(node)
+            await self._set(node, _value(0.0, EPOCH))  # asyncua dates it to now, later than all that is written
 
     async def write(self, number: int, status: int = 0) -> None:
         """Write the number to all tags, with the number as seconds of source time."""
@@ -76,15 +77,21 @@ class Plant:
             await self.put(node, float(number), EPOCH + timedelta(seconds=number), status)
 
     async def put(self, node: Any, value: Any, time: datetime, status: int = 0) -> None:
-        variant = value if isinstance(value, ua.Variant) else ua.Variant(value, ua.VariantType.Double)
-        now = datetime.now(UTC)
-        data = ua.DataValue(variant, ua.StatusCode(ua.UInt32(status)), _time(time), _time(now))
-        await self.server.iserver.aspace.write_attribute_value(node.nodeid, ua.AttributeIds.Value, data)
+        data = _value(value, time, status)
+        await self._set(node, data)
         if self._history:
             await self.server.iserver.history_manager.storage.save_node_value(node.nodeid, data)
 
+    async def _set(self, node: Any, data: ua.DataValue) -> None:
+        await self.server.iserver.aspace.write_attribute_value(node.nodeid, ua.AttributeIds.Value, data)
+
     async def stop(self) -> None:
         await self.server.stop()
+
+
+def _value(value: float, time: datetime, status: int = 0) -> ua.DataValue:
+    variant = ua.Variant(value, ua.VariantType.Double)
+    return ua.DataValue(variant, ua.StatusCode(ua.UInt32(status)), _time(time), _time(datetime.now(UTC)))
 
 
 def _time(time: datetime) -> ua.DateTime:

@@ -32,7 +32,7 @@ async def read(endpoint, name="engine-01.cycle") -> Any:
 
 async def until(true):
     async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110 the plant has no event for it
+        while not true():
             await asyncio.sleep(0.01)
 
 

@@ -21,7 +21,8 @@ def config(learn: str, roles: dict[str, str], window: str = "10s", **more: objec
     return ModelConfig.model_validate(
         {
             "name": "m", "kind": "k", "assets": ["*"], "features": ["first", "second"], "roles": roles,
-            "window": window, "step": "1s", "hold": "5s", "training": TrainingConfig.model_validate({"learn": learn, **more}),
+            "window": window, "step": "1s", "hold": "5s",
+            "training": TrainingConfig.model_validate({"learn": learn, **more}),
         }
     )  # fmt: skip
 
@@ -32,9 +33,10 @@ async def store_with(first: dict[int, float], second: dict[int, float] | None = 
     tags = await store.register_tags(
         [Tag(f"a.{feature}", "plant", f"nsu=u;s={feature}", "a", feature) for feature in ("first", "second")]
     )
-    for tag, values in zip(tags, (first, second or {t: 0.5 for t in first}), strict=True):
+    for tag, values in zip(tags, (first, second if second is not None else dict.fromkeys(first, 0.5)), strict=True):
         times = START + np.array(list(values), np.int64) * SECOND
-        await store.write([Delivery(SampleBatch.of([tag.id] * len(values), times, list(values.values()), 0, times, times))])
+        batch = SampleBatch.of([tag.id] * len(values), times, list(values.values()), 0, times, times)
+        await store.write([Delivery(batch)])
     return store, Asset("a", {tag.feature: tag for tag in tags})
 
 
@@ -93,7 +95,7 @@ async def test_a_run_longer_than_the_window_gives_its_last_cells():
 
 async def test_laboratory_values_stand_at_their_own_cell_alone():
     lab = {t: float(t) for t in range(0, 25, 3)}
-    store, asset = await store_with({t: 1.0 for t in range(25)}, lab)
+    store, asset = await store_with(dict.fromkeys(range(25), 1.0), lab)
     data, window = await gather(config("laboratory", {"lab": "second"}), [asset], store, NOW)
     assert data.values.shape == (3, 2, 10)
     labelled = data.target[np.isfinite(data.target)]
@@ -111,7 +113,7 @@ async def test_healthy_is_the_beginning_of_each_completed_run():
 
 
 async def test_without_age_everything_counts_as_normal():
-    store, asset = await store_with({t: 1.0 for t in range(8)})
+    store, asset = await store_with(dict.fromkeys(range(8), 1.0))
     data, _ = await gather(config("normal", {}, window="4s"), [asset], store, NOW)
     assert (data.target == 0).sum() == 8
 

@@ -1,0 +1,142 @@
+"""``foretag init`` and ``foretag check`` against a real server, and the commands' answers to what is wrong."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from rich.console import Console
+from typer.testing import CliRunner
+
+from opcua_sim.options import Options
+from opcua_sim.server import serve
+from plugin.__main__ import app
+from plugin.commissioning import check_tags, write_first_config
+from plugin.config import load
+from plugin.errors import ConfigError, SourceRefused, SourceUnreachable
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def plant():
+    async with serve(Options(port=0, engines=2, history_runs=0)) as plant:
+        yield plant
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(record=True, width=200)
+
+
+async def _init(plant, folder: Path, console: Console, *, agree: bool = True, force: bool = False) -> None:
+    await write_first_config(
+        plant.endpoint, folder, root="Plant/Fleet", force=force, confirm=lambda question: agree, console=console
+    )
+
+
+async def test_init_writes_a_configuration_that_check_finds_good(plant, tmp_path, console):
+    await _init(plant, tmp_path, console)
+    with (tmp_path / "tags.csv").open() as lines:
+        rows = {row["name"]: row for row in csv.DictReader(lines)}
+    assert rows["engine-01.Nf"]["unit"] == "rpm"
+    assert float(rows["engine-01.Nf"]["low"]) < float(rows["engine-01.Nf"]["high"])
+    assert rows["engine-02.T24"]["asset"] == "engine-02"
+    assert not [name for name in rows if "gas-turbine" in name or "EURange" in name]
+    config = load(tmp_path / "foretag.toml")
+    measured = [tag for tag in config.tags if "advisory" not in tag.asset]
+    assert len(measured) == 2 * 26
+    await check_tags(config, console)
+    assert "rpm" in console.export_text()
+
+
+async def test_check_shows_every_tag_though_one_is_unknown_and_one_server_is_dead(plant, tmp_path, console):
+    (tmp_path / "foretag.toml").write_text(f"""
+tags = ["tags.csv"]
+[[sources]]
+name = "dead"
+endpoint = "opc.tcp://127.0.0.1:1/x"
+security_policy = "None"
+timeout = "1s"
+[[sources]]
+name = "plant"
+endpoint = "{plant.endpoint}"
+security_policy = "None"
+""")
+    (tmp_path / "tags.csv").write_text(
+        "name,node,source\nspeed,nsu=urn:opcua-sim:plant;s=engine-01.Nf,plant\n"
+        "ghost,nsu=urn:opcua-sim:plant;s=nobody,plant\nlost,nsu=urn:nowhere;s=x,plant\nfar,nsu=urn:x;s=y,dead\n"
+    )
+    assert not await check_tags(load(tmp_path / "foretag.toml"), console)
+    text = console.export_text()
+    assert "Good" in text
+    assert text.count("BadNodeIdUnknown") == 2
+    assert "dead" in text
+
+
+async def test_init_asks_before_it_goes_without_security(plant, tmp_path, console):
+    with pytest.raises(SourceRefused, match="offers no security"):
+        await _init(plant, tmp_path, console, agree=False)
+    assert not (tmp_path / "foretag.toml").exists()
+
+
+async def test_init_trusts_a_certificate_only_when_a_person_agrees(tmp_path, console):
+    options = Options(port=0, engines=1, gas_turbine=False, state=tmp_path / "state", security="sign-encrypt")
+    async with serve(options) as plant:
+        with pytest.raises(SourceRefused, match="not trusted"):
+            await _init(plant, tmp_path / "us", console, agree=False)
+        with pytest.raises((SourceRefused, SourceUnreachable)):  # the plant does not know us yet
+            await _init(plant, tmp_path / "us", console)
+        (ours,) = (tmp_path / "us" / "data" / "pki" / "own").glob("*.der")
+        trusted = tmp_path / "state" / "pki" / "trusted"
+        trusted.mkdir(parents=True, exist_ok=True)
+        (trusted / "foretag.der").write_bytes(ours.read_bytes())
+        await _init(plant, tmp_path / "us", console)
+        config = load(tmp_path / "us" / "foretag.toml")
+        assert config.sources[0].security_policy.value == "Basic256Sha256"
+        assert config.sources[0].security_mode.value == "SignAndEncrypt"
+        await check_tags(config, console)
+    assert "Good" in console.export_text()
+
+
+async def test_init_overwrites_nothing(plant, tmp_path, console):
+    (tmp_path / "foretag.toml").write_text("mine")
+    with pytest.raises(ConfigError, match="--force"):
+        await _init(plant, tmp_path, console)
+    assert (tmp_path / "foretag.toml").read_text() == "mine"
+    await _init(plant, tmp_path, console, force=True)
+    assert load(tmp_path / "foretag.toml").tags
+
+
+async def test_a_wrong_file_ends_the_command_with_all_its_faults_and_no_traceback(tmp_path):
+    (tmp_path / "foretag.toml").write_text('[[sources]]\nname = "p"\nendpoint = "http://x"\n[[models]]\nname = "M"\n')
+    result = CliRunner().invoke(app, ["run", "--config", str(tmp_path / "foretag.toml")])
+    assert result.exit_code == 2
+    assert "sources[0].endpoint" in result.stderr
+    assert "models[0].kind" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "status", "train rul"])
+async def test_a_database_of_another_revision_is_refused_with_the_command_that_mends_it(tmp_path, command):
+    (tmp_path / "foretag.toml").write_text(
+        'tags = ["tags.csv"]\n[[sources]]\nname = "p"\nendpoint = "opc.tcp://127.0.0.1:1"\nsecurity_policy = "None"\n'
+        '[[models]]\nname = "rul"\nkind = "pca_anomaly"\nassets = ["a"]\nfeatures = ["b", "c"]\nwindow = "10s"\n'
+        'step = "1s"\ntraining = { learn = "normal" }\n'
+    )
+    (tmp_path / "tags.csv").write_text("name,node,asset,feature\nt,nsu=u;s=t,a,b\nu,nsu=u;s=u,a,c\n")
+
+    def foretag(*words: str) -> subprocess.CompletedProcess[str]:
+        config = ["--config", str(tmp_path / "foretag.toml")]
+        return subprocess.run(
+            [sys.executable, "-m", "plugin", *words, *config], capture_output=True, text=True, timeout=60
+        )
+
+    assert foretag("migrate").returncode == 0
+    assert foretag("migrate", "--revision", "base").returncode == 0
+    result = foretag(*command.split())
+    assert result.returncode == 2
+    assert "foretag migrate" in result.stderr
+    assert "Traceback" not in result.stderr
