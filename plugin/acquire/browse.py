@@ -113,7 +113,7 @@ async def browse(
             below: dict[ua.NodeId, str] = {}
             for parent, reference in await _references(services, info, list(level)):
                 node = ua.NodeId(reference.NodeId.Identifier, reference.NodeId.NamespaceIndex)
-                if node in seen or len(variables) >= limit:
+                if node in seen or _is_property(reference) or len(variables) >= limit:
                     continue
                 seen.add(node)
                 name = str(reference.BrowseName.Name)
@@ -124,6 +124,11 @@ async def browse(
                 break
             level = below
         return tuple(await _read(services, info, variables))
+
+
+def _is_property(reference: ua.ReferenceDescription) -> bool:
+    kind = reference.ReferenceTypeId
+    return not kind.NamespaceIndex and kind.Identifier == _IDS.HasProperty
 
 
 async def _references(

@@ -65,7 +65,9 @@ class Values:
     handle: NDArray[np.uint32]
     """Client handle of the monitored item; 0 in history."""
     source_time: NDArray[np.int64]
-    """[µs]; where the server gave none: the server time, else the time of arrival."""
+    """[µs]; where the source gave none: the server time, else the time of arrival."""
+    timed: NDArray[np.bool_]
+    """The source gave its time."""
     server_time: NDArray[np.int64]
     """[µs]; where the server gave none: the time of arrival."""
     value: NDArray[np.float64]
@@ -301,7 +303,8 @@ class _Columns:
         bad = qualities(status) == Quality.BAD
         value[bad] = np.nan
         without = int(np.count_nonzero(~number & ~bad))
-        return Values(self.handle[:done], source, server, value, status, without, lost)
+        timed = self.source[:done] > 0
+        return Values(self.handle[:done], source, timed, server, value, status, without, lost)
 
 
 def _micros(ticks: NDArray[np.int64], otherwise: Any) -> NDArray[np.int64]:

@@ -29,8 +29,7 @@ class Intake:
     def __init__(self, source: str, tags: Sequence[Tag], known: Mapping[int, Micros], diagnostics: Diagnostics) -> None:
         self.tags = tuple(tags)
         self.reached: NDArray[np.int64] = np.array([known.get(tag.id, 0) for tag in tags], np.int64)
-        """Source time of the last value that arrived, by handle [µs], never later than its arrival; 0: none yet. Not
-        the highest: one value that came without a time, and got that of its arrival, must not hide late ones."""
+        """Source time of the last value that arrived, by handle [µs], never later than its arrival; 0: none yet."""
         self._ids = np.array([tag.id for tag in tags], np.int32)
         self._live = diagnostics.samples_received.labels(source, "live")
         self._history = diagnostics.samples_received.labels(source, "history")
@@ -51,15 +50,18 @@ class Intake:
 
     def arrived(self, values: Values, received: Micros) -> None:
         """These were handed over: what is older is no longer missing."""
-        known = values.handle < len(self.tags)
-        # a source whose clock runs ahead must not move the begin of a later gap into the future
-        source = np.minimum(values.source_time[known], received)
-        self.reached[values.handle[known]] = source  # of several the last one stays
+        # a value that came without a source time was given a later one: it must not hide others that are late
+        rows = (values.handle < len(self.tags)) & values.timed
+        # and a source whose clock runs ahead must not move the begin of a later gap into the future
+        source = np.minimum(values.source_time[rows], received)
+        self.reached[values.handle[rows]] = source  # of several the last one stays
 
     def history(self, handles: NDArray[np.intp], values: Values, received: Micros) -> SampleBatch:
         """Samples of the past; ``handles`` gives the tag of each row."""
         self._count(values)
         self._history.inc(len(values))
+        first = self.reached[handles] == 0
+        np.maximum.at(self.reached, handles[first], np.minimum(values.source_time[first], received))
         return self._batch(values, slice(None), self._ids[handles], received)
 
     def gone(self, values: Values) -> list[int]:

@@ -109,7 +109,7 @@ class OpcUaSource:
         return self.state in {State.RUNNING, State.DEGRADED} and any(item.monitored for item in self.items)
 
     def history_progress(self) -> HistoryProgress:
-        if not self._config.enabled:
+        if not self._config.enabled or not self.items:
             return HistoryProgress(self.name, 0, 0, 0, finished=True)
         total, left = self._first_total, self._backfill.left()
         if total is None:
