@@ -67,7 +67,7 @@ class PcaAnomaly:
     def outputs(self, spec: Spec) -> tuple[OutputSpec, ...]:
         """``flag`` is decided outside, see :class:`models.kind.OutputSpec`."""
         return (
-            OutputSpec("score", "1", 0.0, 10.0, "Distance from healthy; 1: as far as 1 % of the healthy cells"),
+            OutputSpec("score", "1", 0.0, 100.0, "Distance from healthy; 1: as far as 1 % of the healthy cells"),
             OutputSpec("flag", "", 0.0, 1.0, "Anomaly", flag=True),
         )
 

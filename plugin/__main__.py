@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import logging.handlers
-import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -217,7 +216,6 @@ def _log_to(path: Path, level: str, *, console: bool) -> None:
 
 def main() -> None:
     """The entry point of the ``foretag`` command."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     app()
 
 

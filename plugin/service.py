@@ -68,7 +68,11 @@ class Service:
                 rows_per_commit=self.config.historian.rows_per_commit,
                 queue=self.config.historian.queue,
             )
-            await enter(_running(self._supervised("acquisition", ingest.run), self.diagnostics.watch_loop()))
+            await enter(
+                _running(
+                    self._supervised("acquisition", ingest.run), self.diagnostics.watch_loop(), overview.watch(store)
+                )
+            )
             compute = await enter(open_compute(self.config, self.diagnostics))
             registry = Registry(store, self.config.model_folder)
             scorers = self.scorers(tags, store, registry, compute, sources)

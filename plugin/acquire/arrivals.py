@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from functools import partial
 
-from plugin.acquire.decoding import Malformed, Values, decode_items
+from plugin.acquire.decoding import Values, decode_items
 from plugin.acquire.intake import Intake, Overflow
 from plugin.acquire.losses import Losses
+from plugin.acquire.measuring import Malformed
 from plugin.acquire.outbox import Outbox
 from plugin.acquire.pump import Acknowledgements
 from plugin.acquire.subscription import Subscription

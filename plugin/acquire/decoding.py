@@ -11,8 +11,6 @@ NumPy takes all values of a layout at once:
 So nothing but a malformed message can fail, and that costs only what stands behind the fault.
 """
 
-import struct
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,26 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plugin.acquire.measuring import NUMBERS, SIZES, TAIL, VALUE, Malformed, measure, tail_length, unpacked, variant_end
 from plugin.domain import Quality, qualities
-
-_VALUE, _STATUS, _SOURCE, _SERVER, _SOURCE_PICO, _SERVER_PICO = 1, 2, 4, 8, 16, 32
-_ARRAY, _DIMENSIONS, _TYPE = 0x80, 0x40, 0x3F
-
-_NUMBERS = {
-    1: "u1",  # Boolean
-    2: "i1",
-    3: "u1",
-    4: "<i2",
-    5: "<u2",
-    6: "<i4",
-    7: "<u4",
-    8: "<i8",  # above 2^53 the float64 column rounds
-    9: "<u8",
-    10: "<f4",
-    11: "<f8",
-}
-_FIXED = {0: 0, 13: 8, 14: 16, 19: 4}  # Null, DateTime, Guid, StatusCode: a length, but no number
-_SIZES = {**{kind: np.dtype(code).itemsize for kind, code in _NUMBERS.items()}, **_FIXED}
 
 _EPOCH_MICROS = 11_644_473_600_000_000  # 1601 to 1970
 _LAST_MICROS = 253_402_300_799_999_999  # the end of the year 9999
@@ -51,11 +31,6 @@ _PROBE = 32  # values that must look alike before a run is worth a strided view
 _STRIDE = 256  # values that the loop walks before it looks for a run again
 _ODD = b"\xff\xff"  # stands for a layout without a fixed length; no mask has all bits
 _ODD_CODE = 0xFFFF
-_DEPTH = 16  # Variants in Variants; deeper is an attack
-
-
-class Malformed(ValueError):
-    """The bytes are no encoding of what should stand there; the message's rest can't be read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +72,7 @@ def decode_values(body: bytes, received: int, position: int = 0) -> Values:
 
 
 def _decode(body: bytes, position: int, received: int, prefix: int) -> tuple[Values, int]:
-    count = _number("<i", body, position)
+    count = unpacked("<i", body, position)
     if count > len(body):  # each value takes a byte at least: no allocation on a liar's word
         raise Malformed(f"{count} values announced in {len(body)} bytes")
     count = max(count, 0)
@@ -142,7 +117,7 @@ def _alike(body: bytes, position: int, count: int, length: int, mask: int, kind:
     """How many of ``count`` values, each ``length`` bytes behind the other, have this layout."""
     raw = np.frombuffer(body, np.uint8, count * length, position).reshape(count, length)
     same = raw[:, prefix] == mask
-    if mask & _VALUE:
+    if mask & VALUE:
         same &= raw[:, prefix + 1] == kind
     return count if same.all() else int(same.argmin())
 
@@ -166,7 +141,7 @@ class _Mixed:
                 position += lengths[key]
             except KeyError:
                 try:
-                    position, key = _measure(body, position, prefix), _ODD
+                    position, key = measure(body, position, prefix), _ODD
                 except (Malformed, RecursionError):
                     offsets.pop()
                     break
@@ -186,7 +161,7 @@ class _Mixed:
         raw = np.frombuffer(body, np.uint8)
         rows, offsets = np.array(self._rows, np.intp), np.array(self._offsets, np.intp)
         codes = np.frombuffer(b"".join(self._keys), "<u2")
-        codes = np.where(codes & _VALUE, codes, codes & 0xFF)  # without a Value the second byte is another field's
+        codes = np.where(codes & VALUE, codes, codes & 0xFF)  # without a Value the second byte is another field's
         for code in np.unique(codes).tolist():
             chosen = np.flatnonzero(codes == code)
             if code == _ODD_CODE:
@@ -214,35 +189,22 @@ class _Layout:
 def _layout(mask: int, kind: int, prefix: int) -> _Layout:
     fields: list[tuple[str, str]] = [("handle", "<u4")] if prefix else []
     fields.append(("mask", "u1"))
-    if mask & _VALUE:
+    if mask & VALUE:
         fields.append(("kind", "u1"))
-        fields.append(("value", _NUMBERS[kind]) if kind in _NUMBERS else ("other", f"V{_SIZES[kind]}"))
-    for bit, name, code in _TAIL:
+        fields.append(("value", NUMBERS[kind]) if kind in NUMBERS else ("other", f"V{SIZES[kind]}"))
+    for bit, name, code in TAIL:
         if mask & bit:
             fields.append((name, code))
     dtype = np.dtype([field for field in fields if field[1] != "V0"])
-    return _Layout(dtype, np.arange(dtype.itemsize), bool(mask & _VALUE) and kind in _NUMBERS)
-
-
-_TAIL = (
-    (_STATUS, "status", "<u4"),
-    (_SOURCE, "source", "<i8"),
-    (_SOURCE_PICO, "source_pico", "<u2"),
-    (_SERVER, "server", "<i8"),
-    (_SERVER_PICO, "server_pico", "<u2"),
-)
+    return _Layout(dtype, np.arange(dtype.itemsize), bool(mask & VALUE) and kind in NUMBERS)
 
 
 def _length(mask: int, kind: int, prefix: int) -> int:
     """Bytes of a value with this layout; 0 where the layout doesn't say."""
-    if mask & _VALUE and kind not in _SIZES:
+    if mask & VALUE and kind not in SIZES:
         return 0
-    value = 1 + _SIZES[kind] if mask & _VALUE else 0
-    return prefix + 1 + value + _tail_length(mask)
-
-
-def _tail_length(mask: int) -> int:
-    return sum(np.dtype(code).itemsize for bit, _, code in _TAIL if mask & bit)
+    value = 1 + SIZES[kind] if mask & VALUE else 0
+    return prefix + 1 + value + tail_length(mask)
 
 
 @cache
@@ -250,14 +212,14 @@ def _lengths(prefix: int) -> dict[bytes, int]:
     """Length by the two bytes (mask, type); without a Value the second byte is another field's and may be anything."""
     found = {}
     for mask in range(64):
-        for kind in _SIZES if mask & _VALUE else range(256):
+        for kind in SIZES if mask & VALUE else range(256):
             found[bytes((mask, kind))] = _length(mask, kind, prefix)
     return found
 
 
 def _key(body: bytes, position: int, prefix: int) -> tuple[int, int]:
     mask, kind = body[position + prefix], body[position + prefix + 1]
-    return (mask, kind) if mask & _VALUE else (mask, 0)
+    return (mask, kind) if mask & VALUE else (mask, 0)
 
 
 class _Columns:
@@ -284,15 +246,15 @@ class _Columns:
     def take_odd(self, row: int, body: bytes, position: int, prefix: int) -> None:
         """One value whose length stands in itself: its times and status count, its content is no number."""
         if prefix:
-            self.handle[row] = _number("<I", body, position)
+            self.handle[row] = unpacked("<I", body, position)
         mask = body[position + prefix]
         position += prefix + 1
-        if mask & _VALUE:
-            position = _variant_end(body, position)
-        for bit, name, code in _TAIL:
+        if mask & VALUE:
+            position = variant_end(body, position)
+        for bit, name, code in TAIL:
             if mask & bit:
                 if name in ("status", "source", "server"):
-                    getattr(self, name)[row] = _number("<I" if name == "status" else "<q", body, position)
+                    getattr(self, name)[row] = unpacked("<I" if name == "status" else "<q", body, position)
                 position += np.dtype(code).itemsize
 
     def finish(self, done: int, lost: int, received: int) -> Values:
@@ -311,137 +273,3 @@ def _micros(ticks: NDArray[np.int64], otherwise: Any) -> NDArray[np.int64]:
     """Ticks to µs since 1970; null, and what is before 1601, becomes ``otherwise``."""
     micros = np.minimum(ticks // 10 - _EPOCH_MICROS, _LAST_MICROS)
     return np.where(ticks > 0, micros, otherwise)
-
-
-# --- values without a fixed length -----------------------------------------------------------------------------
-
-
-def _measure(body: bytes, position: int, prefix: int) -> int:
-    """End of the value that starts here."""
-    mask = _number("<B", body, position + prefix)
-    position = _bounded(body, position + prefix + 1)
-    if mask & _VALUE:
-        position = _variant_end(body, position)
-    return _bounded(body, position + _tail_length(mask))
-
-
-def _variant_end(body: bytes, position: int, depth: int = 0) -> int:
-    if depth > _DEPTH:
-        raise Malformed("nested too deep")
-    encoding = _number("<B", body, position)
-    kind, position = encoding & _TYPE, position + 1
-    if encoding & _ARRAY:
-        count = _number("<i", body, position)
-        position += 4
-        if kind in _SIZES:
-            position = _bounded(body, position + max(count, 0) * _SIZES[kind])
-        else:
-            for _ in _counted(body, count):
-                position = _element_end(body, position, kind, depth)
-        if encoding & _DIMENSIONS:
-            position += 4 + 4 * max(_number("<i", body, position), 0)
-    else:
-        position = _element_end(body, position, kind, depth)
-    return _bounded(body, position)
-
-
-def _element_end(body: bytes, position: int, kind: int, depth: int) -> int:
-    """End of one element of a built-in type (OPC 10000-6, table 1)."""
-    if kind in _SIZES:
-        return position + _SIZES[kind]
-    return _ELEMENT_ENDS.get(kind, _string_end)(body, position, depth)
-
-
-def _string_end(body: bytes, position: int, _depth: int = 0) -> int:
-    """String, ByteString, XmlElement; and the reserved types 26 to 31, which read as ByteString."""
-    return _bounded(body, position + 4 + max(_number("<i", body, position), 0))
-
-
-def _qualified_name_end(body: bytes, position: int, _depth: int = 0) -> int:
-    return _string_end(body, position + 2)
-
-
-def _node_id_end(body: bytes, position: int, _depth: int = 0) -> int:
-    encoding = _number("<B", body, position)
-    position += 1
-    kind = encoding & _TYPE
-    fixed = {0: 1, 1: 3, 2: 6, 4: 18}
-    if kind in fixed:
-        position += fixed[kind]
-    elif kind in (3, 5):
-        position = _string_end(body, position + 2)
-    else:
-        raise Malformed(f"NodeId of kind {kind}")
-    if encoding & 0x80:
-        position = _string_end(body, position)
-    return position + 4 if encoding & 0x40 else position
-
-
-def _localized_text_end(body: bytes, position: int, _depth: int = 0) -> int:
-    mask = _number("<B", body, position)
-    position += 1
-    for bit in (1, 2):
-        if mask & bit:
-            position = _string_end(body, position)
-    return position
-
-
-def _extension_object_end(body: bytes, position: int, _depth: int = 0) -> int:
-    position = _node_id_end(body, position)
-    encoding = _number("<B", body, position)
-    if not encoding:
-        return position + 1
-    if _number("<i", body, position + 1) < 0:
-        raise Malformed("structure without a length")
-    return _string_end(body, position + 1)
-
-
-def _data_value_end(body: bytes, position: int, depth: int) -> int:
-    mask = _number("<B", body, position)
-    position = _variant_end(body, position + 1, depth + 1) if mask & _VALUE else position + 1
-    return position + _tail_length(mask)
-
-
-def diagnostic_info_end(body: bytes, position: int, depth: int = 0) -> int:
-    """End of a DiagnosticInfo (OPC 10000-6, 5.2.2.12)."""
-    if depth > _DEPTH:
-        raise Malformed("nested too deep")
-    mask = _number("<B", body, position)
-    position += 1 + 4 * (mask & 0xF).bit_count()
-    if mask & 0x10:
-        position = _string_end(body, position)
-    if mask & 0x20:
-        position += 4
-    return diagnostic_info_end(body, position, depth + 1) if mask & 0x40 else position
-
-
-_ELEMENT_ENDS: dict[int, Callable[[bytes, int, int], int]] = {
-    17: _node_id_end,
-    18: _node_id_end,
-    20: _qualified_name_end,
-    21: _localized_text_end,
-    22: _extension_object_end,
-    23: _data_value_end,
-    24: lambda body, position, depth: _variant_end(body, position, depth + 1),
-    25: diagnostic_info_end,
-}
-
-
-def _counted(body: bytes, count: int) -> Iterator[int]:
-    if count > len(body):
-        raise Malformed(f"{count} elements announced in {len(body)} bytes")
-    return iter(range(count))
-
-
-def _bounded(body: bytes, position: int) -> int:
-    if position > len(body):
-        raise Malformed("cut short")
-    return position
-
-
-def _number(code: str, body: bytes, position: int) -> int:
-    try:
-        found: int = struct.unpack_from(code, body, position)[0]
-    except struct.error as error:
-        raise Malformed("cut short") from error
-    return found

@@ -12,7 +12,7 @@ from functools import partial
 from asyncua import ua
 from asyncua.client.ua_session import UaSession
 
-from plugin.acquire.decoding import Malformed
+from plugin.acquire.measuring import Malformed
 from plugin.acquire.session import ServiceFault, translated
 from plugin.acquire.subscription import Subscription
 from plugin.acquire.wire import Message, publish

@@ -14,8 +14,8 @@ from asyncua import ua
 from asyncua.client.ua_session import UaSession
 
 from plugin.acquire.config import SourceConfig
-from plugin.acquire.decoding import Malformed
 from plugin.acquire.items import Item, ItemMaker
+from plugin.acquire.measuring import Malformed
 from plugin.acquire.sequence import Sequence as Numbers
 from plugin.acquire.server import ServerInfo
 from plugin.acquire.session import ServiceFault, status_name, translated

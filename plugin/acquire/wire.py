@@ -13,7 +13,8 @@ from asyncua import ua
 from asyncua.client.ua_session import UaSession
 from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary
 
-from plugin.acquire.decoding import Malformed, Values, decode_values
+from plugin.acquire.decoding import Values, decode_values
+from plugin.acquire.measuring import Malformed
 from plugin.domain import Micros
 
 DATA_CHANGE = 811

@@ -31,7 +31,15 @@ from plugin.historian import queries, records, samples
 from plugin.historian.config import HistorianConfig
 from plugin.historian.migrate import prepare
 from plugin.historian.ring import Ring
-from plugin.historian.sqlite import database_path, in_thread, reading_engine, transaction, translated, writing_engine
+from plugin.historian.sqlite import (
+    database_path,
+    in_thread,
+    reading_engine,
+    to_its_end,
+    transaction,
+    translated,
+    writing_engine,
+)
 from plugin.protocols import Delivery, Written
 
 P = ParamSpec("P")
@@ -166,6 +174,7 @@ class SqlStore:
             async with engine.connect() as connection:
                 return await in_thread(connection, function, *args, **kwargs)
 
+    @to_its_end
     async def _rows(self, query: Select[Any]) -> Sequence[Any]:
         async with self._begin(self._reader) as connection:
             rows: Sequence[Any] = (await connection.execute(query)).all()
@@ -173,6 +182,7 @@ class SqlStore:
 
     # --- what arrives ---
 
+    @to_its_end
     async def register_tags(self, tags: Sequence[Tag]) -> tuple[Tag, ...]:
         """See the protocol."""
         async with self._begin(self._writer) as connection:
@@ -260,11 +270,13 @@ class SqlStore:
 
     # --- what models give ---
 
+    @to_its_end
     async def write_run(self, run: Run) -> Run:
         """See the protocol; StoreError where there is no run with its key."""
         async with self._begin(self._writer) as connection:
             return await queries.put_run(connection, run)
 
+    @to_its_end
     async def write_outcome(self, outcome: Outcome) -> None:
         """See the protocol. A prediction or flag that its run has written already stays as it is."""
         new = [tag for tag in dict.fromkeys(each.tag for each in outcome.predictions) if tag not in self._outputs]
@@ -288,6 +300,7 @@ class SqlStore:
         """See the protocol."""
         return tuple(records.run_of(row) for row in await self._rows(queries.runs(model, limit)))
 
+    @to_its_end
     async def add_version(self, version: ModelVersion) -> ModelVersion:
         """See the protocol; a champion retires the one before it."""
         async with self._begin(self._writer) as connection:
@@ -297,6 +310,7 @@ class SqlStore:
         """See the protocol."""
         return tuple(records.version_of(row) for row in await self._rows(queries.versions(model)))
 
+    @to_its_end
     async def set_state(self, model: str, version: int, state: ModelState) -> None:
         """See the protocol; StoreError where there is no such version."""
         async with self._begin(self._writer) as connection:
@@ -304,11 +318,13 @@ class SqlStore:
 
     # --- for an operator ---
 
+    @to_its_end
     async def counts(self) -> Mapping[str, int]:
         """See the protocol."""
         async with self._begin(self._reader) as connection:
             return await queries.counts(connection)
 
+    @to_its_end
     async def summary(self) -> Summary:
         """Rows, newest sample, size on disk and open gaps, all of one moment but the size."""
         async with self._begin(self._reader) as connection:

@@ -1,9 +1,11 @@
 """SQLite as the historian uses it: files, connections, the database's own thread, and errors in our words."""
 
+import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -129,6 +131,27 @@ async def in_thread(
         raise StoreError("The connection was closed")
     result: T = await driver._execute(function, driver._conn, *args, **kwargs)  # type: ignore[no-untyped-call]
     return result
+
+
+def to_its_end(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """A method that ends what it has begun before a cancellation goes on: bounded by the database's busy timeout.
+
+    SQLAlchemy's transaction that is cancelled between two answers of the driver's thread leaves its connection in the
+    middle of it, and the database locked for everybody.
+    """
+
+    @wraps(method)
+    async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
+        task = asyncio.ensure_future(method(*args, **kwargs))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # looked at, so that nobody is warned of it: the caller asked for no answer
+            raise
+
+    return whole
 
 
 @contextmanager

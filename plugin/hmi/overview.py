@@ -1,7 +1,8 @@
 """What the running service looks like at this moment: fed with commits and outcomes, asked for a snapshot by a view."""
 
+import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -19,11 +20,13 @@ from plugin.domain import (
     from_micros,
     quality,
 )
+from plugin.errors import StoreError
 from plugin.hmi.snapshot import AssetLine, ModelLine, Reading, Snapshot, SourceLine, Totals, TrainingLine
 from plugin.infer.config import ModelConfig
-from plugin.protocols import Source
+from plugin.protocols import Source, Store
 
 _RATE_SPAN = timedelta(seconds=10)
+_GAPS_EVERY = 1.0
 
 
 class Overview:
@@ -51,6 +54,7 @@ class Overview:
         self._outcomes: dict[str, Outcome] = {}
         self._trainings: dict[str, TrainingLine] = {}
         self._stored: list[tuple[datetime, float]] = [(self._started, 0.0)]
+        self._gaps_open = 0
 
     def open(self, tags: Sequence[OutputTag]) -> AbstractAsyncContextManager[None]:
         """Nothing to make ready."""
@@ -59,6 +63,13 @@ class Overview:
     async def publish(self, outcome: Outcome) -> None:
         """Keep the newest outcome of each model."""
         self._outcomes[outcome.run.model] = outcome
+
+    async def watch(self, store: Store) -> None:
+        """For ever: how many gaps are open is known to the store alone."""
+        while True:
+            with suppress(StoreError):
+                self._gaps_open = len(await store.gaps(open_only=True))
+            await asyncio.sleep(_GAPS_EVERY)
 
     def committed(self, samples: SampleBatch) -> None:
         """Samples that are in the database now."""
@@ -138,12 +149,12 @@ class Overview:
     def _totals(self, now: datetime) -> Totals:
         stored = self._diagnostics.total("samples_stored_total")
         recent = [(t, n) for t, n in self._stored if now - t <= _RATE_SPAN]
-        self._stored = [*recent, (now, stored)]
+        self._stored = [*(recent or self._stored[-1:]), (now, stored)]
         (then, before), span = self._stored[0], now - self._stored[0][0]
         return Totals(
             samples_stored=int(stored),
             samples_per_second=(stored - before) / span.total_seconds() if then < now else 0.0,
-            gaps_open=int(self._diagnostics.total("gaps_total")),
+            gaps_open=self._gaps_open,
             dropped=int(self._diagnostics.total("samples_dropped_total")),
             loop_lag_p99=self._diagnostics.lag_p99(),
         )

@@ -1,20 +1,21 @@
 """The SQL store on a real file: what a disk, another program, a restart and a cancelled caller do to it."""
 
 import asyncio
+import contextlib
 import sqlite3
 import stat
 import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import SampleBatch, Tag
+from plugin.domain import Run, RunKind, SampleBatch, Tag
 from plugin.errors import StoreError, StoreUnavailable
 from plugin.historian import samples
 from plugin.historian.config import HistorianConfig
@@ -248,3 +249,18 @@ async def test_the_summary_for_an_operator(store: SqlStore, path: Path) -> None:
     summary = await store.summary()
     assert (summary.newest, summary.counts["samples"]) == (9, 50)
     assert summary.size > 100_000
+
+
+async def test_a_cancelled_write_leaves_no_lock_behind(tmp_path):
+    """A run's deadline may cancel a write at any of its awaits; the next writer must not find the database locked."""
+    run = Run(0, "m", RunKind.SCORE, datetime.now(UTC))
+    async with SqlStore(f"sqlite+aiosqlite:///{tmp_path}/h.db", busy_timeout=timedelta(seconds=1)) as store:
+        for awaits in range(60):
+            task = asyncio.create_task(store.write_run(run))
+            for _ in range(awaits % 20):
+                await asyncio.sleep(0)
+            await asyncio.sleep((awaits % 7) * 0.0002)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await store.write_run(run)
