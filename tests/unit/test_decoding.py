@@ -13,7 +13,8 @@ from asyncua.ua.ua_binary import struct_to_binary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugin.acquire.decoding import Malformed, Values, decode_items, decode_values
+from plugin.acquire.decoding import Values, decode_items, decode_values
+from plugin.acquire.measuring import Malformed
 from plugin.domain import to_micros
 
 RECEIVED = 1_800_000_000_000_000
