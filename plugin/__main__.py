@@ -33,7 +33,7 @@ log = logging.getLogger("foretag")
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", envvar="FORETAG_CONFIG")]
 DEFAULT = Path("foretag.toml")
 _OTHERS = {
-    "asyncua": logging.WARNING,
+    "asyncua": logging.ERROR,  # at WARNING a line per service fault, which the source tells of itself
     "asyncua.server.uaprocessor": logging.CRITICAL,  # a line per refused session: a port scan would fill the log
     "apscheduler": logging.CRITICAL,  # missed and failed runs are counted and told by ourselves
     "alembic": logging.WARNING,

@@ -187,8 +187,14 @@ def _job(runs: Runs, scorer: Scorer) -> Job:
     return job
 
 
-def _past_is_read(sources: Sequence[Source]) -> Callable[[], bool]:
-    return lambda: all(source.history_progress().finished for source in sources)
+def _past_is_read(sources: Sequence[Source]) -> Callable[[Scorer], bool]:
+    """Of the sources that a model draws on: a dead server holds up no model of another one."""
+
+    def read(scorer: Scorer) -> bool:
+        own = {tag.source for asset in scorer.assets for tag in asset.tags.values()}
+        return all(source.history_progress().finished for source in sources if source.name in own)
+
+    return read
 
 
 def _connection(config: Config, section: SourceConfig) -> Connection:

@@ -282,15 +282,20 @@ class OpcUaSource:
 
     async def _review_items(self, items: Iterable[Item]) -> None:
         """A gap begins with a refusal, and ends when the tag is monitored."""
+        back, refused = [], []
         for item in items:
             if item.monitored and item.handle in self._refused:
                 self._losses.end(self._refused.pop(item.handle))
-                _log.info("%s: tag %s is monitored again", self.name, item.tag.name)
+                back.append(item.tag.name)
             elif not item.monitored and item.handle not in self._refused:
-                _log.warning("%s: tag %s is refused: %s", self.name, item.tag.name, describe_refusal(item))
+                refused.append(f"{item.tag.name} ({describe_refusal(item)})")
                 self._refused[item.handle] = self._losses.begin(
                     GapCause.BAD_ITEM, [item.handle], now_micros(), tag=item.tag.name, detail=describe_refusal(item)
                 )
+        if refused:
+            _log.warning("%s: the server refuses %d tag(s): %s", self.name, len(refused), _some(refused))
+        if back:
+            _log.info("%s: %d tag(s) are monitored again: %s", self.name, len(back), _some(back))
         failed = sum(not item.monitored for item in self.items)
         self._diagnostics.items_failed.labels(self.name).set(failed)
         self.state = State.DEGRADED if failed else State.RUNNING
@@ -304,3 +309,9 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    """A few of many, in one line: each has a gap row of its own."""
+    more = f" and {len(names) - limit} more; `foretag check` lists them" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

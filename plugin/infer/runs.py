@@ -144,20 +144,26 @@ class Training:
         self._listener = listener
         self._clock = clock
 
-    async def train_missing(self, scorers: Sequence[Scorer], past_is_read: Callable[[], bool]) -> None:
-        """Train each model that has no champion, in their order, once the past has been read.
+    async def train_missing(self, scorers: Sequence[Scorer], past_is_read: Callable[[Scorer], bool]) -> None:
+        """Train each model that has no champion, in their order, once the past of its own sources has been read.
 
-        One for which the historian does not hold enough is tried again later; the others do not wait for it.
+        One whose source is away, or for which the historian does not hold enough, is tried again later; the others do
+        not wait for it.
         """
-        waiting = [
-            s for s in scorers if s.config.training.at_start and await self._registry.champion(s.config.name) is None
-        ]
-        while waiting and not past_is_read():  # noqa: ASYNC110 - how far a source is, is asked for, not told
+        turn = asyncio.Lock()
+        async with asyncio.TaskGroup() as group:
+            for scorer in scorers:
+                if scorer.config.training.at_start and await self._registry.champion(scorer.config.name) is None:
+                    group.create_task(self._until_trained(scorer, past_is_read, turn))
+
+    async def _until_trained(self, scorer: Scorer, past_is_read: Callable[[Scorer], bool], turn: asyncio.Lock) -> None:
+        while not past_is_read(scorer):  # noqa: ASYNC110 - how far a source is, is asked for, not told
             await asyncio.sleep(_HISTORY_POLL)
-        while waiting:
-            waiting = [scorer for scorer in waiting if not await self._try(scorer)]
-            if waiting:
-                await asyncio.sleep(min(s.config.training.retry.total_seconds() for s in waiting))
+        while True:
+            async with turn:
+                if await self._try(scorer):
+                    return
+            await asyncio.sleep(scorer.config.training.retry.total_seconds())
 
     async def train(self, scorer: Scorer) -> Run:
         """Train one model now; the run's row tells how it went. Raises ModelError."""

@@ -11,8 +11,10 @@ from asyncua import ua
 
 from opcua_sim.options import Options
 from opcua_sim.server import serve
-from plugin.domain import Quality, RunResult, Status, quality, to_micros
-from plugin.service import open_store
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Quality, RunKind, RunResult, Status, quality, to_micros
+from plugin.infer.registry import Registry
+from plugin.service import Service, open_compute, open_store
 from tests.acceptance.life import PERIOD, free_port, read, running, until, write_config
 
 pytestmark = pytest.mark.timeout(240)
@@ -50,6 +52,25 @@ async def test_a_tags_life_from_plant_to_node_and_over_a_restart(plant, tmp_path
     assert second.samples > first.samples
     assert second.gap_free, "our own downtime was not filled from the plant's history"
     assert second.versions == 1, "the second start did not reuse the model"
+    await _can_be_computed_again(config)
+
+
+async def _can_be_computed_again(config):
+    """Every stored prediction follows from the stored samples and the named version: live and backtest are one path."""
+    diagnostics = Diagnostics()
+    async with open_store(config, diagnostics, alone=False) as store, open_compute(config, diagnostics) as compute:
+        registry = Registry(store, config.model_folder)
+        scorers = Service(config, diagnostics).scorers(await store.register_tags(config.tags), store, registry, compute)
+        for scorer in scorers:
+            done = [run for run in await store.runs(scorer.config.name, 30) if run.result is RunResult.DONE]
+            for run in [run for run in done if run.kind is RunKind.SCORE][:3]:
+                now = datetime.now(UTC)
+                stored = [
+                    p for p in await store.predictions(run.model, now - timedelta(minutes=9), now) if p.run == run.id
+                ]
+                again = await scorer.score(run, stored[0].as_of, received_by=to_micros(run.started))
+                found = {p.tag.name: (p.value, p.lower, p.upper, p.status) for p in again.predictions}
+                assert found == {p.tag.name: (p.value, p.lower, p.upper, p.status) for p in stored}
 
 
 async def _is_served_as_measured(foretag):
@@ -146,8 +167,6 @@ class _Stored:
 
 async def _stored(config) -> _Stored:
     """What the database holds; free of gaps: no instant of the plant is missing between the first and the last."""
-    from plugin.diagnostics import Diagnostics
-
     async with open_store(config, Diagnostics(), alone=False) as store:
         tags = await store.register_tags(config.tags)
         cycle = next(tag.id for tag in tags if tag.name == "engine-04.T24")
@@ -163,8 +182,6 @@ async def _stored(config) -> _Stored:
 
 
 async def _statuses(config, asset: str) -> set[int]:
-    from plugin.diagnostics import Diagnostics
-
     async with open_store(config, Diagnostics(), alone=False) as store:
         now = datetime.now(UTC)
         found = await store.predictions("rul", now - timedelta(minutes=5), now, asset=asset, output="rul")
