@@ -80,6 +80,7 @@ class Service:
             for sink in sinks:
                 await enter(sink.open(_outputs(scorers)))
             runs = Runs(store, sinks, self.diagnostics)
+            await runs.end_unfinished(model.name for model in self.config.models)
             self.runs.set_result(runs)
             await enter(_running(runs.record_missed()))
             schedule = await enter(Schedule(runs.miss))

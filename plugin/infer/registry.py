@@ -1,7 +1,11 @@
 """Which version of a model is in force, and where its artifact lies."""
 
 import asyncio
+import json
 import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +25,18 @@ class Registry:
     def __init__(self, store: Store, folder: Path) -> None:
         self._store = store
         self._folder = folder
+        self._misfits: set[str] = set()
 
-    async def champion(self, model: str) -> ModelVersion | None:
-        """The version in force."""
+    async def champion(self, model: str, spec: Spec) -> ModelVersion | None:
+        """The version in force, if it was trained for ``spec``: one for other features or windows can't be used."""
         versions = await self._store.versions(model)
-        return next((version for version in versions if version.state is ModelState.CHAMPION), None)
+        version = next((version for version in versions if version.state is ModelState.CHAMPION), None)
+        if version is None or version.spec == as_json(spec):
+            return version
+        if version.label not in self._misfits:
+            self._misfits.add(version.label)
+            log.warning("model %s was trained for another configuration of %s; it is not used", version.label, model)
+        return None
 
     async def load(self, version: ModelVersion) -> tuple[Spec, dict[str, Any]]:
         """Spec and parameters; ArtifactError where the file is missing, altered or not what the row says."""
@@ -36,33 +47,35 @@ class Registry:
             raise ArtifactError(f"model {version.label}: {path.name}: {error}; train it again or roll back") from error
         return artifact.spec, artifact.params
 
-    async def add(self, version: ModelVersion, spec: Spec, fitted: Fitted) -> ModelVersion:
-        """Write the artifact, then the row; the first version of a model becomes its champion."""
-        stamp = version.created.strftime("%Y%m%dT%H%M%S%f")
-        artifact = await asyncio.to_thread(
-            save,
-            self._folder,
-            f"{version.model}-{stamp}",
-            spec,
-            fitted.params,
-            metrics=fitted.metrics,
-            provenance=version.provenance,
+    async def add(
+        self, model: str, spec: Spec, fitted: Fitted, provenance: Mapping[str, Any], created: datetime
+    ) -> ModelVersion:
+        """Write the artifact, then the row; the first version for a configuration becomes the champion."""
+        name = f"{model}-{created:%Y%m%dT%H%M%S%f}"
+        content = {"metrics": fitted.metrics, "provenance": provenance}
+        artifact = await asyncio.to_thread(save, self._folder, name, spec, fitted.params, **content)
+        version = await self._store.add_version(
+            ModelVersion(
+                model=model,
+                version=0,
+                kind=spec.kind,
+                state=ModelState.CHALLENGER,
+                created=created,
+                spec=as_json(spec),
+                metrics=fitted.metrics,
+                provenance=provenance,
+                artifact=artifact.path.name,
+                sha256=artifact.sha256,
+            )
         )
-        row = ModelVersion(
-            model=version.model,
-            version=0,
-            kind=version.kind,
-            state=ModelState.CHALLENGER,
-            created=version.created,
-            spec=version.spec,
-            metrics=fitted.metrics,
-            provenance=version.provenance,
-            artifact=artifact.path.name,
-            sha256=artifact.sha256,
-        )
-        stored = await self._store.add_version(row)
-        if await self.champion(version.model) is None:
-            await self._store.set_state(stored.model, stored.version, ModelState.CHAMPION)
-            stored = next(v for v in await self._store.versions(stored.model) if v.version == stored.version)
-        log.info("model %s stored as %s: %s", stored.label, stored.state.value, dict(stored.metrics))
-        return stored
+        if await self.champion(model, spec) is None:
+            await self._store.set_state(model, version.version, ModelState.CHAMPION)
+            version = replace(version, state=ModelState.CHAMPION)
+        log.info("model %s stored as %s: %s", version.label, version.state.value, dict(version.metrics))
+        return version
+
+
+def as_json(spec: Spec) -> dict[str, Any]:
+    """A spec as it is stored with a version."""
+    stored: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
+    return stored

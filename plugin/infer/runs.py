@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -73,6 +73,14 @@ class Runs:
         self._complain(f"{model} missed", "a run was missed: the one before it still ran, or the process was held up")
         if not self._missed.full():
             self._missed.put_nowait((model, scheduled))
+
+    async def end_unfinished(self, models: Iterable[str]) -> None:
+        """Runs that a killed process left without an end: they failed."""
+        for model in models:
+            for run in await self._store.runs(model):
+                if run.result is RunResult.RUNNING:
+                    ended = replace(run, finished=self._clock(), result=RunResult.FAILED, error="the process ended")
+                    await self._store.write_run(ended)
 
     async def record_missed(self) -> None:
         """For ever: write the rows of missed runs."""
@@ -145,7 +153,7 @@ class Training:
         self._clock = clock
 
     async def train_missing(self, scorers: Sequence[Scorer], past_is_read: Callable[[Scorer], bool]) -> None:
-        """Train each model that has no champion, in their order, once the past of its own sources has been read.
+        """Train each model that has none in force, in their order, once the past of its own sources has been read.
 
         One whose source is away, or for which the historian does not hold enough, is tried again later; the others do
         not wait for it.
@@ -153,7 +161,7 @@ class Training:
         turn = asyncio.Lock()
         async with asyncio.TaskGroup() as group:
             for scorer in scorers:
-                if scorer.config.training.at_start and await self._registry.champion(scorer.config.name) is None:
+                if scorer.config.training.at_start and await scorer.refresh() is None:
                     group.create_task(self._until_trained(scorer, past_is_read, turn))
 
     async def _until_trained(self, scorer: Scorer, past_is_read: Callable[[Scorer], bool], turn: asyncio.Lock) -> None:

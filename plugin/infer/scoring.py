@@ -90,7 +90,8 @@ class Scorer:
         self._tag_ids = [asset.tags[feature].id for asset in self.assets for feature in config.features]
         self._prompt = ~np.array(config.late)
         self._hold = np.tile(holds(config), len(self.assets))
-        outputs = kind.outputs(model_spec(config))
+        self._spec = model_spec(config)
+        outputs = kind.outputs(self._spec)
         self._tags = {spec.name: [output_tag(config, asset, spec) for asset in self.assets] for spec in outputs}
         self._flag = next((spec.name for spec in outputs if spec.flag), None)
 
@@ -102,7 +103,7 @@ class Scorer:
     async def refresh(self) -> Champion | None:
         """Take up the version in force; a new one is loaded and compiled, and has effect from this run on."""
         async with self._refreshing:
-            version = await self._registry.champion(self.config.name)
+            version = await self._registry.champion(self.config.name, self._spec)
             if version is None:
                 self._champion = None
             elif self._champion is None or self._champion.version.version != version.version:

@@ -1,5 +1,6 @@
 """From the historian to a trained model: what to learn from, the fit on the device, and the row that tells of it."""
 
+import asyncio
 import logging
 import platform
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.kind import ModelKind, TrainingData
 from plugin import __version__
-from plugin.domain import Asset, ModelState, ModelVersion, from_micros, to_micros
+from plugin.domain import Asset, ModelVersion, SampleBatch, from_micros, to_micros
 from plugin.errors import TrainingDataError
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
@@ -77,16 +78,7 @@ async def train(
         "device": str(compute.device),
         "seconds": round((datetime.now(UTC) - began).total_seconds(), 3),
     }
-    draft = ModelVersion(
-        model=config.name, version=0, kind=config.kind, state=ModelState.CHALLENGER, created=began,
-        spec=as_json(config), metrics=fitted.metrics, provenance=provenance, artifact="", sha256="",
-    )  # fmt: skip
-    return await registry.add(draft, spec, fitted)
-
-
-def as_json(config: ModelConfig) -> dict[str, Any]:
-    """The configuration as it is stored with a version."""
-    return config.model_dump(mode="json")
+    return await registry.add(config.name, spec, fitted, provenance, began)
 
 
 async def gather(
@@ -95,19 +87,25 @@ async def gather(
     """Everything to learn from, asset by asset, and the time that it spans."""
     found: list[Stretch] = []
     for asset in assets:
-        grid = await _history(config, asset, store, now)
-        found += _CUTS[config.training.learn](config, grid)
+        samples = await _history(config, asset, store, now)
+        found += await asyncio.to_thread(_cut_up, config, asset, samples)
     found = [stretch for stretch in found if np.isfinite(stretch.target).any()]
     if not found:
         raise TrainingDataError(f"model {config.name}: {_MISSING[config.training.learn]}")
     found.sort(key=lambda stretch: stretch.end)
-    return _stack(found), (from_micros(min(stretch.group[0] for stretch in found)), from_micros(found[-1].end))
+    data = await asyncio.to_thread(_stack, found)
+    return data, (from_micros(min(stretch.group[0] for stretch in found)), from_micros(found[-1].end))
 
 
-async def _history(config: ModelConfig, asset: Asset, store: Store, now: datetime) -> Grid:
+async def _history(config: ModelConfig, asset: Asset, store: Store, now: datetime) -> SampleBatch:
     tags = [asset.tags[feature].id for feature in config.features]
-    samples = await store.read_samples(tags, to_micros(now - config.training.history), to_micros(now))
-    return occupied(samples, tags, micros(config.step), holds(config))
+    return await store.read_samples(tags, to_micros(now - config.training.history), to_micros(now))
+
+
+def _cut_up(config: ModelConfig, asset: Asset, samples: SampleBatch) -> list[Stretch]:
+    tags = [asset.tags[feature].id for feature in config.features]
+    grid = occupied(samples, tags, micros(config.step), holds(config))
+    return _CUTS[config.training.learn](config, grid)
 
 
 def _runs_to_failure(config: ModelConfig, grid: Grid) -> list[Stretch]:

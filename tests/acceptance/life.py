@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asyncua import Client, ua
+from asyncua import Client
 
 from plugin.config import load
 from plugin.service import Service
@@ -133,7 +133,8 @@ async def running(config: Path, port: int) -> AsyncIterator[Running]:
     task = asyncio.create_task(service.run(stop))
     started = asyncio.ensure_future(service.runs)
     try:
-        await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED, timeout=60)
+        both: set[asyncio.Future[Any]] = {task, started}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED, timeout=60)
         if task.done():
             await task
         yield Running(service, f"opc.tcp://127.0.0.1:{port}/foretag")
@@ -153,7 +154,7 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float 
             await asyncio.sleep(0.1)
 
 
-async def read(endpoint: str, *names: str, namespace: str = NAMESPACE) -> list[ua.DataValue]:
+async def read(endpoint: str, *names: str, namespace: str = NAMESPACE) -> list[Any]:
     """Values of nodes by their string ids, whatever their status."""
     async with Client(endpoint, timeout=10) as client:
         index = await client.get_namespace_index(namespace)

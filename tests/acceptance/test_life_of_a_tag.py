@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
-async def plant(tmp_path: Path) -> AsyncIterator:
+async def plant(tmp_path: Path) -> AsyncIterator[Any]:
     options = Options(
         port=0, engines=6, period=PERIOD, history_runs=2, state=tmp_path / "state", truth=tmp_path / "truth"
     )
@@ -68,7 +69,9 @@ async def _can_be_computed_again(config):
                 stored = [
                     p for p in await store.predictions(run.model, now - timedelta(minutes=9), now) if p.run == run.id
                 ]
+                assert run.started
                 again = await scorer.score(run, stored[0].as_of, received_by=to_micros(run.started))
+                assert again
                 found = {p.tag.name: (p.value, p.lower, p.upper, p.status) for p in again.predictions}
                 assert found == {p.tag.name: (p.value, p.lower, p.upper, p.status) for p in stored}
 
@@ -135,11 +138,11 @@ async def test_a_lost_plant_is_seen_and_comes_back_without_a_hole(plant, tmp_pat
 
         async def lost() -> bool:
             (value,) = await read(foretag.endpoint, "engine-01.rul.rul")
-            return value.StatusCode.value == Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE
+            return bool(value.StatusCode.value == Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE)
 
         async def healthy() -> bool:
             (value,) = await read(foretag.endpoint, "engine-01.rul.rul")
-            return value.StatusCode.value == Status.GOOD
+            return bool(value.StatusCode.value == Status.GOOD)
 
         await until(healthy)
         outage = asyncio.create_task(plant.cut(5))

@@ -10,7 +10,7 @@ import pytest_asyncio
 from rich.console import Console
 from typer.testing import CliRunner
 
-from opcua_sim.options import Options
+from opcua_sim.options import Options, Security
 from opcua_sim.server import serve
 from plugin.__main__ import app
 from plugin.commissioning import check_tags, write_first_config
@@ -83,7 +83,7 @@ async def test_init_asks_before_it_goes_without_security(plant, tmp_path, consol
 
 
 async def test_init_trusts_a_certificate_only_when_a_person_agrees(tmp_path, console):
-    options = Options(port=0, engines=1, gas_turbine=False, state=tmp_path / "state", security="sign-encrypt")
+    options = Options(port=0, engines=1, gas_turbine=False, state=tmp_path / "state", security=Security.SIGN_ENCRYPT)
     async with serve(options) as plant:
         with pytest.raises(SourceRefused, match="not trusted"):
             await _init(plant, tmp_path / "us", console, agree=False)
