@@ -11,7 +11,7 @@ end; results are no longer served; acquisition ends with its last transaction co
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -60,39 +60,48 @@ class Service:
             sources = await self._sources(tags, store)
             overview = Overview(sources, Asset.gather(tags), self.config.models, self.diagnostics)
             self.overview.set_result(overview)
-            ingest = Ingest(
-                sources,
-                store,
-                self.diagnostics,
-                on_commit=[overview.committed],
-                rows_per_commit=self.config.historian.rows_per_commit,
-                queue=self.config.historian.queue,
-            )
-            await enter(
-                _running(
-                    self._supervised("acquisition", ingest.run), self.diagnostics.watch_loop(), overview.watch(store)
-                )
-            )
+            await enter(self._acquiring(sources, store, overview))
             compute = await enter(open_compute(self.config, self.diagnostics))
             registry = Registry(store, self.config.model_folder)
             scorers = self.scorers(tags, store, registry, compute, sources)
             sinks = self._sinks(overview)
             for sink in sinks:
                 await enter(sink.open(_outputs(scorers)))
-            runs = Runs(store, sinks, self.diagnostics)
-            await runs.end_unfinished(model.name for model in self.config.models)
-            self.runs.set_result(runs)
-            await enter(_running(runs.record_missed()))
-            schedule = await enter(Schedule(runs.miss))
-            for scorer in scorers:
-                cadence = scorer.config.schedule
-                schedule.add(scorer.config.name, cadence.every, cadence.offset, _job(runs, scorer))
+            await enter(self._scoring(scorers, store, sinks))
             training = Training(store, registry, compute, self.diagnostics, overview.training)
             past_is_read = _past_is_read(sources)
             await enter(_running(self._supervised("training", lambda: training.train_missing(scorers, past_is_read))))
             await stop.wait()
             log.info("stopping")
         log.info("stopped")
+
+    def _acquiring(
+        self, sources: Sequence[Source], store: Store, overview: Overview
+    ) -> AbstractAsyncContextManager[None]:
+        """From the sources into the store, and what watches over it."""
+        historian = self.config.historian
+        ingest = Ingest(
+            sources,
+            store,
+            self.diagnostics,
+            on_commit=[overview.committed],
+            rows_per_commit=historian.rows_per_commit,
+            queue=historian.queue,
+        )
+        acquisition = self._supervised("acquisition", ingest.run)
+        return _running(acquisition, self.diagnostics.watch_loop(), overview.watch(store))
+
+    @asynccontextmanager
+    async def _scoring(self, scorers: Sequence[Scorer], store: Store, sinks: Sequence[Sink]) -> AsyncIterator[None]:
+        """Runs on schedule, for as long as the context lasts."""
+        runs = Runs(store, sinks, self.diagnostics)
+        await runs.end_unfinished(scorer.config.name for scorer in scorers)
+        self.runs.set_result(runs)
+        async with _running(runs.record_missed()), Schedule(runs.miss) as schedule:
+            for scorer in scorers:
+                cadence = scorer.config.schedule
+                schedule.add(scorer.config.name, cadence.every, cadence.offset, _job(runs, scorer))
+            yield
 
     def scorers(
         self, tags: Sequence[Tag], store: Store, registry: Registry, compute: Compute, sources: Sequence[Source] = ()
