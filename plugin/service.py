@@ -26,6 +26,8 @@ from plugin.historian.ingest import Ingest
 from plugin.historian.sql import SqlStore
 from plugin.hmi.overview import Overview
 from plugin.infer.compute import Compute
+from plugin.infer.config import ModelConfig
+from plugin.infer.outputs import model_spec
 from plugin.infer.registry import Registry
 from plugin.infer.runs import Runs, Training
 from plugin.infer.scoring import Scorer
@@ -114,7 +116,7 @@ class Service:
 
         return [
             Scorer(
-                model, model_kind(compute, self.config, model.kind), self.config.watched(model, tags),
+                model, model_kind(compute, self.config, model), self.config.watched(model, tags),
                 store, registry, compute, self.diagnostics, connected,
             )
             for model in self.config.models
@@ -178,12 +180,22 @@ def open_compute(config: Config, diagnostics: Diagnostics) -> Compute:
     return Compute(config.runtime.device, config.data / "compiled", diagnostics, config.runtime.third_party_kinds)
 
 
-def model_kind(compute: Compute, config: Config, name: str) -> ModelKind:
-    """The kind of that name; ConfigError where there is none."""
-    if name not in compute.kinds:
+def model_kind(compute: Compute, config: Config, model: ModelConfig) -> ModelKind:
+    """The kind of a model; ConfigError where there is none of that name, or where it can't be as it is configured."""
+    where = f"models.{model.name}"
+    if model.kind not in compute.kinds:
         known = ", ".join(sorted(compute.kinds))
-        raise ConfigError(str(config.path), [Fault("models.kind", name, "is no model kind", f"Kinds are: {known}")])
-    return compute.kinds[name]
+        fault = Fault(f"{where}.kind", model.kind, "is no model kind", f"Kinds are: {known}")
+        raise ConfigError(str(config.path), [fault])
+    kind = compute.kinds[model.kind]
+    try:
+        kind.check(model_spec(model))
+    except ValueError as error:
+        fault = Fault(
+            f"{where}.options", str(model.options), str(error), "Mend the option, role or window that is named"
+        )
+        raise ConfigError(str(config.path), [fault]) from error
+    return kind
 
 
 def _outputs(scorers: Sequence[Scorer]) -> list[OutputTag]:

@@ -135,4 +135,5 @@ def _forget_across_gaps(
     for tag, start, end in gaps:
         row = place.get(tag)
         if row is not None:
-            observed[row] &= ~((taken[row] <= start) & (cells > start)) | (taken[row] >= end)
+            held = taken[row] < cells
+            observed[row] &= ~(held & (taken[row] <= start) & (cells >= start)) | (taken[row] >= end)

@@ -140,3 +140,21 @@ async def test_a_database_of_another_revision_is_refused_with_the_command_that_m
     assert result.returncode == 2
     assert "foretag migrate" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [("crystal_ball", "{}", "Kinds are: pca_anomaly"), ("pca_anomaly", "{ smoth = 3 }", "has no option smoth")],
+)
+async def test_a_model_that_can_not_be_is_refused_before_anything_runs(tmp_path, kind, options, said):
+    (tmp_path / "foretag.toml").write_text(
+        '[[sources]]\nname = "p"\nendpoint = "opc.tcp://127.0.0.1:1"\nsecurity_policy = "None"\n[[assets]]\n'
+        'names = ["m"]\nnode = "nsu=u;s={feature}"\ntags = { a = {}, b = {} }\n[[models]]\nname = "odd"\n'
+        f'kind = "{kind}"\nassets = ["m"]\nfeatures = ["a", "b"]\nwindow = "10s"\nstep = "1s"\noptions = {options}\n'
+        'training = { learn = "normal" }\n[publish]\nenabled = false\n'
+    )
+    command = [sys.executable, "-m", "plugin", "run", "--no-table", "--config", str(tmp_path / "foretag.toml")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr

@@ -50,7 +50,12 @@ def test_info_bits_do_not_lower_good():
 def test_nothing_is_held_into_or_across_a_gap():
     samples = batch((1, 0.0, 1.0, 0), (1, 6.0, 2.0, 0))
     grid = dense(samples, [1], 0, STEP, 8, 100 * STEP, [(1, 2 * STEP, 5 * STEP)])
-    assert grid.observed[0].tolist() == [True, True, True, False, False, False, True, True]
+    assert grid.observed[0].tolist() == [True, True, False, False, False, False, True, True]
+
+
+def test_the_last_sample_before_a_gap_stands_in_its_own_cell():
+    grid = dense(batch((1, 2.0, 1.0, 0)), [1], 0, STEP, 5, 100 * STEP, [(1, 2 * STEP, 9 * STEP)])
+    assert grid.observed[0].tolist() == [False, False, True, False, False]
 
 
 def test_a_gap_of_another_tag_changes_nothing():

@@ -1,0 +1,312 @@
+"""Scoring and training runs: real model, real device, the store in memory; a clock that stands where the data end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plugin.diagnostics import Diagnostics
+from plugin.domain import (
+    Asset,
+    Gap,
+    GapCause,
+    ModelState,
+    Outcome,
+    Quality,
+    Run,
+    RunKind,
+    RunResult,
+    SampleBatch,
+    Status,
+    Tag,
+    quality,
+    to_micros,
+)
+from plugin.errors import PublishError, TrainingDataError
+from plugin.historian.memory import MemoryStore
+from plugin.infer.compute import Compute
+from plugin.infer.config import ModelConfig
+from plugin.infer.registry import Registry
+from plugin.infer.runs import Runs, Training
+from plugin.infer.scoring import Scorer
+from plugin.protocols import Delivery, Sink
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+SECONDS = 400
+NOW = START + timedelta(seconds=SECONDS)
+FEATURES = ("a", "b", "c")
+
+
+def config(**changes: object) -> ModelConfig:
+    fields: dict[str, object] = {
+        "name": "odd", "kind": "pca_anomaly", "assets": ["*"], "features": FEATURES, "window": "20s", "step": "1s",
+        "hold": "5s", "recent": "10s", "persistence": 2, "schedule": {"every": "1s", "deadline": "20s"},
+        "training": {"learn": "normal"}, "options": {"smooth": 2},
+    }  # fmt: skip
+    return ModelConfig.model_validate(fields | changes)
+
+
+@dataclass
+class Listener:
+    """A sink that remembers, and that sees whether the rows were there first."""
+
+    store: MemoryStore
+    name: str = "listener"
+    outcomes: list[Outcome] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+
+    def open(self, tags: Sequence[object]) -> nullcontext[None]:
+        return nullcontext()
+
+    async def publish(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.rows.append((await self.store.counts())["predictions"])
+
+
+class Broken(Listener):
+    async def publish(self, outcome: Outcome) -> None:
+        raise PublishError("no way")
+
+
+@dataclass
+class Bench:
+    """What the tests work with."""
+
+    store: MemoryStore
+    assets: tuple[Asset, ...]
+    compute: Compute
+    registry: Registry
+    diagnostics: Diagnostics
+    connected: bool = True
+
+    def scorer(self, config: ModelConfig) -> Scorer:
+        kind = self.compute.kinds[config.kind]
+        return Scorer(
+            config, kind, self.assets, self.store, self.registry, self.compute, self.diagnostics,
+            connected=lambda source: self.connected,
+        )  # fmt: skip
+
+    def training(self) -> Training:
+        return Training(
+            self.store, self.registry, self.compute, self.diagnostics, lambda *told: None, clock=lambda: NOW
+        )
+
+    def runs(self, *sinks: Sink) -> Runs:
+        return Runs(self.store, sinks, self.diagnostics)
+
+    async def add(self, feature: str, seconds: Sequence[int], value: float, status: int = 0, asset: int = 0) -> None:
+        times = to_micros(START) + np.array(seconds, np.int64) * 1_000_000
+        tag = self.assets[asset].tags[feature].id
+        values = np.full(len(times), value)
+        await self.store.write([Delivery(SampleBatch.of([tag] * len(times), times, values, status, times, times))])
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    store, diagnostics = MemoryStore(), Diagnostics()
+    names = [(asset, feature) for asset in ("pump-1", "pump-2") for feature in FEATURES]
+    tags = await store.register_tags([Tag(f"{a}.{f}", "plant", f"nsu=u;s={a}.{f}", a, f) for a, f in names])
+    noise = np.random.default_rng(1)
+    times = to_micros(START) + np.arange(SECONDS, dtype=np.int64) * 1_000_000
+    for tag in tags:
+        values = noise.normal(10, 1, SECONDS)
+        await store.write([Delivery(SampleBatch.of([tag.id] * SECONDS, times, values, 0, times, times))])
+    async with Compute("cpu", tmp_path / "compiled", diagnostics) as compute:
+        registry = Registry(store, tmp_path / "models")
+        yield Bench(store, Asset.gather(tags), compute, registry, diagnostics)
+
+
+async def test_results_are_stored_before_they_are_published_and_one_sink_fails_alone(bench):
+    scorer = bench.scorer(config())
+    await bench.training().train(scorer)
+    listener = Listener(bench.store)
+    outcome = await bench.runs(Broken(bench.store, "broken"), listener).score(scorer, NOW, NOW)
+    assert outcome
+    assert {p.tag.asset: p.status for p in outcome.predictions} == {"pump-1": Status.GOOD, "pump-2": Status.GOOD}
+    assert listener.rows == [2]
+    assert bench.diagnostics.total("publish_failures_total") == 2
+    (run, _) = await bench.store.runs("odd")
+    assert (run.result, run.kind, run.version, run.assets) == (RunResult.DONE, RunKind.SCORE, 1, 2)
+    assert {"window", "infer"} <= set(run.stages)
+
+
+async def test_nothing_is_compiled_after_the_first_run(bench):
+    scorer = bench.scorer(config())
+    await bench.training().train(scorer)
+    await bench.runs().score(scorer, NOW, NOW)
+    before = bench.diagnostics.total("compilations_total")
+    for second in range(5):
+        await bench.runs().score(scorer, NOW, NOW - timedelta(seconds=second))
+    assert bench.diagnostics.total("compilations_total") == before == 1
+
+
+@pytest.mark.parametrize(
+    ("feature", "status", "expected"),
+    [
+        ("a", Status.BAD, Status.UNCERTAIN_SUB_NORMAL),
+        ("b", Status.UNCERTAIN, Status.UNCERTAIN_SUB_NORMAL),
+        ("c", 0x480, 0),
+    ],
+)
+async def test_the_status_of_an_input_lowers_that_of_its_asset_alone(bench, feature, status, expected):
+    scorer = bench.scorer(config())
+    await bench.training().train(scorer)
+    later = NOW + timedelta(seconds=1)
+    for asset in (0, 1):
+        for name in FEATURES:
+            await bench.add(name, [SECONDS], 10.0, status if (asset, name) == (0, feature) else 0, asset)
+    outcome = await bench.runs().score(scorer, later, later)
+    assert outcome
+    assert {p.tag.asset: p.status for p in outcome.predictions} == {"pump-1": expected, "pump-2": Status.GOOD}
+
+
+async def test_a_lost_source_and_a_gap_are_never_good(bench):
+    scorer = bench.scorer(config())
+    await bench.training().train(scorer)
+    bench.connected = False
+    outcome = await bench.runs().score(scorer, NOW, NOW)
+    assert outcome
+    assert {p.status for p in outcome.predictions} == {Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE}
+    bench.connected = True
+    gap = Gap("1", "plant", "pump-1.a", NOW, None, GapCause.BAD_ITEM, NOW)
+    await bench.store.write([Delivery(SampleBatch.empty(), gaps=(gap,))])
+    later = NOW + timedelta(seconds=3)
+    for asset in (0, 1):
+        for name in {"b", "c"} if asset == 0 else FEATURES:
+            await bench.add(name, range(SECONDS, SECONDS + 3), 10.0, asset=asset)
+    outcome = await bench.runs().score(scorer, later, later)
+    assert outcome
+    assert {p.tag.asset: quality(p.status) for p in outcome.predictions} == {
+        "pump-1": Quality.BAD, "pump-2": Quality.GOOD,
+    }  # fmt: skip
+
+
+async def test_no_data_at_all_is_bad_and_has_no_value(bench):
+    scorer = bench.scorer(config())
+    await bench.training().train(scorer)
+    far = NOW + timedelta(hours=1)
+    outcome = await bench.runs().score(scorer, far, far)
+    assert outcome
+    assert {(p.value, p.lower, p.status) for p in outcome.predictions} == {(None, None, Status.BAD_NO_DATA)}
+    assert outcome.flags == ()
+
+
+async def test_a_flag_is_raised_after_its_persistence_and_known_after_a_restart(bench):
+    scorer = bench.scorer(config())
+    await bench.training().train(scorer)
+    for name in FEATURES:
+        await bench.add(name, range(SECONDS, SECONDS + 6), 60.0)
+    seen = []
+    for second in range(1, 6):
+        end = NOW + timedelta(seconds=second)
+        outcome = await bench.runs().score(scorer, end, end)
+        assert outcome
+        seen.append(next(flag.raised for flag in outcome.flags if flag.asset == "pump-1"))
+    assert seen[0] is False
+    assert seen[-1] is True
+    end = NOW + timedelta(seconds=6)
+    outcome = await bench.runs().score(bench.scorer(config()), end, end)
+    assert outcome
+    assert {flag.asset: flag.raised for flag in outcome.flags} == {"pump-1": True, "pump-2": False}
+
+
+async def test_a_run_over_its_deadline_is_a_failed_row_and_the_next_one_runs(bench):
+    hasty = bench.scorer(config(schedule={"every": "1s", "deadline": "1us"}))
+    await bench.training().train(hasty)
+    assert await bench.runs().score(hasty, NOW, NOW) is None
+    run = (await bench.store.runs("odd"))[0]
+    assert (run.result, run.error) == (RunResult.FAILED, "deadline exceeded")
+    assert await bench.runs().score(bench.scorer(config()), NOW, NOW)
+
+
+async def test_an_altered_artifact_fails_the_run_with_its_reason(bench, tmp_path):
+    scorer = bench.scorer(config())
+    await bench.training().train(scorer)
+    (artifact,) = (tmp_path / "models").glob("*.safetensors")
+    artifact.write_bytes(artifact.read_bytes()[:-1] + b"\x01")
+    assert await bench.runs().score(bench.scorer(config()), NOW, NOW) is None
+    assert bench.diagnostics.value("runs_total", model="odd", kind="score", result="failed") == 1
+
+
+async def test_a_model_for_another_configuration_is_trained_anew_and_takes_over(bench):
+    await bench.training().train(bench.scorer(config()))
+    other = bench.scorer(config(features=("a", "b")))
+    assert await bench.runs().score(other, NOW, NOW) is None
+    await bench.training().train_missing([other], lambda scorer: True)
+    outcome = await bench.runs().score(other, NOW, NOW)
+    assert outcome
+    assert outcome.run.version == 2
+    assert [v.state for v in await bench.store.versions("odd")] == [ModelState.CHAMPION, ModelState.RETIRED]
+
+
+async def test_a_second_training_of_the_same_is_a_challenger(bench):
+    scorer = bench.scorer(config())
+    await bench.training().train(scorer)
+    await bench.training().train(scorer)
+    assert [v.state for v in await bench.store.versions("odd")] == [ModelState.CHALLENGER, ModelState.CHAMPION]
+
+
+async def test_training_without_data_is_a_failed_row_that_says_what_is_missing(bench):
+    scorer = bench.scorer(config(roles={"age": "a"}, training={"learn": "failures"}, kind="rul_lstm", options={}))
+    bench.store = MemoryStore()
+    tags = await bench.store.register_tags([tag for asset in bench.assets for tag in asset.tags.values()])
+    bench.assets = Asset.gather(tags)
+    empty = bench.scorer(scorer.config)
+    with pytest.raises(TrainingDataError, match="no completed run to failure"):
+        await bench.training().train(empty)
+    (run,) = await bench.store.runs("odd")
+    assert run.result is RunResult.FAILED
+    assert "no completed run" in run.error
+
+
+async def test_a_model_whose_source_is_away_holds_up_no_other(bench):
+    waiting, ready = bench.scorer(config(name="waiting")), bench.scorer(config(name="ready"))
+    task = asyncio.create_task(bench.training().train_missing([waiting, ready], lambda s: s is ready))
+    async with asyncio.timeout(60):
+        while not await bench.store.versions("ready"):
+            await asyncio.sleep(0.05)
+    assert not await bench.store.versions("waiting")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_missed_run_and_one_that_a_killed_process_left_get_their_rows(bench):
+    runs = bench.runs()
+    runs.miss("odd", NOW)
+    recording = asyncio.create_task(runs.record_missed())
+    async with asyncio.timeout(10):
+        while not await bench.store.runs("odd"):
+            await asyncio.sleep(0.01)
+    recording.cancel()
+    await bench.store.write_run(Run(0, "odd", RunKind.SCORE, NOW, started=NOW))
+    await runs.end_unfinished(["odd"])
+    assert {run.result for run in await bench.store.runs("odd")} == {RunResult.MISSED, RunResult.FAILED}
+    assert bench.diagnostics.value("runs_total", model="odd", kind="score", result="missed") == 1
+
+
+async def test_predictions_go_before_the_next_step_of_a_fit(bench):
+    order: list[str] = []
+
+    def fit() -> None:
+        for step in range(3):
+            order.append(f"step {step}")
+            while not waiting.is_set():
+                pass
+            report(step / 3, "")
+
+    waiting = asyncio.Event()
+    report = bench.compute.reporter(lambda share, message: None)
+    fitting = asyncio.create_task(bench.compute.run("train", fit))
+    while not order:
+        await asyncio.sleep(0.001)
+    prediction = asyncio.create_task(bench.compute.run("infer", order.append, "prediction"))
+    await asyncio.sleep(0)
+    waiting.set()
+    await asyncio.gather(fitting, prediction)
+    assert order == ["step 0", "prediction", "step 1", "step 2"]
