@@ -31,6 +31,11 @@ def console() -> Console:
     return Console(record=True, width=200)
 
 
+def _foretag(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own: it sets up logging for the whole of it."""
+    return subprocess.run([sys.executable, "-m", "plugin", *words], capture_output=True, text=True, timeout=60)
+
+
 async def _init(plant, folder: Path, console: Console, *, agree: bool = True, force: bool = False) -> None:
     await write_first_config(
         plant.endpoint, folder, root="Plant/Fleet", force=force, confirm=lambda question: agree, console=console
@@ -127,16 +132,10 @@ async def test_a_database_of_another_revision_is_refused_with_the_command_that_m
         'step = "1s"\ntraining = { learn = "normal" }\n'
     )
     (tmp_path / "tags.csv").write_text("name,node,asset,feature\nt,nsu=u;s=t,a,b\nu,nsu=u;s=u,a,c\n")
-
-    def foretag(*words: str) -> subprocess.CompletedProcess[str]:
-        config = ["--config", str(tmp_path / "foretag.toml")]
-        return subprocess.run(
-            [sys.executable, "-m", "plugin", *words, *config], capture_output=True, text=True, timeout=60
-        )
-
-    assert foretag("migrate").returncode == 0
-    assert foretag("migrate", "--revision", "base").returncode == 0
-    result = foretag(*command.split())
+    config = ["--config", str(tmp_path / "foretag.toml")]
+    assert _foretag("migrate", *config).returncode == 0
+    assert _foretag("migrate", "--revision", "base", *config).returncode == 0
+    result = _foretag(*command.split(), *config)
     assert result.returncode == 2
     assert "foretag migrate" in result.stderr
     assert "Traceback" not in result.stderr
@@ -153,8 +152,7 @@ async def test_a_model_that_can_not_be_is_refused_before_anything_runs(tmp_path,
         f'kind = "{kind}"\nassets = ["m"]\nfeatures = ["a", "b"]\nwindow = "10s"\nstep = "1s"\noptions = {options}\n'
         'training = { learn = "normal" }\n[publish]\nenabled = false\n'
     )
-    command = [sys.executable, "-m", "plugin", "run", "--no-table", "--config", str(tmp_path / "foretag.toml")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = _foretag("run", "--no-table", "--config", str(tmp_path / "foretag.toml"))
     assert result.returncode == 2
     assert said in result.stderr
     assert "Traceback" not in result.stderr
