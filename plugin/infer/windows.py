@@ -2,7 +2,8 @@
 
 A grid has cells ``[start + i * step, start + (i + 1) * step)``. A cell's value is its last sample, if usable; a cell
 without one repeats the sample before it for as long as its tag's ``hold`` allows, never across a Bad sample or a gap.
-Usable means Good or Uncertain with a number. All in NumPy over whole columns: no Python object per sample.
+Usable means Good or Uncertain with a number. Samples come as a store gives them, ordered by tag and source time. All in
+NumPy over whole columns: no Python object per sample, and no sorting.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -101,14 +102,14 @@ def _grid(
 
 
 def _rows(samples: SampleBatch, tags: Sequence[int]) -> tuple[NDArray[np.int64], SampleBatch]:
-    """Row of each sample in ``tags``, and the samples in order of (row, source time, arrival), strangers left out."""
+    """Row of each sample in ``tags``, strangers left out; the samples keep their order."""
+    if not tags:
+        return np.zeros(0, np.int64), samples.take(slice(0))
     order = np.argsort(np.asarray(tags))
     known = np.asarray(tags, np.int64)[order]
     place = np.minimum(np.searchsorted(known, samples.tag), len(known) - 1)
-    mine = np.flatnonzero(known[place] == samples.tag) if len(known) else np.zeros(0, np.int64)
-    rows = order[place[mine]] if len(mine) else np.zeros(0, np.int64)
-    sort = np.lexsort((samples.source_time[mine], rows))
-    return rows[sort], samples.take(mine[sort])
+    mine = known[place] == samples.tag
+    return (order[place], samples) if mine.all() else (order[place[mine]], samples.take(mine))
 
 
 def _last_before(
@@ -118,7 +119,7 @@ def _last_before(
     cell = np.searchsorted(ends, times, side="right")
     inside = cell < len(ends)
     last = np.full((count, len(ends)), -1, np.int64)
-    # Of several samples in one cell the assignment keeps the last, which is the newest: they are in order of time.
+    # Of several samples in one cell the assignment keeps the last: a tag's samples are in order of time.
     last[rows[inside], cell[inside]] = np.flatnonzero(inside)
     return np.maximum.accumulate(last, axis=1)
 

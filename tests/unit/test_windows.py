@@ -12,7 +12,8 @@ STEP = 1_000_000
 
 
 def batch(*rows: tuple[int, float, float, int]) -> SampleBatch:
-    """Rows of (tag, source time [s], value, status)."""
+    """Rows of (tag, source time [s], value, status), ordered as a store orders them."""
+    rows = tuple(sorted(rows, key=lambda row: row[:2]))
     tags, times, values, status = zip(*rows, strict=True) if rows else ((), (), (), ())
     micros = (np.array(times, np.float64) * STEP).astype(np.int64)
     return SampleBatch.of(tags, micros, values, status, micros, 0)
