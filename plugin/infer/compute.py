@@ -28,6 +28,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _NICENESS = 5
+_PATIENCE = 2.0
+"""How long the end of the service waits for the device's thread [s]."""
 
 
 class Cancelled(Exception):
@@ -44,8 +46,8 @@ class Compute:
         self._allowed = allowed
         self._stopping = threading.Event()
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        # A daemon: a compilation can't be interrupted, and must not hold up the end of the process.
-        self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
+        # No daemon: an interpreter that ends while a thread is inside the compiler is aborted.
+        self._thread = threading.Thread(target=self._serve, name="device")
         self.device: Any = None
         self.kinds: Mapping[str, ModelKind] = {}
 
@@ -59,6 +61,9 @@ class Compute:
     ) -> None:
         self._stopping.set()
         self._work.put(None)
+        await asyncio.to_thread(self._thread.join, _PATIENCE)
+        if self._thread.is_alive():
+            log.info("the device ends what it compiles at this moment; that can't be interrupted")
 
     async def run(self, stage: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run in the device's thread, its CPU time counted for ``stage``; cancelling the caller ends the wait."""

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlparse
@@ -37,6 +38,9 @@ _INSTALLED = datetime.fromtimestamp(Path(__file__).stat().st_mtime, UTC)
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+_STANDARD_NODES = "asyncua.server.standard_address_space.standard_address_space"
 
 
 class OpcUaSink:
@@ -150,6 +154,8 @@ class OpcUaSink:
         server.product_uri = "urn:foretag:product"
         server.application_type = ua.ApplicationType.Server
         server.set_endpoint(config.endpoint)
+        # asyncua imports the standard nodes where they are first used: on the event loop, and that for a second.
+        await asyncio.to_thread(import_module, _STANDARD_NODES)
         await server.init()
         await server.set_application_uri(config.application_uri)
         await server.set_build_info(server.product_uri, "foretag", "foretag", __version__, "", _INSTALLED)
