@@ -117,8 +117,10 @@ class Store(Protocol):
     async def latest(self, tags: Sequence[int]) -> SampleBatch:
         """The newest sample of each tag that has one."""
 
-    async def gaps(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Gap, ...]:
-        """Gaps, newest first."""
+    async def gaps(
+        self, *, open_only: bool = False, since: datetime | None = None, limit: int = 1000
+    ) -> tuple[Gap, ...]:
+        """Gaps, newest first; ``since``: only those that had not ended by then."""
 
     async def write_run(self, run: Run) -> Run:
         """Insert (``id`` 0) or update a run; returns it with its key."""

@@ -101,10 +101,13 @@ class MemoryStore:
         columns = list(zip(*rows, strict=True))
         return SampleBatch.of(*(np.array(column) for column in columns)) if columns else SampleBatch.empty()
 
-    async def gaps(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Gap, ...]:
+    async def gaps(
+        self, *, open_only: bool = False, since: datetime | None = None, limit: int = 1000
+    ) -> tuple[Gap, ...]:
         """See the protocol."""
         newest_first = sorted(sorted(self._gaps.values(), key=lambda gap: gap.id), key=_detected, reverse=True)
-        return tuple(gap for gap in newest_first if not open_only or gap.state is GapState.OPEN)[:limit]
+        found = (gap for gap in newest_first if since is None or gap.end is None or gap.end >= since)
+        return tuple(gap for gap in found if not open_only or gap.state is GapState.OPEN)[:limit]
 
     async def write_run(self, run: Run) -> Run:
         """See the protocol; StoreError where there is no run with its key."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, Table, func, select, update
+from sqlalchemy import Select, Table, func, or_, select, update
 from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -38,10 +38,12 @@ async def put_tags(connection: AsyncConnection, tags: Sequence[Tag]) -> tuple[Ma
     return keys, max(keys.values(), default=0)
 
 
-def gaps(open_only: bool, limit: int) -> Select[Any]:
-    """Newest first."""
+def gaps(open_only: bool, since: datetime | None, limit: int) -> Select[Any]:
+    """Newest first; ``since``: only those that had not ended by then."""
     table = schema.gaps
     query = select(table).order_by(table.c.detected.desc(), table.c.id).limit(limit)
+    if since is not None:
+        query = query.where(or_(table.c.end_time.is_(None), table.c.end_time >= to_micros(since)))
     return query.where(table.c.state == GapState.OPEN) if open_only else query
 
 

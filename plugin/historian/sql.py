@@ -264,9 +264,11 @@ class SqlStore:
             batch = batch.take(batch.tag.argsort())
         return batch
 
-    async def gaps(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Gap, ...]:
+    async def gaps(
+        self, *, open_only: bool = False, since: datetime | None = None, limit: int = 1000
+    ) -> tuple[Gap, ...]:
         """See the protocol."""
-        return tuple(records.gap_of(row) for row in await self._rows(queries.gaps(open_only, limit)))
+        return tuple(records.gap_of(row) for row in await self._rows(queries.gaps(open_only, since, limit)))
 
     # --- what models give ---
 

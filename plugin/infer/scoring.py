@@ -27,6 +27,7 @@ from plugin.domain import (
     Run,
     SampleBatch,
     Status,
+    from_micros,
     to_micros,
 )
 from plugin.infer.compute import Compute
@@ -38,6 +39,9 @@ from plugin.infer.windows import Grid, Stretch, dense, holds, micros, stretches
 from plugin.protocols import Store
 
 log = logging.getLogger(__name__)
+
+_GAPS = 100_000
+"""Gaps that one window may touch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,7 @@ class Scorer:
             known_by=known_by,
             received_by=received_by,
         )
-        gaps = await self._store.gaps(limit=200)
+        gaps = await self._store.gaps(since=from_micros(start), limit=_GAPS)
         holes = list(stretches(gaps, self.assets, to_micros(end)))
         # In the device's thread: on the event loop, a big window would hold up acquisition.
         return await self._compute.run("window", self._look, samples, start, step, holes)

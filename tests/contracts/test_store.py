@@ -226,7 +226,12 @@ async def test_gaps_are_replaced_by_id_and_listed_newest_first(store: Store) -> 
     assert await store.gaps() == (second, filled)
     assert await store.gaps(open_only=True) == (second,)
     assert await store.gaps(limit=1) == (second,)
-    assert (await store.counts())["gaps"] == 2
+    assert await store.gaps(since=NOON) == (second, filled)
+    assert await store.gaps(since=NOON + HOUR) == (second,)
+    lasting = gap("c", end=None)
+    await store.write([delivery(SampleBatch.empty(), lasting)])
+    assert lasting in await store.gaps(since=NOON + 9 * HOUR)
+    assert (await store.counts())["gaps"] == 3
 
 
 async def test_checkpoints_are_found_by_prefix(store: Store) -> None:
