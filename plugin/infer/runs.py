@@ -183,8 +183,9 @@ class Training:
                 scorer.config, scorer.kind, scorer.assets, self._store, self._registry, self._compute, self._clock(),
                 lambda share, message: self._listener(name, share, message),
             )  # fmt: skip
-        except ForetagError as error:
-            await self._store.write_run(replace(run, finished=self._clock(), result=RunResult.FAILED, error=str(error)))
+        except (ForetagError, asyncio.CancelledError) as error:
+            text = str(error) or "stopped"
+            await self._store.write_run(replace(run, finished=self._clock(), result=RunResult.FAILED, error=text))
             self._diagnostics.runs.labels(name, RunKind.TRAIN.value, RunResult.FAILED.value).inc()
             raise
         finally:

@@ -310,3 +310,15 @@ async def test_predictions_go_before_the_next_step_of_a_fit(bench):
     waiting.set()
     await asyncio.gather(fitting, prediction)
     assert order == ["step 0", "prediction", "step 1", "step 2"]
+
+
+async def test_a_training_that_is_stopped_leaves_a_row_that_says_so(bench):
+    training = asyncio.create_task(bench.training().train(bench.scorer(config())))
+    async with asyncio.timeout(10):
+        while not await bench.store.runs("odd"):
+            await asyncio.sleep(0)
+    training.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await training
+    (run,) = await bench.store.runs("odd")
+    assert (run.kind, run.result, run.error) == (RunKind.TRAIN, RunResult.FAILED, "stopped")
