@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,7 +13,6 @@ from models.kind import Estimate, ModelKind, Params, Spec
 
 log = logging.getLogger(__name__)
 
-DeviceName = Literal["auto", "cpu", "gpu", "tpu"]
 _SMALLEST = 64
 """Windows are at least so many cells long for the compiler: shorter ones would only add programs."""
 

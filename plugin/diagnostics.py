@@ -91,6 +91,10 @@ class Diagnostics:
         """A metric's present value, 0 where it never moved; for status tables and tests."""
         return self.registry.get_sample_value(f"foretag_{name}", labels) or 0.0
 
+    def runs_so_far(self, model: str, kind: str, result: str) -> int:
+        """Runs of a model that ended that way."""
+        return int(self.value("runs_total", model=model, kind=kind, result=result))
+
     def total(self, name: str) -> float:
         """Sum of a counter over all its labels."""
         return sum(

@@ -1,7 +1,4 @@
-"""The three seams of the service (the fourth, ``ModelKind``, is in :mod:`models`).
-
-A stranger's implementation arrives by entry point: ``foretag.sources``, ``foretag.stores``, ``foretag.sinks``.
-"""
+"""The three seams of the service: Source, Store and Sink (the fourth, ``ModelKind``, is in :mod:`models`)."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager

@@ -41,7 +41,7 @@ async def run_service(config: Config, *, seconds: float | None, report: Path | N
     stop = asyncio.Event()
     service = Service(config)
     started = datetime.now(UTC)
-    with _signals(stop):
+    with stop_on_signals(stop):
         async with asyncio.TaskGroup() as group:
             beside = [group.create_task(_view(service, console, stop))] if console else []
             if seconds is not None:
@@ -56,7 +56,8 @@ async def run_service(config: Config, *, seconds: float | None, report: Path | N
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
+def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set ``stop``, for as long as the context lasts."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
@@ -94,17 +95,17 @@ def _report(service: Service, started: datetime) -> dict[str, Any]:
     published = service.runs.result().published if service.runs.done() else {}
     lag = diagnostics.lag_p99()
 
-    def count(model: str, result: RunResult) -> int:
-        return int(diagnostics.value("runs_total", model=model, kind=RunKind.SCORE.value, result=result.value))
-
     return {
         "started": started.isoformat(),
         "ended": datetime.now(UTC).isoformat(),
         "totals": {name: diagnostics.total(f"{name}_total") for name in totals},
-        "gaps_open": service.overview.result().snapshot().totals.gaps_open if service.overview.done() else 0,
+        "gaps_open": service.overview.result().gaps_open if service.overview.done() else 0,
         "loop_lag_p99_ms": lag.total_seconds() * 1e3 if lag else None,
         "first_results": {model: (time - started).total_seconds() for model, time in published.items()},
-        "runs": {m.name: {r.value: count(m.name, r) for r in RunResult} for m in service.config.models},
+        "runs": {
+            m.name: {r.value: diagnostics.runs_so_far(m.name, RunKind.SCORE, r) for r in RunResult}
+            for m in service.config.models
+        },
     }
 
 

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import csv
 import json
-import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from plugin.errors import ForetagError
 from plugin.protocols import Store
 from plugin.report.accuracy import Accuracy, Truth, accuracy
 from plugin.report.summary import Figure, ModelRuns, RunSummary
+from plugin.running import stop_on_signals
 from plugin.service import open_store
 
 _PLANT_START_LIMIT = 60.0
@@ -117,21 +117,14 @@ async def _foretag(demo: Demo, config: Path) -> int:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "plugin", "run", "--config", str(config), "--report", str(_report(demo)), *seconds
     )
-    loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
-    ended = asyncio.create_task(process.wait())
-    asked = asyncio.create_task(stopping.wait())
-    try:
+    ended, asked = asyncio.create_task(process.wait()), asyncio.create_task(stopping.wait())
+    with stop_on_signals(stopping):
         await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
         if not ended.done():
             await _end(process, _STOP_LIMIT + 1.0)
         return await ended
-    finally:
-        asked.cancel()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
 
 
 async def _end(process: asyncio.subprocess.Process, limit: float) -> None:

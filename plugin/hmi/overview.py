@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import numpy as np
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import (
     Asset,
+    Flag,
     Outcome,
     OutputTag,
     Prediction,
@@ -54,7 +56,8 @@ class Overview:
         self._outcomes: dict[str, Outcome] = {}
         self._trainings: dict[str, TrainingLine] = {}
         self._stored: list[tuple[datetime, float]] = [(self._started, 0.0)]
-        self._gaps_open = 0
+        self.gaps_open = 0
+        """As the store last said."""
 
     def open(self, tags: Sequence[OutputTag]) -> AbstractAsyncContextManager[None]:
         """Nothing to make ready."""
@@ -68,7 +71,7 @@ class Overview:
         """For ever: how many gaps are open is known to the store alone."""
         while True:
             with suppress(StoreError):
-                self._gaps_open = len(await store.gaps(open_only=True))
+                self.gaps_open = len(await store.gaps(open_only=True))
             await asyncio.sleep(_GAPS_EVERY)
 
     def committed(self, samples: SampleBatch) -> None:
@@ -90,23 +93,27 @@ class Overview:
     def snapshot(self) -> Snapshot:
         """The picture of this moment."""
         now = self._clock()
-        predictions = [p for outcome in self._outcomes.values() for p in outcome.predictions]
         by_asset: dict[str, list[Prediction]] = {}
-        for prediction in predictions:
+        for prediction in (p for outcome in self._outcomes.values() for p in outcome.predictions):
             by_asset.setdefault(prediction.tag.asset, []).append(prediction)
+        flags = {flag.asset: flag for outcome in reversed(self._outcomes.values()) for flag in outcome.flags}
         return Snapshot(
             uptime=now - self._started,
             sources=tuple(_source_line(source) for source in self._sources),
             trainings=tuple(self._trainings.values()),
-            assets=tuple(self._asset_line(asset, by_asset.get(asset.name, ()), now) for asset in self._assets),
+            assets=tuple(
+                self._asset_line(asset, by_asset.get(asset.name, ()), flags.get(asset.name), now)
+                for asset in self._assets
+            ),
             models=tuple(self._model_line(model, now) for model in self._models),
             totals=self._totals(now),
         )
 
-    def _asset_line(self, asset: Asset, predictions: Sequence[Prediction], now: datetime) -> AssetLine:
+    def _asset_line(
+        self, asset: Asset, predictions: Sequence[Prediction], flag: Flag | None, now: datetime
+    ) -> AssetLine:
         newest = int(max((self._newest[tag.id] for tag in asset.tags.values()), default=0))
         outputs = {prediction.tag.output: prediction for prediction in predictions}
-        flag = next((f for o in self._outcomes.values() for f in o.flags if f.asset == asset.name), None)
         score = outputs.get("score")
         soft = next((m for m in self._models if "lab" in m.roles and m.roles["lab"] in asset.tags), None)
         inferred = next((p for p in predictions if soft and p.tag.model == soft.name), None)
@@ -131,11 +138,7 @@ class Overview:
     def _model_line(self, model: ModelConfig, now: datetime) -> ModelLine:
         outcome = self._outcomes.get(model.name)
         finished = outcome.run.finished if outcome else None
-
-        def runs(result: RunResult) -> int:
-            labels = {"model": model.name, "kind": RunKind.SCORE.value, "result": result.value}
-            return int(self._diagnostics.value("runs_total", **labels))
-
+        runs = partial(self._diagnostics.runs_so_far, model.name, RunKind.SCORE)
         return ModelLine(
             name=model.name,
             version=outcome.run.version if outcome else 0,
@@ -154,7 +157,7 @@ class Overview:
         return Totals(
             samples_stored=int(stored),
             samples_per_second=(stored - before) / span.total_seconds() if then < now else 0.0,
-            gaps_open=self._gaps_open,
+            gaps_open=self.gaps_open,
             dropped=int(self._diagnostics.total("samples_dropped_total")),
             loop_lag_p99=self._diagnostics.lag_p99(),
         )

@@ -44,7 +44,7 @@ class Registry:
         try:
             artifact = await asyncio.to_thread(load, path, version.sha256)
         except (BrokenArtifact, OSError) as error:
-            raise ArtifactError(f"model {version.label}: {path.name}: {error}; train it again or roll back") from error
+            raise ArtifactError(f"model {version.label}: {path.name}: {error}; train it again") from error
         return artifact.spec, artifact.params
 
     async def add(

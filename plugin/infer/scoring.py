@@ -121,7 +121,7 @@ class Scorer:
 
         ``known_by`` and ``received_by`` as in :meth:`plugin.protocols.Store.read_samples`.
         """
-        champion = await self.refresh()
+        champion = self._champion or await self.refresh()  # a scheduled run has refreshed just before
         if champion is None:
             return None
         begin = time.perf_counter()

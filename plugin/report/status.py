@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from plugin.domain import GapState, ModelState, Quality, Run, RunKind, Tag, from_micros, qualities
 from plugin.protocols import Store
+from plugin.report.layout import headed
 
 
 async def status_view(store: Store, tags: Sequence[Tag], models: Sequence[str]) -> Group:
@@ -30,7 +30,7 @@ async def _sources(store: Store, tags: Sequence[Tag], now: datetime) -> Table:
     newest = await store.latest([tag.id for tag in known.values()])
     source_of = {tag.id: tag.source for tag in known.values()}
     gaps = [gap for gap in await store.gaps(open_only=True) if gap.state is GapState.OPEN]
-    table = _table("Source", ">tags", ">with a value", ">Bad", ">newest sample", ">open gaps")
+    table = headed("Source", ">tags", ">with a value", ">Bad", ">newest sample", ">open gaps")
     for source in dict.fromkeys(tag.source for tag in tags):
         rows = [row for row, tag in enumerate(newest.tag.tolist()) if source_of[tag] == source]
         own = newest.take(rows)
@@ -48,7 +48,7 @@ async def _sources(store: Store, tags: Sequence[Tag], now: datetime) -> Table:
 
 
 async def _models(store: Store, models: Sequence[str], now: datetime) -> Table:
-    table = _table("Model", "version in force", "metrics", ">last run", "result", "error")
+    table = headed("Model", "version in force", "metrics", ">last run", "result", "error")
     for model in models:
         champion = next((v for v in await store.versions(model) if v.state is ModelState.CHAMPION), None)
         run = next((r for r in await store.runs(model) if r.kind is RunKind.SCORE), None)
@@ -65,7 +65,7 @@ async def _models(store: Store, models: Sequence[str], now: datetime) -> Table:
 
 
 async def _counts(store: Store) -> Table:
-    table = _table("Table", ">rows")
+    table = headed("Table", ">rows")
     for name, rows in (await store.counts()).items():
         table.add_row(name.replace("_", " "), f"{rows:,}")
     return table
@@ -81,10 +81,3 @@ def _ago(now: datetime, then: datetime) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
-    return table

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from plugin.report.layout import headed
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def _counts(summary: RunSummary) -> Table:
 
 
 def _figures(figures: Sequence[Figure]) -> Table:
-    table = _table("Figure", ">value", "unit", ">pairs", "note")
+    table = headed("Figure", ">value", "unit", ">pairs", "note")
     for figure in figures:
         table.add_row(*map(Text, (figure.name, _digits(figure.value), figure.unit, f"{figure.n:,}", figure.note)))
     return table
@@ -101,7 +102,7 @@ def _digits(value: float | None) -> str:
 
 
 def _runs(runs: Sequence[ModelRuns]) -> Table:
-    table = _table("Model", ">version", ">runs done", ">failed", ">missed")
+    table = headed("Model", ">version", ">runs done", ">failed", ">missed")
     for run in runs:
         version = str(run.version) if run.version else "none"
         counts = [Text(f"{number:,}", "red" if number else "") for number in (run.failed, run.missed)]
@@ -113,10 +114,3 @@ def _verdict(summary: RunSummary) -> Sequence[Text]:
     if summary.ok:
         return [Text("The job ran.", "green")]
     return [Text("The job did not really run:", "bold red"), *(Text(f"  {problem}") for problem in summary.problems)]
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
-    return table
