@@ -5,7 +5,7 @@ UTC (``Micros``). Intervals are half-open, ``[start, end)``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
@@ -98,6 +98,9 @@ class Tag:
     """Sampling interval asked of the server; None: the source's default."""
     id: int = 0
     """Key in the historian; 0 until :meth:`plugin.protocols.Store.register_tags` gives one."""
+    element: str = ""
+    """Part of the node's value: ``[3]`` or ``[1,2]`` of an array, ``.Status.Speed`` or ``.Motors[2].Current`` of a
+    structure; empty: all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,9 @@ class SampleBatch:
     """When the server had the value [µs]: later than source_time for a late laboratory value."""
     received_time: NDArray[np.int64]
     """When we had it [µs]."""
+    text: NDArray[np.object_] | None = None
+    """What the number can't say, a ``str`` or None by row: a String, or the digits of an integer beyond 2^53.
+    None for the whole batch (the usual case, and what costs nothing): no row has any."""
 
     def __len__(self) -> int:
         return len(self.tag)
@@ -170,15 +176,20 @@ class SampleBatch:
             return cls.empty()
         if len(batches) == 1:
             return batches[0]
-        return cls(*(np.concatenate(columns) for columns in zip(*(b.columns() for b in batches), strict=True)))
+        columns = (np.concatenate(parts) for parts in zip(*(b.columns() for b in batches), strict=True))
+        if all(batch.text is None for batch in batches):
+            return cls(*columns)
+        texts = [np.full(len(b), None, np.object_) if b.text is None else b.text for b in batches]
+        return replace(cls(*columns), text=np.concatenate(texts))
 
     def columns(self) -> tuple[NDArray[Any], ...]:
-        """The columns in the order of the fields."""
+        """The columns that every row has, in the order of the fields."""
         return self.tag, self.source_time, self.value, self.status, self.server_time, self.received_time
 
     def take(self, rows: Any) -> "SampleBatch":
         """The rows of an index array, a mask or a slice."""
-        return SampleBatch(*(column[rows] for column in self.columns()))
+        taken = SampleBatch(*(column[rows] for column in self.columns()))
+        return taken if self.text is None else replace(taken, text=self.text[rows])
 
 
 class GapCause(StrEnum):
@@ -219,6 +230,26 @@ class Gap:
     state: GapState = GapState.OPEN
     rows_filled: int = 0
     detail: str = ""
+
+
+class RemarkKind(StrEnum):
+    """What was odd about samples that were kept all the same."""
+
+    TYPE_CHANGED = "type_changed"
+    TIME_WENT_BACK = "time_went_back"
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something odd about samples of one tag: they are stored as they came, and this is stored beside them."""
+
+    source: str
+    tag: str
+    kind: RemarkKind
+    source_time: datetime
+    """Of the first sample that it speaks of; with ``source``, ``tag`` and ``kind`` the key of the remark."""
+    detail: str
+    """For a person, such as ``Double before, String now`` or ``3 values up to 2.5 s older than one before them``."""
 
 
 # --- what models give --------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from plugin.domain import (
     Outcome,
     OutputTag,
     Prediction,
+    Remark,
     Run,
     SampleBatch,
     Tag,
@@ -34,6 +35,8 @@ class Delivery:
     """Gaps that were opened or changed, each to be written with these samples."""
     checkpoint: Mapping[str, str] = field(default_factory=dict)
     """Key → text, to be stored with these samples and given back at the next start (see ``Store.checkpoints``)."""
+    remarks: tuple[Remark, ...] = ()
+    """What is odd about these samples."""
     confirm: Callable[[], None] = _nothing
     """To be called once, after the commit: only then does the source acknowledge to the plant's server."""
 
