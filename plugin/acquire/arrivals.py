@@ -40,7 +40,11 @@ class Arrivals:
         self._errors = diagnostics.decode_errors.labels(source)
 
     async def take(self, subscription: Subscription, message: Message) -> None:
-        """A message that is due becomes one delivery, with the gaps it tells of; waits where the database is slow."""
+        """A message that is due becomes one delivery, with the gaps it tells of; waits where the database is slow.
+
+        Cut off while it waits, nothing of the message was counted yet: it comes again.
+        """
+        await self._outbox.room()
         batches = []
         decoded = [self._decode(body, message) for kind, body in message.notifications if kind == DATA_CHANGE]
         for values in decoded:
@@ -52,7 +56,7 @@ class Arrivals:
                 self.removed.update(self._intake.gone(values))
                 batches.append(batch)
         confirm = partial(self._acks.add, (subscription.id, message.sequence))
-        await self._outbox.put(Delivery(SampleBatch.concatenate(batches), confirm=confirm))
+        self._outbox.add(Delivery(SampleBatch.concatenate(batches), confirm=confirm))
         for values in decoded:
             if values is not None:
                 self._intake.arrived(values, message.received)

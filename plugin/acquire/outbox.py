@@ -19,19 +19,29 @@ class Outbox:
         self._depth = depth
         self._queue: deque[Delivery] = deque()
         self._samples = 0
-        self._changed = asyncio.Condition()
+        self._taken = asyncio.Event()
+        self._added = asyncio.Event()
 
-    async def put(self, delivery: Delivery, share: float = 1.0) -> None:
-        """Wait for room, then leave it here, with all gaps that changed. Cancelled, it and they are not here.
+    async def room(self, share: float = 1.0) -> None:
+        """Wait for room: there is some until the next await.
 
         ``share`` < 1: only that part of the room is used (history yields to live values).
         """
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._queue or self._samples < share * self._limit)
-            self._queue.append(self._gaps.with_news(delivery))
-            self._samples += len(delivery.samples)
-            self._depth.set(len(self._queue))
-            self._changed.notify_all()
+        while self._queue and self._samples >= share * self._limit:
+            self._taken.clear()
+            await self._taken.wait()
+
+    def add(self, delivery: Delivery) -> None:
+        """Leave it here, with all gaps that changed."""
+        self._queue.append(self._gaps.with_news(delivery))
+        self._samples += len(delivery.samples)
+        self._depth.set(len(self._queue))
+        self._added.set()
+
+    async def put(self, delivery: Delivery, share: float = 1.0) -> None:
+        """Wait for room, then leave it here. Cancelled, it is not here."""
+        await self.room(share)
+        self.add(delivery)
 
     async def tell(self) -> None:
         """Leave the changed gaps here, where there are any."""
@@ -40,10 +50,11 @@ class Outbox:
 
     async def get(self) -> Delivery:
         """The oldest, as soon as there is one."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: bool(self._queue))
-            delivery = self._queue.popleft()
-            self._samples -= len(delivery.samples)
-            self._depth.set(len(self._queue))
-            self._changed.notify_all()
-            return delivery
+        while not self._queue:
+            self._added.clear()
+            await self._added.wait()
+        delivery = self._queue.popleft()
+        self._samples -= len(delivery.samples)
+        self._depth.set(len(self._queue))
+        self._taken.set()
+        return delivery

@@ -1,0 +1,91 @@
+"""Messages on their way to the database, without a server: what is counted, and what a cut in the middle costs."""
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
+
+from asyncua import ua
+from asyncua.ua.ua_binary import struct_to_binary
+
+from plugin.acquire.arrivals import Arrivals
+from plugin.acquire.backfill import Backfill
+from plugin.acquire.config import HistoryConfig, SourceConfig
+from plugin.acquire.gaps import Gaps
+from plugin.acquire.intake import Intake
+from plugin.acquire.items import Item, ItemMaker
+from plugin.acquire.losses import Losses
+from plugin.acquire.outbox import Outbox
+from plugin.acquire.pump import Acknowledgements
+from plugin.acquire.subscription import Subscription
+from plugin.acquire.wire import DATA_CHANGE, Message
+from plugin.diagnostics import Diagnostics
+from plugin.domain import SampleBatch, Tag
+from plugin.protocols import Delivery
+
+TAGS = [Tag(f"t{number}", "plant", f"i={number}", id=number + 1) for number in range(3)]
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+OVERFLOW = 0x480
+
+
+def message(*statuses: int) -> Message:
+    """One value of each tag, with these statuses."""
+    items = []
+    for handle, status in enumerate(statuses):
+        item = ua.MonitoredItemNotification()
+        item.ClientHandle = ua.UInt32(handle)
+        time = ua.DateTime(NOON.year, NOON.month, NOON.day, NOON.hour, tzinfo=UTC)
+        variant = ua.Variant(float(handle), ua.VariantType.Double)
+        item.Value = ua.DataValue(variant, ua.StatusCode(ua.UInt32(status)), time)
+        items.append(item)
+    body = struct_to_binary(ua.DataChangeNotification(MonitoredItems=items))
+    return Message(7, 1, 0, 2_000_000_000_000_000, ((DATA_CHANGE, body),))
+
+
+class Parts:
+    """What stands between a subscription and the database."""
+
+    def __init__(self, limit: int) -> None:
+        self.diagnostics = Diagnostics()
+        intake = Intake("plant", TAGS, {}, self.diagnostics)
+        gaps = Gaps("plant", TAGS, self.diagnostics, {})
+        self.outbox = Outbox(limit, gaps, self.diagnostics.queue_depth.labels("plant"))
+        history = HistoryConfig(enabled=False)
+        backfill = Backfill("plant", history, intake, self.outbox, gaps, self.diagnostics)
+        losses = Losses("plant", history, intake, gaps, backfill)
+        self.acks = Acknowledgements()
+        self.arrivals = Arrivals("plant", intake, losses, self.outbox, self.acks, self.diagnostics)
+        plant = SourceConfig(name="plant", endpoint="opc.tcp://127.0.0.1:1")
+        items = [Item(handle, tag) for handle, tag in enumerate(TAGS)]
+        self.subscription = Subscription(plant, items, ItemMaker(plant), self.arrivals.take, self.arrivals.miss)
+
+
+def full() -> Delivery:
+    return Delivery(SampleBatch.of([1], [0], [0.0], [0], [0], [0]))
+
+
+async def test_a_message_cut_off_while_it_waits_is_counted_once() -> None:
+    parts = Parts(limit=1)
+    await parts.outbox.put(full())
+    first = asyncio.create_task(parts.arrivals.take(parts.subscription, message(0, OVERFLOW, 0)))
+    await asyncio.sleep(0)
+    first.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await first
+    await parts.outbox.get()
+    await parts.arrivals.take(parts.subscription, message(0, OVERFLOW, 0))
+    delivery = await parts.outbox.get()
+    assert len(delivery.samples) == 3
+    assert parts.diagnostics.value("samples_received_total", source="plant", path="live") == 3
+    assert parts.diagnostics.total("gaps_total") == 1
+    assert len(delivery.gaps) == 1
+
+
+async def test_waiting_messages_take_room_one_after_the_other() -> None:
+    parts = Parts(limit=1)
+    await parts.outbox.put(full())
+    takes = [asyncio.create_task(parts.arrivals.take(parts.subscription, message(0))) for _ in range(3)]
+    for left in (3, 2, 1, 0):
+        await parts.outbox.get()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert sum(not take.done() for take in takes) == max(left - 1, 0)
