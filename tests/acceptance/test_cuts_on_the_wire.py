@@ -1,0 +1,39 @@
+"""Cuts of every kind and length between us and a server that counts what it writes."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.account import Account
+from tests.acceptance.line import line
+from tests.acceptance.proxy import Fault
+
+
+async def survive(folder: Path, fault: Fault, seconds: float) -> tuple[Account, int]:
+    """Numbers before, during and after one cut; the account, and how many gaps there are."""
+    async with line(folder / f"{fault.value}-{seconds}", reconnect_max="500ms") as parts:
+        await parts.server.feed(20, 0.02)
+        await parts.settled()
+        await asyncio.sleep(0.7)  # keep-alives just before the cut carry the next number
+        async with asyncio.TaskGroup() as group:
+            group.create_task(parts.proxy.outage(fault, seconds))
+            group.create_task(parts.server.feed(int(seconds / 0.05) + 20, 0.05))
+        parts.server.write()
+        await parts.settled()
+    parts.calm()
+    return parts.balance(), len(parts.historian.gaps)
+
+
+async def test_nothing_is_lost_over_cuts_of_every_kind(tmp_path: Path) -> None:
+    cases = [(fault, seconds) for fault in Fault for seconds in (0.8, 3.0, 8.0)]
+    results = await asyncio.gather(*(survive(tmp_path, *case) for case in cases))
+    for case, (found, gaps) in zip(cases, results, strict=True):
+        assert (found.in_gaps, gaps) == (0, 0), case
+
+
+@pytest.mark.long
+async def test_nothing_is_lost_over_a_minute(tmp_path: Path) -> None:
+    results = await asyncio.gather(*(survive(tmp_path, fault, 60.0) for fault in Fault))
+    for fault, (found, gaps) in zip(Fault, results, strict=True):
+        assert (found.in_gaps, gaps) == (0, 0), fault
