@@ -113,6 +113,27 @@ def status(config: ConfigPath = DEFAULT) -> None:
 
 
 @app.command()
+def gaps(
+    config: ConfigPath = DEFAULT,
+    open_only: Annotated[bool, typer.Option("--open", help="Only those that history may still fill.")] = False,
+    since: Annotated[
+        str, typer.Option(help="Only those that lasted into the time since then: a duration (24h), or a date.")
+    ] = "",
+    tag: Annotated[str, typer.Option(help="Only those that concern this tag: its own, and its whole source's.")] = "",
+    source: Annotated[str, typer.Option(help="Only those of this source.")] = "",
+    cause: Annotated[str, typer.Option(help="Only those of this cause, such as subscription_lost.")] = "",
+    limit: Annotated[int, typer.Option(help="The newest so many.", min=1)] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list instead of the table.")] = False,
+) -> None:
+    """List the gaps: when and why values were missed, and what became of it; the newest last."""
+    from plugin.config import load  # noqa: PLC0415
+    from plugin.running import Chosen, show_gaps  # noqa: PLC0415
+
+    chosen = Chosen(open_only=open_only, since=since, tag=tag, source=source, cause=cause, limit=limit)
+    _run(show_gaps(_load(load, config), chosen, out, as_json=as_json))
+
+
+@app.command()
 def migrate(
     config: ConfigPath = DEFAULT,
     revision: Annotated[str, typer.Option(help="Revision to go to; older ones drop what they do not know.")] = "head",

@@ -9,6 +9,7 @@ from typing import Protocol
 from plugin.domain import (
     Flag,
     Gap,
+    GapCause,
     Micros,
     ModelState,
     ModelVersion,
@@ -118,9 +119,23 @@ class Store(Protocol):
         """The newest sample of each tag that has one."""
 
     async def gaps(
-        self, *, open_only: bool = False, since: datetime | None = None, limit: int = 1000
+        self,
+        *,
+        open_only: bool = False,
+        since: datetime | None = None,
+        source: str | None = None,
+        tag: str | None = None,
+        cause: GapCause | None = None,
+        limit: int = 1000,
     ) -> tuple[Gap, ...]:
-        """Gaps, newest first; ``since``: only those that had not ended by then."""
+        """Gaps, newest first; ``since``: only those that had not ended by then.
+
+        ``tag``: only those of the tag and those of all tags; name its source too, or gaps of other sources are among
+        them.
+        """
+
+    async def open_gaps(self) -> int:
+        """How many gaps are in :attr:`plugin.domain.GapState.OPEN`."""
 
     async def write_run(self, run: Run) -> Run:
         """Insert (``id`` 0) or update a run; returns it with its key."""

@@ -8,7 +8,9 @@ import logging
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
-from plugin.domain import RunKind, RunResult
+from plugin.domain import GapCause, RunKind, RunResult
 from plugin.errors import ConfigError, Fault
+from plugin.fields import parse_duration
 from plugin.hmi.terminal import LiveView
 from plugin.infer.registry import Registry
 from plugin.infer.runs import Training
+from plugin.report.gaps import gap_record, gaps_view
 from plugin.report.status import status_view
 from plugin.service import Service, open_compute, open_store
 
@@ -143,3 +147,67 @@ async def show_status(config: Config, console: Console) -> None:
     """What the database tells, whether or not the service runs."""
     async with open_store(config, Diagnostics(), alone=False) as store:
         console.print(await status_view(store, config.tags, [model.name for model in config.models]))
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which gaps a person wants to see, as they wrote it; empty: all."""
+
+    open_only: bool = False
+    since: str = ""
+    tag: str = ""
+    source: str = ""
+    cause: str = ""
+    limit: int = 100
+
+
+async def show_gaps(config: Config, chosen: Chosen, console: Console, *, as_json: bool) -> None:
+    """The gaps that the database holds, the newest last. ConfigError where a choice names nothing that there is."""
+    now = datetime.now(UTC)
+    source, tag, cause, since = _choice(config, chosen, now)
+    async with open_store(config, Diagnostics(), alone=False) as store:
+        found = await store.gaps(
+            open_only=chosen.open_only, since=since, source=source, tag=tag, cause=cause, limit=chosen.limit
+        )
+    if as_json:
+        console.print_json(data=[gap_record(gap) for gap in reversed(found)])
+    else:
+        console.print(gaps_view(found[::-1], now, limit=chosen.limit))
+
+
+def _choice(
+    config: Config, chosen: Chosen, now: datetime
+) -> tuple[str | None, str | None, GapCause | None, datetime | None]:
+    """Source, tag, cause and time."""
+    sources = {source.name for source in config.sources}
+    of_tag = {tag.name: tag.source for tag in config.tags}
+    causes = [cause.value for cause in GapCause]
+    faults = []
+    if chosen.source and chosen.source not in sources:
+        faults.append(Fault("--source", chosen.source, "is no source", f"Sources are: {', '.join(sorted(sources))}"))
+    if chosen.tag and chosen.tag not in of_tag:
+        like = ", ".join(get_close_matches(chosen.tag, of_tag, 3)) or "see the tag files"
+        faults.append(Fault("--tag", chosen.tag, "is no tag", f"Name one that there is: {like}"))
+    if chosen.cause and chosen.cause not in causes:
+        faults.append(Fault("--cause", chosen.cause, "is no cause", f"Causes are: {', '.join(causes)}"))
+    try:
+        since = _moment(chosen.since, now) if chosen.since else None
+    except ValueError:
+        since = None
+        faults.append(
+            Fault(
+                "--since", chosen.since, "is neither", 'Write a duration, such as "24h", or a date: "2026-03-01T08:00"'
+            )
+        )
+    if faults:
+        raise ConfigError(str(config.path), faults)
+    source = chosen.source or of_tag.get(chosen.tag) or None
+    return source, chosen.tag or None, GapCause(chosen.cause) if chosen.cause else None, since
+
+
+def _moment(text: str, now: datetime) -> datetime:
+    """A date or time as a person writes it, in this machine's zone where it names none; or so long ago."""
+    try:
+        return now - parse_duration(text)
+    except ValueError:
+        return datetime.fromisoformat(text).astimezone()

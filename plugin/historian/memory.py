@@ -10,6 +10,7 @@ import numpy as np
 from plugin.domain import (
     Flag,
     Gap,
+    GapCause,
     GapState,
     Micros,
     ModelState,
@@ -102,12 +103,30 @@ class MemoryStore:
         return SampleBatch.of(*(np.array(column) for column in columns)) if columns else SampleBatch.empty()
 
     async def gaps(
-        self, *, open_only: bool = False, since: datetime | None = None, limit: int = 1000
+        self,
+        *,
+        open_only: bool = False,
+        since: datetime | None = None,
+        source: str | None = None,
+        tag: str | None = None,
+        cause: GapCause | None = None,
+        limit: int = 1000,
     ) -> tuple[Gap, ...]:
         """See the protocol."""
         newest_first = sorted(sorted(self._gaps.values(), key=lambda gap: gap.id), key=_detected, reverse=True)
-        found = (gap for gap in newest_first if since is None or gap.end is None or gap.end >= since)
-        return tuple(gap for gap in found if not open_only or gap.state is GapState.OPEN)[:limit]
+        found = (
+            gap
+            for gap in newest_first
+            if since is None or gap.end is None or gap.end >= since
+            if source in {None, gap.source} and cause in {None, gap.cause}
+            if tag is None or gap.tag in {None, tag}
+            if not open_only or gap.state is GapState.OPEN
+        )
+        return tuple(found)[:limit]
+
+    async def open_gaps(self) -> int:
+        """See the protocol."""
+        return sum(gap.state is GapState.OPEN for gap in self._gaps.values())
 
     async def write_run(self, run: Run) -> Run:
         """See the protocol; StoreError where there is no run with its key."""

@@ -9,7 +9,7 @@ from sqlalchemy import Select, Table, func, or_, select, update
 from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from plugin.domain import GapState, ModelState, ModelVersion, Outcome, OutputTag, Run, Tag, to_micros
+from plugin.domain import GapCause, GapState, ModelState, ModelVersion, Outcome, OutputTag, Run, Tag, to_micros
 from plugin.errors import StoreError
 from plugin.historian import records, schema
 
@@ -38,12 +38,20 @@ async def put_tags(connection: AsyncConnection, tags: Sequence[Tag]) -> tuple[Ma
     return keys, max(keys.values(), default=0)
 
 
-def gaps(open_only: bool, since: datetime | None, limit: int) -> Select[Any]:
-    """Newest first; ``since``: only those that had not ended by then."""
+def gaps(
+    open_only: bool, since: datetime | None, source: str | None, tag: str | None, cause: GapCause | None, limit: int
+) -> Select[Any]:
+    """Newest first; ``since``: only those that had not ended by then; ``tag``: its own and those of all tags."""
     table = schema.gaps
     query = select(table).order_by(table.c.detected.desc(), table.c.id).limit(limit)
     if since is not None:
         query = query.where(or_(table.c.end_time.is_(None), table.c.end_time >= to_micros(since)))
+    if source is not None:
+        query = query.where(table.c.source == source)
+    if tag is not None:
+        query = query.where(or_(table.c.tag.is_(None), table.c.tag == tag))
+    if cause is not None:
+        query = query.where(table.c.cause == cause)
     return query.where(table.c.state == GapState.OPEN) if open_only else query
 
 

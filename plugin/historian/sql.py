@@ -16,6 +16,7 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import (
     Flag,
     Gap,
+    GapCause,
     Micros,
     ModelState,
     ModelVersion,
@@ -265,10 +266,24 @@ class SqlStore:
         return batch
 
     async def gaps(
-        self, *, open_only: bool = False, since: datetime | None = None, limit: int = 1000
+        self,
+        *,
+        open_only: bool = False,
+        since: datetime | None = None,
+        source: str | None = None,
+        tag: str | None = None,
+        cause: GapCause | None = None,
+        limit: int = 1000,
     ) -> tuple[Gap, ...]:
         """See the protocol."""
-        return tuple(records.gap_of(row) for row in await self._rows(queries.gaps(open_only, since, limit)))
+        query = queries.gaps(open_only, since, source, tag, cause, limit)
+        return tuple(records.gap_of(row) for row in await self._rows(query))
+
+    @to_its_end
+    async def open_gaps(self) -> int:
+        """See the protocol."""
+        async with self._begin(self._reader) as connection:
+            return await queries.open_gaps(connection)
 
     # --- what models give ---
 

@@ -71,7 +71,7 @@ class Overview:
         """For ever: how many gaps are open is known to the store alone."""
         while True:
             with suppress(StoreError):
-                self.gaps_open = len(await store.gaps(open_only=True))
+                self.gaps_open = await store.open_gaps()
             await asyncio.sleep(_GAPS_EVERY)
 
     def committed(self, samples: SampleBatch) -> None:

@@ -96,9 +96,10 @@ class Runs:
             try:
                 async with asyncio.timeout(_PUBLISH_LIMIT):
                     await sink.publish(outcome)
-            except (PublishError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - a sink that fails in whatever way keeps the others from nothing
                 self._diagnostics.publish_failures.labels(sink.name, type(error).__name__).inc(len(outcome.predictions))
-                self._complain(f"sink {sink.name}", str(error) or "timed out")
+                expected = isinstance(error, PublishError | TimeoutError)
+                self._complain(f"sink {sink.name}", _said(error), None if expected else error)
             else:
                 self._complaints.pop(f"sink {sink.name}", None)
         if outcome.run.model not in self.published:
@@ -131,6 +132,12 @@ class Runs:
         if self._complaints.get(what) != text:
             self._complaints[what] = text
             log.warning("%s: %s", what, text, exc_info=error)
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    return str(error) or type(error).__name__
 
 
 class Training:

@@ -1,5 +1,7 @@
 """How the reports' tables look."""
 
+from datetime import timedelta
+
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -10,3 +12,18 @@ def headed(*columns: str) -> Table:
     for column in columns:
         table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
     return table
+
+
+def duration(span: timedelta) -> str:
+    """``0.40 s``, ``12 s``, ``2.5 min``, ``25 h``, ``4 d``."""
+    seconds = max(0.0, span.total_seconds())
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            shown = seconds / size
+            return f"{shown:.{2 if shown < 1 else 1 if shown < 10 else 0}f} {unit}"
+    return f"{seconds / 86_400:.0f} d"
+
+
+def printable(text: str) -> str:
+    """Text that a plant's server may have sent, without what would steer a terminal."""
+    return "".join(character if character.isprintable() else "�" for character in text)

@@ -234,6 +234,21 @@ async def test_gaps_are_replaced_by_id_and_listed_newest_first(store: Store) -> 
     assert (await store.counts())["gaps"] == 3
 
 
+async def test_gaps_are_chosen_by_what_a_person_asks_for(store: Store) -> None:
+    whole, own = gap("a"), gap("b", NOON + HOUR, tag="engine.T1", cause=GapCause.OVERFLOW)
+    other, strange = gap("c", NOON + 2 * HOUR, tag="engine.T2"), gap("d", NOON + 3 * HOUR, source="mill")
+    assert await store.open_gaps() == 0
+    filled = replace(other, state=GapState.FILLED)
+    await store.write([delivery(SampleBatch.empty(), whole, own, filled, strange)])
+    assert await store.gaps(source="mill") == (strange,)
+    assert await store.gaps(tag="engine.T1") == (strange, own, whole)
+    assert await store.gaps(tag="engine.T1", source="plant") == (own, whole)
+    assert await store.gaps(cause=GapCause.OVERFLOW) == (own,)
+    assert await store.gaps(cause=GapCause.SEQUENCE) == ()
+    assert await store.gaps(source="plant", open_only=True, since=NOON + HOUR) == (own,)
+    assert await store.open_gaps() == 3
+
+
 async def test_checkpoints_are_found_by_prefix(store: Store) -> None:
     await store.write([Delivery(SampleBatch.empty(), checkpoint={"plant/a": "1", "plant_/a": "2", "Plant/a": "3"})])
     await store.write([Delivery(SampleBatch.empty(), checkpoint={"plant/a": "4", "plant/%": "é"})])

@@ -121,6 +121,23 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         yield Bench(store, Asset.gather(tags), compute, registry, diagnostics)
 
 
+class Astray(Listener):
+    async def publish(self, outcome: Outcome) -> None:
+        raise KeyError("no such thing")
+
+
+async def test_a_sink_that_breaks_in_a_way_nobody_foresaw_is_counted_and_keeps_nothing_from_the_next(bench, caplog):
+    scorer = bench.scorer(config())
+    await bench.training().train(scorer)
+    listener = Listener(bench.store)
+    runs = bench.runs(Astray(bench.store, "astray"), listener)
+    for _ in range(2):
+        assert await runs.score(scorer, NOW, NOW)
+    assert len(listener.outcomes) == 2
+    assert bench.diagnostics.value("publish_failures_total", sink="astray", cause="KeyError") == 4
+    assert len([r for r in caplog.records if "astray" in r.message and r.exc_info]) == 1, "once, with its origin"
+
+
 async def test_results_are_stored_before_they_are_published_and_one_sink_fails_alone(bench):
     scorer = bench.scorer(config())
     await bench.training().train(scorer)
