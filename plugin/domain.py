@@ -186,6 +186,12 @@ class SampleBatch:
         """The columns that every row has, in the order of the fields."""
         return self.tag, self.source_time, self.value, self.status, self.server_time, self.received_time
 
+    def with_text(self) -> NDArray[np.bool_]:
+        """Mask of the rows that have a text."""
+        if self.text is None:
+            return np.zeros(len(self), np.bool_)
+        return np.array([text is not None for text in self.text.tolist()], np.bool_)
+
     def take(self, rows: Any) -> "SampleBatch":
         """The rows of an index array, a mask or a slice."""
         taken = SampleBatch(*(column[rows] for column in self.columns()))

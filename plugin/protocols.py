@@ -81,7 +81,7 @@ class Written:
 
     stored: int
     duplicates: int
-    """Samples that were there already, equal in tag, source time, value and status."""
+    """Samples that were there already, equal in tag, source time, value, status and text."""
 
 
 class Store(Protocol):
@@ -94,7 +94,7 @@ class Store(Protocol):
         """The same tags, in the same order, with their keys; what is new is added, what changed is updated."""
 
     async def write(self, deliveries: Sequence[Delivery]) -> Written:
-        """Commit samples, gaps and checkpoints of several deliveries in one transaction (confirms none of them)."""
+        """Commit samples, gaps, remarks and checkpoints of several deliveries in one transaction (confirms none)."""
 
     async def checkpoints(self, prefix: str) -> Mapping[str, str]:
         """What deliveries left under keys that begin with ``prefix``."""
@@ -136,6 +136,11 @@ class Store(Protocol):
 
     async def open_gaps(self) -> int:
         """How many gaps are in :attr:`plugin.domain.GapState.OPEN`."""
+
+    async def remarks(
+        self, *, tag: str | None = None, since: datetime | None = None, limit: int = 1000
+    ) -> tuple[Remark, ...]:
+        """Remarks, newest source time first; ``since``: only those of samples from then on."""
 
     async def write_run(self, run: Run) -> Run:
         """Insert (``id`` 0) or update a run; returns it with its key."""

@@ -17,6 +17,7 @@ from plugin.domain import (
     ModelVersion,
     Outcome,
     Prediction,
+    Remark,
     Run,
     SampleBatch,
     Tag,
@@ -24,8 +25,8 @@ from plugin.domain import (
 from plugin.errors import StoreError
 from plugin.protocols import Delivery, Written
 
-_Sample = tuple[float, int, Micros, Micros]
-"""Value, status, server time, received time."""
+_Sample = tuple[float, int, Micros, Micros, str | None]
+"""Value, status, server time, received time, text."""
 
 
 class MemoryStore:
@@ -36,6 +37,7 @@ class MemoryStore:
         self._samples: dict[int, dict[Micros, list[_Sample]]] = {}
         self._gaps: dict[str, Gap] = {}
         self._checkpoints: dict[str, str] = {}
+        self._remarks: dict[tuple[object, ...], Remark] = {}
         self._runs: dict[int, Run] = {}
         self._predictions: dict[tuple[object, ...], Prediction] = {}
         self._flags: dict[tuple[object, ...], Flag] = {}
@@ -54,18 +56,24 @@ class MemoryStore:
         unknown = sorted({int(tag) for tag in batch.tag if not 1 <= tag <= len(self._tags)})
         if unknown:
             raise StoreError(f"Samples of tags that are not registered: {unknown[:10]}")
-        stored = sum(self._insert(*row) for row in zip(*(column.tolist() for column in batch.columns()), strict=True))
+        texts = [None] * len(batch) if batch.text is None else batch.text.tolist()
+        columns = [column.tolist() for column in batch.columns()]
+        stored = sum(self._insert(*row) for row in zip(*columns, texts, strict=True))
         for delivery in deliveries:
+            self._remarks |= {(each.source_time, each.source, each.tag, each.kind): each for each in delivery.remarks}
             self._gaps |= {gap.id: gap for gap in delivery.gaps}
             self._checkpoints |= delivery.checkpoint
         return Written(stored, len(batch) - stored)
 
-    def _insert(self, tag: int, time: Micros, value: float, status: int, server: Micros, received: Micros) -> bool:
+    def _insert(
+        self, tag: int, time: Micros, value: float, status: int, server: Micros, received: Micros, text: str | None
+    ) -> bool:
         stamped = self._samples.setdefault(tag, {}).setdefault(time, [])
-        for old, old_status, *_ in stamped:
-            if old_status == status and (old == value or (math.isnan(old) and math.isnan(value))):
+        for old, old_status, _, _, old_text in stamped:
+            same = old == value or (math.isnan(old) and math.isnan(value))
+            if same and old_status == status and old_text == text:
                 return False
-        stamped.append((value + 0.0, status, server, received))
+        stamped.append((value + 0.0, status, server, received, text))
         return True
 
     async def checkpoints(self, prefix: str) -> Mapping[str, str]:
@@ -98,9 +106,12 @@ class MemoryStore:
         times = {tag: max(self._samples[tag]) for tag in sorted({int(tag) for tag in tags}) if tag in self._samples}
         return self._batch((tag, time, *self._samples[tag][time][-1]) for tag, time in times.items())
 
-    def _batch(self, rows: Iterable[tuple[int, Micros, float, int, Micros, Micros]]) -> SampleBatch:
+    def _batch(self, rows: Iterable[tuple[int, Micros, float, int, Micros, Micros, str | None]]) -> SampleBatch:
         columns = list(zip(*rows, strict=True))
-        return SampleBatch.of(*(np.array(column) for column in columns)) if columns else SampleBatch.empty()
+        if not columns:
+            return SampleBatch.empty()
+        batch, texts = SampleBatch.of(*(np.array(column) for column in columns[:-1])), columns[-1]
+        return replace(batch, text=np.array(texts, np.object_)) if any(text is not None for text in texts) else batch
 
     async def gaps(
         self,
@@ -127,6 +138,15 @@ class MemoryStore:
     async def open_gaps(self) -> int:
         """See the protocol."""
         return sum(gap.state is GapState.OPEN for gap in self._gaps.values())
+
+    async def remarks(
+        self, *, tag: str | None = None, since: datetime | None = None, limit: int = 1000
+    ) -> tuple[Remark, ...]:
+        """See the protocol."""
+        by_name = sorted(self._remarks.values(), key=lambda remark: (remark.source, remark.tag, remark.kind))
+        newest_first = sorted(by_name, key=lambda remark: remark.source_time, reverse=True)
+        found = (each for each in newest_first if since is None or each.source_time >= since)
+        return tuple(each for each in found if tag in {None, each.tag})[:limit]
 
     async def write_run(self, run: Run) -> Run:
         """See the protocol; StoreError where there is no run with its key."""

@@ -103,7 +103,7 @@ def _refuse_foreign(connection: Connection, path: Path) -> None:
 
 def _is_behind(revision: str, *, current: str | None, scripts: ScriptDirectory) -> bool:
     """Whether going to ``revision`` means going back."""
-    if revision == "base":
+    if revision == "base" or revision.startswith("-"):
         return current is not None
     if current is None or revision in {"head", current}:
         return False

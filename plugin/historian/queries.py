@@ -55,6 +55,15 @@ def gaps(
     return query.where(table.c.state == GapState.OPEN) if open_only else query
 
 
+def remarks(tag: str | None, since: datetime | None, limit: int) -> Select[Any]:
+    """Newest source time first."""
+    table = schema.remarks
+    query = select(table).order_by(table.c.source_time.desc(), table.c.source, table.c.tag, table.c.kind).limit(limit)
+    if since is not None:
+        query = query.where(table.c.source_time >= to_micros(since))
+    return query if tag is None else query.where(table.c.tag == tag)
+
+
 def checkpoints(prefix: str) -> Select[Any]:
     """Keys that begin with ``prefix``, letter case included (LIKE would leave it out)."""
     table = schema.checkpoints

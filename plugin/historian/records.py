@@ -17,6 +17,8 @@ from plugin.domain import (
     ModelVersion,
     OutputTag,
     Prediction,
+    Remark,
+    RemarkKind,
     Run,
     RunKind,
     RunResult,
@@ -54,7 +56,13 @@ def tag_record(tag: Tag) -> Record:
         "high": tag.high,
         "deadband": tag.deadband,
         "sampling": None if tag.sampling is None else tag.sampling // _MICROSECOND,
+        "element": tag.element,
     }
+
+
+def remark_of(row: Row[Any]) -> Remark:
+    """From a row of ``remarks``."""
+    return Remark(row.source, row.tag, RemarkKind(row.kind), from_micros(row.source_time), row.detail)
 
 
 def gap_of(row: Row[Any]) -> Gap:

@@ -2,7 +2,8 @@
 
 One row per tag and one column per sample, circular. A row is sorted by source time (equal ones in order of arrival), so
 a window is two binary searches, done for all tags at once. For each tag the ring knows from which source time on it
-holds everything that SQL holds; a window that begins earlier is *not covered*, and SQL answers.
+holds everything that SQL holds; a window that begins earlier is *not covered*, and SQL answers. Texts are not held:
+models read numbers, and a tag that has a text is never covered.
 """
 
 import threading
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from plugin.domain import Micros, SampleBatch
 
 _EVER = np.iinfo(np.int64).min
+_NEVER = np.iinfo(np.int64).max
 _SAMPLE_BYTES = 36
 Indices = NDArray[np.intp]
 
@@ -61,6 +63,11 @@ class Ring:
         """Of what lies before ``time`` the ring may lack some, for all tags that it knows now."""
         with self._lock:
             np.maximum(self._covered, time, out=self._covered)
+
+    def leave_out(self, tags: NDArray[np.int32]) -> None:
+        """Never hold these: SQL answers for them. A tag whose samples have a text is one of them by itself."""
+        with self._lock:
+            self._leave_out(tags)
 
     def append(self, batch: SampleBatch) -> None:
         """Take what SQL took, in the same order of batches; what SQL finds to be a duplicate is one here too."""
@@ -117,7 +124,13 @@ class Ring:
             high = np.where(open_ & ~before, middle, high)
         return low
 
+    def _leave_out(self, tags: NDArray[np.int32]) -> None:
+        self._covered[tags] = _NEVER
+        self._size[tags] = 0
+
     def _append(self, batch: SampleBatch) -> None:
+        if batch.text is not None:
+            self._leave_out(np.unique(batch.tag[batch.with_text()]))
         keep = batch.source_time >= self._covered[batch.tag]
         order = np.lexsort((batch.source_time, batch.tag))
         order = order[keep[order]]

@@ -7,7 +7,8 @@ rows/s down to 1,000.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plugin.domain import Gap, Micros, SampleBatch, to_micros
+from plugin.domain import Gap, Micros, Remark, SampleBatch, to_micros
 from plugin.protocols import Written
 
 _SIZES = (1024, 256, 64, 16, 4, 1)
@@ -32,8 +33,23 @@ ON CONFLICT (id) DO UPDATE SET source = excluded.source, tag = excluded.tag, sta
   end_time = excluded.end_time, cause = excluded.cause, detected = excluded.detected, state = excluded.state,
   rows_filled = excluded.rows_filled, detail = excluded.detail
 """
+_UPSERT_REMARK = """
+INSERT INTO remarks (source_time, source, tag, kind, detail) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (source_time, source, tag, kind) DO UPDATE SET detail = excluded.detail
+"""
 _UPSERT_CHECKPOINT = """
 INSERT INTO checkpoints (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value
+"""
+
+
+_TEXT_OF_OLD = """
+SELECT text FROM sample_texts AS beside
+WHERE beside.source_time = old.source_time AND beside.tag_id = old.tag_id AND beside.ordinal = old.ordinal
+"""
+_ALL_COLUMNS = f"{_COLUMNS}, ({_TEXT_OF_OLD})"
+_ANY_TEXT = """
+SELECT EXISTS (SELECT 1 FROM sample_texts WHERE source_time >= ? AND source_time < ?
+               AND tag_id IN (SELECT value FROM json_each(?)))
 """
 
 
@@ -59,7 +75,8 @@ def _insert_collisions(rows: int) -> str:
           SELECT min(place) AS place, tag_id, source_time, value, status, server_time, received_time FROM sent
           WHERE NOT EXISTS (
             SELECT 1 FROM samples AS old WHERE old.source_time = sent.source_time AND old.tag_id = sent.tag_id
-            AND old.value IS sent.value AND old.status = sent.status)
+            AND old.value IS sent.value AND old.status = sent.status
+            AND NOT EXISTS ({_TEXT_OF_OLD}))
           GROUP BY tag_id, source_time, value, status)
         SELECT tag_id, source_time,
           (SELECT max(ordinal) FROM samples AS old
@@ -70,8 +87,79 @@ def _insert_collisions(rows: int) -> str:
     """  # noqa: S608  only place holders and numbers are put in
 
 
+@cache
+def _ordinals(rows: int) -> str:
+    """One row, a JSON list of (place, ordinal): which of the rows sent are new, texts considered, and their keys."""
+    values = ", ".join(f"({place}, ?, ?, ?, ?, ?)" for place in range(rows))
+    return f"""
+        WITH sent (place, tag_id, source_time, value, status, text) AS (VALUES {values}),
+        fresh AS (
+          SELECT min(place) AS place, tag_id, source_time FROM sent
+          WHERE NOT EXISTS (
+            SELECT 1 FROM samples AS old WHERE old.source_time = sent.source_time AND old.tag_id = sent.tag_id
+            AND old.value IS sent.value AND old.status = sent.status AND ({_TEXT_OF_OLD}) IS sent.text)
+          GROUP BY tag_id, source_time, value, status, text),
+        keyed AS (
+          SELECT place,
+            coalesce((SELECT max(ordinal) FROM samples AS old
+                      WHERE old.source_time = fresh.source_time AND old.tag_id = fresh.tag_id), -1)
+            + row_number() OVER (PARTITION BY source_time, tag_id ORDER BY place) AS ordinal
+          FROM fresh)
+        SELECT json_group_array(json_array(place, ordinal)) FROM keyed
+    """  # noqa: S608  only place holders and numbers are put in
+
+
+@cache
+def _insert_keyed(rows: int) -> str:
+    values = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * rows)
+    columns = f"{_COLUMNS}, ordinal"
+    return f"INSERT INTO samples ({columns}) VALUES {values}"  # noqa: S608  only place holders are put in
+
+
+@cache
+def _insert_texts(rows: int) -> str:
+    values = ", ".join(["(?, ?, ?, ?)"] * rows)
+    return f"INSERT INTO sample_texts (tag_id, source_time, ordinal, text) VALUES {values}"  # noqa: S608  place holders
+
+
 def insert_samples(database: sqlite3.Connection, batch: SampleBatch) -> Written:
     """Insert a batch inside a transaction; rows that are there already change nothing (NaN is stored as NULL)."""
+    if batch.text is None:
+        return _insert_numbers(database, batch)
+    # All samples of a tag go one way, so that ordinals follow arrival.
+    written = np.isin(batch.tag, batch.tag[batch.with_text()])
+    numbers = _insert_numbers(database, replace(batch.take(~written), text=None))
+    stored = sum(_insert_with_texts(database, part) for part in _parts(batch.take(written)))
+    return Written(numbers.stored + stored, len(batch) - numbers.stored - stored)
+
+
+def _parts(batch: SampleBatch) -> Iterator[SampleBatch]:
+    for start, size in _slices(len(batch)):
+        yield batch.take(slice(start, start + size))
+
+
+def _insert_with_texts(database: sqlite3.Connection, batch: SampleBatch) -> int:
+    """Insert rows that may have a text; returns how many were new."""
+    columns = [column.tolist() for column in batch.columns()]
+    texts = batch.text.tolist() if batch.text is not None else [None] * len(batch)
+    rows = list(zip(*columns, strict=True))
+    sent = chain.from_iterable(zip(*columns[:4], texts, strict=True))
+    found = json.loads(database.execute(_ordinals(len(rows)), list(sent)).fetchone()[0])
+    _insert_rows(database, _insert_keyed, [(*rows[place], ordinal) for place, ordinal in found])
+    keyed = [(*rows[place][:2], ordinal, texts[place]) for place, ordinal in found if texts[place] is not None]
+    _insert_rows(database, _insert_texts, keyed)
+    return len(found)
+
+
+def _insert_rows(
+    database: sqlite3.Connection, statement: Callable[[int], str], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    for start, size in _slices(len(rows)):
+        database.execute(statement(size), list(chain.from_iterable(rows[start : start + size])))
+
+
+def _insert_numbers(database: sqlite3.Connection, batch: SampleBatch) -> Written:
+    """Insert rows of tags that have no text."""
     if (batch.source_time[1:] < batch.source_time[:-1]).any():
         # In the order of the key neighbouring rows share a page; stable, so that ordinals follow arrival.
         batch = batch.take(np.lexsort((batch.tag, batch.source_time)))
@@ -116,6 +204,13 @@ def _gap_row(gap: Gap) -> tuple[Any, ...]:
     )
 
 
+def upsert_remarks(database: sqlite3.Connection, remarks: Iterable[Remark]) -> None:
+    """A remark with a known key replaces the one before."""
+    database.executemany(
+        _UPSERT_REMARK, [(to_micros(r.source_time), r.source, r.tag, r.kind, r.detail) for r in remarks]
+    )
+
+
 def upsert_checkpoints(database: sqlite3.Connection, checkpoints: Mapping[str, str]) -> None:
     """What a source needs at its next start; the last text under a key wins."""
     database.executemany(_UPSERT_CHECKPOINT, checkpoints.items())
@@ -137,16 +232,28 @@ def select_samples(
             condition += f" AND {column} <= ?"
             parameters.append(bound)
     order = "ORDER BY source_time, tag_id, ordinal"
-    batch = _fetch(database.execute(f"SELECT {_COLUMNS} FROM samples WHERE {condition} {order}", parameters))  # noqa: S608
+    columns = _ALL_COLUMNS if database.execute(_ANY_TEXT, parameters[:3]).fetchone()[0] else _COLUMNS
+    batch = _fetch(database.execute(f"SELECT {columns} FROM samples AS old WHERE {condition} {order}", parameters))  # noqa: S608
     return batch.take(np.argsort(batch.tag, kind="stable"))
 
 
 def newest_samples(database: sqlite3.Connection, limit: int) -> tuple[SampleBatch, Micros | None]:
-    """The newest rows in the order of their key, and the source time up to which rows are missing (None: it is all)."""
+    """The newest rows in the order of their key, and the source time up to which rows are missing (None: it is all).
+
+    Without their texts.
+    """
     order = "ORDER BY source_time DESC, tag_id DESC, ordinal DESC LIMIT ?"
     batch = _fetch(database.execute(f"SELECT {_COLUMNS} FROM samples {order}", (limit,)))  # noqa: S608
     missing = int(batch.source_time[-1]) if len(batch) == limit else None
     return batch.take(slice(None, None, -1)), missing
+
+
+def tags_with_text(database: sqlite3.Connection, after: Micros | None) -> NDArray[np.int32]:
+    """Tags of which a sample after that source time (None: any sample) has a text."""
+    query = "SELECT DISTINCT tag_id FROM sample_texts"
+    if after is None:
+        return np.array(database.execute(query).fetchall(), np.int32).ravel()
+    return np.array(database.execute(f"{query} WHERE source_time > ?", (after,)).fetchall(), np.int32).ravel()
 
 
 def latest_samples(database: sqlite3.Connection, tags: Sequence[int]) -> SampleBatch:
@@ -167,7 +274,8 @@ def latest_samples(database: sqlite3.Connection, tags: Sequence[int]) -> SampleB
         found += rows
         wanted.difference_update(tag for tag, _ in rows)
         end, span = start, 4 * span
-    query = f"SELECT {_COLUMNS} FROM samples WHERE tag_id = ? AND source_time = ? ORDER BY ordinal DESC LIMIT 1"  # noqa: S608
+    one = "tag_id = ? AND source_time = ? ORDER BY ordinal DESC LIMIT 1"
+    query = f"SELECT {_ALL_COLUMNS} FROM samples AS old WHERE {one}"  # noqa: S608
     return _batch([database.execute(query, key).fetchone() for key in sorted(found)])
 
 
@@ -179,13 +287,15 @@ def _fetch(cursor: sqlite3.Cursor) -> SampleBatch:
 
 
 def _batch(rows: Sequence[tuple[Any, ...]]) -> SampleBatch:
-    """Rows of ``_COLUMNS``; NULL becomes NaN."""
+    """Rows of ``_COLUMNS``, perhaps with a text behind them; NULL becomes NaN."""
     if not rows:
         return SampleBatch.empty()
-    columns: list[NDArray[Any]] = [
-        np.array(column, dtype)
-        for column, dtype in zip(
-            zip(*rows, strict=True), (np.int32, np.int64, np.float64, np.uint32, np.int64, np.int64), strict=True
-        )
-    ]
-    return SampleBatch(*columns)
+    *columns, last = zip(*rows, strict=True)
+    types = (np.int32, np.int64, np.float64, np.uint32, np.int64, np.int64)
+    texts = len(columns) == len(types)
+    if not texts:
+        columns.append(last)
+    batch = SampleBatch(*(np.array(column, dtype) for column, dtype in zip(columns, types, strict=True)))
+    if not texts or all(text is None for text in last):
+        return batch
+    return replace(batch, text=np.array(last, np.object_))

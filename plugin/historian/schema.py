@@ -56,6 +56,7 @@ tags = Table(
     Column("high", Double),
     Column("deadband", Double, nullable=False, comment="[unit]"),
     Column("sampling", BigInteger, comment="Sampling interval [µs]; NULL: the source's default"),
+    Column("element", Text, nullable=False, server_default="", comment="Part of the node's value; empty: all of it"),
     comment="Configured plant measurements",
 )
 
@@ -79,6 +80,30 @@ samples = Table(
     Column("received_time", BigInteger, nullable=False),
     sqlite_with_rowid=False,
     comment="What the plant said",
+)
+
+# Beside the samples, because hardly any sample has one: a column in their table would cost every row.
+sample_texts = Table(
+    "sample_texts",
+    metadata,
+    Column("source_time", BigInteger, primary_key=True, autoincrement=False),
+    Column("tag_id", Integer, primary_key=True, autoincrement=False),
+    Column("ordinal", SmallInteger, primary_key=True, autoincrement=False, comment="Key of the sample"),
+    Column("text", Text, nullable=False),
+    sqlite_with_rowid=False,
+    comment="What the number of a sample can't say",
+)
+
+remarks = Table(
+    "remarks",
+    metadata,
+    Column("source_time", BigInteger, primary_key=True, autoincrement=False, comment="Of the first sample it is about"),
+    Column("source", Text, primary_key=True),
+    Column("tag", Text, primary_key=True),
+    Column("kind", Text, primary_key=True, comment="type_changed, time_went_back"),
+    Column("detail", Text, nullable=False),
+    sqlite_with_rowid=False,
+    comment="What was odd about samples that were kept all the same",
 )
 
 gaps = Table(

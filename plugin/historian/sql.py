@@ -23,6 +23,7 @@ from plugin.domain import (
     Outcome,
     OutputTag,
     Prediction,
+    Remark,
     Run,
     SampleBatch,
     Tag,
@@ -135,6 +136,7 @@ class SqlStore:
             return
         self._ring.reserve(self._last_tag)
         batch, missing = samples.newest_samples(database, _REFILL_ROWS)
+        self._ring.leave_out(samples.tags_with_text(database, missing))
         self._ring.append(batch)
         if missing is not None:
             self._ring.cover_from(missing + 1)
@@ -197,22 +199,29 @@ class SqlStore:
         """See the protocol. A sample of a tag that was never registered refuses the whole write (StoreError)."""
         batch = SampleBatch.concatenate([delivery.samples for delivery in deliveries])
         gaps = [gap for delivery in deliveries for gap in delivery.gaps]
+        remarks = [remark for delivery in deliveries for remark in delivery.remarks]
         checkpoints = {key: text for delivery in deliveries for key, text in delivery.checkpoint.items()}
         if len(batch) and (batch.tag.min() < 1 or batch.tag.max() > self._last_tag):
             unknown = sorted({int(tag) for tag in batch.tag if not 1 <= tag <= self._last_tag})
             raise StoreError(f"{self.path}: samples of tags that are not registered: {unknown[:10]}")
-        if not (len(batch) or gaps or checkpoints):
+        if not (len(batch) or gaps or checkpoints or remarks):
             return Written(0, 0)
-        return await self._in_thread(self._writer, self._commit, batch, gaps, checkpoints)
+        return await self._in_thread(self._writer, self._commit, batch, gaps, checkpoints, remarks)
 
     def _commit(
-        self, database: sqlite3.Connection, batch: SampleBatch, gaps: Sequence[Gap], checkpoints: Mapping[str, str]
+        self,
+        database: sqlite3.Connection,
+        batch: SampleBatch,
+        gaps: Sequence[Gap],
+        checkpoints: Mapping[str, str],
+        remarks: Sequence[Remark],
     ) -> Written:
         with self._diagnostics.stage("store"):
             with transaction(database):
                 written = samples.insert_samples(database, batch)
                 samples.upsert_gaps(database, gaps)
                 samples.upsert_checkpoints(database, checkpoints)
+                samples.upsert_remarks(database, remarks)
             if self._ring is not None:
                 # In the thread of the commit: a caller that is cancelled can't part the ring from the database.
                 self._ring.append(batch)
@@ -262,7 +271,7 @@ class SqlStore:
         batch, unknown = self._ring.latest(tags)
         if unknown:
             batch = SampleBatch.concatenate([batch, samples.latest_samples(database, unknown)])
-            batch = batch.take(batch.tag.argsort())
+            batch = batch.take(batch.tag.argsort(kind="stable"))
         return batch
 
     async def gaps(
@@ -284,6 +293,12 @@ class SqlStore:
         """See the protocol."""
         async with self._begin(self._reader) as connection:
             return await queries.open_gaps(connection)
+
+    async def remarks(
+        self, *, tag: str | None = None, since: datetime | None = None, limit: int = 1000
+    ) -> tuple[Remark, ...]:
+        """See the protocol."""
+        return tuple(records.remark_of(row) for row in await self._rows(queries.remarks(tag, since, limit)))
 
     # --- what models give ---
 

@@ -19,6 +19,8 @@ from plugin.domain import (
     Outcome,
     OutputTag,
     Prediction,
+    Remark,
+    RemarkKind,
     Run,
     RunKind,
     RunResult,
@@ -76,7 +78,9 @@ async def test_tags_keep_their_keys_and_take_what_changed(store: Store) -> None:
     first = await store.register_tags(tags(3))
     assert len({tag.id for tag in first}) == 3
     assert all(tag.id > 0 for tag in first)
-    changed = replace(tags(3)[1], unit="degC", sampling=timedelta(milliseconds=500), low=-1.5, asset="")
+    changed = replace(
+        tags(3)[1], unit="degC", element=".Motors[2].Current", sampling=timedelta(milliseconds=500), low=-1.5, asset=""
+    )
     again = await store.register_tags([changed, Tag("new", "plant", "nsu=urn:plant;s=new")])
     assert again[0] == replace(changed, id=first[1].id)
     assert again[1].id not in {tag.id for tag in first}
@@ -208,6 +212,87 @@ async def test_latest_finds_the_newest_of_each_tag_however_old(store: Store) -> 
         (2, year, 2.0, 0, 0, 0),
         (3, 0, 4.0, 0, 0, 0),
     ]
+
+
+# --- texts ---
+
+
+def with_texts(batch: SampleBatch, *texts: str | None) -> SampleBatch:
+    return replace(batch, text=np.array(texts, np.object_))
+
+
+def texts(batch: SampleBatch) -> list[str | None] | None:
+    return None if batch.text is None else batch.text.tolist()
+
+
+async def test_texts_come_back_with_their_samples(store: Store) -> None:
+    await store.register_tags(tags(3))
+    words = ["running", None, "", "a\0b \N{PILE OF POO}'", "9007199254740993", None]
+    batch = SampleBatch.of(
+        [1, 2, 1, 1, 3, 3], [10, 10, 20, 30, 5, 6], [np.nan, 1.0, np.nan, np.nan, 2.0**53, 7], 0, 1, 2
+    )
+    assert await store.write([delivery(with_texts(batch, *words))]) == Written(6, 0)
+    got = await store.read_samples([1, 2, 3], *ANY)
+    assert texts(got) == ["running", "", words[3], None, words[4], None]
+    assert got.tag.tolist() == [1, 1, 1, 2, 3, 3]
+    assert texts(await store.latest([1, 2, 3])) == [words[3], None, None]
+    assert texts(await store.latest([2])) is None
+    assert texts(await store.read_samples([2], *ANY)) is None
+    assert texts(await store.read_samples([1], 10, 11, known_by=1)) == ["running"]
+
+
+async def test_samples_that_differ_in_their_text_alone_are_different(store: Store) -> None:
+    await store.register_tags(tags(2))
+    first = SampleBatch.of([1, 1, 1, 1], 10, np.nan, 0, 10, [1, 2, 3, 4])
+    assert await store.write([delivery(with_texts(first, "b", "a", "b", None))]) == Written(3, 1)
+    again = SampleBatch.of([1, 1, 1, 1, 2], 10, [np.nan, np.nan, np.nan, 5.0, np.nan], 0, 10, [5, 6, 7, 8, 9])
+    assert await store.write([delivery(with_texts(again, "a", "c", None, "5", None))]) == Written(3, 2)
+    assert await store.write([delivery(replace(again, text=None).take([2, 3, 4]))]) == Written(1, 2)
+    got = await store.read_samples([1, 2], *ANY)
+    assert texts(got) == ["b", "a", None, "c", "5", None, None]
+    assert got.received_time.tolist() == [1, 2, 4, 6, 8, 8, 9]
+    assert texts(await store.latest([1])) is None
+
+
+async def test_a_number_at_the_time_of_a_text_is_another_sample(store: Store) -> None:
+    await store.register_tags(tags(1))
+    text = with_texts(SampleBatch.of([1], 10, np.nan, 0, 10, 1), "on")
+    assert await store.write([delivery(text)]) == Written(1, 0)
+    numbers = SampleBatch.of([1, 1, 1], 10, [1.0, np.nan, 1.0], 0, 10, [2, 3, 4])
+    assert await store.write([delivery(numbers)]) == Written(2, 1)
+    assert await store.write([delivery(numbers), delivery(text)]) == Written(0, 4)
+    got = await store.read_samples([1], *ANY)
+    assert texts(got) == ["on", None, None]
+    assert got.received_time.tolist() == [1, 2, 3]
+
+
+async def test_many_texts_in_one_write(store: Store) -> None:
+    await store.register_tags(tags(5))
+    count = 5000
+    tag = np.tile([1, 2, 3, 4, 5], count // 5)
+    words = [f"batch {n}" if n % 5 < 2 else None for n in range(count)]
+    batch = with_texts(SampleBatch.of(tag, np.arange(count) // 5, np.where(tag < 3, np.nan, tag), 0, 1, 2), *words)
+    assert await store.write([delivery(batch.take(slice(1500, 2600)))]) == Written(1100, 0)
+    assert await store.write([delivery(batch)]) == Written(count - 1100, 1100)
+    got = await store.read_samples([2], *ANY)
+    assert texts(got) == words[1::5]
+
+
+# --- remarks ---
+
+
+async def test_remarks_are_kept_once_and_listed_newest_first(store: Store) -> None:
+    await store.register_tags(tags(1))
+    first = Remark("plant", "engine.T0", RemarkKind.TIME_WENT_BACK, NOON, "3 values up to 2.5 s older")
+    second = Remark("plant", "engine.T0", RemarkKind.TYPE_CHANGED, NOON + HOUR, "Double before, String now")
+    third = replace(second, tag="engine.T1")
+    samples = SampleBatch.of([1], 1, 1.0, 0, 1, 1)
+    assert await store.write([Delivery(samples, remarks=(first, second))]) == Written(1, 0)
+    await store.write([Delivery(SampleBatch.empty(), remarks=(third, replace(first, detail="again")))])
+    assert await store.remarks() == (second, third, replace(first, detail="again"))
+    assert await store.remarks(limit=1) == (second,)
+    assert await store.remarks(since=NOON + HOUR) == (second, third)
+    assert await store.remarks(tag="engine.T1") == (third,)
 
 
 # --- gaps and checkpoints ---

@@ -3,6 +3,7 @@
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -77,6 +78,29 @@ def test_every_step_goes_down_and_up_again(url: str, path: Path) -> None:
     check_revision(url)
     migrate(url, "base")
     assert [*definitions(path)] == ["alembic_version"]
+
+
+def test_rows_outlive_the_way_up_and_down(url: str, path: Path) -> None:
+    migrate(url, "0001")
+    execute(
+        path,
+        "INSERT INTO tags (name, source, node, feature, unit, deadband) VALUES ('t', 'plant', 'i=1', 'f', 'K', 0.5)",
+        "INSERT INTO samples VALUES (10, 1, 0, 2.5, 0, 11, 12)",
+    )
+
+    def kept() -> tuple[list[Any], list[Any]]:
+        with closing(sqlite3.connect(path)) as database:
+            tags = database.execute("SELECT name, node, unit, deadband FROM tags").fetchall()
+            return tags, database.execute("SELECT * FROM samples").fetchall()
+
+    before = kept()
+    migrate(url)
+    assert kept() == before
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT element FROM tags").fetchall() == [("",)]
+    execute(path, "INSERT INTO sample_texts VALUES (10, 1, 0, 'text')", "UPDATE tags SET element = '[1]'")
+    migrate(url, "0001")
+    assert kept() == before
 
 
 def test_migrating_what_is_up_to_date_keeps_everything(url: str, path: Path) -> None:

@@ -24,7 +24,8 @@ BATCHES = st.lists(st.lists(SAMPLES, max_size=12), max_size=8)
 
 def database() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.execute(str(CreateTable(schema.samples).compile(dialect=sqlite.dialect())))
+    for table in (schema.samples, schema.sample_texts):
+        connection.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
     return connection
 
 
