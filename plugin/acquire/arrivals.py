@@ -32,8 +32,6 @@ class Arrivals:
     ) -> None:
         self.removed: set[int] = set()
         """Handles of tags whose node the server has removed."""
-        self.awaited: set[int] = set()
-        """Handles whose first value is waited for; one that comes leaves the set."""
         self._intake = intake
         self._losses = losses
         self._outbox = outbox
@@ -62,15 +60,13 @@ class Arrivals:
         for values in decoded:
             if values is not None:
                 self._intake.arrived(values, message.received)
-                if self.awaited:
-                    self.awaited.difference_update(values.handle.tolist())
 
     async def miss(self, subscription: Subscription, numbers: Sequence[int], after: Micros) -> None:
         """Messages that the server doesn't have any more: told at once, what follows may be long in coming."""
         handles = [item.handle for item in subscription.items]
-        start = subscription.latest
+        start, end = _span(subscription.latest, after)
         detail = f"messages {numbers[0]} to {numbers[-1]}"
-        self._losses.past(GapCause.SEQUENCE, handles, start, max(after, start, now_micros()), detail=detail)
+        self._losses.past(GapCause.SEQUENCE, handles, start, end, detail=detail)
         await self._outbox.tell()
 
     def _decode(self, body: bytes, message: Message) -> Values | None:
@@ -85,7 +81,8 @@ class Arrivals:
         """Which tags it was can't be known."""
         handles = [item.handle for item in subscription.items]
         detail = f"{values.lost if values else 'all'} values of message {message.sequence}"
-        self._losses.past(GapCause.DECODE_ERROR, handles, subscription.latest, now_micros(), detail=detail)
+        start, end = _span(subscription.latest, message.published)
+        self._losses.past(GapCause.DECODE_ERROR, handles, start, end, detail=detail)
 
     def _overflowed(self, overflows: Sequence[Overflow]) -> None:
         if len(overflows) > _MANY:
@@ -96,3 +93,8 @@ class Arrivals:
         for one in overflows:
             tag = self._intake.tags[one.handle].name
             self._losses.past(GapCause.OVERFLOW, [one.handle], one.start, one.end, tag=tag)
+
+
+def _span(before: Micros, after: Micros) -> tuple[Micros, Micros]:
+    """What lies between two messages, by the server's clock and by ours; the server's may have been set meanwhile."""
+    return min(before, after or before), max(before, after, now_micros()) + 1

@@ -1,18 +1,16 @@
 """What was missed: each loss is a gap in the store at once, and a job for the backfill as soon as it has ended."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from plugin.acquire.backfill import DONE, Backfill, Job, Window, history_key
 from plugin.acquire.config import HistoryConfig
 from plugin.acquire.gaps import Gaps, Loss
 from plugin.acquire.intake import Intake
-from plugin.acquire.items import Item
 from plugin.acquire.wire import now_micros
 from plugin.domain import GapCause, GapState, Micros, to_micros
 
 _SECOND = 1_000_000
 _OFF = "reading of history is switched off"
-_AWAY = "the tag was not configured"
 
 
 class Losses:
@@ -20,7 +18,9 @@ class Losses:
 
     def __init__(self, source: str, config: HistoryConfig, intake: Intake, gaps: Gaps, backfill: Backfill) -> None:
         self.ahead: Micros = 0
-        """How far the server's clock is ahead of ours."""
+        """How far the server's clock is, or was before the last cut, ahead of ours at most; 0: it is not."""
+        self.behind: Micros = 0
+        """How far it is behind ours, below 0; 0: it is not."""
         self._source = source
         self._config = config
         self._intake = intake
@@ -35,9 +35,7 @@ class Losses:
 
     def end(self, loss: Loss) -> None:
         """They arrive again; what was missed is read from history, where there is any."""
-        if loss.gap.state is not GapState.OPEN:  # its tags were removed meanwhile
-            return
-        self._gaps.end(loss, now_micros())
+        self._gaps.end(loss, now_micros() + self.ahead)
         self._fill(loss)
 
     def past(
@@ -60,38 +58,19 @@ class Losses:
         else:
             self._fill(loss)
 
-    def first(self, items: Iterable[Item], checkpoints: Mapping[str, str]) -> int:
+    def first(self, checkpoints: Mapping[str, str]) -> int:
         """Have the past of new tags read, and our own downtime filled; returns how many tags that concerns."""
         now = now_micros()
-        handles = [item.handle for item in items]
-        new = self._read_past(handles, checkpoints, now)
-        newest = int(self._intake.reached[handles].max(initial=0))
-        if newest:
-            old = sorted(set(handles) - set(new))
-            self.past(GapCause.CLIENT_DOWN, old or new, min(newest, now), now)
-        return len(handles) if newest else len(new)
-
-    def added(self, items: Iterable[Item], checkpoints: Mapping[str, str]) -> int:
-        """Have the past of tags that were added read, and filled what was missed of those that had been here before;
-        returns how many tags that concerns."""
-        now = now_micros()
-        handles = [item.handle for item in items]
-        new = self._read_past(handles, checkpoints, now)
-        again = [h for h in handles if h not in set(new) and self._intake.reached[h]]
-        for handle in again:
-            start = min(int(self._intake.reached[handle]), now)
-            self.past(GapCause.CLIENT_DOWN, [handle], start, now, tag=self._intake.tags[handle].name, detail=_AWAY)
-        return len(new) + len(again)
-
-    def _read_past(self, handles: Sequence[int], checkpoints: Mapping[str, str], now: Micros) -> list[int]:
-        """Ask for the past of those of the tags whose past was not read before; returns them."""
-        names = ((handle, self._intake.tags[handle].name) for handle in handles)
-        marks = {handle: checkpoints.get(history_key(self._source, name), "") for handle, name in names}
-        new = [handle for handle, mark in marks.items() if self._reads_past(handle, mark)]
+        marks = [checkpoints.get(history_key(self._source, tag.name), "") for tag in self._intake.tags]
+        new = [handle for handle, mark in enumerate(marks) if self._reads_past(handle, mark)]
         if new:
-            end = now + max(self.ahead, 0) + _SECOND
+            end = now + self.ahead + _SECOND
             self._backfill.add(Job([Window(handle, self._begin(marks[handle], now), end) for handle in new]))
-        return new
+        newest = int(self._intake.reached.max(initial=0))
+        if newest:
+            old = sorted(set(range(len(marks))) - set(new))
+            self.past(GapCause.CLIENT_DOWN, old or new, min(newest, now), now + self.ahead)
+        return len(marks) if newest else len(new)
 
     def _reads_past(self, handle: int, mark: str) -> bool:
         if not self._config.enabled or mark == DONE:
@@ -117,6 +96,6 @@ class Losses:
             return
         margin = int(self._config.margin.total_seconds() * _SECOND)
         stop = to_micros(loss.gap.end) if loss.gap.end is not None else now_micros()
-        end = stop + max(self.ahead, 0) + _SECOND
+        end = stop + self.ahead + _SECOND
         windows = [Window(handle, max(0, reached - margin), end) for handle, reached in loss.reached.items()]
         self._backfill.add(Job(windows, loss))

@@ -26,6 +26,7 @@ from plugin.errors import SourceUnreachable
 _log = logging.getLogger(__name__)
 
 _PASSING = 0.05  # [s] answers to Publish requests that wait side by side may overtake each other
+_MOST_AGAIN = 1000  # messages fetched before Publish goes on; a server that makes them up would never end
 _GONE = frozenset((int(ua.StatusCodes.BadSubscriptionIdInvalid), int(ua.StatusCodes.BadNoSubscription)))
 
 Deliver = Callable[["Subscription", Message], Awaitable[None]]
@@ -45,8 +46,6 @@ class Subscription:
         self, config: SourceConfig, items: Sequence[Item], maker: ItemMaker, deliver: Deliver, missed: Missed
     ) -> None:
         self.items = tuple(items)
-        self.leaving: tuple[Item, ...] = ()
-        """Items that the server still has and that are wanted no longer."""
         self.id = 0
         """At the server; 0: there is none."""
         self.heard = 0.0
@@ -56,7 +55,10 @@ class Subscription:
         self.silence = 0.0
         """Longest silence that the server may keep [s]."""
         self.latest: Micros = 0
-        """The server's (else our) clock at the newest message [µs]."""
+        """All that was sampled before this is here [µs]: the earlier of the server's clock and ours at the newest
+        message, or at a keep-alive since."""
+        self.ahead: Micros = 0
+        """How far the server's clock was ahead of ours when it last spoke."""
         self._config = config
         self._maker = maker
         self._deliver = deliver
@@ -88,7 +90,7 @@ class Subscription:
                 await services.delete_subscriptions([made.SubscriptionId])
             raise
         self.id = int(made.SubscriptionId)
-        self.latest = self.latest or now_micros()
+        self.latest = self.latest or now_micros() + min(info.ahead, 0)
         self._begin()
 
     @staticmethod
@@ -98,23 +100,6 @@ class Subscription:
         with translated("enable publishing"):
             results = await services.set_publishing_mode(parameters)
             results[0].check()
-
-    def change(self, joining: Sequence[Item], leaving: frozenset[int]) -> None:
-        """Other items from now on; ``leaving`` by handle. The server hears of it by :meth:`ask_new`, :meth:`let_go`."""
-        self.leaving += tuple(item for item in self.items if item.handle in leaving)
-        self.items = (*(item for item in self.items if item.handle not in leaving), *joining)
-
-    async def ask_new(self, services: UaSession, info: ServerInfo) -> list[Item]:
-        """Ask for the items that joined; returns them."""
-        new = [item for item in self.items if not item.asked]
-        await self._maker.create(services, info, self.id, new)
-        return new
-
-    async def let_go(self, services: UaSession, items: Sequence[Item]) -> None:
-        """Have items deleted that left."""
-        await self._maker.delete(services, self.id, [item.id for item in items if item.id])
-        gone = {item.handle for item in items}
-        self.leaving = tuple(item for item in self.leaving if item.handle not in gone)
 
     async def retry(self, services: UaSession, info: ServerInfo, items: Sequence[Item]) -> None:
         """Ask again for items that the server refused, or whose node it had removed."""
@@ -132,7 +117,7 @@ class Subscription:
         async with self._order:
             if not await self._catch_up(services):
                 return False
-            await self._mend(services)
+            await self._mend(services, self.latest)
         self._begin()
         return True
 
@@ -149,7 +134,7 @@ class Subscription:
 
     async def _catch_up(self, services: UaSession) -> bool:
         """Republish from the next number on, until the server has no more. False: it doesn't know the subscription."""
-        while True:
+        for _ in range(_MOST_AGAIN):
             await self._give_out_due()
             try:
                 message = await self._republish(services, self._numbers.expected)
@@ -158,6 +143,8 @@ class Subscription:
             if message is None:
                 return True
             self._numbers.offer(message)
+        await self._give_out_due()
+        return True  # what is still missing is found by its number
 
     async def _republish(self, services: UaSession, number: int) -> Message | None:
         """The message, or None where the server answers without one (some say so by an empty or a wrong message)."""
@@ -172,7 +159,7 @@ class Subscription:
 
     def forget(self) -> None:
         """The server has it no longer."""
-        self.id, self.leaving = 0, ()
+        self.id = 0
         self._numbers.restart(0)
         for item in self.items:
             item.forget()
@@ -185,10 +172,12 @@ class Subscription:
     async def receive(self, services: UaSession, message: Message) -> None:
         """A message from Publish: give out what is due, fetch what is missing."""
         self.heard, self.proven = asyncio.get_running_loop().time(), True
+        self.ahead = _clock(message) - message.received
         async with self._order:
             if not message.notifications:
                 self._numbers.keep_alive(message.sequence)
-                self.latest = max(self.latest, _clock(message))
+                if not self._numbers.missing():
+                    self._reached(message)
             else:
                 if self._numbers.broken(message.sequence):
                     await self._start_over(message)
@@ -198,15 +187,18 @@ class Subscription:
         if self._numbers.missing():
             await asyncio.sleep(_PASSING)
             async with self._order:
-                await self._mend(services)
+                await self._mend(services, _clock(message))
 
     async def _start_over(self, message: Message) -> None:
         """The server counts anew: what it sent before, and we did not get, is a gap."""
         await self._missed(self, [self._numbers.expected], _clock(message))
         self._numbers.restart(message.sequence - 1)
 
-    async def _mend(self, services: UaSession) -> None:
-        """Fetch each missing message; one that can't be had becomes a gap, before what follows it is given out."""
+    async def _mend(self, services: UaSession, after: Micros) -> None:
+        """Fetch each missing message; one that can't be had becomes a gap, before what follows it is given out.
+
+        ``after``: the server's clock when it let us know of them.
+        """
         while missing := self._numbers.missing():
             number = missing[0]
             try:
@@ -219,7 +211,7 @@ class Subscription:
             if message is not None:
                 self._numbers.offer(message)
             else:
-                await self._missed(self, [number], self.latest)
+                await self._missed(self, [number], after)
                 self._numbers.done(number)
             await self._give_out_due()
 
@@ -237,10 +229,14 @@ class Subscription:
             if kind != DATA_CHANGE:
                 _log.debug("notification of type %d is not ours", kind)
         await self._deliver(self, message)
-        self.latest = max(self.latest, _clock(message))
+        self._reached(message)
+
+    def _reached(self, message: Message) -> None:
+        self.latest = min(_clock(message), message.received)
 
 
 def _clock(message: Message) -> Micros:
+    """The server's clock, else ours."""
     return message.published or message.received
 
 

@@ -46,7 +46,7 @@ class Connection:
         self.channel = channel
         self._server = server
         self._reader = reader
-        self._tokens: dict[int, float] = {}
+        self.tokens: dict[int, float] = {}
         self._token = 0
         self._sequence = itertools.count(1)
 
@@ -74,9 +74,9 @@ class Connection:
         struct_from_binary(ua.AsymmetricAlgorithmHeader, buffer)
         sequence = struct_from_binary(ua.SequenceHeader, buffer)
         request = struct_from_binary(ua.OpenSecureChannelRequest, buffer)
-        token = len(self._tokens) + 1
+        token = len(self.tokens) + 1
         lifetime = min(request.Parameters.RequestedLifetime, self._server.token_lifetime)
-        self._tokens[token] = asyncio.get_running_loop().time() + 1.25 * lifetime / 1000
+        self.tokens[token] = asyncio.get_running_loop().time() + 1.25 * lifetime / 1000
         self._token = self._token or token
         response = ua.OpenSecureChannelResponse()
         response.ResponseHeader.RequestHandle = request.RequestHeader.RequestHandle
@@ -90,7 +90,7 @@ class Connection:
 
     def _check_token(self, token: int) -> None:
         """Close the channel of a client that did not renew in time; go over to a new token once it is used."""
-        if asyncio.get_running_loop().time() > self._tokens.get(token, 0.0):
+        if asyncio.get_running_loop().time() > self.tokens.get(token, 0.0):
             raise OSError("token")
         self._token = max(self._token, token)
 
