@@ -32,6 +32,8 @@ class Arrivals:
     ) -> None:
         self.removed: set[int] = set()
         """Handles of tags whose node the server has removed."""
+        self.awaited: set[int] = set()
+        """Handles whose first value is waited for; one that comes leaves the set."""
         self._intake = intake
         self._losses = losses
         self._outbox = outbox
@@ -60,6 +62,8 @@ class Arrivals:
         for values in decoded:
             if values is not None:
                 self._intake.arrived(values, message.received)
+                if self.awaited:
+                    self.awaited.difference_update(values.handle.tolist())
 
     async def miss(self, subscription: Subscription, numbers: Sequence[int], after: Micros) -> None:
         """Messages that the server doesn't have any more: told at once, what follows may be long in coming."""

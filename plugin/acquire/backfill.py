@@ -15,7 +15,7 @@ from asyncua import ua
 from asyncua.client.ua_session import UaSession
 
 from plugin.acquire.config import HistoryConfig
-from plugin.acquire.gaps import Gaps, Loss
+from plugin.acquire.gaps import REMOVED, Gaps, Loss
 from plugin.acquire.intake import Intake
 from plugin.acquire.items import in_batches, too_much
 from plugin.acquire.outbox import Outbox
@@ -103,6 +103,13 @@ class Backfill:
             job.ready = asyncio.get_running_loop().time() + self._config.settle.total_seconds()
         self._jobs.append(job)
         self._arrived.set()
+
+    def leave(self, handle: int) -> None:
+        """A tag is configured no longer: its past is not asked for."""
+        for job in self._jobs:
+            for window in job.windows:
+                if window.handle == handle and not window.done:
+                    window.done, window.failure = True, REMOVED
 
     def left(self) -> int:
         """Tags whose first reading (of the past, or of our downtime) is not finished."""
@@ -264,6 +271,8 @@ class Backfill:
 
     def _judge(self, loss: Loss, windows: Sequence[Window]) -> None:
         """What became of the gap; tags that stay without their values get an unfillable gap of their own."""
+        if loss.gap.state is not GapState.OPEN:  # its tag was removed meanwhile
+            return
         failed = [window for window in windows if window.failure]
         rows = sum(window.rows for window in windows)
         if len(failed) == len(windows):

@@ -13,6 +13,7 @@ from plugin.domain import Gap, GapCause, GapState, Micros, Tag, from_micros
 from plugin.protocols import Delivery
 
 _MAX_REMEMBERED = 1000
+REMOVED = "the tag was removed from the configuration"
 
 
 @dataclass(slots=True)
@@ -30,12 +31,32 @@ class Gaps:
         self, source: str, tags: Sequence[Tag], diagnostics: Diagnostics, checkpoints: Mapping[str, str]
     ) -> None:
         self._source = source
-        self._names = [tag.name for tag in tags]
+        self._names: list[str] = []
+        self.admit(tags)
         self._metric = diagnostics.gaps
         self._key = f"{source}/gaps"
         self._untold: dict[str, Gap] = {}
         found = (self._read(row) for row in json.loads(checkpoints.get(self._key) or "[]"))
         self._open = {loss.gap.id: loss for loss in found}
+
+    def admit(self, tags: Sequence[Tag]) -> None:
+        """More tags, with the handles that follow."""
+        self._names += [tag.name for tag in tags]
+
+    def leave(self, handle: int) -> None:
+        """A tag is configured no longer: gaps of its own end, others wait for it no more."""
+        for loss in self.left_open():
+            if loss.reached.pop(handle, None) is None or loss.reached:
+                continue
+            if loss.gap.end is None:
+                self.end(loss, now_micros())
+            self.settle(loss, GapState.UNFILLABLE, loss.gap.rows_filled, REMOVED)
+
+    def replace(self, old: int, new: int) -> None:
+        """A tag has another handle: what it misses now is missed under the new one."""
+        for loss in self.left_open():
+            if loss.gap.end is None and old in loss.reached:
+                loss.reached[new] = loss.reached.pop(old)
 
     def left_open(self) -> tuple[Loss, ...]:
         """Those that history had not yet filled when we last stopped, or that still last."""

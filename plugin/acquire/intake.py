@@ -24,24 +24,45 @@ class Overflow:
 
 
 class Intake:
-    """The tags of a source by client handle (their place in the list)."""
+    """The tags of a source by client handle (their place in the list). A handle is never given to another tag."""
 
     def __init__(self, source: str, tags: Sequence[Tag], known: Mapping[int, Micros], diagnostics: Diagnostics) -> None:
-        self.tags = tuple(tags)
-        self.reached: NDArray[np.int64] = np.array([known.get(tag.id, 0) for tag in tags], np.int64)
+        self.tags: list[Tag] = []
+        self.reached: NDArray[np.int64] = np.zeros(0, np.int64)
         """Source time of the last value that arrived, by handle [µs], never later than its arrival; 0: none yet."""
-        self._ids = np.array([tag.id for tag in tags], np.int32)
+        self._ids = np.zeros(0, np.int32)
+        self._alive = np.zeros(1, np.bool_)
+        """By handle; the last one stands for all that were never given."""
+        self.admit(tags, known)
         self._live = diagnostics.samples_received.labels(source, "live")
         self._history = diagnostics.samples_received.labels(source, "history")
         self._without = diagnostics.values_without_number.labels(source)
         self._errors = diagnostics.decode_errors.labels(source)
 
+    def admit(self, tags: Sequence[Tag], known: Mapping[int, Micros]) -> range:
+        """Handles for more tags; ``known`` as for the source."""
+        handles = range(len(self.tags), len(self.tags) + len(tags))
+        self.tags += tags
+        self.reached = np.append(self.reached, np.array([known.get(tag.id, 0) for tag in tags], np.int64))
+        self._ids = np.append(self._ids, np.array([tag.id for tag in tags], np.int32))
+        self._alive = np.concatenate([self._alive[:-1], np.ones(len(tags), np.bool_), [False]])
+        return handles
+
+    def retire(self, handle: int) -> None:
+        """What still arrives under this handle is of a tag that is configured no longer: it is left out."""
+        self._alive[handle] = False
+
+    def alive(self, handle: int) -> bool:
+        """The handle's tag is configured."""
+        return bool(self._alive[handle])
+
     def live(self, values: Values, received: Micros) -> tuple[SampleBatch, list[Overflow]]:
         """Samples of a notification, and where the server's queue overflowed."""
         self._count(values)
-        known = values.handle < len(self.tags)
+        known = self._known(values)
         handle = values.handle[known].astype(np.intp)
-        self._errors.inc(len(values) - len(handle))
+        if len(handle) < len(values):
+            self._errors.inc(int(np.count_nonzero(values.handle >= len(self.tags))))
         self._live.inc(len(handle))
         source = values.source_time[known]
         flagged = np.flatnonzero(values.overflowed()[known])
@@ -51,7 +72,7 @@ class Intake:
     def arrived(self, values: Values, received: Micros) -> None:
         """These were handed over: what is older is no longer missing."""
         # a value that came without a source time was given a later one: it must not hide others that are late
-        rows = (values.handle < len(self.tags)) & values.timed
+        rows = self._known(values) & values.timed
         # and a source whose clock runs ahead must not move the begin of a later gap into the future
         source = np.minimum(values.source_time[rows], received)
         self.reached[values.handle[rows]] = source  # of several the last one stays
@@ -66,8 +87,12 @@ class Intake:
 
     def gone(self, values: Values) -> list[int]:
         """Handles whose node the server has removed."""
-        rows = np.isin(values.status, _NODE_GONE) & (values.handle < len(self.tags))
+        rows = np.isin(values.status, _NODE_GONE) & self._known(values)
         return [int(handle) for handle in np.unique(values.handle[rows])] if rows.any() else []
+
+    def _known(self, values: Values) -> NDArray[np.bool_]:
+        known: NDArray[np.bool_] = self._alive[np.minimum(values.handle, len(self.tags))]
+        return known
 
     def _count(self, values: Values) -> None:
         self._without.inc(values.without_number)

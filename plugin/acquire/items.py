@@ -33,7 +33,7 @@ _NO_FILTER = frozenset(
 _NODE_UNKNOWN = int(ua.StatusCodes.BadNodeIdUnknown)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Item:
     """A tag at the server."""
 
@@ -51,6 +51,11 @@ class Item:
     """Granted [ms]."""
     queue: int = 0
     """Granted [values]."""
+
+    @property
+    def asked(self) -> bool:
+        """The server has been asked for it."""
+        return bool(self.id) or self.status != Status.BAD_WAITING_FOR_INITIAL_DATA
 
     @property
     def monitored(self) -> bool:
@@ -95,7 +100,7 @@ class ItemMaker:
         """Create those that can be; the rest keep a Bad :attr:`Item.status`."""
         for item in items:
             item.node = resolve(item.tag.node, info.namespaces)
-            item.forget(_NODE_UNKNOWN)
+            item.forget(_NODE_UNKNOWN if item.node is None else Status.BAD_WAITING_FOR_INITIAL_DATA)
         found = [item for item in items if item.node is not None]
         limit = min(self._batch, info.items_per_call or self._batch)
 
@@ -115,11 +120,15 @@ class ItemMaker:
 
     async def delete(self, services: UaSession, subscription: int, ids: Sequence[int]) -> None:
         """Take items away; the server may have forgotten them already."""
-        parameters = ua.DeleteMonitoredItemsParameters()
-        parameters.SubscriptionId = ua.UInt32(subscription)
-        parameters.MonitoredItemIds = [ua.UInt32(number) for number in ids]
-        with translated("delete monitored items"):
-            await services.delete_monitored_items(parameters)
+
+        async def call(part: Sequence[int]) -> None:
+            parameters = ua.DeleteMonitoredItemsParameters()
+            parameters.SubscriptionId = ua.UInt32(subscription)
+            parameters.MonitoredItemIds = [ua.UInt32(number) for number in part]
+            with translated("delete monitored items"):
+                await services.delete_monitored_items(parameters)
+
+        await in_batches(ids, self._batch, call)
 
     async def _create(self, services: UaSession, subscription: int, items: Sequence[Item]) -> None:
         parameters = ua.CreateMonitoredItemsParameters()

@@ -1,16 +1,18 @@
 """What was missed: each loss is a gap in the store at once, and a job for the backfill as soon as it has ended."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from plugin.acquire.backfill import DONE, Backfill, Job, Window, history_key
 from plugin.acquire.config import HistoryConfig
 from plugin.acquire.gaps import Gaps, Loss
 from plugin.acquire.intake import Intake
+from plugin.acquire.items import Item
 from plugin.acquire.wire import now_micros
 from plugin.domain import GapCause, GapState, Micros, to_micros
 
 _SECOND = 1_000_000
 _OFF = "reading of history is switched off"
+_AWAY = "the tag was not configured"
 
 
 class Losses:
@@ -35,6 +37,8 @@ class Losses:
 
     def end(self, loss: Loss) -> None:
         """They arrive again; what was missed is read from history, where there is any."""
+        if loss.gap.state is not GapState.OPEN:  # its tags were removed meanwhile
+            return
         self._gaps.end(loss, now_micros() + self.ahead)
         self._fill(loss)
 
@@ -58,19 +62,38 @@ class Losses:
         else:
             self._fill(loss)
 
-    def first(self, checkpoints: Mapping[str, str]) -> int:
+    def first(self, items: Iterable[Item], checkpoints: Mapping[str, str]) -> int:
         """Have the past of new tags read, and our own downtime filled; returns how many tags that concerns."""
         now = now_micros()
-        marks = [checkpoints.get(history_key(self._source, tag.name), "") for tag in self._intake.tags]
-        new = [handle for handle, mark in enumerate(marks) if self._reads_past(handle, mark)]
+        handles = [item.handle for item in items]
+        new = self._read_past(handles, checkpoints, now)
+        newest = int(self._intake.reached[handles].max(initial=0))
+        if newest:
+            old = sorted(set(handles) - set(new))
+            self.past(GapCause.CLIENT_DOWN, old or new, min(newest, now), now + self.ahead)
+        return len(handles) if newest else len(new)
+
+    def added(self, items: Iterable[Item], checkpoints: Mapping[str, str]) -> int:
+        """Have the past of tags that were added read, and filled what was missed of those that had been here before;
+        returns how many tags that concerns."""
+        now = now_micros()
+        handles = [item.handle for item in items]
+        new = self._read_past(handles, checkpoints, now)
+        again = [h for h in handles if h not in set(new) and self._intake.reached[h]]
+        for handle in again:
+            start = min(int(self._intake.reached[handle]), now)
+            self.past(GapCause.CLIENT_DOWN, [handle], start, now + self.ahead, tag=self._intake.tags[handle].name, detail=_AWAY)
+        return len(new) + len(again)
+
+    def _read_past(self, handles: Sequence[int], checkpoints: Mapping[str, str], now: Micros) -> list[int]:
+        """Ask for the past of those of the tags whose past was not read before; returns them."""
+        names = ((handle, self._intake.tags[handle].name) for handle in handles)
+        marks = {handle: checkpoints.get(history_key(self._source, name), "") for handle, name in names}
+        new = [handle for handle, mark in marks.items() if self._reads_past(handle, mark)]
         if new:
             end = now + self.ahead + _SECOND
             self._backfill.add(Job([Window(handle, self._begin(marks[handle], now), end) for handle in new]))
-        newest = int(self._intake.reached.max(initial=0))
-        if newest:
-            old = sorted(set(range(len(marks))) - set(new))
-            self.past(GapCause.CLIENT_DOWN, old or new, min(newest, now), now + self.ahead)
-        return len(marks) if newest else len(new)
+        return new
 
     def _reads_past(self, handle: int, mark: str) -> bool:
         if not self._config.enabled or mark == DONE:

@@ -6,7 +6,7 @@ So a slow database slows the requests down, and the values wait in the server's 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from asyncua import ua
@@ -63,23 +63,31 @@ class Pumps:
         self,
         source: str,
         services: UaSession,
-        subscriptions: Mapping[int, Subscription],
+        subscriptions: Sequence[Subscription],
         acks: Acknowledgements,
         diagnostics: Diagnostics,
     ) -> None:
         self._services = services
-        self._subscriptions = subscriptions
+        self._subscriptions = {subscription.id: subscription for subscription in subscriptions}
         self._acks = acks
         self._malformed = partial(diagnostics.decode_errors.labels(source).inc, 1)
         self._running = min(max(2, len(subscriptions) + 1), _MOST)
         self._asking = 0
         self._since = 0.0
+        self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
         """Until the connection or a subscription is lost: that is raised."""
-        async with asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as self._group:
             for _ in range(self._running):
-                group.create_task(self._pump())
+                self._group.create_task(self._pump())
+
+    def add(self, subscription: Subscription) -> None:
+        """One more subscription, made while the pumps run, and one more request for it."""
+        self._subscriptions[subscription.id] = subscription
+        if self._group is not None and self._running < _MOST:
+            self._running += 1
+            self._group.create_task(self._pump())
 
     def waiting_since(self) -> float | None:
         """Since when there has always been a request at the server [s, loop time]; None: there is none now."""

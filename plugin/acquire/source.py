@@ -10,6 +10,7 @@ the server only after :attr:`Delivery.confirm`; a value that did not come is ins
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -21,10 +22,11 @@ from plugin.acquire.backfill import Backfill
 from plugin.acquire.config import SourceConfig
 from plugin.acquire.gaps import Gaps, Loss
 from plugin.acquire.intake import Intake
-from plugin.acquire.items import Item, ItemMaker, describe_refusal
+from plugin.acquire.items import Item, describe_refusal
 from plugin.acquire.losses import Losses
 from plugin.acquire.outbox import Outbox
 from plugin.acquire.pump import Acknowledgements, Pumps
+from plugin.acquire.roster import Roster
 from plugin.acquire.server import ServerInfo, describe
 from plugin.acquire.session import Session
 from plugin.acquire.subscription import Subscription
@@ -74,8 +76,6 @@ class OpcUaSource:
         self.state = State.DISABLED
         self.trouble = ""
         """Why it is not running, for a person."""
-        self.items = tuple(Item(handle, tag) for handle, tag in enumerate(tags))
-        """Every tag with what the server answered for it."""
         self._config = config
         self._diagnostics = diagnostics
         self._checkpoints = dict(checkpoints or {})
@@ -88,16 +88,19 @@ class OpcUaSource:
         self._losses = Losses(config.name, history, self._intake, self._gaps, self._backfill)
         self._acks = Acknowledgements()
         self._arrivals = Arrivals(config.name, self._intake, self._losses, self._outbox, self._acks, diagnostics)
-        maker, size = ItemMaker(config), config.subscription_size
-        self._subscriptions = tuple(
-            Subscription(config, self.items[at : at + size], maker, self._arrivals.take, self._arrivals.miss)
-            for at in range(0, len(self.items), size)
-        )
+        self._roster = Roster(config, tags, self._intake, self._arrivals)
+        self._subscriptions = self._roster.subscriptions
+        self._changed = asyncio.Event()
         self._lost: dict[Subscription, Loss] = {}
         self._refused: dict[int, Loss] = {}
         self._mute: set[Subscription] = set()
         self._first_total: int | None = None
         self._server_started: Micros = 0
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """Every tag with what the server answered for it."""
+        return self._roster.items
 
     # --- plugin.protocols.Source ---
 
@@ -118,8 +121,11 @@ class OpcUaSource:
         return HistoryProgress(self.name, max(0, total - left), total, self._backfill.rows, finished)
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
-        if not self._config.enabled or not self.items:
+        if not self._config.enabled:
             await asyncio.Event().wait()
+        while not self.items:
+            self._changed.clear()
+            await self._changed.wait()
         running = asyncio.create_task(self._run(), name=f"source {self.name}")
         try:
             while True:
@@ -127,6 +133,35 @@ class OpcUaSource:
         finally:
             running.cancel()
             await asyncio.wait({running})
+
+    # --- other tags ---
+
+    def change(
+        self,
+        tags: Sequence[Tag],
+        known: Mapping[int, Micros] | None = None,
+        checkpoints: Mapping[str, str] | None = None,
+    ) -> None:
+        """These tags from now on, and no others, within a moment or with the next connection; what stays the same is
+        not touched.
+
+        ``known`` and ``checkpoints`` as for the source, of the tags that are new to it.
+        """
+        changed = self._roster.change(tags, known or {})
+        self._gaps.admit([item.tag for item in (*changed.added, *(new for _, new in changed.replaced))])
+        for old, new in changed.replaced:
+            self._gaps.replace(old.handle, new.handle)
+            if old.handle in self._refused:
+                self._refused[new.handle] = self._refused.pop(old.handle)
+        for item in changed.removed:
+            self._refused.pop(item.handle, None)
+            self._backfill.leave(item.handle)
+            self._gaps.leave(item.handle)
+        if self._first_total is None:
+            self._checkpoints.update(checkpoints or {})
+        else:
+            self._first_total += self._losses.added(changed.added, checkpoints or {})
+        self._changed.set()
 
     # --- the life of the connection ---
 
@@ -182,13 +217,13 @@ class OpcUaSource:
             self.state = State.RECOVER
             await self._recover(info, again=again)
             self._was_up, self.trouble = True, ""
-            subscriptions = {subscription.id: subscription for subscription in self._subscriptions}
-            self._acks.keep(frozenset(subscriptions))
+            subscriptions = [subscription for subscription in self._subscriptions if subscription.id]
+            self._acks.keep(frozenset(subscription.id for subscription in subscriptions))
             pumps = Pumps(self.name, services, subscriptions, self._acks, self._diagnostics)
             async with asyncio.TaskGroup() as group:
                 group.create_task(pumps.run())
                 group.create_task(self._watch(pumps))
-                group.create_task(self._retry_items())
+                group.create_task(self._keep_items(pumps))
                 group.create_task(self._backfill.run(services, info))
         except Exception:
             await self._session.drop()
@@ -199,7 +234,7 @@ class OpcUaSource:
         services = self._session.services
         restarted = self._server_started not in {0, info.started}
         cause = GapCause.SERVER_DOWN if restarted else GapCause.SUBSCRIPTION_LOST
-        for subscription in self._subscriptions:
+        for subscription in tuple(self._subscriptions):
             if await subscription.take_up(services, new_session=not again):
                 continue
             if subscription.latest and subscription not in self._lost:
@@ -207,7 +242,8 @@ class OpcUaSource:
                 set_back = min(0, info.ahead - subscription.ahead)  # the server's clock, meanwhile
                 self._lost[subscription] = self._losses.begin(cause, handles, subscription.latest + set_back)
                 await self._outbox.tell()
-            await subscription.create(services, info)
+            if subscription.items or not self.items:  # without a subscription the server would refuse to publish
+                await subscription.create(services, info)
             if subscription in self._lost:
                 self._losses.end(self._lost.pop(subscription))
         self._server_started = info.started
@@ -223,7 +259,7 @@ class OpcUaSource:
                 self._refused[by_name[loss.gap.tag]] = loss
             else:
                 self._losses.resume(loss)
-        self._first_total = self._losses.first(self._checkpoints)
+        self._first_total = self._losses.first(self.items, self._checkpoints)
         self._checkpoints.clear()
 
     async def _watch(self, pumps: Pumps) -> None:
@@ -243,7 +279,7 @@ class OpcUaSource:
             since = pumps.waiting_since()
             if since is not None:
                 asked = now
-                for subscription in self._subscriptions:
+                for subscription in [one for one in self._subscriptions if one.id]:
                     self._check_silence(subscription, now - max(subscription.heard, since), patience)
             elif now - asked > self._config.bridge.total_seconds() / 2:
                 asked = now  # the database is slow and no request is waiting: the session must not end meanwhile
@@ -261,31 +297,54 @@ class OpcUaSource:
             self._mute.add(subscription)
         raise SourceUnreachable(f"{self.name}: no word from the server for {quiet:.1f} s")
 
-    # --- refused tags ---
+    # --- changed and refused tags ---
 
-    async def _retry_items(self) -> None:
-        """Ask again for tags that the server refused or whose node went away, less and less often."""
+    async def _keep_items(self, pumps: Pumps) -> None:
+        """Ask for tags that are new at once; and again for those that the server refused or whose node went away, less
+        and less often."""
         pause = _RETRY[0]
         while True:
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._changed.wait()
+            if self._changed.is_set():
+                self._changed.clear()
+                await self._bring_about(pumps)
+                continue
             wanted = [item for item in self.items if not item.monitored or item.handle in self._arrivals.removed]
             if not wanted:
                 pause = _RETRY[0]
                 continue
             services = self._session.services
             info = await describe(services)
-            for subscription in self._subscriptions:
-                if mine := [item for item in wanted if item in subscription.items]:
+            asked = {item.handle for item in wanted}
+            for subscription in tuple(self._subscriptions):
+                if subscription.id and (mine := [item for item in subscription.items if item.handle in asked]):
                     await subscription.retry(services, info, mine)
             self._arrivals.removed.difference_update(item.handle for item in wanted)
             better = any(item.monitored for item in wanted)
             await self._review_items(wanted)
             pause = _RETRY[0] if better else min(2 * pause, _RETRY[1])
 
+    async def _bring_about(self, pumps: Pumps) -> None:
+        services = self._session.services
+        subscriptions, asked = await self._roster.bring_about(services, await describe(services))
+        for subscription in subscriptions:
+            pumps.add(subscription)
+        await self._review_items(asked)
+        for item in await self._roster.let_go(services):
+            start, detail = int(self._intake.reached[item.handle]), "the tag was changed"
+            self._losses.past(
+                GapCause.SUBSCRIPTION_LOST, [item.handle], start, now_micros(), tag=item.tag.name, detail=detail
+            )
+        await self._outbox.tell()
+
     async def _review_items(self, items: Iterable[Item]) -> None:
         """A gap begins with a refusal, and ends when the tag is monitored."""
         back, refused = [], []
         for item in items:
+            if not item.asked or not self._intake.alive(item.handle):
+                continue
             if item.monitored and item.handle in self._refused:
                 self._losses.end(self._refused.pop(item.handle))
                 back.append(item.tag.name)
@@ -302,7 +361,7 @@ class OpcUaSource:
             _log.warning("%s: the server refuses %d tag(s): %s", self.name, len(refused), _some(refused))
         if back:
             _log.info("%s: %d tag(s) are monitored again: %s", self.name, len(back), _some(back))
-        failed = sum(not item.monitored for item in self.items)
+        failed = sum(item.asked and not item.monitored for item in self.items)
         self._diagnostics.items_failed.labels(self.name).set(failed)
         self.state = State.DEGRADED if failed else State.RUNNING
         self._diagnostics.connected.labels(self.name).set(self.connected())

@@ -46,6 +46,8 @@ class Subscription:
         self, config: SourceConfig, items: Sequence[Item], maker: ItemMaker, deliver: Deliver, missed: Missed
     ) -> None:
         self.items = tuple(items)
+        self.leaving: tuple[Item, ...] = ()
+        """Items that the server still has and that are wanted no longer."""
         self.id = 0
         """At the server; 0: there is none."""
         self.heard = 0.0
@@ -100,6 +102,23 @@ class Subscription:
         with translated("enable publishing"):
             results = await services.set_publishing_mode(parameters)
             results[0].check()
+
+    def change(self, joining: Sequence[Item], leaving: frozenset[int]) -> None:
+        """Other items from now on; ``leaving`` by handle. The server hears of it by :meth:`ask_new`, :meth:`let_go`."""
+        self.leaving += tuple(item for item in self.items if item.handle in leaving)
+        self.items = (*(item for item in self.items if item.handle not in leaving), *joining)
+
+    async def ask_new(self, services: UaSession, info: ServerInfo) -> list[Item]:
+        """Ask for the items that joined; returns them."""
+        new = [item for item in self.items if not item.asked]
+        await self._maker.create(services, info, self.id, new)
+        return new
+
+    async def let_go(self, services: UaSession, items: Sequence[Item]) -> None:
+        """Have items deleted that left."""
+        await self._maker.delete(services, self.id, [item.id for item in items if item.id])
+        gone = {item.handle for item in items}
+        self.leaving = tuple(item for item in self.leaving if item.handle not in gone)
 
     async def retry(self, services: UaSession, info: ServerInfo, items: Sequence[Item]) -> None:
         """Ask again for items that the server refused, or whose node it had removed."""
@@ -159,7 +178,7 @@ class Subscription:
 
     def forget(self) -> None:
         """The server has it no longer."""
-        self.id = 0
+        self.id, self.leaving = 0, ()
         self._numbers.restart(0)
         for item in self.items:
             item.forget()
