@@ -134,6 +134,7 @@ class Service:
                 known,
                 await store.checkpoints(f"{section.name}/"),
                 self.config.publish.application_uri,
+                self.config.data / "sessions",
             )
             for section in self.config.sources
             if section.enabled

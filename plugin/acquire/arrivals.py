@@ -1,6 +1,7 @@
 """Messages become deliveries: decoded, with the gaps they tell of, in order, acknowledged once they are stored."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from plugin.acquire.decoding import Values, decode_items
@@ -48,7 +49,8 @@ class Arrivals:
         """
         await self._outbox.room()
         batches = []
-        decoded = [self._decode(body, message) for kind, body in message.notifications if kind == DATA_CHANGE]
+        bodies = [body for kind, body in message.notifications if kind == DATA_CHANGE]
+        decoded = [self._decode(subscription, body, message) for body in bodies]
         for values in decoded:
             if values is None or values.lost:
                 self._undecodable(subscription, message, values)
@@ -58,7 +60,8 @@ class Arrivals:
                 self.removed.update(self._intake.gone(values))
                 batches.append(batch)
         confirm = partial(self._acks.add, (subscription.id, message.sequence))
-        self._outbox.add(Delivery(SampleBatch.concatenate(batches), confirm=confirm))
+        marks = subscription.checkpoint(message)
+        self._outbox.add(Delivery(SampleBatch.concatenate(batches), checkpoint=marks, confirm=confirm))
         for values in decoded:
             if values is not None:
                 self._intake.arrived(values, message.received)
@@ -73,10 +76,11 @@ class Arrivals:
         self._losses.past(GapCause.SEQUENCE, handles, start, end, detail=detail)
         await self._outbox.tell()
 
-    def _decode(self, body: bytes, message: Message) -> Values | None:
+    def _decode(self, subscription: Subscription, body: bytes, message: Message) -> Values | None:
         with self._diagnostics.stage("decode"):
             try:
-                return decode_items(body, message.received)
+                values = decode_items(body, message.received)
+                return replace(values, handle=subscription.handles(values.handle))
             except Malformed:
                 self._errors.inc()
                 return None

@@ -121,6 +121,10 @@ class SourceConfig(Section):
     reconnect_max: Annotated[Duration, Field(ge=0.1 * _SECOND, le=3600 * _SECOND)] = 30 * _SECOND
     """Longest pause between attempts to connect, 100ms to 1h; default 30s."""
 
+    resume: bool = True
+    """``true`` (default): a session that we leave, stopped or killed, waits at the server until its timeout, and the
+    next start goes on with it: a restart within ``bridge`` costs no value. ``false``: it is ended when we stop."""
+
     history: HistoryConfig = HistoryConfig()
     """Reading the past."""
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 from asyncua import ua
@@ -38,6 +39,7 @@ class Item:
     """A tag at the server."""
 
     handle: int
+    """Of the tag, in this process."""
     tag: Tag
     node: ua.NodeId | None = None
     """Of the present session; None: the server has no such namespace."""
@@ -51,6 +53,10 @@ class Item:
     """Granted [ms]."""
     queue: int = 0
     """Granted [values]."""
+    client: int = 0
+    """ClientHandle: how the server names the tag in its messages."""
+    bridged: bool = False
+    """It was made by the process before this one, and has been reporting since."""
 
     @property
     def asked(self) -> bool:
@@ -63,7 +69,7 @@ class Item:
 
     def forget(self, status: int = Status.BAD_NO_COMMUNICATION) -> None:
         """The server has it no longer."""
-        self.id, self.status = 0, status
+        self.id, self.status, self.bridged = 0, status, False
 
 
 async def in_batches(rows: Sequence[_Row], size: int, call: Callable[[Sequence[_Row]], Awaitable[None]]) -> int:
@@ -143,18 +149,28 @@ class ItemMaker:
                 item.id = int(result.MonitoredItemId)
                 item.sampling, item.queue = float(result.RevisedSamplingInterval), int(result.RevisedQueueSize)
 
-    def _request(self, item: Item) -> ua.MonitoredItemCreateRequest:
+    def demand(self, tag: Tag) -> str:
+        """All that is asked of the server for a tag: an item made for the same demand serves the tag as well."""
+        sampling, queue = self._sampling(tag)
+        return f"{tag.node} {sampling.total_seconds():g} {queue} {tag.deadband:g} {self._config.report}"
+
+    def _sampling(self, tag: Tag) -> tuple[timedelta, int]:
+        """Interval, and the values that the server should queue."""
         config = self._config
-        sampling = item.tag.sampling if item.tag.sampling is not None else config.sampling_interval
+        sampling = tag.sampling if tag.sampling is not None else config.sampling_interval
         queue = math.ceil(config.bridge / sampling) if sampling else config.queue_limit
+        return sampling, max(2, min(queue, config.queue_limit))
+
+    def _request(self, item: Item) -> ua.MonitoredItemCreateRequest:
+        sampling, queue = self._sampling(item.tag)
         request = ua.MonitoredItemCreateRequest()
         request.ItemToMonitor.NodeId = item.node
         request.ItemToMonitor.AttributeId = ua.AttributeIds.Value
         request.MonitoringMode = ua.MonitoringMode.Reporting
         asked = request.RequestedParameters
-        asked.ClientHandle = ua.UInt32(item.handle)
+        asked.ClientHandle = ua.UInt32(item.client)
         asked.SamplingInterval = sampling.total_seconds() * 1000
-        asked.QueueSize = ua.UInt32(max(2, min(queue, config.queue_limit)))
+        asked.QueueSize = ua.UInt32(queue)
         asked.DiscardOldest = True
         asked.Filter = None if item.plain else self._filter(item.tag)
         return request

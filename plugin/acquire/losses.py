@@ -28,6 +28,8 @@ class Losses:
         self._intake = intake
         self._gaps = gaps
         self._backfill = backfill
+        self._left = int(intake.reached.max(initial=0))
+        """The newest source time of the process before this one [µs]."""
 
     def begin(
         self, cause: GapCause, handles: Iterable[int], start: Micros, *, tag: str | None = None, detail: str = ""
@@ -63,15 +65,16 @@ class Losses:
             self._fill(loss)
 
     def first(self, items: Iterable[Item], checkpoints: Mapping[str, str]) -> int:
-        """Have the past of new tags read, and our own downtime filled; returns how many tags that concerns."""
+        """Have the past of new tags read, and our own downtime filled, but of tags whose values the server kept for us
+        meanwhile; returns how many tags that concerns."""
         now = now_micros()
-        handles = [item.handle for item in items]
-        new = self._read_past(handles, checkpoints, now)
-        newest = int(self._intake.reached[handles].max(initial=0))
-        if newest:
-            old = sorted(set(handles) - set(new))
-            self.past(GapCause.CLIENT_DOWN, old or new, min(newest, now), now + self.ahead)
-        return len(handles) if newest else len(new)
+        items = list(items)
+        new = self._read_past([item.handle for item in items], checkpoints, now)
+        away = {item.handle for item in items if not item.bridged}
+        if not self._left or not away:
+            return len(new)
+        self.past(GapCause.CLIENT_DOWN, sorted(away - set(new)) or new, min(self._left, now), now + self.ahead)
+        return len(away.union(new))
 
     def added(self, items: Iterable[Item], checkpoints: Mapping[str, str]) -> int:
         """Have the past of tags that were added read, and filled what was missed of those that had been here before;

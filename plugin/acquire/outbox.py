@@ -2,6 +2,9 @@
 
 import asyncio
 from collections import deque
+from dataclasses import replace
+from functools import partial
+from itertools import count
 
 from prometheus_client import Gauge
 
@@ -19,6 +22,8 @@ class Outbox:
         self._depth = depth
         self._queue: deque[Delivery] = deque()
         self._samples = 0
+        self._given = count()
+        self._unconfirmed: dict[int, Delivery] = {}
         self._taken = asyncio.Event()
         self._added = asyncio.Event()
 
@@ -49,7 +54,7 @@ class Outbox:
             await self.put(Delivery(SampleBatch.empty()))
 
     async def get(self) -> Delivery:
-        """The oldest, as soon as there is one."""
+        """The oldest, as soon as there is one; kept until it is confirmed."""
         while not self._queue:
             self._added.clear()
             await self._added.wait()
@@ -57,4 +62,18 @@ class Outbox:
         self._samples -= len(delivery.samples)
         self._depth.set(len(self._queue))
         self._taken.set()
-        return delivery
+        ticket = next(self._given)
+        self._unconfirmed[ticket] = delivery
+        return replace(delivery, confirm=partial(self._confirmed, ticket))
+
+    def rewind(self) -> None:
+        """Who took deliveries so far is gone: what was not confirmed is given again, in its order."""
+        self._queue.extendleft(reversed(self._unconfirmed.values()))
+        self._samples += sum(len(delivery.samples) for delivery in self._unconfirmed.values())
+        self._unconfirmed.clear()
+        self._depth.set(len(self._queue))
+
+    def _confirmed(self, ticket: int) -> None:
+        delivery = self._unconfirmed.pop(ticket, None)
+        if delivery is not None:
+            delivery.confirm()

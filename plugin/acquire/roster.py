@@ -5,8 +5,11 @@ So no value is missed between the two, and what both report is stored once.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
+from operator import attrgetter
 
 from asyncua.client.ua_session import UaSession
 
@@ -14,6 +17,7 @@ from plugin.acquire.arrivals import Arrivals
 from plugin.acquire.config import SourceConfig
 from plugin.acquire.intake import Intake
 from plugin.acquire.items import Item, ItemMaker
+from plugin.acquire.resume import Standing
 from plugin.acquire.server import ServerInfo
 from plugin.acquire.subscription import Subscription
 from plugin.domain import Micros, Tag
@@ -34,7 +38,14 @@ class Changed:
 class Roster:
     """The items of a source, spread over its subscriptions."""
 
-    def __init__(self, config: SourceConfig, tags: Sequence[Tag], intake: Intake, arrivals: Arrivals) -> None:
+    def __init__(
+        self,
+        config: SourceConfig,
+        tags: Sequence[Tag],
+        intake: Intake,
+        arrivals: Arrivals,
+        standings: Mapping[int, Standing],
+    ) -> None:
         self.items: tuple[Item, ...] = tuple(Item(handle, tag) for handle, tag in enumerate(tags))
         """Every tag with what the server answered for it."""
         self.subscriptions: list[Subscription] = []
@@ -43,7 +54,23 @@ class Roster:
         self._arrivals = arrivals
         self._maker = ItemMaker(config)
         self._replacing: list[tuple[Item, Item]] = []
-        self._place(self.items)
+        self._slots = count(max(standings, default=-1) + 1)
+        self._place(self._resume(standings))
+
+    def _resume(self, standings: Mapping[int, Standing]) -> list[Item]:
+        """Subscriptions that may still stand at the server take what they can serve; returns the items that are left."""
+        wanted = defaultdict[str, list[Item]](list)
+        for item in self.items:
+            wanted[self._maker.demand(item.tag)].append(item)
+        for slot, standing in sorted(standings.items()):
+            subscription = self._subscription((), slot)
+            subscription.resume(standing, wanted)
+            if subscription.items:  # else its first message will show that it is nobody's
+                self.subscriptions.append(subscription)
+        return sorted((item for items in wanted.values() for item in items), key=attrgetter("handle"))
+
+    def _subscription(self, items: Sequence[Item], slot: int) -> Subscription:
+        return Subscription(self._config, items, self._maker, self._arrivals.take, self._arrivals.miss, slot)
 
     def change(self, tags: Sequence[Tag], known: Mapping[int, Micros]) -> Changed:
         """These tags from now on, and no others; the server hears of it by :meth:`bring_about`."""
@@ -89,9 +116,7 @@ class Roster:
             subscription.change(left[:room], frozenset())
             left = left[room:]
         for at in range(0, len(left), size):
-            self.subscriptions.append(
-                Subscription(self._config, left[at : at + size], self._maker, self._arrivals.take, self._arrivals.miss)
-            )
+            self.subscriptions.append(self._subscription(left[at : at + size], next(self._slots)))
 
     # --- at the server ---
 

@@ -23,6 +23,7 @@ from cryptography.exceptions import InvalidSignature
 
 from plugin import pki
 from plugin.acquire.config import Policy, SourceConfig
+from plugin.acquire.kept_session import KeptSession, SessionFile
 from plugin.errors import SourceError, SourceRefused, SourceUnreachable
 
 _log = logging.getLogger(__name__)
@@ -36,7 +37,18 @@ _NEEDS_A_PERSON = frozenset(
         "BadCertificateIssuerRevoked", "BadCertificateHostNameInvalid", "BadApplicationSignatureInvalid",
     )
 )  # fmt: skip
-_MAX_FAILURES = 3  # attempts to take up a session before everything, trust included, begins anew
+_PASSES = frozenset(
+    getattr(ua.StatusCodes, name)
+    for name in (
+        "BadTimeout", "BadRequestTimeout", "BadShutdown", "BadServerHalted", "BadServerNotConnected",
+        "BadNoCommunication", "BadCommunicationError", "BadTcpServerTooBusy", "BadTcpInternalError",
+        "BadTcpNotEnoughResources",
+        "BadResourceUnavailable", "BadOutOfMemory", "BadTooManyOperations", "BadInternalError", "BadUnexpectedError",
+        "BadSecureChannelClosed",
+    )
+)  # fmt: skip
+"""Answers that say nothing of the session that was to be taken up."""
+_MAX_FAILURES = 3  # attempts before everything, trust included, begins anew; and to take up a session
 _FAREWELL = 2.0  # [s] for a polite end
 
 
@@ -46,6 +58,10 @@ class ServiceFault(SourceUnreachable):
     def __init__(self, what: str, code: int) -> None:
         self.code = code
         super().__init__(f"{what}: {status_name(code)}")
+
+
+class SessionDoubtful(ServiceFault):
+    """The session of before could not be taken up; whether it is lost, the answer doesn't say."""
 
 
 def status_name(code: int) -> str:
@@ -67,15 +83,23 @@ def translated(what: str) -> Iterator[None]:
 
 
 class Session:
-    """The connection to a server, over many cuts."""
+    """The connection to a server, over many cuts; ``file``: where the session is kept for the next process."""
 
-    def __init__(self, config: SourceConfig, pki_folder: Path, application_uri: str) -> None:
+    def __init__(
+        self, config: SourceConfig, pki_folder: Path, application_uri: str, file: SessionFile | None = None
+    ) -> None:
         self._config = config
         self._pki = pki_folder
         self._application_uri = application_uri
         self._timeout = config.timeout.total_seconds()
         self._client: _Client | None = None
         self._failures = 0
+        self._file = file or SessionFile(None)
+        user = config.user
+        self._peer = " ".join((config.endpoint, config.security_policy, config.security_mode, user, application_uri))
+        self._kept = self._file.read(self._peer)
+        self._doubts = 0  # answers in a row that may speak of the kept session
+        self._since = 0.0  # of the first failure in a row [s, loop time]
 
     @property
     def services(self) -> UaSession:
@@ -83,6 +107,11 @@ class Session:
         if self._client is None:
             raise SourceUnreachable(f"{self._config.name}: not connected")
         return self._client.uaclient.session
+
+    @property
+    def lifetime(self) -> float:
+        """How long the server keeps the session without a word from us [s]."""
+        return self._kept.timeout if self._kept is not None else 0.0
 
     def renewal_failed(self) -> bool:
         """The task that renews the secure channel has ended: soon the server will not hear us."""
@@ -103,6 +132,7 @@ class Session:
             await self._failed()
             raise SourceUnreachable(f"{what}: no answer within {4 * self._timeout:g} s") from error
         except ServiceFault as fault:
+            self._doubts += isinstance(fault, SessionDoubtful)
             await self._failed()
             if fault.code in _NEEDS_A_PERSON:
                 self._client = None
@@ -111,22 +141,29 @@ class Session:
         except BaseException:
             await self._failed()
             raise
-        self._failures = 0
+        self._failures = self._doubts = 0
+        self._since = 0.0
         return again
 
     async def _open(self) -> bool:
         if self._client is None:
             self._client = await self._prepared()
-            await self._client._connect_sequence()
-            return False
-        await self._check_trust(self._client.security_policy.peer_certificate, None)
-        return bool(await self._client._try_reactivate_existing_session())
+        else:
+            await self._check_trust(self._client.security_policy.peer_certificate, None)
+        again = await self._client.start(self._kept)
+        self._kept = self._client.kept(self._peer)
+        await asyncio.to_thread(self._file.write, self._kept)
+        return again
 
     async def _failed(self) -> None:
         await self.drop()
         self._failures += 1
         if self._failures >= _MAX_FAILURES:
             self._client, self._failures = None, 0
+        now = asyncio.get_running_loop().time()
+        self._since = self._since or now
+        if self._doubts >= _MAX_FAILURES or now - self._since > self.lifetime:
+            self._kept, self._doubts = None, 0  # the server answers, and will not have us; or the session has ended
 
     async def drop(self) -> None:
         """Leave the connection at once; the session stays on the server, to be taken up by :meth:`open`."""
@@ -143,11 +180,21 @@ class Session:
 
     async def close(self) -> None:
         """End the session and its subscriptions politely where the server still listens, within 2 s."""
+        await self._farewell(end_session=True)
+        self._kept = None
+        await asyncio.to_thread(self._file.remove)
+
+    async def leave(self) -> None:
+        """End the connection; the session and its subscriptions wait at the server for the next process."""
+        await self._farewell(end_session=False)
+
+    async def _farewell(self, *, end_session: bool) -> None:
         if self._client is not None and self._client.uaclient.has_transport:
             with contextlib.suppress(TimeoutError, SourceError):
                 async with asyncio.timeout(_FAREWELL):
                     with translated("close"):
-                        await self._client.uaclient.close_session(True)
+                        if end_session:
+                            await self._client.uaclient.close_session(True)
                         await self._client.uaclient.close_secure_channel()
         await self.drop()
         self._client = None
@@ -223,6 +270,43 @@ class _Client(Client):
             return protocol
 
         self.uaclient._make_protocol = make_protocol  # type: ignore[method-assign]
+
+    async def start(self, kept: KeptSession | None) -> bool:
+        """Connect; True: the kept session goes on, else there is a new one. Raises what asyncua raises."""
+        await self.connect_socket()
+        try:
+            await self.send_hello()
+            await self.open_secure_channel()
+            again = kept is not None and await self._take_up(kept)
+            if not again:
+                self.uaclient.session.reset_authentication_token()
+                await self._create_and_activate_session()
+            self._start_renew_loop()
+        except BaseException:
+            self.disconnect_socket()
+            raise
+        return again
+
+    async def _take_up(self, kept: KeptSession) -> bool:
+        """asyncua itself closes a session that it can't take up at once, be the server only slow: values are lost."""
+        self.uaclient.session.restore_authentication_token(kept.token)
+        self._server_nonce = kept.nonce  # type: ignore[assignment]
+        self._policy_ids, self.session_timeout = list(kept.policies), int(kept.timeout * 1000)
+        try:
+            await self._activate_with_credentials()
+        except ConnectionError as error:  # some servers hang up on a session that they don't know
+            raise SessionDoubtful("take up the session", ua.StatusCodes.BadConnectionClosed) from error
+        except ua.UaStatusCodeError as error:
+            if error.code in _PASSES:
+                raise SessionDoubtful("take up the session", error.code) from error
+            _log.info("the session of before is lost: %s", status_name(error.code))
+            return False
+        return True
+
+    def kept(self, peer: str) -> KeptSession:
+        """What it takes to go on with the session that was just activated."""
+        token, policies = self.uaclient.session.authentication_token, tuple(self._policy_ids)
+        return KeptSession(peer, token, self._server_nonce, policies, self.session_timeout / 1000)
 
     def _add_user_auth(self, params: ua.ActivateSessionParameters, username: str | None, password: str | None) -> None:
         """A server may name a token policy that leaves the password bare; only an encrypted channel may carry that."""

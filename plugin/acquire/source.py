@@ -23,16 +23,18 @@ from plugin.acquire.config import SourceConfig
 from plugin.acquire.gaps import Gaps, Loss
 from plugin.acquire.intake import Intake
 from plugin.acquire.items import Item, describe_refusal
+from plugin.acquire.kept_session import SessionFile
 from plugin.acquire.losses import Losses
 from plugin.acquire.outbox import Outbox
 from plugin.acquire.pump import Acknowledgements, Pumps
+from plugin.acquire.resume import read_standings
 from plugin.acquire.roster import Roster
 from plugin.acquire.server import ServerInfo, describe
 from plugin.acquire.session import Session
-from plugin.acquire.subscription import Subscription
+from plugin.acquire.subscription import Subscription, restarted
 from plugin.acquire.wire import now_micros
 from plugin.diagnostics import Diagnostics
-from plugin.domain import GapCause, Micros, Tag
+from plugin.domain import GapCause, Micros, SampleBatch, Tag
 from plugin.errors import SourceError, SourceRefused, SourceUnreachable
 from plugin.protocols import Delivery, HistoryProgress
 
@@ -72,6 +74,7 @@ class OpcUaSource:
         known: Mapping[int, Micros] | None = None,
         checkpoints: Mapping[str, str] | None = None,
         application_uri: str = "urn:foretag",
+        session_folder: Path | None = None,
     ) -> None:
         self.state = State.DISABLED
         self.trouble = ""
@@ -79,7 +82,9 @@ class OpcUaSource:
         self._config = config
         self._diagnostics = diagnostics
         self._checkpoints = dict(checkpoints or {})
-        self._session = Session(config, pki_folder, application_uri)
+        kept = session_folder / f"{config.name}.session" if session_folder and config.resume else None
+        self._resumes = kept is not None
+        self._session = Session(config, pki_folder, application_uri, SessionFile(kept))
         self._intake = Intake(config.name, tags, known or {}, diagnostics)
         self._gaps = Gaps(config.name, tags, diagnostics, self._checkpoints)
         self._outbox = Outbox(config.buffer, self._gaps, diagnostics.queue_depth.labels(config.name))
@@ -88,7 +93,8 @@ class OpcUaSource:
         self._losses = Losses(config.name, history, self._intake, self._gaps, self._backfill)
         self._acks = Acknowledgements()
         self._arrivals = Arrivals(config.name, self._intake, self._losses, self._outbox, self._acks, diagnostics)
-        self._roster = Roster(config, tags, self._intake, self._arrivals)
+        standings = read_standings(config.name, self._checkpoints) if self._resumes else {}
+        self._roster = Roster(config, tags, self._intake, self._arrivals, standings)
         self._subscriptions = self._roster.subscriptions
         self._changed = asyncio.Event()
         self._lost: dict[Subscription, Loss] = {}
@@ -126,6 +132,7 @@ class OpcUaSource:
         while not self.items:
             self._changed.clear()
             await self._changed.wait()
+        self._outbox.rewind()
         running = asyncio.create_task(self._run(), name=f"source {self.name}")
         try:
             while True:
@@ -184,7 +191,7 @@ class OpcUaSource:
         finally:
             self.state = State.DISABLED
             self._diagnostics.connected.labels(self.name).set(0)
-            await self._session.close()
+            await (self._session.leave() if self._resumes else self._session.close())
 
     _was_up = False
 
@@ -232,24 +239,30 @@ class OpcUaSource:
     async def _recover(self, info: ServerInfo, *, again: bool) -> None:
         """Every subscription lives: taken up, or made anew with a gap for what was missed."""
         services = self._session.services
-        restarted = self._server_started not in {0, info.started}
-        cause = GapCause.SERVER_DOWN if restarted else GapCause.SUBSCRIPTION_LOST
+        cause = GapCause.SERVER_DOWN if restarted(self._server_started, info.started) else GapCause.SUBSCRIPTION_LOST
         for subscription in tuple(self._subscriptions):
-            if await subscription.take_up(services, new_session=not again):
-                continue
-            if subscription.latest and subscription not in self._lost:
-                handles = [item.handle for item in subscription.items]
-                set_back = min(0, info.ahead - subscription.ahead)  # the server's clock, meanwhile
-                self._lost[subscription] = self._losses.begin(cause, handles, subscription.latest + set_back)
-                await self._outbox.tell()
-            if subscription.items or not self.items:  # without a subscription the server would refuse to publish
-                await subscription.create(services, info)
-            if subscription in self._lost:
-                self._losses.end(self._lost.pop(subscription))
+            if not await subscription.take_up(services, info, new_session=not again):
+                await self._make(subscription, info, cause)
+            elif not subscription.complete:
+                self._changed.set()
+            if marks := subscription.checkpoint():
+                self._outbox.add(Delivery(SampleBatch.empty(), checkpoint=marks))
         self._server_started = info.started
         if self._first_total is None:
             self._begin()
         await self._review_items(self.items)
+
+    async def _make(self, subscription: Subscription, info: ServerInfo, cause: GapCause) -> None:
+        """Anew, with a gap for what was missed; the first time it is our own downtime that was missed."""
+        if subscription.latest and subscription not in self._lost and self._first_total is not None:
+            handles = [item.handle for item in subscription.items]
+            set_back = min(0, info.ahead - subscription.ahead)  # the server's clock, meanwhile
+            self._lost[subscription] = self._losses.begin(cause, handles, subscription.latest + set_back)
+            await self._outbox.tell()
+        if subscription.items or not self.items:  # without a subscription the server would refuse to publish
+            await subscription.create(self._session.services, info)
+        if subscription in self._lost:
+            self._losses.end(self._lost.pop(subscription))
 
     def _begin(self) -> None:
         """At the first connection of this process: our own downtime, and the past of new tags."""

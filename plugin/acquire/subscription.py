@@ -8,19 +8,22 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+import numpy as np
 from asyncua import ua
 from asyncua.client.ua_session import UaSession
+from numpy.typing import NDArray
 
 from plugin.acquire.config import SourceConfig
 from plugin.acquire.items import Item, ItemMaker
 from plugin.acquire.measuring import Malformed
+from plugin.acquire.resume import Standing, StandingItem, reached_key, standing_key, write_reached, write_standing
 from plugin.acquire.sequence import Sequence as Numbers
 from plugin.acquire.server import ServerInfo
 from plugin.acquire.session import ServiceFault, status_name, translated
 from plugin.acquire.wire import DATA_CHANGE, STATUS_CHANGE, Message, now_micros, republish, status_change
-from plugin.domain import Micros
+from plugin.domain import Micros, Status
 from plugin.errors import SourceUnreachable
 
 _log = logging.getLogger(__name__)
@@ -28,6 +31,9 @@ _log = logging.getLogger(__name__)
 _PASSING = 0.05  # [s] answers to Publish requests that wait side by side may overtake each other
 _MOST_AGAIN = 1000  # messages fetched before Publish goes on; a server that makes them up would never end
 _GONE = frozenset((int(ua.StatusCodes.BadSubscriptionIdInvalid), int(ua.StatusCodes.BadNoSubscription)))
+
+_NOBODY = 0xFFFF_FFFF  # no tag has this handle
+_STARTED_ALIKE = 2_000_000  # [µs] some servers reckon their start time from their uptime
 
 Deliver = Callable[["Subscription", Message], Awaitable[None]]
 """Takes a message that is due; waits where the database is slow."""
@@ -43,9 +49,17 @@ class Subscription:
     """One of a source's subscriptions, over many sessions."""
 
     def __init__(
-        self, config: SourceConfig, items: Sequence[Item], maker: ItemMaker, deliver: Deliver, missed: Missed
+        self,
+        config: SourceConfig,
+        items: Sequence[Item],
+        maker: ItemMaker,
+        deliver: Deliver,
+        missed: Missed,
+        slot: int = 0,
     ) -> None:
         self.items = tuple(items)
+        self.slot = slot
+        """Its number among the source's subscriptions."""
         self.leaving: tuple[Item, ...] = ()
         """Items that the server still has and that are wanted no longer."""
         self.id = 0
@@ -61,6 +75,12 @@ class Subscription:
         message, or at a keep-alive since."""
         self.ahead: Micros = 0
         """How far the server's clock was ahead of ours when it last spoke."""
+        self.lifetime = 0.0
+        """How long the server keeps it without a word from us [s]."""
+        self._server_started: Micros = 0
+        self._handles: NDArray[np.uint32] | None = None
+        self._surplus: list[int] = []
+        self._unwritten = False
         self._config = config
         self._maker = maker
         self._deliver = deliver
@@ -73,6 +93,8 @@ class Subscription:
     async def create(self, services: UaSession, info: ServerInfo) -> None:
         """Make it with all its items; it publishes only when the last item is there."""
         self.forget()
+        self._handles, self._surplus, self._server_started = None, [], info.started
+        self._name(self.items)
         interval = self._config.publishing_interval
         parameters = ua.CreateSubscriptionParameters()
         parameters.RequestedPublishingInterval = interval.total_seconds() * 1000
@@ -84,6 +106,7 @@ class Subscription:
         with translated("create a subscription"):
             made = await services.create_subscription(parameters, _ignored)
         self.silence = made.RevisedPublishingInterval / 1000 * made.RevisedMaxKeepAliveCount
+        self.lifetime = made.RevisedPublishingInterval / 1000 * made.RevisedLifetimeCount
         try:
             await self._maker.create(services, info, made.SubscriptionId, self.items)
             await self._enable(services, made.SubscriptionId)
@@ -93,6 +116,7 @@ class Subscription:
             raise
         self.id = int(made.SubscriptionId)
         self.latest = self.latest or now_micros() + min(info.ahead, 0)
+        self._unwritten = True
         self._begin()
 
     @staticmethod
@@ -110,8 +134,13 @@ class Subscription:
 
     async def ask_new(self, services: UaSession, info: ServerInfo) -> list[Item]:
         """Ask for the items that joined; returns them."""
+        if self._surplus:
+            await self._maker.delete(services, self.id, self._surplus)
+            self._surplus, self._unwritten = [], True
         new = [item for item in self.items if not item.asked]
+        self._name(new)
         await self._maker.create(services, info, self.id, new)
+        self._unwritten |= bool(new)
         return new
 
     async def let_go(self, services: UaSession, items: Sequence[Item]) -> None:
@@ -119,20 +148,23 @@ class Subscription:
         await self._maker.delete(services, self.id, [item.id for item in items if item.id])
         gone = {item.handle for item in items}
         self.leaving = tuple(item for item in self.leaving if item.handle not in gone)
+        self._unwritten = True
 
     async def retry(self, services: UaSession, info: ServerInfo, items: Sequence[Item]) -> None:
         """Ask again for items that the server refused, or whose node it had removed."""
         stale = [item.id for item in items if item.id]
         if stale:
             await self._maker.delete(services, self.id, stale)
+        self._name(items)
         await self._maker.create(services, info, self.id, items)
+        self._unwritten = True
 
-    async def take_up(self, services: UaSession, *, new_session: bool) -> bool:
+    async def take_up(self, services: UaSession, info: ServerInfo, *, new_session: bool) -> bool:
         """After a cut: have what was missed sent again, before anything new. False: the subscription is lost."""
         if not self.id:
             return False
-        if new_session and not await self._transfer(services):
-            return False
+        if new_session and (restarted(self._server_started, info.started) or not await self._transfer(services)):
+            return False  # after a restart the number may be that of somebody else's subscription
         async with self._order:
             if not await self._catch_up(services):
                 return False
@@ -175,6 +207,73 @@ class Subscription:
                 return None
             raise
         return message if message.sequence == number and message.notifications else None
+
+    # --- over our own restart ---
+
+    def resume(self, standing: Standing, wanted: Mapping[str, list[Item]]) -> None:
+        """Go on with what the process before this one left: its items serve those ``wanted``, by demand.
+
+        Who is served is taken out of ``wanted``; what serves nobody is taken from the server by :meth:`ask_new`.
+        """
+        self.id, self.silence, self.lifetime = standing.id, standing.silence, standing.lifetime
+        self.latest, self._server_started = standing.latest, standing.server_started
+        self._numbers.restart(standing.last)
+        self._handles = np.full(max((row.client for row in standing.items), default=-1) + 1, _NOBODY, np.uint32)
+        for row in standing.items:
+            if not wanted.get(row.demand):
+                self._surplus.append(row.id)
+                continue
+            item = wanted[row.demand].pop(0)
+            item.id, item.status, item.bridged = row.id, Status.GOOD, True
+            item.client, item.plain, item.sampling, item.queue = row.client, row.plain, row.sampling, row.queue
+            self._handles[item.client] = item.handle
+            self.items += (item,)
+
+    @property
+    def complete(self) -> bool:
+        """The server has all that is wanted, and nothing else, as far as it can be."""
+        return not self._surplus and not self.leaving and all(item.asked for item in self.items)
+
+    def _name(self, items: Sequence[Item]) -> None:
+        """Give items their ClientHandles: the handles of their tags, or what the process before this one left free."""
+        if self._handles is None:
+            for item in items:
+                item.client = item.handle
+            return
+        named = self._handles
+        new = [item for item in items if item.client >= len(named) or named[item.client] != item.handle]
+        for client, item in enumerate(new, start=len(named)):
+            item.client = client
+        self._handles = np.append(named, np.array([item.handle for item in new], np.uint32))
+
+    def handles(self, client: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Handles of tags from the ClientHandles of a message; the largest number where there is no tag."""
+        if self._handles is None:
+            return client
+        found = np.full(len(client), _NOBODY, np.uint32)
+        known = client < len(self._handles)
+        found[known] = self._handles[client[known]]
+        return found
+
+    def checkpoint(self, message: Message | None = None) -> dict[str, str]:
+        """What is to be stored with a message that is given out, or at once."""
+        name, marks = self._config.name, {}
+        if message is not None and message.sequence == self._numbers.expected:  # a late one tells nothing new
+            marks[reached_key(name, self.slot)] = write_reached(self.id, message.sequence, _sampled(message))
+        if self._unwritten:
+            marks[standing_key(name, self.slot)] = write_standing(self._standing())
+            self._unwritten = False
+        return marks
+
+    def _standing(self) -> Standing:
+        items = tuple(
+            StandingItem(item.client, item.id, self._maker.demand(item.tag), item.plain, item.sampling, item.queue)
+            for item in self.items
+            if item.monitored
+        )
+        return Standing(self.id, self._server_started, self.silence, self.lifetime, items)
+
+    # --- at its end and at its begin ---
 
     def forget(self) -> None:
         """The server has it no longer."""
@@ -251,7 +350,17 @@ class Subscription:
         self._reached(message)
 
     def _reached(self, message: Message) -> None:
-        self.latest = min(_clock(message), message.received)
+        self.latest = _sampled(message)
+
+
+def restarted(before: Micros, after: Micros) -> bool:
+    """Two readings of a server's start time are of two lives of it; one that it doesn't tell says nothing."""
+    return bool(before and after) and abs(after - before) > _STARTED_ALIKE
+
+
+def _sampled(message: Message) -> Micros:
+    """All that was sampled before this is in the message, or in one before it."""
+    return min(_clock(message), message.received)
 
 
 def _clock(message: Message) -> Micros:

@@ -17,8 +17,9 @@ from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary, struct_
 @pytest.mark.parametrize(
     ("function", "parameters"),
     [
-        (Client._connect_sequence, ["self"]),
-        (Client._try_reactivate_existing_session, ["self"]),
+        (Client._activate_with_credentials, ["self"]),
+        (Client._create_and_activate_session, ["self"]),
+        (Client._start_renew_loop, ["self"]),
         (Client._cancel_task, ["task"]),
         (Client._add_user_auth, ["self", "params", "username", "password"]),
         (UaClient._make_protocol, ["self"]),
@@ -26,6 +27,8 @@ from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary, struct_
         (UaClient.disconnect_socket, ["self"]),
         (UaSession._send_request, ["self", "request", "timeout", "message_type"]),
         (UaSession.ensure_publish_loop, ["self"]),
+        (UaSession.restore_authentication_token, ["self", "token"]),
+        (UaSession.reset_authentication_token, ["self"]),
         (SecureConnection.set_channel, ["self", "params", "request_type", "client_nonce"]),
         (nodeid_from_binary, ["data"]),
         (struct_from_binary, ["objtype", "data"]),
@@ -38,6 +41,8 @@ def test_signatures(function: Any, parameters: list[str]) -> None:
 async def test_attributes_of_a_client() -> None:
     client = Client("opc.tcp://localhost:1", timeout=1)
     assert client._renew_channel_task is None
+    assert client._server_nonce is None
+    assert client._policy_ids == []
     assert client.uaclient.protocol is None
     assert client.uaclient.session._client is client.uaclient
     protocol = client.uaclient._make_protocol()
