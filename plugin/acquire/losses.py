@@ -70,11 +70,16 @@ class Losses:
         now = now_micros()
         items = list(items)
         new = self._read_past([item.handle for item in items], checkpoints, now)
-        away = {item.handle for item in items if not item.bridged}
-        if not self._left or not away:
+        away = {item.handle for item in items if not item.bridged and self._seen(item, checkpoints)}
+        if not away:
             return len(new)
-        self.past(GapCause.CLIENT_DOWN, sorted(away - set(new)) or new, min(self._left, now), now + self.ahead)
+        self.past(GapCause.CLIENT_DOWN, sorted(away - set(new)) or sorted(away), min(self._left, now), now + self.ahead)
         return len(away.union(new))
+
+    def _seen(self, item: Item, checkpoints: Mapping[str, str]) -> bool:
+        """The process before this one had the tag: it has values, or it was looked for some in its past."""
+        key = history_key(self._source, item.tag.name)
+        return bool(self._left) and bool(self._intake.reached[item.handle] or checkpoints.get(key))
 
     def added(self, items: Iterable[Item], checkpoints: Mapping[str, str]) -> int:
         """Have the past of tags that were added read, and filled what was missed of those that had been here before;
@@ -85,7 +90,8 @@ class Losses:
         again = [h for h in handles if h not in set(new) and self._intake.reached[h]]
         for handle in again:
             start = min(int(self._intake.reached[handle]), now)
-            self.past(GapCause.CLIENT_DOWN, [handle], start, now + self.ahead, tag=self._intake.tags[handle].name, detail=_AWAY)
+            name = self._intake.tags[handle].name
+            self.past(GapCause.CLIENT_DOWN, [handle], start, now + self.ahead, tag=name, detail=_AWAY)
         return len(new) + len(again)
 
     def _read_past(self, handles: Sequence[int], checkpoints: Mapping[str, str], now: Micros) -> list[int]:

@@ -58,7 +58,7 @@ class Roster:
         self._place(self._resume(standings))
 
     def _resume(self, standings: Mapping[int, Standing]) -> list[Item]:
-        """Subscriptions that may still stand at the server take what they can serve; returns the items that are left."""
+        """Subscriptions that may still stand at the server serve what they can; returns the items that are left."""
         wanted = defaultdict[str, list[Item]](list)
         for item in self.items:
             wanted[self._maker.demand(item.tag)].append(item)

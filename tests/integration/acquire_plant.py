@@ -226,8 +226,12 @@ async def running(source: OpcUaSource, historian: Historian) -> AsyncIterator[Op
             await task
 
 
-def make(port: int, count: int, folder: Path, historian: Historian | None = None, **more: Any) -> OpcUaSource:
-    """A source of ``count`` tags; with a historian's memory where one is given."""
+def make(
+    port: int, count: int | list[Tag], folder: Path, historian: Historian | None = None, **more: Any
+) -> OpcUaSource:
+    """A source of ``count`` tags; with a historian's memory, and the kept session, where one is given."""
     known = historian.known() if historian and historian.batches else {}
     marks = historian.checkpoints if historian else {}
-    return OpcUaSource(config(port, **more), tags(count), Diagnostics(), folder / "pki", known, marks)
+    own = tags(count) if isinstance(count, int) else count
+    sessions = folder / "sessions" if historian else None
+    return OpcUaSource(config(port, **more), own, Diagnostics(), folder / "pki", known, marks, session_folder=sessions)
