@@ -143,6 +143,8 @@ class ItemMaker:
         parameters.ItemsToCreate = [self._request(item) for item in items]
         with translated("create monitored items"):
             results = await services.create_monitored_items(parameters)
+        if len(results) != len(items):  # which answer is whose can't be known
+            raise SourceUnreachable(f"create monitored items: {len(results)} answers to {len(items)} items")
         for item, result in zip(items, results, strict=True):
             item.status = int(result.StatusCode.value)
             if quality(item.status) is not Quality.BAD:

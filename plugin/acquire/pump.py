@@ -25,6 +25,7 @@ _MOST = 10  # more than servers commonly allow
 _TOO_MANY = int(ua.StatusCodes.BadTooManyPublishRequests)
 _TIMEOUT = int(ua.StatusCodes.BadTimeout)
 _NO_SUBSCRIPTION = int(ua.StatusCodes.BadNoSubscription)
+_MOST_STRANGERS = 100
 _PAUSE = 0.5  # [s] where the server takes not even one request
 
 Ack = tuple[int, int]
@@ -66,7 +67,9 @@ class Pumps:
         subscriptions: Sequence[Subscription],
         acks: Acknowledgements,
         diagnostics: Diagnostics,
+        patience: float,
     ) -> None:
+        """``patience``: after so long a subscription that is not among ours is deleted [s]."""
         self._services = services
         self._subscriptions = {subscription.id: subscription for subscription in subscriptions}
         self._acks = acks
@@ -75,6 +78,8 @@ class Pumps:
         self._asking = 0
         self._since = 0.0
         self._group: asyncio.TaskGroup | None = None
+        self._patience = patience
+        self._strangers: dict[int, float] = {}
 
     async def run(self) -> None:
         """Until the connection or a subscription is lost: that is raised."""
@@ -116,6 +121,18 @@ class Pumps:
             known = self._subscriptions.get(message.subscription)
             if known is not None:
                 await known.receive(self._services, message)
+            else:
+                await self._dismiss(message.subscription)
+
+    async def _dismiss(self, stranger: int) -> None:
+        """A subscription that we don't know is being made at this moment, or was left by a process before this one."""
+        now = asyncio.get_running_loop().time()
+        if len(self._strangers) < _MOST_STRANGERS:
+            self._strangers.setdefault(stranger, now)
+        if now - self._strangers.get(stranger, now) > self._patience:
+            self._strangers[stranger] = now
+            with contextlib.suppress(ServiceFault), translated("delete a subscription that is nobody's"):
+                await self._services.delete_subscriptions([stranger])
 
     async def _ask(self) -> Message:
         if not self._asking:

@@ -11,6 +11,7 @@ from asyncua.client.ua_session import UaSession
 
 from plugin.acquire.session import translated
 from plugin.domain import Micros, to_micros
+from plugin.errors import SourceUnreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,13 @@ async def describe(services: UaSession) -> ServerInfo:
         ids.Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryReadData,
         ids.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
     )
-    with translated("read the server's description"):
+    what = "read the server's description"
+    with translated(what):
         values = await services.read_attributes(
             [ua.NodeId(ua.Int32(number)) for number in wanted], ua.AttributeIds.Value
         )
+    if len(values) != len(wanted):
+        raise SourceUnreachable(f"{what}: {len(values)} answers to {len(wanted)} questions")
     namespaces, started, clock, *limits = (value.Value.Value if value.Value else None for value in values)
     ahead = to_micros(clock) - to_micros(datetime.now(UTC)) if isinstance(clock, datetime) else 0
     return ServerInfo(

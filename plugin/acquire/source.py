@@ -44,7 +44,7 @@ _FIRST_PAUSE = 0.2  # [s] doubled after each failure
 _BLOCKED_PAUSE = 5.0  # [s] a person acts; more often is noise in the server's log
 _WATCH = 0.5  # [s]
 _RETRY = (2.0, 60.0)  # [s] first and longest pause before refused tags are asked for again
-_MANY = 20  # tags that overflow in one message before they share a gap
+_STRANGER = 12  # timeouts: so long may a subscription of ours take to be made
 
 
 class State(StrEnum):
@@ -226,7 +226,8 @@ class OpcUaSource:
             self._was_up, self.trouble = True, ""
             subscriptions = [subscription for subscription in self._subscriptions if subscription.id]
             self._acks.keep(frozenset(subscription.id for subscription in subscriptions))
-            pumps = Pumps(self.name, services, subscriptions, self._acks, self._diagnostics)
+            patience = _STRANGER * self._config.timeout.total_seconds()
+            pumps = Pumps(self.name, services, subscriptions, self._acks, self._diagnostics, patience)
             async with asyncio.TaskGroup() as group:
                 group.create_task(pumps.run())
                 group.create_task(self._watch(pumps))

@@ -20,6 +20,7 @@ from plugin.acquire.items import Item, ItemMaker
 from plugin.acquire.measuring import Malformed
 from plugin.acquire.resume import Standing, StandingItem, reached_key, standing_key, write_reached, write_standing
 from plugin.acquire.sequence import Sequence as Numbers
+from plugin.acquire.sequence import following
 from plugin.acquire.server import ServerInfo
 from plugin.acquire.session import ServiceFault, status_name, translated
 from plugin.acquire.wire import DATA_CHANGE, STATUS_CHANGE, Message, now_micros, republish, status_change
@@ -318,7 +319,22 @@ class Subscription:
         ``after``: the server's clock when it let us know of them.
         """
         while missing := self._numbers.missing():
-            number = missing[0]
+            lost, found = await self._fetch(services, missing)
+            if lost:
+                await self._missed(self, lost, after)
+            for number in lost:
+                self._numbers.done(number)
+            if found is not None:
+                self._numbers.offer(found)
+            await self._give_out_due()
+
+    async def _fetch(self, services: UaSession, missing: Sequence[int]) -> tuple[list[int], Message | None]:
+        """Ask for missing messages up to the first that comes, or that others follow which are here: those before it
+        are lost."""
+        lost: list[int] = []
+        for number in missing:
+            if lost and number != following(lost[-1]):
+                break
             try:
                 message = await self._republish(services, number)
             except ServiceFault as fault:
@@ -327,11 +343,9 @@ class Subscription:
                     raise SubscriptionLost(str(fault)) from fault
                 message = None
             if message is not None:
-                self._numbers.offer(message)
-            else:
-                await self._missed(self, [number], after)
-                self._numbers.done(number)
-            await self._give_out_due()
+                return lost, message
+            lost.append(number)
+        return lost, None
 
     async def _give_out_due(self) -> None:
         while (message := self._numbers.due()) is not None:
