@@ -62,6 +62,7 @@ class Diagnostics:
         self.compilations = counter("compilations", "Programs that JAX compiled", "model")
         self.published = counter("published", "Values published", "sink")
         self.publish_failures = counter("publish_failures", "Values that could not be published", "sink", "cause")
+        self.outputs_cut_off = gauge("outputs_cut_off", "Outputs that draw on a source that is away")
         self.task_failures = counter("task_failures", "Supervised tasks that ended with an error", "task")
 
     @contextmanager

@@ -318,6 +318,18 @@ class OutputTag:
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """What can't be seen of the plant at present."""
+
+    away: frozenset[str]
+    """Names of the sources that are away, or that say themselves that they can't be relied on."""
+    sources: int
+    """How many there are in all."""
+    outputs: frozenset[str]
+    """:attr:`OutputTag.name` of every output that draws on one of ``away``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """What one model said of one output of one asset for one instant."""
 

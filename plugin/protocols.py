@@ -13,6 +13,7 @@ from plugin.domain import (
     Micros,
     ModelState,
     ModelVersion,
+    Outage,
     Outcome,
     OutputTag,
     Prediction,
@@ -55,6 +56,36 @@ class HistoryProgress:
     """Read, and committed: who reads the store now misses nothing of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a source is at this moment."""
+
+    state: str
+    """One word, such as ``running``."""
+    connected: bool
+    """Live values are expected to arrive."""
+    away_since: Micros | None
+    """The source's last word by its own clock [µs], where its values don't arrive or can't be relied on at present; 0
+    where it was never heard. None: it is there, and a value that does not change may be held."""
+    trouble: str = ""
+    """What is not well, for a person; empty: nothing is known of."""
+    heard: Micros = 0
+    """When it was last heard, by its clock [µs]; 0: never."""
+    ahead: Micros | None = None
+    """How far its clock is ahead of ours [µs]; None: not known."""
+    service_level: int | None = None
+    """What the server says of itself, 0 to 255 (OPC 10000-4, 6.6.2.4.2); None: not known."""
+    tags: int = 0
+    monitored: int = 0
+    """Tags that the server reports; it refuses the others."""
+    silent: Sequence[str] = ()
+    """Names of tags that have not reported for longer than is expected of them."""
+    late: Sequence[str] = ()
+    """Names of tags whose values are old when they arrive."""
+    flat: Sequence[str] = ()
+    """Names of tags whose value has not changed for longer than it should stay."""
+
+
 class Source(Protocol):
     """Samples of one plant server."""
 
@@ -71,8 +102,8 @@ class Source(Protocol):
     def history_progress(self) -> HistoryProgress:
         """How far the reading of the past has come; cheap, callable at any time."""
 
-    def connected(self) -> bool:
-        """True while live values are expected to arrive; cheap, callable at any time."""
+    def health(self) -> Health:
+        """How it is at this moment; cheap, callable at any time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,3 +215,9 @@ class Sink(Protocol):
 
     async def publish(self, outcome: Outcome) -> None:
         """Publish one run's results. Raises :class:`plugin.errors.PublishError`; the rows are stored already."""
+
+    async def degrade(self, outage: Outage) -> None:
+        """Show at once what can't be seen of the plant: what was published before and draws on it is in doubt.
+
+        Called whenever that changes, each time with the whole of it; an outage of nothing takes the doubt away.
+        """

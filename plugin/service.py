@@ -27,6 +27,7 @@ from plugin.historian.sql import SqlStore
 from plugin.hmi.overview import Overview
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
+from plugin.infer.outages import Outages
 from plugin.infer.outputs import model_spec
 from plugin.infer.registry import Registry
 from plugin.infer.runs import Runs, Training
@@ -69,6 +70,7 @@ class Service:
             sinks = self._sinks(overview)
             for sink in sinks:
                 await enter(sink.open(_outputs(scorers)))
+            await enter(_running(Outages(sources, scorers, sinks, self.diagnostics).watch()))
             await enter(self._scoring(scorers, store, sinks))
             training = Training(store, registry, compute, self.diagnostics, overview.training)
             past_is_read = _past_is_read(sources)
@@ -111,13 +113,13 @@ class Service:
         """One per model, in the order of the configuration."""
         by_name = {source.name: source for source in sources}
 
-        def connected(source: str) -> bool:
-            return source not in by_name or by_name[source].connected()
+        def away(source: str) -> Micros | None:
+            return by_name[source].health().away_since if source in by_name else None
 
         return [
             Scorer(
                 model, model_kind(compute, self.config, model), self.config.watched(model, tags),
-                store, registry, compute, self.diagnostics, connected,
+                store, registry, compute, self.diagnostics, away,
             )
             for model in self.config.models
         ]  # fmt: skip

@@ -36,7 +36,7 @@ from plugin.acquire.wire import now_micros
 from plugin.diagnostics import Diagnostics
 from plugin.domain import GapCause, Micros, SampleBatch, Tag
 from plugin.errors import SourceError, SourceRefused, SourceUnreachable
-from plugin.protocols import Delivery, HistoryProgress
+from plugin.protocols import Delivery, Health, HistoryProgress
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +116,18 @@ class OpcUaSource:
 
     def connected(self) -> bool:
         return self.state in {State.RUNNING, State.DEGRADED} and any(item.monitored for item in self.items)
+
+    def health(self) -> Health:
+        heard = max((s.latest for s in self._subscriptions), default=0) or int(self._intake.reached.max(initial=0))
+        connected = self.connected()
+        return Health(
+            state=self.state.value,
+            connected=connected,
+            away_since=None if connected else heard,
+            trouble=self.trouble,
+            heard=heard,
+            tags=len(self.items),
+        )
 
     def history_progress(self) -> HistoryProgress:
         if not self._config.enabled or not self.items:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -12,9 +13,11 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import (
     Asset,
     Flag,
+    Outage,
     Outcome,
     OutputTag,
     Prediction,
+    Quality,
     RunKind,
     RunResult,
     SampleBatch,
@@ -54,6 +57,7 @@ class Overview:
         self._newest = np.zeros(size, np.int64)
         self._value = np.full(size, np.nan)
         self._outcomes: dict[str, Outcome] = {}
+        self._cut_off: frozenset[str] = frozenset()
         self._trainings: dict[str, TrainingLine] = {}
         self._stored: list[tuple[datetime, float]] = [(self._started, 0.0)]
         self.gaps_open = 0
@@ -66,6 +70,10 @@ class Overview:
     async def publish(self, outcome: Outcome) -> None:
         """Keep the newest outcome of each model."""
         self._outcomes[outcome.run.model] = outcome
+
+    async def degrade(self, outage: Outage) -> None:
+        """What draws on a source that is away is shown in doubt."""
+        self._cut_off = outage.outputs
 
     async def watch(self, store: Store) -> None:
         """For ever: how many gaps are open is known to the store alone."""
@@ -95,7 +103,7 @@ class Overview:
         now = self._clock()
         by_asset: dict[str, list[Prediction]] = {}
         for prediction in (p for outcome in self._outcomes.values() for p in outcome.predictions):
-            by_asset.setdefault(prediction.tag.asset, []).append(prediction)
+            by_asset.setdefault(prediction.tag.asset, []).append(self._as_seen(prediction))
         flags = {flag.asset: flag for outcome in reversed(self._outcomes.values()) for flag in outcome.flags}
         return Snapshot(
             uptime=now - self._started,
@@ -108,6 +116,11 @@ class Overview:
             models=tuple(self._model_line(model, now) for model in self._models),
             totals=self._totals(now),
         )
+
+    def _as_seen(self, prediction: Prediction) -> Prediction:
+        if prediction.tag.name not in self._cut_off or quality(prediction.status) is Quality.BAD:
+            return prediction
+        return replace(prediction, status=Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE)
 
     def _asset_line(
         self, asset: Asset, predictions: Sequence[Prediction], flag: Flag | None, now: datetime
@@ -165,7 +178,7 @@ class Overview:
 
 def _source_line(source: Source) -> SourceLine:
     history = source.history_progress()
-    return SourceLine(source.name, source.connected(), history.done, history.total, history.samples)
+    return SourceLine(source.name, source.health().connected, history.done, history.total, history.samples)
 
 
 def _reading(prediction: Prediction | None, scale: float = 1.0) -> Reading | None:

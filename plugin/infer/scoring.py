@@ -6,7 +6,7 @@ Live, replay and backtest call :meth:`Scorer.score`; they differ in the clock al
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -35,7 +35,7 @@ from plugin.infer.config import ModelConfig
 from plugin.infer.flags import Decision
 from plugin.infer.outputs import input_status, model_spec, output_tag, predictions
 from plugin.infer.registry import Registry
-from plugin.infer.windows import Grid, Stretch, dense, holds, micros, stretches
+from plugin.infer.windows import Grid, Stretch, dense, holds, micros, stretches, unheard
 from plugin.protocols import Store
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Scorer:
         registry: Registry,
         compute: Compute,
         diagnostics: Diagnostics,
-        connected: Callable[[str], bool] = lambda source: True,
+        away: Callable[[str], Micros | None] = lambda source: None,
     ) -> None:
         self.config = config
         self.kind = kind
@@ -87,7 +87,7 @@ class Scorer:
         self._registry = registry
         self._compute = compute
         self._diagnostics = diagnostics
-        self._connected = connected
+        self._away = away
         self._champion: Champion | None = None
         self._refreshing = asyncio.Lock()
         self._decisions: dict[str, Decision] = {}
@@ -125,7 +125,8 @@ class Scorer:
         if champion is None:
             return None
         begin = time.perf_counter()
-        windows = await self._windows(end, known_by, received_by)
+        away = self._sources_away()
+        windows = await self._windows(end, known_by, received_by, away)
         between = time.perf_counter()
         estimates = await self._predict(champion.predictor, windows)
         run = replace(
@@ -135,7 +136,7 @@ class Scorer:
             stages={"window": between - begin, "infer": time.perf_counter() - between},
         )
         numbers = {name: tags for name, tags in self._tags.items() if name != self._flag}
-        inputs = self._input_statuses(windows)
+        inputs = self._input_statuses(windows, away)
         given = tuple(predictions(self.config, run, end, numbers, inputs, windows.coverage.tolist(), estimates))
         flags = await self._decide(champion.version, run, given)
         return Outcome(run, given, flags)
@@ -155,7 +156,22 @@ class Scorer:
         self._diagnostics.compilations.labels(self.config.name).inc(predictor.compilations - before)
         return estimates
 
-    async def _windows(self, end: datetime, known_by: Micros | None, received_by: Micros | None) -> Windows:
+    def cut_off(self, away: frozenset[str]) -> Iterator[OutputTag]:
+        """The outputs that draw on one of these sources."""
+        assets = {asset.name for asset in self.assets if not self._reach(asset).isdisjoint(away)}
+        return (tag for tag in self.tags if tag.asset in assets)
+
+    def _reach(self, asset: Asset) -> set[str]:
+        return {asset.tags[feature].source for feature in self.config.features}
+
+    def _sources_away(self) -> dict[str, Micros]:
+        """Those that this model draws on and that are away, each with its last word."""
+        sources = {source for asset in self.assets for source in self._reach(asset)}
+        return {source: since for source in sources if (since := self._away(source)) is not None}
+
+    async def _windows(
+        self, end: datetime, known_by: Micros | None, received_by: Micros | None, away: Mapping[str, Micros]
+    ) -> Windows:
         step = micros(self.config.step)
         start = to_micros(end) - self.config.length * step
         samples = await self._store.read_samples(
@@ -166,7 +182,7 @@ class Scorer:
             received_by=received_by,
         )
         gaps = await self._store.gaps(since=from_micros(start), limit=_GAPS)
-        holes = list(stretches(gaps, self.assets, to_micros(end)))
+        holes = [*stretches(gaps, self.assets, to_micros(end)), *unheard(away, self.assets, to_micros(end))]
         # In the device's thread: on the event loop, a big window would hold up acquisition.
         return await self._compute.run("window", self._look, samples, start, step, holes)
 
@@ -184,10 +200,10 @@ class Scorer:
             complete=np.all(good[:, self._prompt, -1], axis=1),
         )
 
-    def _input_statuses(self, windows: Windows) -> list[Status]:
+    def _input_statuses(self, windows: Windows, away: Mapping[str, Micros]) -> list[Status]:
         return [
             input_status(
-                connected=all(self._connected(asset.tags[feature].source) for feature in self.config.features),
+                connected=self._reach(asset).isdisjoint(away),
                 complete=bool(windows.complete[row]),
                 coverage=float(windows.coverage[row]),
                 required=self.config.required,

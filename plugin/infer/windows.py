@@ -6,7 +6,7 @@ Usable means Good or Uncertain with a number. Samples come as a store gives them
 NumPy over whole columns: no Python object per sample, and no sorting.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -56,6 +56,17 @@ def stretches(gaps: Iterable[Gap], assets: Iterable[Asset], now: Micros) -> Iter
         for gap in holes:
             if gap.source == tag.source and gap.tag in {None, tag.name}:
                 yield tag.id, to_micros(gap.start), now if gap.end is None else to_micros(gap.end)
+
+
+def unheard(away: Mapping[str, Micros], assets: Iterable[Asset], now: Micros) -> Iterator[Stretch]:
+    """What can't be known of tags whose source is away: all from its last word on, which is not a gap yet.
+
+    ``away``: last word by source [µs]. Whatever the source sends again later is observed again.
+    """
+    for tag in (tag for asset in assets for tag in asset.tags.values()):
+        since = away.get(tag.source)
+        if since is not None and since < now:
+            yield tag.id, since, now
 
 
 def dense(

@@ -74,10 +74,21 @@ class Context:
 
 @dataclass(slots=True)
 class _Shown:
-    """What a node shows at present, as far as its expiry asks for it."""
+    """What a node shows at present, as far as its expiry and its inputs' source ask for it."""
 
     status: int = Status.BAD_WAITING_FOR_INITIAL_DATA
+    given: int = Status.BAD_WAITING_FOR_INITIAL_DATA
+    """The status that the run gave."""
     valid_until: datetime | None = None
+    cut_off: bool = False
+    """The inputs' source is away."""
+
+    def take(self, given: int, valid_until: datetime | None) -> int:
+        """A new value; returns the status that it is shown with."""
+        self.given, self.valid_until = given, valid_until
+        in_doubt = self.cut_off and quality(given) is not Quality.BAD
+        self.status = Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE if in_doubt else given
+        return self.status
 
     def expired(self, now: datetime) -> bool:
         return self.valid_until is not None and self.valid_until <= now and quality(self.status) is not Quality.BAD
@@ -104,18 +115,23 @@ class NumberNode:
     def show(self, prediction: Prediction, now: datetime) -> None:
         """Write one prediction."""
         source = min(prediction.as_of, now)
-        status = prediction.status if _is_number(prediction.value) else _without_number(prediction.status)
+        given = prediction.status if _is_number(prediction.value) else _without_number(prediction.status)
+        status = self._shown.take(given, prediction.valid_until)
         self._context.write(prediction.as_of, prediction.valid_until, prediction.version, source, now)
         self._target.write(prediction.target_time, _TIME, Status.GOOD, source, now)
         self._coverage.note(prediction.coverage, _DOUBLE, source, now)
         for cell, number in zip(self._cells, (prediction.value, prediction.lower, prediction.upper), strict=True):
             cell.write(number, _DOUBLE, status if _is_number(number) else _without_number(status), source, now)
-        self._shown = _Shown(status, prediction.valid_until)
         self.expire(now)
 
     def expire(self, now: datetime) -> bool:
         """Past its time a value stays, as UncertainLastUsableValue; True where that happened just now."""
         return _expire(self._shown, self._cells, now)
+
+    def cut_off(self, away: bool, now: datetime) -> None:
+        """While the inputs' source is ``away`` the value is UncertainNoCommunicationLastUsableValue, its source time
+        that of the prediction; when it is back and there is no newer one, what was said holds again."""
+        _cut_off(self._shown, self._cells, away, now)
 
 
 class FlagNode:
@@ -123,8 +139,7 @@ class FlagNode:
 
     def __init__(self, tag: OutputTag, raised: Cell, score: Cell, threshold: Cell, context: Context) -> None:
         self.tag = tag
-        self._raised = raised
-        self._numbers = score, threshold
+        self._cells = raised, score, threshold
         self._context = context
         self._shown = _Shown()
 
@@ -136,18 +151,21 @@ class FlagNode:
     def show(self, flag: Flag, valid_until: datetime | None, now: datetime) -> None:
         """Write one flag; ``valid_until`` is that of the predictions that it was decided with."""
         source = min(flag.as_of, now)
+        status = self._shown.take(flag.status, valid_until)
         self._context.write(flag.as_of, valid_until or flag.as_of, flag.version, source, now)
-        self._raised.write(flag.raised, _BOOLEAN, flag.status, source, now)
-        for cell, number in zip(self._numbers, (flag.score, flag.threshold), strict=True):
-            cell.write(
-                number, _DOUBLE, flag.status if _is_number(number) else _without_number(flag.status), source, now
-            )
-        self._shown = _Shown(flag.status, valid_until)
+        raised, *numbers = self._cells
+        raised.write(flag.raised, _BOOLEAN, status, source, now)
+        for cell, number in zip(numbers, (flag.score, flag.threshold), strict=True):
+            cell.write(number, _DOUBLE, status if _is_number(number) else _without_number(status), source, now)
         self.expire(now)
 
     def expire(self, now: datetime) -> bool:
         """As :meth:`NumberNode.expire`."""
-        return _expire(self._shown, (self._raised, *self._numbers), now)
+        return _expire(self._shown, self._cells, now)
+
+    def cut_off(self, away: bool, now: datetime) -> None:
+        """As :meth:`NumberNode.cut_off`."""
+        _cut_off(self._shown, self._cells, away, now)
 
 
 OutputNode = NumberNode | FlagNode
@@ -207,8 +225,12 @@ def freshness(predictions: Sequence[Prediction]) -> dict[tuple[str, str], dateti
     return fresh
 
 
+_LEFT_BEHIND = frozenset((Status.UNCERTAIN_LAST_USABLE_VALUE, Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE))
+"""Of a value that was right when it was made, and is not renewed."""
+
+
 def _usable(status: int) -> bool:
-    return quality(status) is not Quality.BAD and status != Status.UNCERTAIN_LAST_USABLE_VALUE
+    return quality(status) is not Quality.BAD and status not in _LEFT_BEHIND
 
 
 def _is_number(number: float | None) -> bool:
@@ -223,8 +245,25 @@ def _expire(shown: _Shown, cells: tuple[Cell, ...], now: datetime) -> bool:
     if not shown.expired(now) or shown.valid_until is None:
         return False
     shown.status = Status.UNCERTAIN_LAST_USABLE_VALUE
+    _restate(cells, shown.status, now, shown.valid_until)
+    return True
+
+
+def _cut_off(shown: _Shown, cells: tuple[Cell, ...], away: bool, now: datetime) -> None:
+    if shown.cut_off is away:
+        return
+    shown.cut_off = away
+    stale = shown.status == Status.UNCERTAIN_LAST_USABLE_VALUE and shown.given != shown.status
+    if quality(shown.status) is Quality.BAD or stale:
+        return
+    before = shown.status
+    if shown.take(shown.given, shown.valid_until) != before:
+        _restate(cells, shown.status, now)
+
+
+def _restate(cells: tuple[Cell, ...], status: int, now: datetime, source: datetime | None = None) -> None:
+    """Another status for the values that there are; ``source``: and another source time."""
     for cell in cells:
         value = cell.value
         if value.Value is not None and value.Value.Value is not None:
-            cell.write(value.Value.Value, value.Value.VariantType, shown.status, shown.valid_until, now)
-    return True
+            cell.write(value.Value.Value, value.Value.VariantType, status, source or value.SourceTimestamp or now, now)

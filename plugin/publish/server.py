@@ -18,7 +18,7 @@ from asyncua.common.utils import ServiceError
 
 from plugin import __version__, pki
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Flag, Outcome, OutputTag, Prediction
+from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction
 from plugin.errors import PublishError
 from plugin.publish.address_space import NAMESPACE, Nodes, Tree, build
 from plugin.publish.asyncua_server import PlantServer
@@ -80,7 +80,7 @@ class OpcUaSink:
 
     def set_service_level(self, level: int) -> None:
         """The most that ServiceLevel may say (OPC 10000-4, 6.6.2.4.2), 0 to 255; within it, it tells which share of
-        the outputs is fresh. Takes effect within a second."""
+        the outputs is fresh and sees the plant. Takes effect within a second."""
         self._service_level = min(max(level, 0), SERVICE_LEVEL_HEALTHY)
 
     @asynccontextmanager
@@ -120,6 +120,17 @@ class OpcUaSink:
             raise PublishError(
                 f"{unknown} result(s) of {outcome.run.model} are of outputs that this server did not open"
             )
+
+    async def degrade(self, outage: Outage) -> None:
+        """See the protocol. ServiceLevel follows the sources too, those that no output draws on among them."""
+        self.set_service_level(service_level(outage.sources - len(outage.away), outage.sources))
+        nodes = list(self._nodes.outputs.items()) if self._nodes is not None else []
+        for batch in _batches(nodes):
+            with self._measure():
+                now = self._now()
+                for name, node in batch:
+                    node.cut_off(name in outage.outputs, now)
+            await asyncio.sleep(0)
 
     # --- start and stop ------------------------------------------------------------------------------------------
 

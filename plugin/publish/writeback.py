@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Flag, Outcome, OutputTag, Prediction, Quality, Status, quality
+from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction, Quality, Status, quality
 from plugin.errors import PublishError, SourceError
 from plugin.publish.config import WriteBackConfig, WriteRule
 from plugin.publish.nodes import freshness
@@ -117,6 +117,19 @@ class WriteBack:
             for flag in outcome.flags:
                 for target in self._by_flag.get((flag.model, flag.asset), ()):
                     self._offer(target, _of_flag(flag, fresh.get((flag.model, flag.asset))))
+        self._wake.set()
+
+    async def degrade(self, outage: Outage) -> None:
+        """What was written from a source that is away loses its Good status in the plant too, where the rule and the
+        server allow an Uncertain one; the next run's result takes its place."""
+        for target in self._targets:
+            advice = target.pending or target.written
+            if target.tag.name not in outage.outputs or advice is None or self._form is Form.BARE:
+                continue
+            if quality(advice.value.status) is Quality.GOOD and (target.pending or target.rule.uncertain == "write"):
+                status = Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE
+                target.pending = None
+                self._offer(target, replace(advice, value=replace(advice.value, status=status)))
         self._wake.set()
 
     # --- what may wait for the writer ----------------------------------------------------------------------------

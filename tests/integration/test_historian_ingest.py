@@ -17,7 +17,7 @@ from plugin.domain import GapCause, GapState, SampleBatch, Tag
 from plugin.errors import StoreError
 from plugin.historian.ingest import Ingest
 from plugin.historian.sql import SqlStore
-from plugin.protocols import Delivery, HistoryProgress
+from plugin.protocols import Delivery, Health, HistoryProgress
 
 EVER = (-(2**60), 2**60)
 
@@ -47,8 +47,8 @@ class Script:
     def history_progress(self) -> HistoryProgress:
         return HistoryProgress(self.name, 0, 0, 0, True)
 
-    def connected(self) -> bool:
-        return True
+    def health(self) -> Health:
+        return Health("running", connected=True, away_since=None)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from asyncua import Client, ua
 from asyncua.common.node import Node
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Flag, Outcome, OutputTag, Prediction, Run, RunKind, RunResult, Status
+from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction, Run, RunKind, RunResult, Status
 from plugin.errors import PublishError
 from plugin.publish.config import PublishConfig
 from plugin.publish.server import OpcUaSink
@@ -212,6 +212,31 @@ async def test_the_service_level_follows_what_is_fresh_and_the_heart_beats(servi
             beats.append((await service.read("Foretag.Server.Heartbeat")).Value.Value)
     service.sink.set_service_level(255)
     assert beats == sorted(set(beats))
+
+
+async def test_results_of_a_lost_source_are_in_doubt_and_the_service_level_says_so(service):
+    level = service.client.get_node(ua.ObjectIds.Server_ServiceLevel)
+    both = frozenset({"plant", "mill"})
+    own = frozenset(tag.name for tag in _TAGS if tag.asset == "engine-01")
+    outcome = _outcome(61.0)
+    await service.sink.publish(outcome)
+    async with _listening(service, level) as heard:
+        for outage, expected in (
+            (Outage(frozenset(), 2, frozenset()), 255),
+            (Outage(frozenset({"mill"}), 2, frozenset()), 100),  # nothing draws on it, yet a source is lost
+            (Outage(frozenset({"plant"}), 2, own), 100),
+            (Outage(both, 2, frozenset(tag.name for tag in _TAGS)), 1),
+            (Outage(frozenset({"plant"}), 2, own), 100),
+        ):
+            await service.sink.degrade(outage)
+            await heard.until(_last_is(heard, expected))
+    lost, kept, flag = [await service.read(f"engine-0{name}") for name in ("1.rul.rul", "2.rul.rul", "1.rul.flag")]
+    cut_off = Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE
+    assert (lost.Value.Value, lost.StatusCode.value, kept.StatusCode.value) == (61.0, cut_off, Status.GOOD)
+    assert (flag.Value.Value, flag.StatusCode.value) == (False, cut_off)
+    assert lost.SourceTimestamp == outcome.predictions[0].as_of
+    await service.sink.degrade(Outage(frozenset(), 2, frozenset()))
+    assert (await service.read("engine-01.rul.rul")).StatusCode.value == Status.GOOD
 
 
 def _last_is(heard: _Heard, expected: int) -> Callable[[], bool]:

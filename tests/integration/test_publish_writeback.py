@@ -16,7 +16,7 @@ from asyncua.crypto.permission_rules import User, UserRole
 
 from plugin import pki
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Flag, Outcome, OutputTag, Prediction, Run, RunKind, Status
+from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction, Run, RunKind, Status
 from plugin.errors import PublishError
 from plugin.publish.config import WriteBackConfig, WriteRule
 from plugin.publish.writeback import Connection, WriteBack
@@ -285,6 +285,22 @@ async def test_a_value_that_nobody_renews_grows_uncertain_at_the_plant_too(plant
     data = plant.read("engine-01.rul")
     assert (data.Value.Value, data.StatusCode.value) == (44.0, Status.UNCERTAIN_LAST_USABLE_VALUE)
     assert data.SourceTimestamp == prediction.valid_until
+
+
+async def test_what_was_written_from_a_lost_source_grows_uncertain_at_the_plant_too(plant, tmp_path):
+    cut_off = Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE
+    kept = _rule(assets="engine-02", uncertain="skip")
+    async with _desk(_endpoint(plant), tmp_path, _rule(assets="engine-01"), kept) as desk:
+        await desk.sink.publish(_outcome(_prediction(1, 71.0), _prediction(2, 72.0)))
+        await desk.until(lambda: desk.written == 2)
+        await desk.sink.degrade(Outage(frozenset({"plant"}), 1, frozenset(tag.name for tag in _TAGS)))
+        await plant.until(lambda: plant.read("engine-01.rul").StatusCode.value == cut_off)
+        assert plant.value("engine-01.rul") == 71.0
+        assert plant.read("engine-02.rul").StatusCode.value == Status.GOOD, "the rule writes nothing Uncertain"
+        await desk.sink.publish(_outcome(_prediction(1, 70.0)))
+        await plant.until(lambda: plant.value("engine-01.rul") == 70.0)
+        assert plant.read("engine-01.rul").StatusCode.value == Status.GOOD
+        assert desk.lost("uncertain") == 0
 
 
 async def test_within_the_minimum_interval_the_newest_value_waits(plant, tmp_path):

@@ -15,7 +15,9 @@ from plugin.domain import (
     Asset,
     Gap,
     GapCause,
+    Micros,
     ModelState,
+    Outage,
     Outcome,
     Quality,
     Run,
@@ -31,10 +33,11 @@ from plugin.errors import PublishError, TrainingDataError
 from plugin.historian.memory import MemoryStore
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
+from plugin.infer.outages import Outages
 from plugin.infer.registry import Registry
 from plugin.infer.runs import Runs, Training
 from plugin.infer.scoring import Scorer
-from plugin.protocols import Delivery, Sink
+from plugin.protocols import Delivery, Health, HistoryProgress, Sink
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SECONDS = 400
@@ -59,9 +62,13 @@ class Listener:
     name: str = "listener"
     outcomes: list[Outcome] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+    outages: list[Outage] = field(default_factory=list)
 
     def open(self, tags: Sequence[object]) -> nullcontext[None]:
         return nullcontext()
+
+    async def degrade(self, outage: Outage) -> None:
+        self.outages.append(outage)
 
     async def publish(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
@@ -82,13 +89,13 @@ class Bench:
     compute: Compute
     registry: Registry
     diagnostics: Diagnostics
-    connected: bool = True
+    away: Micros | None = None
 
     def scorer(self, config: ModelConfig) -> Scorer:
         kind = self.compute.kinds[config.kind]
         return Scorer(
             config, kind, self.assets, self.store, self.registry, self.compute, self.diagnostics,
-            connected=lambda source: self.connected,
+            away=lambda source: self.away,
         )  # fmt: skip
 
     def training(self) -> Training:
@@ -182,14 +189,35 @@ async def test_the_status_of_an_input_lowers_that_of_its_asset_alone(bench, feat
     assert {p.tag.asset: p.status for p in outcome.predictions} == {"pump-1": expected, "pump-2": Status.GOOD}
 
 
+async def test_a_value_is_held_no_longer_than_its_source_was_heard(bench):
+    scorer = bench.scorer(config(hold="60s"))
+    await bench.training().train(scorer)
+    later = NOW + timedelta(seconds=6)
+
+    async def coverage() -> set[float]:
+        outcome = await bench.runs().score(scorer, later, later)
+        assert outcome
+        return {p.coverage for p in outcome.predictions}
+
+    assert await coverage() == {1.0}, "a tag that reports changes only is held while its server is there"
+    bench.away = to_micros(NOW + timedelta(seconds=2))
+    assert await coverage() == {0.6}, "of the recent 10 s the last 4 were not heard of"
+    for asset in (0, 1):
+        for name in FEATURES:
+            await bench.add(name, [SECONDS + 3], 10.0, asset=asset)
+    assert await coverage() == {0.9}, "what was sent again is observed, and held"
+    bench.away = None
+    assert await coverage() == {1.0}
+
+
 async def test_a_lost_source_and_a_gap_are_never_good(bench):
     scorer = bench.scorer(config())
     await bench.training().train(scorer)
-    bench.connected = False
+    bench.away = to_micros(NOW)
     outcome = await bench.runs().score(scorer, NOW, NOW)
     assert outcome
     assert {p.status for p in outcome.predictions} == {Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE}
-    bench.connected = True
+    bench.away = None
     gap = Gap("1", "plant", "pump-1.a", NOW, None, GapCause.BAD_ITEM, NOW)
     await bench.store.write([Delivery(SampleBatch.empty(), gaps=(gap,))])
     later = NOW + timedelta(seconds=3)
@@ -339,3 +367,49 @@ async def test_a_training_that_is_stopped_leaves_a_row_that_says_so(bench):
         await training
     (run,) = await bench.store.runs("odd")
     assert (run.kind, run.result, run.error) == (RunKind.TRAIN, RunResult.FAILED, "stopped")
+
+
+class Place:
+    """A source that is away or not, as a test says."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.away: Micros | None = None
+
+    def health(self) -> Health:
+        return Health("x", connected=self.away is None, away_since=self.away)
+
+    def history_progress(self) -> HistoryProgress:
+        return HistoryProgress(self.name, 0, 0, 0, finished=True)
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        yield Delivery(SampleBatch.empty())
+
+
+class Deaf(Listener):
+    async def degrade(self, outage: Outage) -> None:
+        self.outages.append(outage)
+        raise KeyError("no such thing")
+
+
+async def test_every_sink_hears_at_once_which_outputs_are_cut_off_and_a_deaf_one_is_told_again(bench):
+    plant, mill = Place("plant"), Place("mill")
+    scorer = bench.scorer(config())
+    deaf, listener = Deaf(bench.store, "deaf"), Listener(bench.store)
+    outages = Outages([plant, mill], [scorer], [deaf, listener], bench.diagnostics)
+    await outages.look()
+    await outages.look()
+    assert listener.outages == [Outage(frozenset(), 2, frozenset())]
+    assert len(deaf.outages) == 2
+    mill.away = 1
+    await outages.look()
+    assert listener.outages[-1] == Outage(frozenset({"mill"}), 2, frozenset()), "no model draws on it"
+    plant.away = 1
+    await outages.look()
+    assert listener.outages[-1].outputs == {tag.name for tag in scorer.tags}
+    assert bench.diagnostics.value("outputs_cut_off") == len(scorer.tags)
+    plant.away = mill.away = None
+    await outages.look()
+    assert listener.outages[-1] == Outage(frozenset(), 2, frozenset())
+    assert len(listener.outages) == 4
+    assert bench.diagnostics.value("publish_failures_total", sink="deaf", cause="KeyError") == 5

@@ -112,6 +112,54 @@ def test_a_bad_value_does_not_become_uncertain_by_waiting():
     assert number.shown()[:2] == (None, Status.BAD_NO_COMMUNICATION)
 
 
+_CUT_OFF = Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE
+
+
+def test_cut_off_from_its_source_a_value_stays_in_doubt_with_its_own_time():
+    number = _Number()
+    number.node.show(_prediction(lower=None), _NOW)
+    number.node.cut_off(True, _NOW + _SECOND)
+    assert number.shown() == (80.0, _CUT_OFF, _NOW - _SECOND)
+    assert number.value.value.ServerTimestamp == _NOW + _SECOND
+    assert _shown(number.upper)[1] == _CUT_OFF
+    assert _shown(number.lower)[:2] == (None, Status.BAD_NO_DATA)
+    assert not number.node.usable
+    number.node.cut_off(False, _NOW + 2 * _SECOND)
+    assert number.shown() == (80.0, Status.GOOD, _NOW - _SECOND), "it was right when it was made, and is not stale"
+    assert number.node.usable
+
+
+def test_a_run_that_comes_too_late_does_not_hide_that_the_source_is_away():
+    number = _Number()
+    number.node.cut_off(True, _NOW)
+    assert number.value.value.Value == ua.Variant(), "what waits for its first data goes on waiting"
+    number.node.show(_prediction(), _NOW)
+    assert number.shown()[:2] == (80.0, _CUT_OFF)
+    number.node.show(_prediction(None), _NOW)
+    assert number.shown()[:2] == (None, Status.BAD_NO_DATA)
+
+
+def test_what_a_run_said_during_the_outage_stays_until_the_next_one():
+    number = _Number()
+    number.node.cut_off(True, _NOW)
+    number.node.show(_prediction(status=_CUT_OFF), _NOW)
+    number.node.cut_off(False, _NOW)
+    assert number.shown()[1] == _CUT_OFF
+    number.node.show(_prediction(), _NOW)
+    assert number.shown()[1] == Status.GOOD
+
+
+def test_what_grew_stale_in_the_outage_stays_stale_after_it():
+    number = _Number()
+    until = _NOW + 60 * _SECOND
+    number.node.show(_prediction(valid_until=until), _NOW)
+    number.node.cut_off(True, _NOW)
+    assert number.node.expire(until)
+    assert number.shown() == (80.0, Status.UNCERTAIN_LAST_USABLE_VALUE, until)
+    number.node.cut_off(False, until)
+    assert number.shown() == (80.0, Status.UNCERTAIN_LAST_USABLE_VALUE, until)
+
+
 @given(
     status=st.integers(0, 2**32 - 1),
     value=st.none() | st.floats(),
