@@ -41,6 +41,9 @@ class Diagnostics:
         self.reconnects = counter("reconnects", "Sessions built anew or re-activated", "source", "how")
         self.connected = gauge("source_connected", "1 while live values are expected", "source")
         self.items_failed = gauge("items_failed", "Monitored items that the server refuses at present", "source")
+        self.tags_silent = gauge("tags_silent", "Tags that have not reported for longer than is expected", "source")
+        self.tags_late = gauge("tags_late", "Tags whose values are old when they arrive", "source")
+        self.tags_flat = gauge("tags_flat", "Tags whose value has not changed for longer than it should", "source")
         self.queue_depth = gauge("queue_depth", "Deliveries that wait for the database", "source")
         self.arrival_to_row = Histogram(
             "foretag_arrival_to_row_seconds",

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from plugin.acquire.config import HistoryConfig, SourceConfig
+from plugin.acquire.config import HistoryConfig, SourceConfig, WatchdogConfig
 from plugin.config import AssetsConfig, AssetTagConfig, RuntimeConfig, TagRow
 from plugin.fields import format_duration
 from plugin.historian.config import HistorianConfig
@@ -20,6 +20,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[historian]": HistorianConfig,
     "[[sources]]": SourceConfig,
     "[sources.history]": HistoryConfig,
+    "[sources.watchdog]": WatchdogConfig,
     "a line of a tag CSV": TagRow,
     "[[assets]]": AssetsConfig,
     "[assets.tags.<feature>]": AssetTagConfig,

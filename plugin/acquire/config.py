@@ -54,6 +54,29 @@ class HistoryConfig(Section):
     """Tags in one request, 1 to 1000; default 10. A page of all of them should not keep the server busy for long."""
 
 
+class WatchdogConfig(Section):
+    """When a tag is called silent, late or flat while its server lives: a gauge, a line in the log, a word in
+    `foretag status`; its values are kept as they come."""
+
+    silent: Annotated[Duration, Field(ge=_SECOND, le=365 * _DAY)] | Literal["auto", "off"] = "auto"
+    """No value for this long: 1s to 365d; ``auto`` (default): for ten times the tag's own longest interval of late,
+    30 s at least, and only where it has reported for an hour; ``off``: never."""
+
+    late: Annotated[Duration, Field(ge=_SECOND, le=365 * _DAY)] | Literal["off"] = timedelta(minutes=10)
+    """Values that are older than this when they arrive, and older than ten of the tag's own intervals (a laboratory is
+    late by nature): 1s to 365d, or ``off``; default 10min."""
+
+    flat: Annotated[Duration, Field(ge=_SECOND, le=365 * _DAY)] | Literal["off"] = "off"
+    """The number has not changed for this long: 1s to 365d, or ``off`` (default): setpoints do not change by nature."""
+
+    skip: tuple[str, ...] = ()
+    """Names of tags that are not watched; ``*`` and ``?`` are wildcards."""
+
+    service_level: Annotated[int, Field(ge=0, le=255)] = 100
+    """A server whose ServiceLevel is below this is not relied on, as if it were away; 0 to 255, default 100; 0 where
+    the server gives a number that means nothing. One that says it has failed, or is not configured, never is."""
+
+
 class SourceConfig(Section):
     """A plant server, and how to speak to it. Secured unless the file says otherwise."""
 
@@ -127,6 +150,9 @@ class SourceConfig(Section):
 
     history: HistoryConfig = HistoryConfig()
     """Reading the past."""
+
+    watchdog: WatchdogConfig = WatchdogConfig()
+    """When a tag or the server is called unwell."""
 
     @model_validator(mode="after")
     def _password_has_a_place(self) -> Self:

@@ -30,6 +30,13 @@ class Intake:
         self.tags: list[Tag] = []
         self.reached: NDArray[np.int64] = np.zeros(0, np.int64)
         """Source time of the last value that arrived, by handle [µs], never later than its arrival; 0: none yet."""
+        self.arrival: NDArray[np.int64] = np.zeros(0, np.int64)
+        """When the last value arrived, by handle [µs]."""
+        self.changed: NDArray[np.int64] = np.zeros(0, np.int64)
+        """When the last value arrived that was another one than before, by handle [µs]; 0: none yet."""
+        self.tracks_changes = False
+        """Whether :attr:`changed` is kept up: it costs a comparison of every value."""
+        self._last = np.zeros(0, np.float64)
         self._ids = np.zeros(0, np.int32)
         self._alive = np.zeros(1, np.bool_)
         """By handle; the last one stands for all that were never given."""
@@ -44,6 +51,9 @@ class Intake:
         handles = range(len(self.tags), len(self.tags) + len(tags))
         self.tags += tags
         self.reached = np.append(self.reached, np.array([known.get(tag.id, 0) for tag in tags], np.int64))
+        nothing = np.zeros(len(tags), np.int64)
+        self.arrival, self.changed = np.append(self.arrival, nothing), np.append(self.changed, nothing)
+        self._last = np.append(self._last, np.full(len(tags), np.nan))
         self._ids = np.append(self._ids, np.array([tag.id for tag in tags], np.int32))
         self._alive = np.concatenate([self._alive[:-1], np.ones(len(tags), np.bool_), [False]])
         return handles
@@ -55,6 +65,11 @@ class Intake:
     def alive(self, handle: int) -> bool:
         """The handle's tag is configured."""
         return bool(self._alive[handle])
+
+    @property
+    def living(self) -> NDArray[np.bool_]:
+        """The handles whose tag is configured."""
+        return self._alive[:-1]
 
     def live(self, values: Values, received: Micros) -> tuple[SampleBatch, list[Overflow]]:
         """Samples of a notification, and where the server's queue overflowed."""
@@ -72,10 +87,18 @@ class Intake:
     def arrived(self, values: Values, received: Micros) -> None:
         """These were handed over: what is older is no longer missing."""
         # a value that came without a source time was given a later one: it must not hide others that are late
-        rows = self._known(values) & values.timed
+        known = self._known(values)
+        rows = known & values.timed
         # and a source whose clock runs ahead must not move the begin of a later gap into the future
         source = np.minimum(values.source_time[rows], received)
         self.reached[values.handle[rows]] = source  # of several the last one stays
+        handle = values.handle[known]
+        self.arrival[handle] = received
+        if self.tracks_changes:
+            value = values.value[known]
+            # what is no number differs even from itself: it is never taken for one that does not change
+            self.changed[handle[value != self._last[handle]]] = received
+            self._last[handle] = value
 
     def history(self, handles: NDArray[np.intp], values: Values, received: Micros) -> SampleBatch:
         """Samples of the past; ``handles`` gives the tag of each row."""

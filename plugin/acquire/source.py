@@ -19,6 +19,7 @@ from pathlib import Path
 
 from plugin.acquire.arrivals import Arrivals
 from plugin.acquire.backfill import Backfill
+from plugin.acquire.condition import Condition
 from plugin.acquire.config import SourceConfig
 from plugin.acquire.gaps import Gaps, Loss
 from plugin.acquire.intake import Intake
@@ -32,6 +33,7 @@ from plugin.acquire.roster import Roster
 from plugin.acquire.server import ServerInfo, describe
 from plugin.acquire.session import Session
 from plugin.acquire.subscription import Subscription, restarted
+from plugin.acquire.watchdog import Watchdog
 from plugin.acquire.wire import now_micros
 from plugin.diagnostics import Diagnostics
 from plugin.domain import GapCause, Micros, SampleBatch, Tag
@@ -96,6 +98,8 @@ class OpcUaSource:
         standings = read_standings(config.name, self._checkpoints) if self._resumes else {}
         self._roster = Roster(config, tags, self._intake, self._arrivals, standings)
         self._subscriptions = self._roster.subscriptions
+        self._watchdog = Watchdog(config.name, config.watchdog, self._intake, diagnostics)
+        self._condition = Condition(config)
         self._changed = asyncio.Event()
         self._lost: dict[Subscription, Loss] = {}
         self._refused: dict[int, Loss] = {}
@@ -118,15 +122,24 @@ class OpcUaSource:
         return self.state in {State.RUNNING, State.DEGRADED} and any(item.monitored for item in self.items)
 
     def health(self) -> Health:
-        heard = max((s.latest for s in self._subscriptions), default=0) or int(self._intake.reached.max(initial=0))
+        condition, names = self._condition, self._watchdog.names
+        heard = max([condition.heard, *(subscription.latest for subscription in self._subscriptions)])
+        heard = heard or int(self._intake.reached.max(initial=0))
         connected = self.connected()
+        tags = len(self.items)
         return Health(
             state=self.state.value,
             connected=connected,
-            away_since=None if connected else heard,
-            trouble=self.trouble,
+            away_since=condition.unfit_since if connected else heard,
+            trouble=self.trouble or condition.trouble,
             heard=heard,
-            tags=len(self.items),
+            ahead=condition.ahead,
+            service_level=condition.service_level,
+            tags=tags,
+            monitored=tags - len(self._refused) if connected else 0,
+            silent=names["silent"],
+            late=names["late"],
+            flat=names["flat"],
         )
 
     def history_progress(self) -> HistoryProgress:
@@ -245,6 +258,8 @@ class OpcUaSource:
                 group.create_task(self._watch(pumps))
                 group.create_task(self._keep_items(pumps))
                 group.create_task(self._backfill.run(services, info))
+                group.create_task(self._watchdog.run(self._refused.keys()))
+                group.create_task(self._condition.watch(services))
         except Exception:
             await self._session.drop()
             raise
