@@ -31,8 +31,8 @@ class Arrivals:
         acks: Acknowledgements,
         diagnostics: Diagnostics,
     ) -> None:
-        self.removed: set[int] = set()
-        """Handles of tags whose node the server has removed."""
+        self.removed: dict[int, Micros] = {}
+        """Tags by handle whose node the server has removed, and when [µs]."""
         self.awaited: set[int] = set()
         """Handles whose first value is waited for; one that comes leaves the set."""
         self._intake = intake
@@ -57,7 +57,8 @@ class Arrivals:
             if values is not None:
                 batch, overflows = self._intake.live(values, message.received)
                 self._overflowed(overflows)
-                self.removed.update(self._intake.gone(values))
+                if gone := self._intake.gone(values, message.received):
+                    self.removed = gone | self.removed  # the first time that it was said counts
                 batches.append(batch)
         confirm = partial(self._acks.add, (subscription.id, message.sequence))
         marks = subscription.checkpoint(message)

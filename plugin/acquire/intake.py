@@ -108,10 +108,13 @@ class Intake:
         np.maximum.at(self.reached, handles[first], np.minimum(values.source_time[first], received))
         return self._batch(values, slice(None), self._ids[handles], received)
 
-    def gone(self, values: Values) -> list[int]:
-        """Handles whose node the server has removed."""
+    def gone(self, values: Values, received: Micros) -> dict[int, Micros]:
+        """Handles whose node the server has removed, and when: by its clock or ours, whichever is behind [µs]."""
         rows = np.isin(values.status, _NODE_GONE) & self._known(values)
-        return [int(handle) for handle in np.unique(values.handle[rows])] if rows.any() else []
+        if not rows.any():
+            return {}
+        times = np.minimum(values.source_time[rows], received)
+        return dict(zip(values.handle[rows].tolist(), times.tolist(), strict=True))
 
     def _known(self, values: Values) -> NDArray[np.bool_]:
         known: NDArray[np.bool_] = self._alive[np.minimum(values.handle, len(self.tags))]

@@ -89,8 +89,7 @@ class Losses:
         new = self._read_past(handles, checkpoints, now)
         again = [h for h in handles if h not in set(new) and self._intake.reached[h]]
         for handle in again:
-            start = min(int(self._intake.reached[handle]), now)
-            name = self._intake.tags[handle].name
+            start, name = min(int(self._intake.reached[handle]), now), self._intake.tags[handle].name
             self.past(GapCause.CLIENT_DOWN, [handle], start, now + self.ahead, tag=name, detail=_AWAY)
         return len(new) + len(again)
 

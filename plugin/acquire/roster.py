@@ -104,7 +104,8 @@ class Roster:
             joining = [successor[item.handle] for item in subscription.items if item.handle in successor]
             subscription.change(joining, leaving)
         self._replacing += replaced
-        self._arrivals.removed -= leaving
+        for handle in leaving:
+            self._arrivals.removed.pop(handle, None)
         self._place(added)
         self.items = tuple(item for subscription in self.subscriptions for item in subscription.items)
 

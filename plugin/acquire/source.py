@@ -267,6 +267,7 @@ class OpcUaSource:
     async def _recover(self, info: ServerInfo, *, again: bool) -> None:
         """Every subscription lives: taken up, or made anew with a gap for what was missed."""
         services = self._session.services
+        begin = now_micros()
         cause = GapCause.SERVER_DOWN if restarted(self._server_started, info.started) else GapCause.SUBSCRIPTION_LOST
         for subscription in tuple(self._subscriptions):
             if not await subscription.take_up(services, info, new_session=not again):
@@ -278,7 +279,7 @@ class OpcUaSource:
         self._server_started = info.started
         if self._first_total is None:
             self._begin()
-        await self._review_items(self.items)
+        await self._review_items(self.items, begin)
 
     async def _make(self, subscription: Subscription, info: ServerInfo, cause: GapCause) -> None:
         """Anew, with a gap for what was missed; the first time it is our own downtime that was missed."""
@@ -358,14 +359,25 @@ class OpcUaSource:
                 continue
             services = self._session.services
             info = await describe(services)
+            self._note_removed()
             asked = {item.handle for item in wanted}
             for subscription in tuple(self._subscriptions):
                 if subscription.id and (mine := [item for item in subscription.items if item.handle in asked]):
                     await subscription.retry(services, info, mine)
-            self._arrivals.removed.difference_update(item.handle for item in wanted)
+            for handle in asked:
+                self._arrivals.removed.pop(handle, None)
             better = any(item.monitored for item in wanted)
             await self._review_items(wanted)
             pause = _RETRY[0] if better else min(2 * pause, _RETRY[1])
+
+    def _note_removed(self) -> None:
+        """A node that went away may be there again when we ask: what it had to say meanwhile is missing."""
+        for handle, since in self._arrivals.removed.items():
+            if handle not in self._refused and self._intake.alive(handle):
+                tag, detail = self._intake.tags[handle], "the server had removed the node"
+                self._refused[handle] = self._losses.begin(
+                    GapCause.BAD_ITEM, [handle], since, tag=tag.name, detail=f"{tag.node}: {detail}"
+                )
 
     async def _bring_about(self, pumps: Pumps) -> None:
         services = self._session.services
@@ -380,8 +392,9 @@ class OpcUaSource:
             )
         await self._outbox.tell()
 
-    async def _review_items(self, items: Iterable[Item]) -> None:
-        """A gap begins with a refusal, and ends when the tag is monitored."""
+    async def _review_items(self, items: Iterable[Item], since: Micros | None = None) -> None:
+        """A gap begins with a refusal (at ``since``, else now), and ends when the tag is monitored."""
+        since = (now_micros() if since is None else since) + self._losses.behind
         back, refused = [], []
         for item in items:
             if not item.asked or not self._intake.alive(item.handle):
@@ -394,7 +407,7 @@ class OpcUaSource:
                 self._refused[item.handle] = self._losses.begin(
                     GapCause.BAD_ITEM,
                     [item.handle],
-                    now_micros() + self._losses.behind,
+                    since,
                     tag=item.tag.name,
                     detail=describe_refusal(item),
                 )

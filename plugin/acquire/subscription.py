@@ -30,6 +30,7 @@ from plugin.errors import SourceUnreachable
 _log = logging.getLogger(__name__)
 
 _PASSING = 0.05  # [s] answers to Publish requests that wait side by side may overtake each other
+_VALUES = 5000  # in one message at most; a message per value would never catch up over a slow line
 _MOST_AGAIN = 1000  # messages fetched before Publish goes on; a server that makes them up would never end
 _GONE = frozenset((int(ua.StatusCodes.BadSubscriptionIdInvalid), int(ua.StatusCodes.BadNoSubscription)))
 
@@ -102,7 +103,7 @@ class Subscription:
         alive = max(1, math.ceil(self._config.keep_alive / interval))
         parameters.RequestedMaxKeepAliveCount = ua.UInt32(alive)
         parameters.RequestedLifetimeCount = ua.UInt32(max(3 * alive, math.ceil(self._config.bridge / interval)))
-        parameters.MaxNotificationsPerPublish = ua.UInt32(self._config.subscription_size)
+        parameters.MaxNotificationsPerPublish = ua.UInt32(max(_VALUES, self._config.subscription_size))
         parameters.PublishingEnabled = False
         with translated("create a subscription"):
             made = await services.create_subscription(parameters, _ignored)

@@ -69,7 +69,8 @@ class Subscription:
     """Messages that were not acknowledged, by number."""
     silent: int = 0
     waited: int = 0
-    due: bool = False
+    due: float = 0.0
+    """Since when there is something to say [s, loop time]; 0: there is not."""
     first: bool = True
     cycles: int = 0
     served: int = 0
@@ -183,6 +184,18 @@ class Server:
                 for item in subscription.nodes.get(tag, ()):
                     self.overflows += not item.put(datum)
 
+    def remove(self, tag: int) -> None:
+        """Take a node away: its monitored items report that, and nothing any more."""
+        self.missing.add(tag)
+        now = self.now()
+        for subscription in self.subscriptions.values():
+            for item in subscription.nodes.pop(tag, ()):
+                item.put(Datum(0.0, now, int(Codes.BadNodeIdUnknown)))
+
+    def restore(self, tag: int) -> None:
+        """A node of the same name, which the items of before don't monitor."""
+        self.missing.discard(tag)
+
     async def feed(self, count: int, pause: float = 0.01) -> None:
         for _ in range(count):
             self.write()
@@ -204,7 +217,7 @@ class Server:
         has = subscription.enabled and any(item.queue for item in subscription.items.values())
         subscription.silent += 1
         if has or subscription.first or subscription.silent >= subscription.keep_alive:
-            subscription.due = True
+            subscription.due = subscription.due or asyncio.get_running_loop().time()
         waiting = self.sessions.get(subscription.session)
         subscription.waited = 0 if waiting else subscription.waited + 1
         if subscription.waited > subscription.lifetime:
@@ -220,7 +233,7 @@ class Server:
             subscription.silent, subscription.first = 0, False
             if not values:
                 self.answer(waiting, subscription.id, self.message(subscription.next, []))
-                subscription.due = False
+                subscription.due = 0.0
                 return
             subscription.served += 1
             more = any(item.queue for item in subscription.items.values())
@@ -228,7 +241,7 @@ class Server:
             message = self.message(number, [data_change(values, self.now())])
             subscription.kept[number] = message
             subscription.next = subscription.next % 0xFFFF_FFFF + 1
-            subscription.due = more
+            subscription.due = subscription.due if more else 0.0
             self.answer(waiting, subscription.id, message, more)
 
     @staticmethod
@@ -484,8 +497,8 @@ class Server:
         self.sessions[session].append(waiting)
         for subscription in mine:
             subscription.waited = 0
-            if subscription.due:
-                self.serve(subscription)
+        if late := [subscription for subscription in mine if subscription.due]:
+            self.serve(min(late, key=lambda subscription: subscription.due))
 
     async def _on_Republish(self, request: Any, _connection: Connection) -> Any:  # noqa: N802
         asked = request.Parameters
