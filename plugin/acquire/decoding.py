@@ -5,12 +5,15 @@ mask of the fields that follow, and the type of the Variant. Two values of one l
 NumPy takes all values of a layout at once:
 
 * a run of one layout (ten thousand Doubles) is one strided view of the message;
-* where layouts mix, a loop finds each value's offset, and each layout is gathered by one fancy index;
-* what has no fixed length (strings, arrays, structures) is measured and skipped: a row without a number.
+* where layouts mix, the places of the message before are tried first (the same items tend to come in the same order),
+  and proven by comparing the layouts that stand there; what they don't explain, a loop finds value by value;
+* what has no fixed length (strings, arrays, structures) is measured and skipped: a row without a number, whose Variant
+  :mod:`plugin.acquire.contents` can read.
 
 So nothing but a malformed message can fail, and that costs only what stands behind the fault.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,19 +21,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plugin.acquire.measuring import NUMBERS, SIZES, TAIL, VALUE, Malformed, measure, tail_length, unpacked, variant_end
+from plugin.acquire.measuring import NUMBERS, SIZES, TAIL, VALUE, Malformed, unpacked
+from plugin.acquire.places import ODD, Finder, Found, Places, code_of, length_of
 from plugin.domain import Quality, qualities
 
 _EPOCH_MICROS = 11_644_473_600_000_000  # 1601 to 1970
 _LAST_MICROS = 253_402_300_799_999_999  # the end of the year 9999
+_EPOCH_TICKS = 10 * _EPOCH_MICROS
+_LAST_TICKS = 10 * (_LAST_MICROS + _EPOCH_MICROS)
+_EXACT = 2**53
 
 _OVERFLOW = 0x480  # InfoType DataValue with the overflow bit (OPC 10000-4, 7.39.1)
 _OVERFLOW_MASK = 0xC80
 
 _PROBE = 32  # values that must look alike before a run is worth a strided view
-_STRIDE = 256  # values that the loop walks before it looks for a run again
-_ODD = b"\xff\xff"  # stands for a layout without a fixed length; no mask has all bits
-_ODD_CODE = 0xFFFF
+_STRIDE = 2048  # values that the loop walks before it looks for a run again
+_EXCEPTIONS = 8  # values that stand otherwise before a message is searched value by value
+_REMEMBERED = 16  # messages whose places are kept: a subscription has one, or a few
+
+Memory = dict[tuple[int, bytes], Places]
+"""Places by number of values and first client handle. Owned by who decodes; empty at first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,11 +56,20 @@ class Values:
     server_time: NDArray[np.int64]
     """[µs]; where the server gave none: the time of arrival."""
     value: NDArray[np.float64]
+    """A DateTime is seconds since 1970."""
     status: NDArray[np.uint32]
+    kind: NDArray[np.uint8]
+    """Encoding byte of the Variant: built-in type, with 0x80 for an array; 0: null, or none."""
     without_number: int
     """Values that are not Bad and yet no number: text, arrays, structures, null."""
     lost: int
     """Values behind a malformed one."""
+    body: bytes
+    """The message, of which ``variants`` speaks."""
+    odd: NDArray[np.intp]
+    """Rows whose Variant says more than the number does: text, arrays, structures, integers beyond 2^53; ascending."""
+    variants: NDArray[np.intp]
+    """Of those: where the Variant begins."""
 
     def __len__(self) -> int:
         return len(self.handle)
@@ -61,116 +80,119 @@ class Values:
         return flagged
 
 
-def decode_items(body: bytes, received: int, position: int = 0) -> Values:
+def decode_items(body: bytes, received: int, position: int = 0, memory: Memory | None = None) -> Values:
     """The MonitoredItemNotifications of a DataChangeNotification's body, which begins with their number."""
-    return _decode(body, position, received, prefix=4)[0]
+    return _decode(body, position, received, 4, memory)
 
 
 def decode_values(body: bytes, received: int, position: int = 0) -> Values:
     """The DataValues of a HistoryData body, which begins with their number."""
-    return _decode(body, position, received, prefix=0)[0]
+    return _decode(body, position, received, 0, None)
 
 
-def _decode(body: bytes, position: int, received: int, prefix: int) -> tuple[Values, int]:
+def _decode(body: bytes, position: int, received: int, prefix: int, memory: Memory | None) -> Values:
     count = unpacked("<i", body, position)
     if count > len(body):  # each value takes a byte at least: no allocation on a liar's word
         raise Malformed(f"{count} values announced in {len(body)} bytes")
     count = max(count, 0)
-    columns = _Columns(count)
-    done, position = _fill(columns, body, position + 4, count, prefix)
-    return columns.finish(done, count - done, received), position
+    columns = _Columns(count, body, prefix)
+    done = _fill(columns, position + 4, count, memory)
+    return columns.finish(done, count - done, received)
 
 
-def _fill(columns: "_Columns", body: bytes, position: int, count: int, prefix: int) -> tuple[int, int]:
-    """Decode up to ``count`` values; returns how many could be, and where they end."""
-    done, mixed = 0, _Mixed()
-    while done < count:
-        run, length = _run(body, position, count - done, prefix)
-        if run:
-            layout = _layout(*_key(body, position, prefix), prefix)
-            columns.take(slice(done, done + run), np.frombuffer(body, layout.dtype, run, position), layout)
-            done, position = done + run, position + run * length
-            continue
-        wanted = min(count - done, _STRIDE)
-        walked, position = mixed.walk(body, position, wanted, done, prefix)
-        done += walked
-        if walked < wanted:
-            break
-    mixed.gather(columns, body, prefix)
-    return done, position
+def _fill(columns: "_Columns", position: int, count: int, memory: Memory | None) -> int:
+    """Decode up to ``count`` values; returns how many could be."""
+    body, prefix = columns.body, columns.prefix
+    if count and _run(body, position, count, prefix)[0] == count:
+        columns.take_run(slice(0, count), position)
+        return count
+    key = (count, body[position : position + prefix])
+    known = memory.get(key) if memory else None
+    search = _Search(columns, position, count)
+    if known is not None:
+        search.explain(known)
+    search.walk()
+    found = search.finish()
+    if memory is not None and search.walked and len(found) == count:
+        memory.pop(key, None)
+        memory[key] = Places(found, body, position, prefix)
+        if len(memory) > _REMEMBERED:
+            del memory[next(iter(memory))]
+    return len(found)
+
+
+class _Search:
+    """Finds the values of a message and puts them into the columns: what is explained, what runs, and the rest."""
+
+    def __init__(self, columns: "_Columns", position: int, count: int) -> None:
+        self.walked: list[slice] = []
+        """Rows that were found value by value."""
+        self._columns = columns
+        self._finder = Finder(columns.body, columns.prefix)
+        self._position = position
+        self._count = count
+        self._done = 0
+
+    def explain(self, known: Places) -> None:
+        """By the places of a message before; values in between that stand otherwise are walked, if they are few."""
+        for _ in range(_EXCEPTIONS):
+            found = known.explain(self._columns.body, self._position, self._done)
+            self._columns.gather(found, known.groups(self._done, self._done + len(found)), self._done)
+            self._finder.add(found)
+            self._done, self._position = self._done + len(found), found.end
+            if self._done == self._count or not self._step(1):
+                return
+
+    def walk(self) -> None:
+        """What is left, in runs of one layout or value by value; up to a value that can't be found."""
+        body, prefix = self._columns.body, self._columns.prefix
+        while self._done < self._count:
+            run, length = _run(body, self._position, self._count - self._done, prefix)
+            if run:
+                code = self._columns.take_run(slice(self._done, self._done + run), self._position)
+                self._finder.run(self._position, run, length, code)
+                self._done, self._position = self._done + run, self._position + run * length
+            elif not self._step(min(self._count - self._done, _STRIDE)):
+                return
+
+    def _step(self, wanted: int) -> bool:
+        found, self._position = self._finder.walk(self._position, wanted)
+        self.walked.append(slice(self._done, self._done + found))
+        self._done += found
+        return found == wanted
+
+    def finish(self) -> Found:
+        """Where all of them are, after putting the rest into the columns."""
+        found = self._finder.found(self._position)
+        if self.walked:
+            rows = np.concatenate([np.arange(part.start, part.stop) for part in self.walked])
+            codes = found.codes[rows]
+            groups = [(code, rows[codes == code]) for code in np.unique(codes).tolist()]
+            self._columns.gather(found, groups, 0)
+        self._columns.gather_odd(found)
+        return found
 
 
 def _run(body: bytes, position: int, left: int, prefix: int) -> tuple[int, int]:
     """How many values from here have the layout of the first, and its length; 0 where a run doesn't pay."""
     if position + prefix + 2 > len(body):
         return 0, 0
-    mask, kind = _key(body, position, prefix)
-    length = _length(mask, kind, prefix)
+    mask, kind = body[position + prefix], body[position + prefix + 1]
+    length = length_of(mask, kind, prefix)
     fit = min(left, (len(body) - position) // length) if length else 0
     probe = min(fit, _PROBE)
-    if probe < min(left, _PROBE) or _alike(body, position, probe, length, mask, kind, prefix) < probe:
+    if probe < min(left, _PROBE) or _alike(body, position, probe, length, prefix) < probe:
         return 0, 0
-    return _alike(body, position, fit, length, mask, kind, prefix), length
+    return _alike(body, position, fit, length, prefix), length
 
 
-def _alike(body: bytes, position: int, count: int, length: int, mask: int, kind: int, prefix: int) -> int:
-    """How many of ``count`` values, each ``length`` bytes behind the other, have this layout."""
+def _alike(body: bytes, position: int, count: int, length: int, prefix: int) -> int:
+    """How many of ``count`` values, each ``length`` bytes behind the other, have the layout of the first."""
     raw = np.frombuffer(body, np.uint8, count * length, position).reshape(count, length)
-    same = raw[:, prefix] == mask
-    if mask & VALUE:
-        same &= raw[:, prefix + 1] == kind
+    same = raw[:, prefix] == raw[0, prefix]
+    if raw[0, prefix] & VALUE:
+        same &= raw[:, prefix + 1] == raw[0, prefix + 1]
     return count if same.all() else int(same.argmin())
-
-
-class _Mixed:
-    """Values whose layouts mix: first where each one stands, then layout by layout what it says."""
-
-    def __init__(self) -> None:
-        self._rows: list[int] = []
-        self._offsets: list[int] = []
-        self._keys: list[bytes] = []
-
-    def walk(self, body: bytes, position: int, count: int, row: int, prefix: int) -> tuple[int, int]:
-        """Note up to ``count`` values from here; returns how many there are, and where they end."""
-        lengths, head = _lengths(prefix), prefix + 2
-        offsets, keys = [], []
-        for _ in range(count):
-            key = body[position + prefix : position + head]
-            offsets.append(position)
-            try:
-                position += lengths[key]
-            except KeyError:
-                try:
-                    position, key = measure(body, position, prefix), _ODD
-                except (Malformed, RecursionError):
-                    offsets.pop()
-                    break
-            keys.append(key)
-        if position > len(body):  # the last one is cut short; what has a fixed length was not measured
-            position = offsets.pop()
-            keys.pop()
-        self._rows += range(row, row + len(offsets))
-        self._offsets += offsets
-        self._keys += keys
-        return len(offsets), position
-
-    def gather(self, columns: "_Columns", body: bytes, prefix: int) -> None:
-        """Put the values that were noted into their rows."""
-        if not self._rows:
-            return
-        raw = np.frombuffer(body, np.uint8)
-        rows, offsets = np.array(self._rows, np.intp), np.array(self._offsets, np.intp)
-        codes = np.frombuffer(b"".join(self._keys), "<u2")
-        codes = np.where(codes & VALUE, codes, codes & 0xFF)  # without a Value the second byte is another field's
-        for code in np.unique(codes).tolist():
-            chosen = np.flatnonzero(codes == code)
-            if code == _ODD_CODE:
-                for index in chosen.tolist():
-                    columns.take_odd(self._rows[index], body, self._offsets[index], prefix)
-                continue
-            layout = _layout(code & 0xFF, code >> 8, prefix)
-            block = raw[offsets[chosen][:, None] + layout.span]
-            columns.take(rows[chosen], block.view(layout.dtype)[:, 0], layout)
 
 
 # --- layouts ---------------------------------------------------------------------------------------------------
@@ -178,84 +200,119 @@ class _Mixed:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where the fields of a value stand."""
+    """Where the fields of a value stand, and what they mean."""
 
     dtype: np.dtype[Any]
-    span: NDArray[np.intp]
-    number: bool
+    kind: int
+    number: Callable[[NDArray[Any]], NDArray[Any]] | None
+    """From what stands there to the value; None: it is no number."""
+
+    @property
+    def wide(self) -> bool:
+        """Integers that may be too big for a float64."""
+        return self.kind in {8, 9}
 
 
 @cache
-def _layout(mask: int, kind: int, prefix: int) -> _Layout:
+def _layout(code: int, prefix: int) -> _Layout:
+    mask, kind = code & 0xFF, code >> 8
     fields: list[tuple[str, str]] = [("handle", "<u4")] if prefix else []
     fields.append(("mask", "u1"))
     if mask & VALUE:
-        fields.append(("kind", "u1"))
-        fields.append(("value", NUMBERS[kind]) if kind in NUMBERS else ("other", f"V{SIZES[kind]}"))
-    for bit, name, code in TAIL:
-        if mask & bit:
-            fields.append((name, code))
-    dtype = np.dtype([field for field in fields if field[1] != "V0"])
-    return _Layout(dtype, np.arange(dtype.itemsize), bool(mask & VALUE) and kind in NUMBERS)
+        fields += [("kind", "u1"), ("value", _STORED.get(kind) or f"V{SIZES[kind]}")]
+    dtype = np.dtype([field for field in fields if field[1] != "V0"] + _tail(mask))
+    number = _NUMBERS.get(kind, _as_it_is) if mask & VALUE and kind in _STORED else None
+    return _Layout(dtype, kind if mask & VALUE else 0, number)
 
 
-def _length(mask: int, kind: int, prefix: int) -> int:
-    """Bytes of a value with this layout; 0 where the layout doesn't say."""
-    if mask & VALUE and kind not in SIZES:
-        return 0
-    value = 1 + SIZES[kind] if mask & VALUE else 0
-    return prefix + 1 + value + tail_length(mask)
+def _tail(mask: int) -> list[tuple[str, str]]:
+    return [(name, code) for bit, name, code in TAIL if mask & bit]
 
 
-@cache
-def _lengths(prefix: int) -> dict[bytes, int]:
-    """Length by the two bytes (mask, type); without a Value the second byte is another field's and may be anything."""
-    found = {}
-    for mask in range(64):
-        for kind in SIZES if mask & VALUE else range(256):
-            found[bytes((mask, kind))] = _length(mask, kind, prefix)
-    return found
+def _as_it_is(stored: NDArray[Any]) -> NDArray[Any]:
+    return stored
 
 
-def _key(body: bytes, position: int, prefix: int) -> tuple[int, int]:
-    mask, kind = body[position + prefix], body[position + prefix + 1]
-    return (mask, kind) if mask & VALUE else (mask, 0)
+def _seconds(ticks: NDArray[Any]) -> NDArray[Any]:
+    """Of DateTimes, since 1970; NaN where there is none."""
+    return np.where(ticks > 0, (np.minimum(ticks, _LAST_TICKS) - _EPOCH_TICKS) / 1e7, np.nan)
+
+
+_DATE_TIME = 13
+_STORED = {**NUMBERS, _DATE_TIME: "<i8"}
+_NUMBERS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {1: lambda stored: stored != 0, _DATE_TIME: _seconds}
 
 
 class _Columns:
     """The columns while they fill. Times are ticks (100 ns since 1601), 0 where there is none."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, body: bytes, prefix: int) -> None:
+        self.body = body
+        self.prefix = prefix
         self.handle = np.zeros(count, np.uint32)
         self.value = np.full(count, np.nan)
         self.status = np.zeros(count, np.uint32)
         self.source = np.zeros(count, np.int64)
         self.server = np.zeros(count, np.int64)
+        self.kind = np.zeros(count, np.uint8)
         self.number = np.zeros(count, np.bool_)
+        self._odd: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
 
-    def take(self, rows: Any, block: NDArray[Any], layout: _Layout) -> None:
-        """All values of one layout."""
-        names = layout.dtype.names or ()
-        if layout.number:
-            self.value[rows] = block["value"]
+    def take_run(self, rows: slice, position: int) -> int:
+        """Values of one layout, one behind the other; returns its code."""
+        code = code_of(self.body[position + self.prefix], self.body[position + self.prefix + 1])
+        layout, count = _layout(code, self.prefix), rows.stop - rows.start
+        block = np.frombuffer(self.body, layout.dtype, count, position)
+        self._take(rows, block, layout)
+        if layout.wide and (wide := np.flatnonzero(_wide(block["value"]))).size:
+            self._note(wide + rows.start, position + wide * layout.dtype.itemsize)
+        return code
+
+    def gather(self, found: Found, groups: Iterable[tuple[int, NDArray[np.intp]]], first: int) -> None:
+        """Rows by code, of which the first that was found is ``first``; what has no fixed length is left out."""
+        for code, rows in groups:
+            if code == ODD or not len(rows):
+                continue
+            layout = _layout(code, self.prefix)
+            offsets = found.offsets[rows - first if first else rows]
+            block = _window(self.body, layout.dtype)[offsets]
+            self._take(rows, block, layout)
+            if layout.wide and (wide := _wide(block["value"])).any():
+                self._note(rows[wide], offsets[wide])
+
+    def gather_odd(self, found: Found) -> None:
+        """What has no fixed length: times and status; the content is not looked at."""
+        if not len(found.odd):
+            return
+        rows, offsets = found.odd, found.offsets[found.odd]
+        if self.prefix:
+            self.handle[rows] = _window(self.body, np.dtype("<u4"))[offsets]
+        masks = np.frombuffer(self.body, np.uint8)[offsets + self.prefix]
+        for mask in np.unique(masks).tolist():
+            alike = np.flatnonzero(masks == mask)
+            if mask & VALUE:
+                self._note(rows[alike], offsets[alike])
+                self.kind[rows[alike]] = np.frombuffer(self.body, np.uint8)[offsets[alike] + self.prefix + 1]
+            if tail := _tail(mask):
+                dtype = np.dtype(tail)
+                self._put(rows[alike], _window(self.body, dtype)[found.tails[alike]], dtype)
+
+    def _take(self, rows: Any, block: NDArray[Any], layout: _Layout) -> None:
+        if layout.number is not None:
+            self.value[rows] = layout.number(block["value"])
             self.number[rows] = True
+        self.kind[rows] = layout.kind
+        self._put(rows, block, layout.dtype)
+
+    def _put(self, rows: Any, block: NDArray[Any], dtype: np.dtype[Any]) -> None:
+        names = dtype.names or ()
         for name in ("handle", "status", "source", "server"):
             if name in names:
                 getattr(self, name)[rows] = block[name]
 
-    def take_odd(self, row: int, body: bytes, position: int, prefix: int) -> None:
-        """One value whose length stands in itself: its times and status count, its content is no number."""
-        if prefix:
-            self.handle[row] = unpacked("<I", body, position)
-        mask = body[position + prefix]
-        position += prefix + 1
-        if mask & VALUE:
-            position = variant_end(body, position)
-        for bit, name, code in TAIL:
-            if mask & bit:
-                if name in ("status", "source", "server"):
-                    getattr(self, name)[row] = unpacked("<I" if name == "status" else "<q", body, position)
-                position += np.dtype(code).itemsize
+    def _note(self, rows: NDArray[np.intp], offsets: NDArray[np.intp]) -> None:
+        """Rows whose Variant says more than the number does."""
+        self._odd.append((rows, offsets + self.prefix + 1))
 
     def finish(self, done: int, lost: int, received: int) -> Values:
         """The first ``done`` rows, times in µs, no time left null, no number left under a Bad status."""
@@ -265,8 +322,32 @@ class _Columns:
         bad = qualities(status) == Quality.BAD
         value[bad] = np.nan
         without = int(np.count_nonzero(~number & ~bad))
-        timed = self.source[:done] > 0
-        return Values(self.handle[:done], source, timed, server, value, status, without, lost)
+        odd, variants = self._noted()
+        return Values(
+            self.handle[:done], source, self.source[:done] > 0, server, value, status, self.kind[:done], without, lost,
+            self.body, odd, variants,
+        )  # fmt: skip
+
+    def _noted(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        if not self._odd:
+            return _NONE, _NONE
+        rows, variants = (np.concatenate(parts) for parts in zip(*self._odd, strict=True))
+        order = np.argsort(rows)
+        return rows[order], variants[order]
+
+
+_NONE = np.zeros(0, np.intp)
+
+
+def _window(body: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The body as an array in which every byte begins an element: its index is an offset."""
+    return np.ndarray((max(len(body) - dtype.itemsize + 1, 0),), dtype, body, strides=(1,))
+
+
+def _wide(stored: NDArray[Any]) -> NDArray[np.bool_]:
+    """Integers that a float64 may round."""
+    wide: NDArray[np.bool_] = stored > _EXACT
+    return wide if stored.dtype.kind == "u" else wide | (stored < -_EXACT)
 
 
 def _micros(ticks: NDArray[np.int64], otherwise: Any) -> NDArray[np.int64]:

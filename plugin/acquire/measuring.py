@@ -16,15 +16,19 @@ NUMBERS = {
     5: "<u2",
     6: "<i4",
     7: "<u4",
-    8: "<i8",  # above 2^53 the float64 column rounds
+    8: "<i8",
     9: "<u8",
     10: "<f4",
     11: "<f8",
+    19: "<u4",  # StatusCode
 }
-_FIXED = {0: 0, 13: 8, 14: 16, 19: 4}  # Null, DateTime, Guid, StatusCode: a length, but no number
+"""Built-in types (OPC 10000-6, table 1) that are numbers on the wire."""
+_FIXED = {0: 0, 13: 8, 14: 16}  # Null, DateTime, Guid
 SIZES = {**{kind: np.dtype(code).itemsize for kind, code in NUMBERS.items()}, **_FIXED}
+"""Bytes of the types whose length does not depend on the value."""
 
-_DEPTH = 16  # Variants in Variants; deeper is an attack
+DEPTH = 16
+"""Variants in Variants, structures in structures; deeper is an attack."""
 
 TAIL = (
     (STATUS, "status", "<u4"),
@@ -40,23 +44,26 @@ class Malformed(ValueError):
     """The bytes are no encoding of what should stand there; the message's rest can't be read."""
 
 
+_TAIL_LENGTHS = [sum(np.dtype(code).itemsize for bit, _, code in TAIL if mask & bit) for mask in range(256)]
+
+
 def tail_length(mask: int) -> int:
     """Bytes of the fields behind the Value."""
-    return sum(np.dtype(code).itemsize for bit, _, code in TAIL if mask & bit)
+    return _TAIL_LENGTHS[mask]
 
 
-def measure(body: bytes, position: int, prefix: int) -> int:
-    """End of the value that starts here."""
+def measure(body: bytes, position: int, prefix: int) -> tuple[int, int]:
+    """End of the Variant of the value that starts here, and end of the value."""
     mask = unpacked("<B", body, position + prefix)
     position = _bounded(body, position + prefix + 1)
     if mask & VALUE:
         position = variant_end(body, position)
-    return _bounded(body, position + tail_length(mask))
+    return position, _bounded(body, position + tail_length(mask))
 
 
 def variant_end(body: bytes, position: int, depth: int = 0) -> int:
     """End of the Variant that starts here."""
-    if depth > _DEPTH:
+    if depth > DEPTH:
         raise Malformed("nested too deep")
     encoding = unpacked("<B", body, position)
     kind, position = encoding & _TYPE, position + 1
@@ -134,7 +141,7 @@ def _data_value_end(body: bytes, position: int, depth: int) -> int:
 
 def diagnostic_info_end(body: bytes, position: int, depth: int = 0) -> int:
     """End of a DiagnosticInfo (OPC 10000-6, 5.2.2.12)."""
-    if depth > _DEPTH:
+    if depth > DEPTH:
         raise Malformed("nested too deep")
     mask = unpacked("<B", body, position)
     position += 1 + 4 * (mask & 0xF).bit_count()

@@ -13,7 +13,7 @@ from asyncua.ua.ua_binary import struct_to_binary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugin.acquire.decoding import Values, decode_items, decode_values
+from plugin.acquire.decoding import Memory, Values, decode_items, decode_values
 from plugin.acquire.measuring import Malformed
 from plugin.domain import to_micros
 
@@ -25,11 +25,12 @@ T = ua.VariantType
 NUMBERS: list[tuple[ua.VariantType, Any]] = [
     (T.Boolean, True), (T.SByte, -7), (T.Byte, 200), (T.Int16, -30000), (T.UInt16, 60000), (T.Int32, -(2**31)),
     (T.UInt32, 2**32 - 1), (T.Int64, -(2**52)), (T.UInt64, 2**52), (T.Float, 0.5), (T.Double, math.pi),
+    (T.DateTime, TIME), (T.StatusCode, ua.StatusCode(ua.UInt32(0x80340000))),
 ]  # fmt: skip
 OTHERS: list[tuple[ua.VariantType, Any]] = [
-    (T.String, "a text that is longer than a number"), (T.String, None), (T.DateTime, TIME), (T.Guid, UUID(int=5)),
+    (T.String, "a text that is longer than a number"), (T.String, None), (T.Guid, UUID(int=5)),
     (T.ByteString, b"\0\1\2"), (T.NodeId, ua.NodeId(ua.String("x"), ua.Int16(3))), (T.NodeId, ua.NodeId(ua.Int32(85))),
-    (T.StatusCode, ua.StatusCode(ua.UInt32(5))), (T.QualifiedName, ua.QualifiedName(ua.String("q"), ua.UInt16(1))),
+    (T.QualifiedName, ua.QualifiedName(ua.String("q"), ua.UInt16(1))),
     (T.LocalizedText, ua.LocalizedText(ua.String("text"), ua.String("en"))), (T.Double, [1.0, 2.0, 3.0]),
     (T.String, ["a", "b"]), (T.Int32, []), (T.Variant, [ua.Variant(1.0, T.Double), ua.Variant("x", T.String)]),
     (T.ExtensionObject, ua.Range(0.0, 5.0)),
@@ -51,10 +52,17 @@ def decoded(*values: ua.DataValue) -> Values:
     return decode_items(notification(*values), RECEIVED)
 
 
+def number(value: Any) -> float:
+    if isinstance(value, datetime):
+        return value.timestamp()
+    return float(value.value if isinstance(value, ua.StatusCode) else value)
+
+
 @pytest.mark.parametrize(("kind", "value"), NUMBERS)
 def test_numbers(kind: ua.VariantType, value: Any) -> None:
     found = decoded(*[data(kind, value)] * 3)
-    assert found.value.tolist() == [float(value)] * 3
+    assert found.value.tolist() == [number(value)] * 3
+    assert found.kind.tolist() == [kind.value] * 3
     assert found.handle.tolist() == [0, 1, 2]
     assert found.source_time.tolist() == [to_micros(TIME)] * 3
     assert found.server_time.tolist() == [to_micros(LATER)] * 3
@@ -134,6 +142,39 @@ def test_any_mix_reads_as_one_by_one(mix: list[ua.DataValue]) -> None:
     history = decode_values(bytes(struct_to_binary(ua.HistoryData(mix))), RECEIVED)
     np.testing.assert_array_equal(history.value, whole.value)
     np.testing.assert_array_equal(history.source_time, whole.source_time)
+
+
+def same(left: Values, right: Values) -> None:
+    for name in ("handle", "value", "status", "source_time", "server_time", "timed", "kind", "odd"):
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name), name)
+    assert (left.without_number, left.lost) == (right.without_number, right.lost)
+    assert [left.body[at] for at in left.variants] == [right.body[at] for at in right.variants]
+
+
+@settings(max_examples=100, deadline=None)
+@given(values(), st.data())
+def test_what_is_remembered_of_a_message_changes_nothing_in_the_next(
+    mix: list[ua.DataValue], more: st.DataObject
+) -> None:
+    memory: Memory = {}
+    decode_items(notification(*mix), RECEIVED, 0, memory)
+    others = more.draw(values())
+    for place in more.draw(st.lists(st.integers(0, len(mix) - 1), max_size=12)):
+        mix[place] = others[place % len(others)]
+    for _ in range(2):
+        body = notification(*mix)
+        same(decode_items(body, RECEIVED, 0, memory), decode_items(body, RECEIVED))
+    cut = body[: more.draw(st.integers(max(4, len(mix)), len(body)))]
+    same(decode_items(cut, RECEIVED, 0, memory), decode_items(cut, RECEIVED))
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    memory: Memory = {}
+    for length in range(2, 80):
+        mix = [data(T.Double, 1.0), data(T.String, "x")] * length
+        for _ in range(2):
+            assert len(decode_items(notification(*mix), RECEIVED, 0, memory)) == 2 * length
+    assert len(memory) <= 16
 
 
 @settings(max_examples=60, deadline=None)
