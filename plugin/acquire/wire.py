@@ -1,9 +1,8 @@
-"""The services that carry values: Publish, Republish, HistoryRead. Requests are encoded by asyncua, answers read here.
+"""The services that carry values: Publish, Republish, HistoryRead, Read. asyncua encodes requests, we read answers.
 
 asyncua decodes an answer into an object per value, and one value that it can't decode loses the whole answer.
 """
 
-import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ from datetime import datetime
 
 from asyncua import ua
 from asyncua.client.ua_session import UaSession
-from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary
 
 from plugin.acquire.decoding import Values, decode_values
 from plugin.acquire.measuring import Malformed
+from plugin.acquire.reading import Reader
 from plugin.domain import Micros
 
 DATA_CHANGE = 811
@@ -89,6 +88,18 @@ async def history_read(
     return [_page(reader, received) for _ in range(reader.count())]
 
 
+async def read(session: UaSession, asked: Sequence[tuple[ua.NodeId, int]]) -> Values:
+    """Attributes of nodes, in the order asked for (``handle`` is 0); with both times where it is the Value."""
+    request = ua.ReadRequest()
+    request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
+    request.Parameters.NodesToRead = [ua.ReadValueId(NodeId=node, AttributeId=number) for node, number in asked]
+    reader = await _ask(session, request)
+    values = decode_values(reader.body, now_micros(), reader.position)
+    if len(values) != len(asked):
+        raise Malformed(f"{len(values)} answers to {len(asked)} questions")
+    return values
+
+
 async def release(session: UaSession, nodes: Sequence[tuple[ua.NodeId, bytes]]) -> None:
     """Give back continuation points that will not be followed."""
     request = ua.HistoryReadRequest()
@@ -104,86 +115,40 @@ def _to_read(node: ua.NodeId, point: bytes) -> ua.HistoryReadValueId:
     return value
 
 
-async def _ask(session: UaSession, request: object, bound: float | None = None) -> "_Reader":
+async def _ask(session: UaSession, request: object, bound: float | None = None) -> Reader:
     """Send, await (None: the client's timeout; 0: without one), check; the reader stands behind the response header."""
-    buffer = await session._send_request(request, bound)
-    nodeid_from_binary(buffer)
-    struct_from_binary(ua.ResponseHeader, buffer).ServiceResult.check()
-    return _Reader(bytes(buffer))
+    reader = Reader(bytes(await session._send_request(request, bound)))
+    reader.node_id()
+    reader.skip(12)  # time and handle of the request
+    result = reader.uint32()
+    reader.diagnostic_info()
+    for _ in range(reader.count()):  # texts of the diagnostics
+        reader.string()
+    reader.extension_object()
+    ua.StatusCode(ua.UInt32(result)).check()
+    return reader
 
 
-def _message(reader: "_Reader", subscription: int) -> Message:
+def _message(reader: Reader, subscription: int) -> Message:
     sequence, published = reader.uint32(), reader.int64()
-    parts = tuple(reader.extension_object() for _ in range(reader.count()))
+    parts = tuple(_part(reader) for _ in range(reader.count()))
     clock = (published - _TICKS_TO_1970) // 10 if published > 0 else 0
     return Message(subscription, sequence, clock, now_micros(), parts)
 
 
-def _page(reader: "_Reader", received: Micros) -> Page:
+def _part(reader: Reader) -> tuple[int, bytes]:
+    """Encoding id (0 unless it is a standard one) and body of a structure."""
+    (namespace, identifier), _, body = reader.extension_object()
+    return identifier if isinstance(identifier, int) and not namespace else 0, body
+
+
+def _page(reader: Reader, received: Micros) -> Page:
     status, continuation = reader.uint32(), reader.byte_string()
-    kind, body = reader.extension_object()
+    kind, body = _part(reader)
     values = decode_values(body if kind in _HISTORY else b"\0\0\0\0", received)
     return Page(0 if status == _NO_DATA else status, values, continuation)
 
 
 def status_change(body: bytes) -> int:
     """The StatusCode of a StatusChangeNotification's body."""
-    return _Reader(body).uint32()
-
-
-class _Reader:
-    """A cursor over a message's bytes. Raises :class:`Malformed` at the end."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self._position = 0
-
-    def _unpack(self, code: str, size: int) -> int:
-        try:
-            found: int = struct.unpack_from(code, self._body, self._position)[0]
-        except struct.error as error:
-            raise Malformed("cut short") from error
-        self._position += size
-        return found
-
-    def uint32(self) -> int:
-        return self._unpack("<I", 4)
-
-    def int64(self) -> int:
-        return self._unpack("<q", 8)
-
-    def skip(self, size: int) -> None:
-        self._position += size
-
-    def count(self) -> int:
-        """Length of an array; null reads as empty."""
-        count = max(self._unpack("<i", 4), 0)
-        if count > len(self._body):
-            raise Malformed(f"{count} elements announced in {len(self._body)} bytes")
-        return count
-
-    def byte_string(self) -> bytes:
-        count = self.count()
-        found = self._body[self._position : self._position + count]
-        if len(found) < count:
-            raise Malformed("cut short")
-        self._position += count
-        return found
-
-    def extension_object(self) -> tuple[int, bytes]:
-        """Encoding id (0 unless numeric in namespace 0) and body."""
-        kind = self._node_id()
-        encoding = self._unpack("<B", 1)
-        return kind, self.byte_string() if encoding else b""
-
-    def _node_id(self) -> int:
-        kind = self._unpack("<B", 1)
-        if kind == 0:
-            return self._unpack("<B", 1)
-        if kind == 1:
-            namespace, number = self._unpack("<B", 1), self._unpack("<H", 2)
-        elif kind == 2:
-            namespace, number = self._unpack("<H", 2), self.uint32()
-        else:
-            raise Malformed(f"a structure's type is NodeId of kind {kind}")
-        return 0 if namespace else number
+    return Reader(body).uint32()

@@ -1,17 +1,15 @@
 """What acquisition uses of asyncua beyond its public interface: a release that changes it fails here first."""
 
 import inspect
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 import pytest
-from asyncua import Client, ua
+from asyncua import Client
 from asyncua.client.ua_client import UaClient, UASocketProtocol
 from asyncua.client.ua_session import UaSession
 from asyncua.common.connection import SecureConnection
 from asyncua.common.utils import Buffer
-from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary, struct_to_binary
 
 
 @pytest.mark.parametrize(
@@ -30,8 +28,6 @@ from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary, struct_
         (UaSession.restore_authentication_token, ["self", "token"]),
         (UaSession.reset_authentication_token, ["self"]),
         (SecureConnection.set_channel, ["self", "params", "request_type", "client_nonce"]),
-        (nodeid_from_binary, ["data"]),
-        (struct_from_binary, ["objtype", "data"]),
     ],
 )
 def test_signatures(function: Any, parameters: list[str]) -> None:
@@ -70,9 +66,8 @@ def _code(function: Any) -> str:
 
 
 def test_a_buffer_gives_what_is_left_of_it() -> None:
-    header = ua.ResponseHeader(datetime.now(UTC))
-    buffer = Buffer(struct_to_binary(header) + b"rest")
-    struct_from_binary(ua.ResponseHeader, buffer)
+    buffer = Buffer(b"header, rest")
+    buffer.read(8)
     assert bytes(buffer) == b"rest"
 
 
