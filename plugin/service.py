@@ -172,10 +172,11 @@ class Service:
 def open_store(config: Config, diagnostics: Diagnostics, *, alone: bool) -> SqlStore:
     """The historian of a configuration; a context.
 
-    ``alone``: this process writes the samples, so its ring of recent ones may stand in for the database. One beside
-    a running service reads the database itself.
+    ``alone``: this process writes the samples, so its ring of recent ones may stand in for the database, where there
+    are models to read it. One beside a running service reads the database itself.
     """
-    return SqlStore.configured(config.historian, config.data, diagnostics, with_ring=alone)
+    with_ring = alone and bool(config.models)
+    return SqlStore.configured(config.historian, config.data, diagnostics, with_ring=with_ring)
 
 
 def open_compute(config: Config, diagnostics: Diagnostics) -> Compute:

@@ -18,6 +18,8 @@ from plugin.domain import Micros, SampleBatch
 _EVER = np.iinfo(np.int64).min
 _NEVER = np.iinfo(np.int64).max
 _SAMPLE_BYTES = 36
+_TIME_BITS = 42
+"""Of a key of tag and time: 50 days in µs, and 2 million tags."""
 Indices = NDArray[np.intp]
 
 
@@ -132,7 +134,7 @@ class Ring:
         if batch.text is not None:
             self._leave_out(np.unique(batch.tag[batch.with_text()]))
         keep = batch.source_time >= self._covered[batch.tag]
-        order = np.lexsort((batch.source_time, batch.tag))
+        order = _order(batch.tag, batch.source_time)
         order = order[keep[order]]
         if not len(order):
             return
@@ -190,6 +192,18 @@ class Ring:
     def _put(self, cells: Indices, batch: SampleBatch) -> None:
         for column, values in zip(self._columns(), batch.columns()[1:], strict=True):
             column.ravel()[cells] = values
+
+
+def _order(tag: NDArray[np.int32], time: NDArray[np.int64]) -> Indices:
+    """By tag, then time, then arrival.
+
+    In one key where both fit: a batch is a few runs in order of their tags, which the sort finds and merges. By time
+    first, as lexsort goes about it, there is no order to be found.
+    """
+    since = time - time.min(initial=_NEVER)
+    if since.max(initial=0) < 1 << _TIME_BITS and tag.max(initial=0) < 1 << (63 - _TIME_BITS):
+        return np.argsort((tag.astype(np.int64) << _TIME_BITS) | since, kind="stable")
+    return np.lexsort((time, tag))
 
 
 def _first_of_equals(batch: SampleBatch) -> NDArray[np.bool_]:
