@@ -15,6 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+URI = "urn:foretag:scripted-plant"
+"""Of the plant's namespace."""
+
 KINDS = ("uniform", "mixed", "half")
 UNCERTAIN = 0x40900000  # UncertainLastUsableValue
 

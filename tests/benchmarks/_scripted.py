@@ -40,9 +40,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from plugin import pki
-from tests.benchmarks._notifications import Notification, Tag, notifications
-
-URI = "urn:foretag:scripted-plant"
+from tests.benchmarks._notifications import URI, Notification, Tag, notifications
 
 _TYPES: Any = ua.MessageType  # asyncua calls them MessageType where they are bytes
 _ACKNOWLEDGE, _OPEN, _CLOSE, _MESSAGE = _TYPES.Acknowledge, _TYPES.SecureOpen, _TYPES.SecureClose, _TYPES.SecureMessage

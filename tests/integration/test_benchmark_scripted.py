@@ -10,10 +10,11 @@ from plugin.acquire.config import SourceConfig
 from plugin.acquire.source import OpcUaSource
 from plugin.diagnostics import Diagnostics
 from plugin.domain import SampleBatch, Tag
-from tests.benchmarks._drain import CLIENTS, Task, described, source
-from tests.benchmarks._notifications import KINDS
+from tests.benchmarks._drain import CLIENTS, described, source
+from tests.benchmarks._measuring import Task
+from tests.benchmarks._notifications import KINDS, URI
 from tests.benchmarks._notifications import Tag as PlantTag
-from tests.benchmarks._scripted import URI, scripted
+from tests.benchmarks._scripted import scripted
 
 
 async def received(plant: OpcUaSource, values: int) -> SampleBatch:
