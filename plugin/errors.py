@@ -2,6 +2,7 @@
 
     ForetagError
     ├── ConfigError          the file is wrong: every fault listed with field, value and remedy
+    ├── CertificateError     our own certificate or key can't be used: needs a person
     ├── SourceError          a plant server can't be used
     │   ├── SourceUnreachable    no connection, or it was lost: tried again by itself
     │   └── SourceRefused        certificate, policy or credential refused: needs a person
@@ -45,6 +46,10 @@ class ConfigError(ForetagError):
         self.faults = tuple(faults)
         lines = "\n".join(f"  {fault}" for fault in self.faults)
         super().__init__(f"{origin}: {len(self.faults)} fault(s)\n{lines}")
+
+
+class CertificateError(ForetagError):
+    """Our own certificate or key, or a certificate that was named, can't be used; a person has to act."""
 
 
 class SourceError(ForetagError):

@@ -225,16 +225,8 @@ def _past_is_read(sources: Sequence[Source]) -> Callable[[Scorer], bool]:
 
 def _connection(config: Config, section: SourceConfig) -> Connection:
     """How the write-back reaches a source's server: as the source itself does, in a session of its own."""
-    return Connection(
-        endpoint=section.endpoint,
-        pki_folder=config.pki_folder,
-        application_uri=config.publish.application_uri,
-        policy=section.security_policy.value,
-        mode=section.security_mode.value,
-        user=section.user or None,
-        password=section.password() if section.user else None,
-        timeout=section.timeout.total_seconds(),
-    )
+    terms = section.terms(config.pki_folder, config.publish.application_uri)
+    return Connection(terms, section.user or None, section.password, section.identity)
 
 
 @asynccontextmanager

@@ -12,7 +12,8 @@ from plugin import pki
 from plugin.acquire.config import SourceConfig
 from plugin.acquire.items import in_batches
 from plugin.acquire.server import ServerInfo, describe, node_text, resolve
-from plugin.acquire.session import ServiceFault, first_certificate, one_shot, status_name, translated
+from plugin.acquire.session import ServiceFault, one_shot, status_name, translated
+from plugin.channel import first_certificate
 from plugin.domain import Quality, Tag, quality
 
 _IDS = ua.ObjectIds

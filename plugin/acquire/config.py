@@ -1,13 +1,16 @@
 """The configuration of a source: one plant server."""
 
-import os
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from pydantic import Field, model_validator
 
+from plugin.acquire import credentials
+from plugin.channel import Terms
 from plugin.errors import SourceRefused
 from plugin.fields import Duration, Section
 
@@ -96,14 +99,35 @@ class SourceConfig(Section):
     security_mode: Mode = Mode.SIGN_AND_ENCRYPT
     """``SignAndEncrypt`` (default) or ``Sign``; without meaning where the policy is ``None``."""
 
-    user: str = ""
-    """User name; empty (default): anonymous."""
+    check_hostname: bool = True
+    """Whether the server's certificate must name the host that ``endpoint`` names (default). False only where it can't
+    be had: then any server that is trusted may stand in for this one."""
 
-    password_env: str = ""
+    application_uri: str = ""
+    """The URI that the server must call itself by; empty (default): whichever its certificate names."""
+
+    require_crl: bool = False
+    """True: a server whose certificate comes from an authority is refused while there is no current revocation list of
+    that authority in the trust list. False (default): the log warns."""
+
+    user: str = ""
+    """User name; empty (default): anonymous, unless ``user_certificate`` says who we are."""
+
+    password_env: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
     """Name of the environment variable that holds the password."""
 
     password_file: Path | None = None
-    """File that holds the password, on its first line; keep it readable by the service alone."""
+    """File that holds the password, on its first line; others than its owner and group must not read it."""
+
+    password_credential: Annotated[str, Field(pattern=r"^([A-Za-z0-9_.-]{1,255})?$")] = ""
+    """Name of the systemd credential that holds the password: ``LoadCredential=`` or ``LoadCredentialEncrypted=`` in
+    the service's unit."""
+
+    user_certificate: Path | None = None
+    """File with the X.509 certificate of the user (DER or PEM), in place of user and password."""
+
+    user_key: Path | None = None
+    """File with the private key of ``user_certificate`` (PEM or DER, not encrypted); others must not read it."""
 
     publishing_interval: Annotated[Duration, Field(ge=timedelta(milliseconds=10), le=60 * _SECOND)] = 0.5 * _SECOND
     """How often the server reports what changed, 10ms to 60s; default 500ms."""
@@ -155,27 +179,57 @@ class SourceConfig(Section):
     """When a tag or the server is called unwell."""
 
     @model_validator(mode="after")
-    def _password_has_a_place(self) -> Self:
-        places = bool(self.password_env) + (self.password_file is not None)
+    def _user_is_complete(self) -> Self:
+        places = bool(self.password_env) + (self.password_file is not None) + bool(self.password_credential)
         if bool(self.user) != bool(places) or places > 1:
-            raise ValueError("give user together with password_env or password_file, or none of them for anonymous")
+            raise ValueError(
+                "give user together with one of password_env, password_file and password_credential, or none of them "
+                "for anonymous"
+            )
+        if (self.user_certificate is None) != (self.user_key is None):
+            raise ValueError("give user_certificate and user_key together, or none of them")
+        if self.user and self.user_certificate:
+            raise ValueError("give either user and a password, or user_certificate and user_key")
+        if self.user_certificate and self.security_policy is Policy.NONE:
+            raise ValueError("user_certificate needs a secured connection: not over security_policy None")
         if self.user and self.security_policy is Policy.NONE:
             raise ValueError("user needs encryption: a password never goes over security_policy None")
         if self.user and self.security_mode is Mode.SIGN:
             raise ValueError("user needs encryption: set security_mode SignAndEncrypt")
         return self
 
+    def terms(self, pki_folder: Path, application_uri: str) -> Terms:
+        """Whom the source speaks to, and how; ``application_uri``: ours."""
+        return Terms(
+            name=self.name,
+            endpoint=self.endpoint,
+            pki_folder=pki_folder,
+            application_uri=application_uri,
+            policy=self.security_policy.value,
+            mode=self.security_mode.value,
+            server_uri=self.application_uri,
+            check_hostname=self.check_hostname,
+            require_crl=self.require_crl,
+            timeout=self.timeout.total_seconds(),
+        )
+
     def password(self) -> str:
         """The password from where it is kept. Raises :class:`SourceRefused` where it is not there."""
-        if self.password_file is None:
-            found = os.environ.get(self.password_env, "")
-            place = f"environment variable {self.password_env}"
-        else:
-            place = f"file {self.password_file}"
-            try:
-                found = self.password_file.read_text(encoding="utf-8").partition("\n")[0].strip("\r")
-            except (OSError, UnicodeDecodeError) as error:
-                raise SourceRefused(f"{self.name}: the password's {place} can't be read: {error}") from error
-        if not found:
-            raise SourceRefused(f"{self.name}: {place} holds no password for user {self.user!r}; set it and restart")
-        return found
+        try:
+            if self.password_file is not None:
+                return credentials.from_file(self.password_file)
+            if self.password_credential:
+                return credentials.from_credential(self.password_credential)
+            return credentials.from_environment(self.password_env)
+        except SourceRefused as error:
+            raise SourceRefused(f"{self.name}: no password for user {self.user!r}: {error}") from None
+
+    def identity(self) -> tuple[x509.Certificate, RSAPrivateKey] | None:
+        """Certificate and key of the user; None where there is none. Raises :class:`SourceRefused` where they can't be
+        used."""
+        if self.user_certificate is None or self.user_key is None:
+            return None
+        try:
+            return credentials.load_identity(self.user_certificate, self.user_key)
+        except SourceRefused as error:
+            raise SourceRefused(f"{self.name}: {error}") from None

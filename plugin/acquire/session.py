@@ -7,23 +7,20 @@ probe takes a slow server for a lost one), ``Subscription`` and ``auto_reconnect
 import asyncio
 import contextlib
 import logging
-import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from asyncua import Client, ua
+from asyncua import ua
 from asyncua.client.ua_client import UASocketProtocol
 from asyncua.client.ua_session import UaSession
-from asyncua.crypto import security_policies
-from asyncua.crypto.uacrypto import CertProperties
 from cryptography.exceptions import InvalidSignature
 
-from plugin import pki
-from plugin.acquire.config import Policy, SourceConfig
+from plugin.acquire.config import SourceConfig
 from plugin.acquire.kept_session import KeptSession, SessionFile
+from plugin.channel import Channel, SecureClient
 from plugin.errors import SourceError, SourceRefused, SourceUnreachable
 
 _log = logging.getLogger(__name__)
@@ -35,6 +32,9 @@ _NEEDS_A_PERSON = frozenset(
         "BadSecurityModeRejected", "BadSecurityChecksFailed", "BadCertificateInvalid", "BadCertificateTimeInvalid",
         "BadCertificateUntrusted", "BadCertificateUriInvalid", "BadCertificateRevoked", "BadCertificateUseNotAllowed",
         "BadCertificateIssuerRevoked", "BadCertificateHostNameInvalid", "BadApplicationSignatureInvalid",
+        "BadCertificateChainIncomplete", "BadCertificatePolicyCheckFailed", "BadCertificateIssuerTimeInvalid",
+        "BadCertificateRevocationUnknown", "BadCertificateIssuerRevocationUnknown", "BadUserSignatureInvalid",
+        "BadCertificateIssuerUseNotAllowed",
     )
 )  # fmt: skip
 _PASSES = frozenset(
@@ -89,13 +89,13 @@ class Session:
         self, config: SourceConfig, pki_folder: Path, application_uri: str, file: SessionFile | None = None
     ) -> None:
         self._config = config
-        self._pki = pki_folder
+        self._channel = Channel(config.terms(pki_folder, application_uri))
         self._application_uri = application_uri
         self._timeout = config.timeout.total_seconds()
         self._client: _Client | None = None
         self._failures = 0
         self._file = file or SessionFile(None)
-        user = config.user
+        user = config.user or str(config.user_certificate or "")
         self._peer = " ".join((config.endpoint, config.security_policy, config.security_mode, user, application_uri))
         self._kept = self._file.read(self._peer)
         self._doubts = 0  # answers in a row that may speak of the kept session
@@ -136,7 +136,7 @@ class Session:
             await self._failed()
             if fault.code in _NEEDS_A_PERSON:
                 self._client = None
-                raise SourceRefused(f"{fault}; {self._remedy()}") from fault
+                raise SourceRefused(f"{fault}; {self._channel.remedy}") from fault
             raise
         except BaseException:
             await self._failed()
@@ -146,12 +146,9 @@ class Session:
         return again
 
     async def _open(self) -> bool:
-        if self._client is None:
-            self._client = await self._prepared()
-        else:
-            await self._check_trust(self._client.security_policy.peer_certificate, None)
-        again = await self._client.start(self._kept)
-        self._kept = self._client.kept(self._peer)
+        client = self._client = self._client or await self._prepared()
+        again = await self._channel.enter(client, lambda: client.start(self._kept))
+        self._kept = client.kept(self._peer)
         await asyncio.to_thread(self._file.write, self._kept)
         return again
 
@@ -199,10 +196,12 @@ class Session:
         await self.drop()
         self._client = None
 
-    # --- security ---
+    async def watch_trust(self) -> None:
+        """While the session is open: raise SourceError where it should not go on as it is."""
+        await self._channel.watch()
 
     async def _prepared(self) -> "_Client":
-        """A client with credentials, and a channel policy for a server that was found trustworthy."""
+        """A client with our names and the user's credentials."""
         config = self._config
         client = _Client(config.endpoint, timeout=self._timeout)
         client.name = client.description = "foretag"
@@ -211,51 +210,14 @@ class Session:
         client.session_timeout = int(max(2 * config.bridge.total_seconds(), 60.0) * 1000)
         if config.user:
             client.set_user(config.user)
-            client.set_password(config.password())
-        if config.security_policy is not Policy.NONE:
-            await self._secure(client)
+            client.set_password(await asyncio.to_thread(config.password))
+        identity = await asyncio.to_thread(config.identity)
+        if identity is not None:
+            client.user_certificate, client.user_private_key = identity
         return client
 
-    async def _secure(self, client: "_Client") -> None:
-        config = self._config
-        policy: Any = getattr(security_policies, f"SecurityPolicy{config.security_policy.value}")
-        mode = ua.MessageSecurityMode[config.security_mode.value]
-        offered = await client.connect_and_get_server_endpoints()
-        endpoint = next((e for e in offered if e.SecurityMode == mode and e.SecurityPolicyUri == policy.URI), None)
-        if endpoint is None:
-            raise SourceRefused(
-                f"{config.name}: {config.endpoint} does not offer {_security(config)}; {_offers(offered)}"
-            )
-        certificate = first_certificate(endpoint.ServerCertificate)
-        await self._check_trust(certificate, endpoint.Server.ApplicationUri)
-        own = await asyncio.to_thread(
-            pki.ensure_own_certificate, self._pki, self._application_uri, (socket.gethostname(), "localhost")
-        )
-        await client.set_security(
-            policy,
-            CertProperties(own.cert_path, "der"),
-            CertProperties(own.key_path, "pem"),
-            server_certificate=CertProperties(certificate, "der"),
-            mode=mode,
-        )
 
-    async def _check_trust(self, certificate: bytes | None, application_uri: str | None) -> None:
-        """At every connect, so that a file moved to or from ``trusted/`` counts at once."""
-        if self._config.security_policy is Policy.NONE:
-            return
-        peer = f"{self._config.name} at {self._config.endpoint}"
-        found = await asyncio.to_thread(
-            pki.refusal, self._pki, certificate or b"", peer=peer, application_uri=application_uri
-        )
-        if found is not None:
-            raise SourceRefused(found.message)
-
-    def _remedy(self) -> str:
-        own = self._pki / "own" / "own.der"
-        return f"the server must trust our certificate {own}, and user, policy and clock must suit it"
-
-
-class _Client(Client):
+class _Client(SecureClient):
     """asyncua's client without its publish loop, with two faults mended."""
 
     def __init__(self, url: str, timeout: float) -> None:
@@ -308,12 +270,6 @@ class _Client(Client):
         token, policies = self.uaclient.session.authentication_token, tuple(self._policy_ids)
         return KeptSession(peer, token, self._server_nonce, policies, self.session_timeout / 1000)
 
-    def _add_user_auth(self, params: ua.ActivateSessionParameters, username: str | None, password: str | None) -> None:
-        """A server may name a token policy that leaves the password bare; only an encrypted channel may carry that."""
-        if self.security_policy.Mode != ua.MessageSecurityMode.SignAndEncrypt:
-            raise SourceRefused("a password never goes over a channel that is not encrypted")
-        super()._add_user_auth(params, username, password)
-
 
 def _age_tokens_by_our_clock(protocol: UASocketProtocol) -> None:
     """A token's CreatedAt is the server's clock; compared with ours, a server that is behind loses the connection."""
@@ -325,22 +281,6 @@ def _age_tokens_by_our_clock(protocol: UASocketProtocol) -> None:
         set_channel(params, request_type, client_nonce)
 
     connection.set_channel = received_now  # type: ignore[method-assign]
-
-
-def first_certificate(chain: bytes | None) -> bytes:
-    """The peer's own certificate; a server may send its issuers behind it."""
-    if not chain or len(chain) < 4:
-        raise SourceRefused("the server shows no certificate for a secured endpoint")
-    return chain[: int.from_bytes(chain[2:4], "big") + 4]
-
-
-def _security(config: SourceConfig) -> str:
-    return f"{config.security_policy.value} with {config.security_mode.value}"
-
-
-def _offers(endpoints: list[ua.EndpointDescription]) -> str:
-    found = sorted({f"{e.SecurityPolicyUri.rpartition('#')[2]} with {e.SecurityMode.name}" for e in endpoints})
-    return f"it offers {', '.join(found) or 'nothing'}"
 
 
 @contextlib.asynccontextmanager

@@ -257,6 +257,7 @@ class OpcUaSource:
                 group.create_task(pumps.run())
                 group.create_task(self._watch(pumps))
                 group.create_task(self._keep_items(pumps))
+                group.create_task(self._session.watch_trust())
                 group.create_task(self._backfill.run(services, info))
                 group.create_task(self._watchdog.run(self._refused.keys()))
                 group.create_task(self._condition.watch(services))

@@ -68,6 +68,10 @@ class PublishConfig(Section):
     application_uri: Annotated[str, Field(pattern=r"^urn:\S+$")] = "urn:foretag"
     """URI of this server, as its certificate names it; make it unique where a plant has several."""
 
+    require_crl: bool = False
+    """True: a client whose certificate comes from an authority is refused while there is no current revocation list of
+    that authority in the trust list. False (default): the log warns."""
+
     max_sessions: Annotated[int, Field(ge=1, le=1000)] = 50
     """Sessions that may be open at a time, 1 to 1000; default 50."""
 

@@ -3,23 +3,18 @@
 import asyncio
 import contextlib
 import math
-import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
-from pathlib import Path
 
 from asyncua import Client, ua
-from asyncua.common.utils import ServiceError
-from asyncua.crypto import security_policies
-from asyncua.crypto.uacrypto import CertProperties
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from plugin import pki
+from plugin.channel import Channel, SecureClient, Terms
 from plugin.domain import quality
 from plugin.errors import SourceError, SourceRefused, SourceUnreachable
 
@@ -30,20 +25,14 @@ _NODES_PER_CALL = 100
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How to reach a plant's server."""
+    """How to reach a plant's server, and as whom."""
 
-    endpoint: str
-    pki_folder: Path
-    """Our certificate and the servers that are trusted, see :mod:`plugin.pki`."""
-    policy: str = "Basic256Sha256"
-    """``Basic256Sha256``, ``Aes128Sha256RsaOaep``, ``Aes256Sha256RsaPss``, or ``None``."""
-    mode: str = "SignAndEncrypt"
-    """``SignAndEncrypt`` or ``Sign``; without meaning where the policy is ``None``."""
-    application_uri: str = "urn:foretag"
+    terms: Terms
     user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    timeout: float = 10.0
-    """Longest wait for one answer [s]."""
+    password: Callable[[], str] = field(default=str, repr=False)
+    """Reads it where it is kept, at each connect. Raises SourceRefused."""
+    identity: Callable[[], tuple[x509.Certificate, RSAPrivateKey] | None] = field(default=lambda: None, repr=False)
+    """Reads certificate and key of a user, where there are such. Raises SourceRefused."""
 
 
 class Form(IntEnum):
@@ -225,15 +214,15 @@ _REFUSALS = ("BadCertificate", "BadSecurity", "BadUserAccessDenied", "BadIdentit
 @asynccontextmanager
 async def connected(connection: Connection, form: Form = Form.FULL) -> AsyncIterator[PlantClient]:
     """A session, closed at the end. SourceRefused where a person has to act, SourceUnreachable where time may help."""
-    client = Client(connection.endpoint, timeout=connection.timeout)
-    refused: list[str] = []
+    terms = connection.terms
+    client = SecureClient(terms.endpoint, timeout=terms.timeout)
     try:
-        async with asyncio.timeout(4 * connection.timeout):
-            await _secure(client, connection, refused)
-            await client._connect_sequence()
+        async with asyncio.timeout(4 * terms.timeout):
+            await _introduce(client, connection)
+            await Channel(terms).enter(client, client._connect_sequence)
     except (ua.UaError, OSError, TimeoutError, ValueError) as error:
         await _close(client)
-        raise _translate(error, f"{connection.endpoint}: ", refused) from error
+        raise _translate(error, f"{terms.endpoint}: ") from error
     except BaseException:
         await _close(client)
         raise
@@ -243,44 +232,23 @@ async def connected(connection: Connection, form: Form = Form.FULL) -> AsyncIter
         await _close(client)
 
 
-async def _secure(client: Client, connection: Connection, refused: list[str]) -> None:
+async def _introduce(client: SecureClient, connection: Connection) -> None:
+    """Our names, and the user's credentials."""
+    terms = connection.terms
     client.name = client.description = "foretag write-back"
-    client.application_uri = connection.application_uri
+    client.application_uri = terms.application_uri
     client.product_uri = "urn:foretag:product"
     client.session_timeout = _SESSION_MILLISECONDS
     if connection.user is not None:
-        if connection.policy == "None" or connection.mode != "SignAndEncrypt":
-            raise ValueError("a password is sent over an encrypted channel alone; set policy, and mode SignAndEncrypt")
+        if terms.policy == "None" or terms.mode != "SignAndEncrypt":
+            raise SourceRefused(
+                "a password is sent over an encrypted channel alone; set policy, and mode SignAndEncrypt"
+            )
         client.set_user(connection.user)
-        client.set_password(connection.password or "")
-    if connection.policy == "None":
-        return
-    client.certificate_validator = _validator(connection, refused)
-    own = await asyncio.to_thread(
-        pki.ensure_own_certificate,
-        connection.pki_folder,
-        connection.application_uri,
-        (socket.gethostname(), "localhost"),
-    )
-    policy = getattr(security_policies, f"SecurityPolicy{connection.policy}")
-    mode = ua.MessageSecurityMode[connection.mode]
-    key = CertProperties(own.key_path, "pem")
-    await client.set_security(policy, own.cert_path, key, mode=mode)
-
-
-def _validator(
-    connection: Connection, refused: list[str]
-) -> Callable[[x509.Certificate, ua.ApplicationDescription], Awaitable[None]]:
-    async def validate(certificate: x509.Certificate, server: ua.ApplicationDescription) -> None:
-        der, peer = certificate.public_bytes(Encoding.DER), f"OPC UA server {connection.endpoint}"
-        refusal = await asyncio.to_thread(
-            pki.refusal, connection.pki_folder, der, peer=peer, application_uri=server.ApplicationUri
-        )
-        if refusal is not None:
-            refused.append(refusal.message)
-            raise ServiceError(getattr(ua.StatusCodes, refusal.reason))
-
-    return validate
+        client.set_password(await asyncio.to_thread(connection.password))
+    identity = await asyncio.to_thread(connection.identity)
+    if identity is not None:
+        client.user_certificate, client.user_private_key = identity
 
 
 async def _close(client: Client) -> None:
@@ -303,9 +271,7 @@ async def _translated(answer: Awaitable[list[ua.DataValue] | list[ua.StatusCode]
         raise _translate(error, "") from error
 
 
-def _translate(error: Exception, where: str, refused: Sequence[str] = ()) -> SourceError:
-    if refused:
-        return SourceRefused(refused[0])
+def _translate(error: Exception, where: str) -> SourceError:
     name = type(error).__name__
     text = f"{where}{name}: {error}" if str(error) else f"{where}{name}"
     needs_person = isinstance(error, ValueError) or name.startswith(_REFUSALS) or "No matching" in str(error)

@@ -19,7 +19,7 @@ from asyncua.common.utils import ServiceError
 from plugin import __version__, pki
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction
-from plugin.errors import PublishError
+from plugin.errors import CertificateError, PublishError
 from plugin.publish.address_space import NAMESPACE, Nodes, Tree, build
 from plugin.publish.asyncua_server import PlantServer
 from plugin.publish.config import PublishConfig
@@ -148,7 +148,7 @@ class OpcUaSink:
                 namespace = await server.register_namespace(NAMESPACE)
                 self._nodes = await build(Tree(server.iserver, namespace, self._now()), tags, __version__)
                 await server.start()
-        except (OSError, ValueError, TimeoutError, ua.UaError) as error:
+        except (OSError, ValueError, TimeoutError, ua.UaError, CertificateError) as error:
             self._nodes = None
             raise PublishError(f"the OPC UA server can't serve {config.endpoint}: {error}") from error
         self._port = server.port
@@ -181,7 +181,13 @@ class OpcUaSink:
         """Refuse a client that is not trusted; say so once per reason, not at each of its attempts."""
         peer = f"OPC UA client at {address}"
         refusal = await asyncio.to_thread(
-            pki.refusal, self._pki, certificate, peer=peer, application_uri=application_uri
+            pki.refusal,
+            self._pki,
+            certificate,
+            peer=peer,
+            application_uri=application_uri,
+            use=pki.Use.CLIENT,
+            require_crl=self._config.require_crl,
         )
         if refusal is None:
             return

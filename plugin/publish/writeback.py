@@ -172,14 +172,14 @@ class WriteBack:
         while True:
             try:
                 async with connected(self._connection, self._form) as client:
-                    _log.info("%s: connected to %s", self.name, self._connection.endpoint)
+                    _log.info("%s: connected to %s", self.name, self._connection.terms.endpoint)
                     delay = _RETRY_SECONDS[0]
-                    self._complaints.discard((self._connection.endpoint, "connection"))
+                    self._complaints.discard((self._connection.terms.endpoint, "connection"))
                     await self._serve(client)
             except SourceError as error:
                 self._diagnostics.reconnects.labels(self.name, type(error).__name__).inc()
-                if (self._connection.endpoint, "connection") not in self._complaints:
-                    self._complaints.add((self._connection.endpoint, "connection"))
+                if (self._connection.terms.endpoint, "connection") not in self._complaints:
+                    self._complaints.add((self._connection.terms.endpoint, "connection"))
                     _log.warning("%s: %s; trying again by itself", self.name, error)
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, no secret
             delay = min(2 * delay, _RETRY_SECONDS[1])

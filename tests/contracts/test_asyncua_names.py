@@ -20,6 +20,9 @@ from asyncua.common.utils import Buffer
         (Client._start_renew_loop, ["self"]),
         (Client._cancel_task, ["task"]),
         (Client._add_user_auth, ["self", "params", "username", "password"]),
+        (Client.create_session, ["self"]),
+        (Client.open_secure_channel, ["self", "renew"]),
+        (Client.server_policy, ["self", "token_type"]),
         (UaClient._make_protocol, ["self"]),
         (UaClient.close_session, ["self", "delete_subscriptions"]),
         (UaClient.disconnect_socket, ["self"]),
@@ -45,6 +48,9 @@ async def test_attributes_of_a_client() -> None:
     assert isinstance(protocol, UASocketProtocol)
     assert isinstance(protocol._connection, SecureConnection)
     assert protocol.transport is None
+    assert client._policy_ids == []
+    assert client.user_certificate is None
+    assert client.user_private_key is None
     assert client.certificate_validator is None  # off unless set: our own check comes before the channel
 
 

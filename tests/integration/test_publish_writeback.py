@@ -15,6 +15,7 @@ from asyncua import Server, ua
 from asyncua.crypto.permission_rules import User, UserRole
 
 from plugin import pki
+from plugin.channel import Terms
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction, Run, RunKind, Status
 from plugin.errors import PublishError
@@ -104,6 +105,10 @@ async def _plant(port: int = 0, *, pad: int = 0) -> AsyncIterator[_Plant]:
         yield _Plant(server, namespace)
 
 
+def _open_connection(endpoint: str, folder: Path) -> Connection:
+    return Connection(Terms("plant", endpoint, folder, "urn:foretag", "None", "None", timeout=5.0))
+
+
 def _endpoint(plant: _Plant) -> str:
     assert plant.server.bserver is not None
     return f"opc.tcp://127.0.0.1:{plant.server.bserver.port}"
@@ -161,7 +166,7 @@ async def _desk(
     **config: Any,
 ) -> AsyncIterator[_Desk]:
     diagnostics = Diagnostics()
-    connection = Connection(endpoint, tmp_path, "None", timeout=5.0)
+    connection = _open_connection(endpoint, tmp_path)
     section = WriteBackConfig(enabled=True, rules=rules or (_rule(),), **config)
     sink = WriteBack(section, "plant", connection, diagnostics)
     async with sink.open([*tags, _FLAG]):
@@ -337,7 +342,7 @@ async def test_two_outputs_for_one_node_are_refused_at_the_start(plant, tmp_path
 
 async def test_nothing_is_written_unless_it_is_enabled(plant, tmp_path):
     section = WriteBackConfig(rules=(_rule(),))
-    sink = WriteBack(section, "plant", Connection(_endpoint(plant), tmp_path, "None"), Diagnostics())
+    sink = WriteBack(section, "plant", _open_connection(_endpoint(plant), tmp_path), Diagnostics())
     before = asyncio.all_tasks()
     async with sink.open(_TAGS):
         assert asyncio.all_tasks() == before
@@ -362,7 +367,8 @@ async def test_a_plant_that_is_not_trusted_gets_nothing_until_it_is(tmp_path, ca
     await (await server.nodes.objects.add_variable(node, "rul", 0.0)).set_writable()
     async with server:
         plant = _Plant(server, namespace)
-        connection = Connection(_endpoint(plant), tmp_path / "ours")
+        terms = Terms("plant", _endpoint(plant), tmp_path / "ours", "urn:foretag", "Basic256Sha256", "SignAndEncrypt")
+        connection = Connection(terms)
         sink = WriteBack(WriteBackConfig(enabled=True, rules=(_rule(),)), "plant", connection, Diagnostics())
         async with sink.open(_TAGS[:1]):
             await sink.publish(_outcome(_prediction(1, 70.0)))
@@ -373,9 +379,10 @@ async def test_a_plant_that_is_not_trusted_gets_nothing_until_it_is(tmp_path, ca
     assert _told(caplog, "is not trusted") == 1
 
 
-@pytest.mark.parametrize("channel", [{"policy": "None"}, {"mode": "Sign"}])
+@pytest.mark.parametrize("channel", [("None", "SignAndEncrypt"), ("Basic256Sha256", "Sign")])
 async def test_a_password_never_goes_over_an_open_channel(plant, tmp_path, caplog, channel):
-    connection = Connection(_endpoint(plant), tmp_path, **channel, user="operator", password="secret")
+    terms = Terms("plant", _endpoint(plant), tmp_path, "urn:foretag", *channel)
+    connection = Connection(terms, user="operator", password=lambda: "secret")
     assert "secret" not in repr(connection)
     sink = WriteBack(WriteBackConfig(enabled=True, rules=(_rule(),)), "plant", connection, Diagnostics())
     async with sink.open(_TAGS):

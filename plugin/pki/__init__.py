@@ -1,0 +1,24 @@
+"""Certificates: our own application instance certificate, and whom we trust (OPC 10000-2, 8; OPC 10000-6, 6.2.2).
+
+The folder, readable by its owner alone::
+
+    pki/own/       own.der (hand it to the plant's servers), own.key; old.der while a renewed one is introduced
+    pki/trusted/   certificates of peers or of certificate authorities that we trust, and *.crl
+    pki/issuers/   authorities that complete a chain but are not trusted by themselves, and *.crl
+    pki/rejected/  peers that were refused; ``foretag trust add`` moves one to trusted/
+    pki/seen/      by thumbprint: where it was met first
+
+One folder serves the connections to plant servers, the write-back and our own server. A file that is moved counts at
+the next connection, and within a minute for one that stands. All functions are synchronous and touch a few small files:
+on the event loop call them in a thread.
+"""
+
+from plugin.pki.files import thumbprint
+from plugin.pki.own import OwnCertificate, ensure_own_certificate, own_certificates, shown_certificate
+from plugin.pki.trustlist import rejected_folder, trust, trusted_folder
+from plugin.pki.validation import Reason, Refusal, Use, refusal
+
+__all__ = [
+    "OwnCertificate", "Reason", "Refusal", "Use", "ensure_own_certificate", "own_certificates", "refusal",
+    "rejected_folder", "shown_certificate", "thumbprint", "trust", "trusted_folder",
+]  # fmt: skip

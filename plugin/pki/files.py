@@ -1,0 +1,92 @@
+"""The folder of certificates on disk: private folders, files that are whole or not there, names that are safe."""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+_log = logging.getLogger(__name__)
+
+_PEM = b"-----"
+_SUFFIXES = (".der", ".crt", ".cer", ".pem")
+
+
+def thumbprint(cert_der: bytes) -> str:
+    """SHA-1 of the DER as 40 upper-case hex digits, as OPC UA tools show it (OPC 10000-6, 6.2.2)."""
+    return hashlib.sha1(cert_der, usedforsecurity=False).hexdigest().upper()
+
+
+def der(cert: x509.Certificate) -> bytes:
+    """The certificate's bytes."""
+    return cert.public_bytes(Encoding.DER)
+
+
+def private_folder(folder: Path, name: str) -> Path:
+    """``folder/name``, made if it is missing; both are their owner's alone, whatever the umask."""
+    path = folder / name
+    if not path.is_dir():
+        for missing in reversed([above for above in path.parents if not above.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+    for mine in (folder, path):
+        if mine.stat().st_mode & 0o077:
+            mine.chmod(0o700)
+    return path
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Whole or not at all, and never readable by others, not even for a moment."""
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def load_certificate(data: bytes) -> x509.Certificate:
+    """DER or PEM. Raises ValueError."""
+    return x509.load_pem_x509_certificate(data) if data.startswith(_PEM) else x509.load_der_x509_certificate(data)
+
+
+def load_crl(data: bytes) -> x509.CertificateRevocationList:
+    """DER or PEM. Raises ValueError."""
+    return x509.load_pem_x509_crl(data) if data.startswith(_PEM) else x509.load_der_x509_crl(data)
+
+
+def certificate_files(folder: Path) -> list[tuple[Path, x509.Certificate]]:
+    """Every certificate of a folder; a file that is none is named in the log and skipped: it grants nothing."""
+    found = []
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES):
+        try:
+            found.append((path, load_certificate(path.read_bytes())))
+        except FileNotFoundError:
+            continue  # moved meanwhile
+        except ValueError:
+            _log.warning("%s is no certificate; skipped", path)
+    return found
+
+
+def common_name(cert: x509.Certificate) -> str:
+    """What its owner calls itself; empty where it doesn't."""
+    found = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[0].value) if found else ""
+
+
+def quoted_name(cert: x509.Certificate) -> str:
+    """The common name for a message: a stranger chose it, so it is quoted and short."""
+    name = common_name(cert)
+    return repr(name[:80]) if name else "without a name"
+
+
+def file_name(cert: x509.Certificate) -> str:
+    """``common name [thumbprint].der`` (OPC 10000-12, F); what a stranger calls itself must not leave the folder."""
+    name = common_name(cert) or "peer"
+    safe = "".join(char if (char.isascii() and char.isalnum()) or char in " -_" else "_" for char in name)[:60]
+    return f"{safe} [{thumbprint(der(cert))}].der"
