@@ -170,11 +170,13 @@ def demo(
 
 
 @app.command()
-def config() -> None:
+def config(
+    metrics: Annotated[bool, typer.Option("--metrics", help="The metrics of the Prometheus endpoint instead.")] = False,
+) -> None:
     """Print every field of the configuration file, as Markdown."""
-    from plugin.reference import reference  # noqa: PLC0415
+    from plugin import reference  # noqa: PLC0415
 
-    typer.echo(reference(), nl=False)
+    typer.echo(reference.metrics() if metrics else reference.reference(), nl=False)
 
 
 @app.command()

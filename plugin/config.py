@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from plugin.acquire.config import SourceConfig
 from plugin.domain import Asset, Tag
 from plugin.errors import ConfigError, Fault
+from plugin.exposition import DiagnosticsConfig
 from plugin.fields import Duration, Section
 from plugin.historian.config import HistorianConfig
 from plugin.infer.config import ModelConfig
@@ -114,6 +115,7 @@ class _File(Section):
     models: tuple[ModelConfig, ...] = ()
     publish: PublishConfig = PublishConfig()
     write_back: WriteBackConfig = WriteBackConfig()
+    diagnostics: DiagnosticsConfig = DiagnosticsConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ class Config:
     models: tuple[ModelConfig, ...]
     publish: PublishConfig
     write_back: WriteBackConfig
+    diagnostics: DiagnosticsConfig
 
     @property
     def model_folder(self) -> Path:
@@ -174,6 +177,7 @@ def load(path: Path) -> Config:
         models=file.models,
         publish=file.publish,
         write_back=file.write_back,
+        diagnostics=file.diagnostics,
     )
 
 

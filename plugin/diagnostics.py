@@ -5,9 +5,10 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, Info, ProcessCollector
 
 _LAG_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
@@ -18,19 +19,53 @@ _LAG_SPAN = 3000
 """Looks that :meth:`Diagnostics.lag_p99` speaks of: the last minute."""
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A metric, for whoever writes an alert."""
+
+    name: str
+    """As Prometheus sees it."""
+    kind: str
+    text: str
+    labels: tuple[str, ...]
+
+
 class Diagnostics:
     """One per service (and one per test: nothing is global)."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        GCCollector(registry)
         self._lags: deque[float] = deque(maxlen=_LAG_SPAN)
 
+        self.described: list[Described] = []
+        """Every metric of ours, in the order of the documentation."""
+
+        def describe(name: str, kind: str, text: str, labels: tuple[str, ...]) -> str:
+            self.described.append(Described(f"foretag_{name}", kind, text, labels))
+            return f"foretag_{name}"
+
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"foretag_{name}", text, labels, registry=registry)
+            return Counter(describe(f"{name}_total", "counter", text, labels), text, labels, registry=registry)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"foretag_{name}", text, labels, registry=registry)
+            return Gauge(describe(name, "gauge", text, labels), text, labels, registry=registry)
 
+        def histogram(name: str, text: str, *labels: str) -> Histogram:
+            name = describe(name, "histogram", text, labels)
+            return Histogram(name, text, labels, registry=registry, buckets=_LAG_BUCKETS)
+
+        def info(name: str, text: str, *labels: str) -> Info:
+            describe(f"{name}_info", "info", text, labels)
+            return Info(f"foretag_{name}", text, labels, registry=registry)
+
+        self.build = info("build", "Which foretag this is (version), and on which folder it works (data)")
+        self.source_info = info(
+            "source",
+            "State of a source, what is not well (trouble), the first of its silent, late and flat tags",
+            "source",
+        )
         self.samples_received = counter("samples_received", "Samples decoded from a source", "source", "path")
         self.samples_stored = counter("samples_stored", "Samples committed to the database")
         self.samples_duplicate = counter("samples_duplicate", "Samples that the database had already")
@@ -38,30 +73,26 @@ class Diagnostics:
         self.values_without_number = counter("values_without_number", "Values that are no number", "source")
         self.decode_errors = counter("decode_errors", "Values or messages that could not be decoded", "source")
         self.gaps = counter("gaps", "Gaps opened", "source", "cause")
+        self.gaps_open = gauge("gaps_open", "Gaps that history may still fill")
         self.reconnects = counter("reconnects", "Sessions built anew or re-activated", "source", "how")
         self.connected = gauge("source_connected", "1 while live values are expected", "source")
+        self.away = gauge("source_away", "1 while a source's values don't arrive or can't be relied on", "source")
+        self.heard = gauge("source_heard_timestamp_seconds", "A source's last word, by its own clock", "source")
+        self.ahead = gauge("source_clock_ahead_seconds", "How far a source's clock is ahead of ours", "source")
+        self.service_level = gauge("source_service_level", "What a server says of itself, 0 to 255", "source")
+        self.tags = gauge("tags", "Tags that are configured", "source")
+        self.tags_monitored = gauge("tags_monitored", "Tags that the server reports", "source")
         self.items_failed = gauge("items_failed", "Monitored items that the server refuses at present", "source")
         self.tags_silent = gauge("tags_silent", "Tags that have not reported for longer than is expected", "source")
         self.tags_late = gauge("tags_late", "Tags whose values are old when they arrive", "source")
         self.tags_flat = gauge("tags_flat", "Tags whose value has not changed for longer than it should", "source")
         self.queue_depth = gauge("queue_depth", "Deliveries that wait for the database", "source")
-        self.arrival_to_row = Histogram(
-            "foretag_arrival_to_row_seconds",
-            "From a value's arrival to its committed row",
-            registry=registry,
-            buckets=_LAG_BUCKETS,
-        )
-        self.loop_lag = Histogram(
-            "foretag_event_loop_lag_seconds",
-            "How late the loop woke a timer",
-            registry=registry,
-            buckets=_LAG_BUCKETS,
-        )
+        self.arrival_to_row = histogram("arrival_to_row_seconds", "From a value's arrival to its committed row")
+        self.loop_lag = histogram("event_loop_lag_seconds", "How late the loop woke a timer")
         self.stage_cpu = counter("stage_cpu_seconds", "CPU time by stage of a tag's life", "stage")
         self.runs = counter("runs", "Runs by result", "model", "kind", "result")
-        self.run_seconds = Histogram(
-            "foretag_run_seconds", "Wall time of a scoring run", ("model",), registry=registry, buckets=_LAG_BUCKETS
-        )
+        self.run_seconds = histogram("run_seconds", "Wall time of a scoring run", "model")
+        self.last_run = gauge("last_run_timestamp_seconds", "When a model's last scoring run succeeded", "model")
         self.compilations = counter("compilations", "Programs that JAX compiled", "model")
         self.published = counter("published", "Values published", "sink")
         self.publish_failures = counter("publish_failures", "Values that could not be published", "sink", "cause")
@@ -103,7 +134,6 @@ class Diagnostics:
         """Sum of a counter over all its labels."""
         return sum(
             sample.value
-            for family in self.registry.collect()
+            for family in self.registry.restricted_registry([f"foretag_{name}"]).collect()
             for sample in family.samples
-            if sample.name == f"foretag_{name}"
         )

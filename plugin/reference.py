@@ -1,4 +1,4 @@
-"""Every field of ``foretag.toml``, read off the sections themselves: what ``foretag config`` prints."""
+"""Every field of ``foretag.toml``, read off the sections, and every metric: what ``foretag config`` prints."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,6 +10,8 @@ from pydantic_core import PydanticUndefined
 
 from plugin.acquire.config import HistoryConfig, SourceConfig, WatchdogConfig
 from plugin.config import AssetsConfig, AssetTagConfig, RuntimeConfig, TagRow
+from plugin.diagnostics import Diagnostics
+from plugin.exposition import DiagnosticsConfig
 from plugin.fields import format_duration
 from plugin.historian.config import HistorianConfig
 from plugin.infer.config import ModelConfig, ScheduleConfig, TrainingConfig
@@ -30,13 +32,15 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[publish]": PublishConfig,
     "[write_back]": WriteBackConfig,
     "[[write_back.rules]]": WriteRule,
+    "[diagnostics]": DiagnosticsConfig,
 }
 _INTRODUCTION = """\
 # Configuration
 
 `foretag.toml` holds these sections; `tags = ["tags.csv"]` at its top names the tag files. Durations are written with a
 unit: `"500ms"`, `"30s"`, `"5min"`, `"24h"`, `"7d"`. An environment variable `FORETAG__<SECTION>__<KEY>` overrides a key
-of `[foretag]`, `[historian]`, `[publish]` or `[write_back]`. This page is what `foretag config` prints.
+of `[foretag]`, `[historian]`, `[publish]`, `[write_back]` or `[diagnostics]`. This page is what `foretag config`
+prints.
 """
 
 
@@ -45,6 +49,15 @@ def reference() -> str:
     return "\n".join(
         [_INTRODUCTION, *(line for title, section in SECTIONS.items() for line in _section(title, section))]
     )
+
+
+def metrics() -> str:
+    """The table of all metrics, as Markdown."""
+    rows = [
+        f"| `{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels) or '–'} | {each.text} |"
+        for each in Diagnostics().described
+    ]
+    return "\n".join(["| metric | kind | labels | meaning |", "|---|---|---|---|", *rows, ""])
 
 
 def _section(title: str, section: type[BaseModel]) -> Iterator[str]:

@@ -16,12 +16,14 @@ from datetime import datetime
 from typing import Any
 
 from models.kind import ModelKind
+from plugin import __version__
 from plugin.acquire.config import SourceConfig
 from plugin.acquire.source import OpcUaSource
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Asset, Micros, OutputTag, Tag
 from plugin.errors import ConfigError, Fault
+from plugin.exposition import serving
 from plugin.historian.ingest import Ingest
 from plugin.historian.sql import SqlStore
 from plugin.hmi.overview import Overview
@@ -49,6 +51,7 @@ class Service:
     def __init__(self, config: Config, diagnostics: Diagnostics | None = None) -> None:
         self.config = config
         self.diagnostics = diagnostics or Diagnostics()
+        self.diagnostics.build.info({"version": __version__, "data": str(config.data)})
         self.overview: asyncio.Future[Overview] = asyncio.get_running_loop().create_future()
         """What a view shows; there when the database is open."""
         self.runs: asyncio.Future[Runs] = asyncio.get_running_loop().create_future()
@@ -59,6 +62,7 @@ class Service:
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             store = await enter(open_store(self.config, self.diagnostics, alone=True))
+            await enter(serving(self.config.diagnostics, self.diagnostics))
             tags = await store.register_tags(self.config.tags)
             sources = await self._sources(tags, store)
             overview = Overview(sources, Asset.gather(tags), self.config.models, self.diagnostics)

@@ -27,11 +27,12 @@ from plugin.domain import (
 )
 from plugin.errors import StoreError
 from plugin.hmi.snapshot import AssetLine, ModelLine, Reading, Snapshot, SourceLine, Totals, TrainingLine
+from plugin.hmi.words import few
 from plugin.infer.config import ModelConfig
-from plugin.protocols import Source, Store
+from plugin.protocols import Health, Source, Store
 
 _RATE_SPAN = timedelta(seconds=10)
-_GAPS_EVERY = 1.0
+_WATCH_EVERY = 1.0
 
 
 class Overview:
@@ -60,6 +61,7 @@ class Overview:
         self._cut_off: frozenset[str] = frozenset()
         self._trainings: dict[str, TrainingLine] = {}
         self._stored: list[tuple[datetime, float]] = [(self._started, 0.0)]
+        self._facts: dict[str, dict[str, str]] = {}
         self.gaps_open = 0
         """As the store last said."""
 
@@ -76,11 +78,33 @@ class Overview:
         self._cut_off = outage.outputs
 
     async def watch(self, store: Store) -> None:
-        """For ever: how many gaps are open is known to the store alone."""
+        """For ever: what nobody tells, and is asked for: the sources' health, and the store for its open gaps."""
         while True:
+            for source in self._sources:
+                self._measure(source.name, source.health())
             with suppress(StoreError):
                 self.gaps_open = await store.open_gaps()
-            await asyncio.sleep(_GAPS_EVERY)
+                self._diagnostics.gaps_open.set(self.gaps_open)
+            await asyncio.sleep(_WATCH_EVERY)
+
+    def _measure(self, name: str, health: Health) -> None:
+        metrics = self._diagnostics
+        metrics.connected.labels(name).set(health.connected)
+        metrics.away.labels(name).set(health.away_since is not None)
+        metrics.heard.labels(name).set(health.heard / 1e6)
+        metrics.tags.labels(name).set(health.tags)
+        metrics.tags_monitored.labels(name).set(health.monitored)
+        if health.ahead is not None:
+            metrics.ahead.labels(name).set(health.ahead / 1e6)
+        if health.service_level is not None:
+            metrics.service_level.labels(name).set(health.service_level)
+        facts = {"state": health.state, "trouble": health.trouble} | {
+            kind: few(names) for kind, names in
+            (("silent", health.silent), ("late", health.late), ("flat", health.flat))
+        }  # fmt: skip
+        if self._facts.get(name) != facts:
+            self._facts[name] = facts
+            metrics.source_info.labels(name).info(facts)
 
     def committed(self, samples: SampleBatch) -> None:
         """Samples that are in the database now."""

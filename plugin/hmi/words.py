@@ -1,5 +1,6 @@
 """How numbers, ages and statuses are written. Quality shows in the text itself, never by colour alone."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from math import isnan
 
@@ -64,6 +65,12 @@ def age(duration: timedelta | None) -> str:
 def count(items: int, noun: str) -> str:
     """``1 gap``, ``1,200 gaps``."""
     return f"{items:,} {noun}{'' if items == 1 else 's'}"
+
+
+def few(names: Sequence[str], limit: int = 3) -> str:
+    """``a, b, c and 9 more``."""
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {len(names) - limit:,} more" if len(names) > limit else shown
 
 
 def milliseconds(duration: timedelta | None) -> str:

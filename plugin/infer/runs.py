@@ -125,6 +125,7 @@ class Runs:
     def _count(self, run: Run) -> None:
         self._diagnostics.runs.labels(run.model, run.kind.value, run.result.value).inc()
         if run.started and run.finished and run.result is RunResult.DONE:
+            self._diagnostics.last_run.labels(run.model).set(run.finished.timestamp())
             self._diagnostics.run_seconds.labels(run.model).observe((run.finished - run.started).total_seconds())
 
     def _complain(self, what: str, text: str, error: BaseException | None = None) -> None:

@@ -77,6 +77,9 @@ options = {{ output = "nox", members = 1, steps = 40 }}
 endpoint = "opc.tcp://127.0.0.1:{port}/foretag"
 security = ["None"]
 
+[diagnostics]
+listen = "127.0.0.1:0"
+
 [write_back]
 enabled = true
 [[write_back.rules]]

@@ -1,8 +1,10 @@
 """The documentation says what the code says."""
 
+import re
 from pathlib import Path
 
-from plugin.reference import SECTIONS, reference
+from plugin.diagnostics import Diagnostics
+from plugin.reference import SECTIONS, metrics, reference
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -20,3 +22,21 @@ def test_every_field_is_documented():
         if not field.description and name not in {"name", "feature", "asset"}
     ]
     assert silent == []
+
+
+def test_the_table_of_metrics_is_what_the_registry_holds():
+    page = (DOCS / "diagnostics.md").read_text(encoding="utf-8")
+    assert metrics() in page, "put in place of its table what this prints: foretag config --metrics"
+    registered = {
+        f"{family.name}_{family.type}" if family.type == "info" else f"{family.name}_total"
+        if family.type == "counter" else family.name
+        for family in Diagnostics().registry.collect() if family.name.startswith("foretag_")
+    }  # fmt: skip
+    assert registered == {metric.name for metric in Diagnostics().described}
+
+
+def test_the_alerts_speak_of_metrics_that_there_are():
+    page = (DOCS / "diagnostics.md").read_text(encoding="utf-8")
+    spoken = set(re.findall(r"foretag_[a-z_]+", page.partition("```yaml")[2]))
+    assert spoken
+    assert spoken <= {metric.name for metric in Diagnostics().described}
