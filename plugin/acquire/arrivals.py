@@ -80,7 +80,7 @@ class Arrivals:
     def _decode(self, subscription: Subscription, body: bytes, message: Message) -> Values | None:
         with self._diagnostics.stage("decode"):
             try:
-                values = decode_items(body, message.received)
+                values = decode_items(body, message.received, memory=subscription.places)
                 return replace(values, handle=subscription.handles(values.handle))
             except Malformed:
                 self._errors.inc()

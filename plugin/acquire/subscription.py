@@ -16,6 +16,7 @@ from asyncua.client.ua_session import UaSession
 from numpy.typing import NDArray
 
 from plugin.acquire.config import SourceConfig
+from plugin.acquire.decoding import Memory
 from plugin.acquire.items import Item, ItemMaker
 from plugin.acquire.measuring import Malformed
 from plugin.acquire.resume import Standing, StandingItem, reached_key, standing_key, write_reached, write_standing
@@ -79,6 +80,8 @@ class Subscription:
         """How far the server's clock was ahead of ours when it last spoke."""
         self.lifetime = 0.0
         """How long the server keeps it without a word from us [s]."""
+        self.places: Memory = {}
+        """Where the values of its messages stood, which explains the next ones."""
         self._server_started: Micros = 0
         self._handles: NDArray[np.uint32] | None = None
         self._surplus: list[int] = []

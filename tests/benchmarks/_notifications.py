@@ -25,7 +25,7 @@ _DOUBLE = (11, "<d")
 _SCALARS = (_DOUBLE, (10, "<f"), (6, "<i"), (5, "<H"), (1, "<?"), (8, "<q"))
 _VALUE, _STATUS, _SOURCE, _SERVER = 1, 2, 4, 8
 _SPREAD = 5_000_000  # [100 ns] source times of one notification lie within half a second
-_HALVES = 16
+_HALVES = 100  # so many that nobody remembers them
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,44 +63,48 @@ class Tag:
         """How far the source time is behind the notification's [100 ns]."""
         return 0 if self.kind == "uniform" else random.Random(-self.place).randrange(_SPREAD)
 
-    def encoded(self, handle: int) -> tuple[bytes, bytes]:
-        """The MonitoredItemNotification before and behind its SourceTimestamp."""
+    def encoded(self, handle: int) -> "Encoded":
+        """Its MonitoredItemNotification (OPC 10000-4, 7.25.2)."""
         kind, code = self.scalar
         mask = _VALUE | _SOURCE | _SERVER | (_STATUS if self.status else 0)
         value = struct.pack(code, self.value if code in "<d<f" else int(self.value))
         status = struct.pack("<I", self.status) if self.status else b""
-        return struct.pack("<IBB", handle, mask, kind) + value + status, bytes(8)
+        return Encoded(struct.pack("<IBB", handle, mask, kind) + value + status, self.delay)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A MonitoredItemNotification up to its two times, and by how much the source's is the earlier."""
+
+    begin: bytes
+    delay: int
 
 
 class Notification:
-    """The body of a DataChangeNotification (OPC 10000-4, 7.25.2) whose times can be set."""
+    """The body of a DataChangeNotification whose times can be set."""
 
-    def __init__(self, items: Sequence[tuple[int, Tag]]) -> None:
-        """Client handle and tag of each value."""
+    def __init__(self, items: Sequence[Encoded]) -> None:
         self.values = len(items)
-        parts, sources, at = [struct.pack("<i", len(items))], [], 4
-        for handle, tag in items:
-            before, behind = tag.encoded(handle)
-            parts += [before, bytes(8), behind]
-            sources.append(at + len(before))
-            at += len(before) + 8 + len(behind)
-        self._body = bytearray(b"".join([*parts, struct.pack("<i", -1)]))
-        self._sources = np.array(sources, np.intp)
-        self._delays = np.array([tag.delay for _, tag in items], np.int64)
+        parts = [struct.pack("<i", len(items)), *(item.begin + bytes(16) for item in items), struct.pack("<i", -1)]
+        self._body = bytearray(b"".join(parts))
+        ends = np.cumsum([4, *(len(item.begin) + 16 for item in items)])
+        self._sources = ends[1:] - 16
+        self._delays = np.array([item.delay for item in items], np.int64)
         # every byte as the begin of a number: the times stand anywhere
         self._numbers: NDArray[np.int64] = np.ndarray((len(self._body) - 7,), "<i8", self._body, 0, (1,))
 
     def at(self, ticks: int) -> bytearray:
         """The body with server time ``ticks`` [100 ns since 1601]; the same buffer each time."""
-        if len(self._sources):
+        if self.values:
             self._numbers[self._sources] = ticks - self._delays
             self._numbers[self._sources + 8] = ticks
         return self._body
 
 
 def notifications(items: Sequence[tuple[int, Tag]]) -> list[Notification]:
-    """What a subscription with these items sends, over and over."""
+    """What a subscription with these items (client handle and tag) sends, over and over."""
+    encoded = [tag.encoded(handle) for handle, tag in items]
     if not any(tag.kind == "half" for _, tag in items):
-        return [Notification(items)]
+        return [Notification(encoded)]
     chance = random.Random(len(items))
-    return [Notification([item for item in items if chance.random() < 0.5]) for _ in range(_HALVES)]
+    return [Notification([item for item in encoded if chance.random() < 0.5]) for _ in range(_HALVES)]
