@@ -105,11 +105,15 @@ def train(model: Annotated[str, typer.Argument(help="Name of the model.")], conf
 
 @app.command()
 def status(config: ConfigPath = DEFAULT) -> None:
-    """Show what the historian holds, the models in force, and their last runs."""
+    """Show how the running service is, what the historian holds, the models in force, and their last runs.
+
+    Exit status: 0 all is well, 1 something is wrong, 2 the command or the file is, 3 it does not run, 4 not known.
+    """
     from plugin.config import load  # noqa: PLC0415
     from plugin.running import show_status  # noqa: PLC0415
 
-    _run(show_status(_load(load, config), out))
+    if verdict := _run(show_status(_load(load, config), out)):
+        raise typer.Exit(verdict)
 
 
 @app.command()

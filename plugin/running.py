@@ -26,7 +26,8 @@ from plugin.hmi.terminal import LiveView
 from plugin.infer.registry import Registry
 from plugin.infer.runs import Training
 from plugin.report.gaps import gap_record, gaps_view
-from plugin.report.status import status_view
+from plugin.report.status import Verdict, status_view
+from plugin.report.told import ask
 from plugin.service import Service, open_compute, open_store
 
 log = logging.getLogger(__name__)
@@ -143,10 +144,24 @@ async def train_once(config: Config, model: str, console: Console) -> None:
     console.print(f"{newest.label} is stored as {newest.state.value}: {dict(newest.metrics)}", markup=False)
 
 
-async def show_status(config: Config, console: Console) -> None:
-    """What the database tells, whether or not the service runs."""
+async def show_status(config: Config, console: Console) -> Verdict:
+    """What the running service tells, where it runs; and what the database tells."""
+    told = await ask(config.diagnostics.address) if config.diagnostics.listen else None
+    whose = told.facts("foretag_build_info").get("data") if told is not None else None
+    verdict, absence = Verdict.NOT_RUNNING, "foretag is not running"
+    if not config.diagnostics.listen:
+        verdict, absence = Verdict.UNKNOWN, "whether foretag runs is not known: [diagnostics] listen is empty"
+    elif whose == str(config.data):
+        verdict = Verdict.WELL
+    elif told is not None:
+        absence += f": who answers at {config.diagnostics.listen} works on {whose or 'something else'}"
+    else:
+        absence += f": nobody answers at {config.diagnostics.listen}"
+    mine = told if verdict is Verdict.WELL else None
     async with open_store(config, Diagnostics(), alone=False) as store:
-        console.print(await status_view(store, config.tags, [model.name for model in config.models]))
+        view, well = await status_view(store, config.tags, [model.name for model in config.models], mine, absence)
+    console.print(view)
+    return Verdict.UNWELL if verdict is Verdict.WELL and not well else verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,8 +201,21 @@ class Overview:
 
 
 def _source_line(source: Source) -> SourceLine:
-    history = source.history_progress()
-    return SourceLine(source.name, source.health().connected, history.done, history.total, history.samples)
+    history, health = source.history_progress(), source.health()
+    counts = {
+        "refused": health.tags - health.monitored if health.connected else 0,
+        "silent": len(health.silent), "late": len(health.late), "flat": len(health.flat),
+    }  # fmt: skip
+    return SourceLine(
+        name=source.name,
+        connected=health.connected,
+        history_done=history.done,
+        history_total=history.total,
+        history_samples=history.samples,
+        away=health.away_since is not None,
+        trouble=health.trouble,
+        unwell=tuple((what, tags) for what, tags in counts.items() if tags),
+    )
 
 
 def _reading(prediction: Prediction | None, scale: float = 1.0) -> Reading | None:

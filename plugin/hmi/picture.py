@@ -40,7 +40,13 @@ def picture(snapshot: Snapshot, width: int, height: int) -> Group:
     parts: list[RenderableType] = [headline(snapshot), _sources(snapshot.sources)]
     if snapshot.trainings:
         parts.append(_trainings(snapshot.trainings))
-    used = 2 + len(snapshot.sources) + len(snapshot.trainings) + (len(snapshot.models) + 3 if snapshot.models else 0)
+    used = (
+        2
+        + len(snapshot.sources)
+        + sum(bool(source.trouble) for source in snapshot.sources)
+        + len(snapshot.trainings)
+        + (len(snapshot.models) + 3 if snapshot.models else 0)
+    )
     shown = most_urgent(snapshot.assets, max(3, height - used - 8))
     wide = width >= _WIDE
     if aging := [asset for asset in shown if asset.rul is not None or asset.quality is None]:
@@ -85,12 +91,22 @@ def _row(table: Table, *cells: RenderableType) -> None:
     table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
 
 
-def _sources(sources: Sequence[SourceLine]) -> Table:
+def _sources(sources: Sequence[SourceLine]) -> Group:
     table = Table.grid(padding=(0, 2, 0, 0))
     for source in sources:
-        connection = Text("connected", "green") if source.connected else Text("NOT CONNECTED", "bold red")
-        _row(table, plain(source.name), connection, "history", *_history(source))
-    return table
+        unwell = _cut(", ".join(f"{count(tags, 'tag')} {what}" for what, tags in source.unwell))
+        unwell.stylize("yellow")
+        _row(table, plain(source.name), _connection(source), "history", *_history(source), unwell)
+    troubles = [_cut(f"{source.name}: {source.trouble}") for source in sources if source.trouble]
+    for trouble in troubles:
+        trouble.stylize("red")
+    return Group(table, *troubles)
+
+
+def _connection(source: SourceLine) -> Text:
+    if not source.connected:
+        return Text("NOT CONNECTED", "bold red")
+    return Text("NOT RELIED ON", "bold red") if source.away else Text("connected", "green")
 
 
 def _history(source: SourceLine) -> tuple[RenderableType, Text]:

@@ -31,6 +31,12 @@ class SourceLine:
     """Tags whose past is read, or is known to be unreadable."""
     history_total: int
     history_samples: int
+    away: bool = False
+    """Its values don't arrive or can't be relied on."""
+    trouble: str = ""
+    """What is not well, for a person."""
+    unwell: tuple[tuple[str, int], ...] = ()
+    """How many tags are refused, silent, late, flat; those states alone that some are in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,10 @@ def _work(snapshot: Snapshot) -> Iterator[str]:
     connected = sum(source.connected for source in snapshot.sources)
     yield f"{connected}/{count(len(snapshot.sources), 'source')} connected"
     for source in snapshot.sources:
+        if source.trouble:
+            yield plain(f"{source.name}: {source.trouble}")
+        if source.unwell:
+            yield f"{plain(source.name)}: " + ", ".join(f"{count(tags, 'tag')} {what}" for what, tags in source.unwell)
         if source.history_done < source.history_total:
             yield f"{plain(source.name)}: history of {source.history_done:,}/{source.history_total:,} tags read"
     for training in snapshot.trainings:

@@ -1,57 +1,190 @@
-"""``foretag status``: what the historian holds and how the models do, read from the store alone."""
+"""``foretag status``: what the running service tells of itself, what the historian holds, and whether all is well."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 
-from rich.console import Group
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
-from plugin.domain import GapState, ModelState, Quality, Run, RunKind, Tag, from_micros, qualities
+from plugin.domain import Gap, GapState, ModelState, Quality, Run, RunKind, RunResult, Tag, from_micros, qualities
 from plugin.protocols import Store
-from plugin.report.layout import headed
+from plugin.report.layout import duration, headed, printable
+from plugin.report.told import Told
+
+_DAY = timedelta(days=1)
+_GAPS = 1_000_000
+_NOTHING = "–"
+_STATES = ("silent", "late", "flat")
 
 
-async def status_view(store: Store, tags: Sequence[Tag], models: Sequence[str]) -> Group:
-    """Sources, models and counts, for ``Console.print``."""
+class Verdict(IntEnum):
+    """The exit status of ``foretag status``; 3 and 4 as service managers know them."""
+
+    WELL = 0
+    UNWELL = 1
+    NOT_RUNNING = 3
+    UNKNOWN = 4
+
+
+async def status_view(
+    store: Store, tags: Sequence[Tag], models: Sequence[str], told: Told | None, absence: str = ""
+) -> tuple[Group, bool]:
+    """All of it, for ``Console.print``; and whether all is well. ``told`` None: ``absence`` says why."""
     now = datetime.now(UTC)
-    return Group(
-        Text("Sources", "bold"),
-        await _sources(store, tags, now),
+    sources = list(dict.fromkeys(tag.source for tag in tags))
+    runs = {model: await _last_run(store, model) for model in models}
+    gaps = await store.gaps(since=now - _DAY, limit=_GAPS)
+    troubles = [*_troubles(told, sources, models), *_failed(runs)] if told is not None else []
+    parts: list[RenderableType] = [_headline(told, now) if told is not None else Text(absence, "yellow")]
+    if told is not None:
+        parts += [Text("\nSources, now", "bold"), _living(told, sources, now)]
+    parts += [
+        Text("\nSources, in the database", "bold"),
+        await _sources(store, tags, gaps, now),
         Text("\nModels", "bold"),
-        await _models(store, models, now),
+        await _models(store, runs, now),
         Text("\nDatabase", "bold"),
         await _counts(store),
-    )
+    ]
+    if told is not None:
+        parts += [Text(), *(Text(f"! {printable(trouble)}", "red") for trouble in troubles)]
+        parts += [] if troubles else [Text("all is well", "green")]
+    return Group(*parts), not troubles
 
 
-async def _sources(store: Store, tags: Sequence[Tag], now: datetime) -> Table:
+# --- the running service ---
+
+
+def _headline(told: Told, now: datetime) -> Text:
+    started = told.value("process_start_time_seconds")
+    up = f"up {duration(now - datetime.fromtimestamp(started, UTC))}" if started else "running"
+    dropped = told.count("foretag_samples_dropped_total")
+    line = Text.assemble(("foretag", "bold"), f" {told.facts('foretag_build_info').get('version', '')} runs, {up}")
+    line.append(f" · {told.count('foretag_samples_stored_total'):,} samples stored · ")
+    line.append(f"{dropped:,} dropped", "bold red" if dropped else "")
+    line.append(f" · {told.count('foretag_gaps_open'):,} gaps open")
+    if spilled := told.count("foretag_spill_samples"):
+        line.append(
+            f" · {spilled:,} samples in the spill ({told.count('foretag_spill_bytes') / 2**20:.1f} MiB)", "yellow"
+        )
+    return line
+
+
+def _living(told: Told, sources: Sequence[str], now: datetime) -> RenderableType:
+    """What is not well stands out; a dash is what the source does not tell."""
+    watched = [f">{state}" for state in _STATES]
+    table = headed("Source", "state", ">monitored", ">refused", *watched, ">heard", ">clock", ">queue", ">bridges")
+    for source in sources:
+        facts = told.facts("foretag_source_info", source=source)
+        tags, monitored = (told.count(f"foretag_{name}", source=source) for name in ("tags", "tags_monitored"))
+        refused = told.count("foretag_items_failed", source=source)
+        bridge = told.value("foretag_bridge_seconds", source=source)
+        table.add_row(
+            source,
+            Text(facts.get("state", _NOTHING), "red" if told.count("foretag_source_away", source=source) else "green"),
+            f"{monitored:,}/{tags:,}",
+            _warn(refused),
+            *(_warn(told.count(f"foretag_tags_{state}", source=source)) for state in _STATES),
+            _heard(told, source, now),
+            _clock(told.value("foretag_source_clock_ahead_seconds", source=source)),
+            f"{told.count('foretag_queue_depth', source=source):,}",
+            duration(timedelta(seconds=bridge)) if bridge else _NOTHING,
+        )
+    return table
+
+
+def _heard(told: Told, source: str, now: datetime) -> str:
+    """By the server's clock, so its being wrong is taken out."""
+    stamp = told.value("foretag_source_heard_timestamp_seconds", source=source)
+    ahead = told.value("foretag_source_clock_ahead_seconds", source=source) or 0.0
+    return _ago(now, datetime.fromtimestamp(stamp - ahead, UTC)) if stamp else "never"
+
+
+def _clock(ahead: float | None) -> Text:
+    if ahead is None:
+        return Text(_NOTHING)
+    if abs(ahead) < 2.0:
+        return Text("right")
+    return Text(f"{duration(timedelta(seconds=abs(ahead)))} {'ahead' if ahead > 0 else 'behind'}", "yellow")
+
+
+def _troubles(told: Told, sources: Sequence[str], models: Sequence[str]) -> Iterator[str]:
+    for source in sources:
+        facts = told.facts("foretag_source_info", source=source)
+        away = told.count("foretag_source_away", source=source)
+        trouble = facts.get("trouble", "")
+        if away or trouble:
+            yield f"{source}{' is away' * bool(away)}: {trouble or 'not connected yet'}"
+        if refused := told.count("foretag_items_failed", source=source) * (not away):
+            yield f"{source} refuses {_tags(refused)}: foretag check lists them"
+        for state in _STATES:
+            if several := told.count(f"foretag_tags_{state}", source=source):
+                yield f"{source}: {_tags(several)} {state}: {facts.get(state, '')}"
+    if spilled := told.count("foretag_spill_samples"):
+        yield f"the database does not keep up or is away: {spilled:,} samples wait in the spill"
+    if cut_off := told.count("foretag_outputs_cut_off"):
+        yield f"{cut_off:,} results are in doubt, since a source that they draw on is away"
+    for model in models:
+        if told.value("foretag_last_run_timestamp_seconds", model=model) is None:
+            yield f"model {model} has given no result since the start"
+
+
+def _failed(runs: dict[str, Run | None]) -> Iterator[str]:
+    for model, run in runs.items():
+        if run is not None and run.result in {RunResult.FAILED, RunResult.MISSED}:
+            yield f"the last run of {model} {run.result.value}{f': {run.error}' if run.error else ''}"
+
+
+def _tags(number: int) -> str:
+    return f"{number:,} tag{'' if number == 1 else 's'}"
+
+
+def _warn(number: int) -> Text:
+    return Text(f"{number:,}", "yellow" if number else "")
+
+
+# --- the database ---
+
+
+async def _sources(store: Store, tags: Sequence[Tag], gaps: Sequence[Gap], now: datetime) -> RenderableType:
     known = {tag.name: tag for tag in await store.register_tags(tags)}
     newest = await store.latest([tag.id for tag in known.values()])
     source_of = {tag.id: tag.source for tag in known.values()}
-    gaps = [gap for gap in await store.gaps(open_only=True) if gap.state is GapState.OPEN]
-    table = headed("Source", ">tags", ">with a value", ">Bad", ">newest sample", ">open gaps")
+    states = Counter((gap.source, gap.state) for gap in gaps)
+    open_gaps = Counter(gap.source for gap in await store.gaps(open_only=True, limit=_GAPS))
+    table = headed(
+        "Source", ">tags", ">with a value", ">Bad", ">newest sample", ">gaps open", ">in 24 h filled", ">unfillable"
+    )
     for source in dict.fromkeys(tag.source for tag in tags):
         rows = [row for row, tag in enumerate(newest.tag.tolist()) if source_of[tag] == source]
         own = newest.take(rows)
         bad = int((qualities(own.status) == Quality.BAD).sum())
         age = _ago(now, from_micros(int(own.source_time.max()))) if len(own) else "never"
+        unfillable = states[source, GapState.UNFILLABLE]
         table.add_row(
             source,
-            str(sum(tag.source == source for tag in tags)),
-            str(len(own)),
-            Text(str(bad), "red" if bad else ""),
+            f"{sum(tag.source == source for tag in tags):,}",
+            f"{len(own):,}",
+            Text(f"{bad:,}", "red" if bad else ""),
             age,
-            str(sum(gap.source == source for gap in gaps)),
+            _warn(open_gaps[source]),
+            f"{states[source, GapState.FILLED]:,}",
+            Text(f"{unfillable:,}", "red" if unfillable else ""),
         )
     return table
 
 
-async def _models(store: Store, models: Sequence[str], now: datetime) -> Table:
+async def _last_run(store: Store, model: str) -> Run | None:
+    scoring = (run for run in await store.runs(model) if run.kind is RunKind.SCORE)
+    return next((run for run in scoring if run.result is not RunResult.RUNNING), None)
+
+
+async def _models(store: Store, runs: dict[str, Run | None], now: datetime) -> RenderableType:
     table = headed("Model", "version in force", "metrics", ">last run", "result", "error")
-    for model in models:
+    for model, run in runs.items():
         champion = next((v for v in await store.versions(model) if v.state is ModelState.CHAMPION), None)
-        run = next((r for r in await store.runs(model) if r.kind is RunKind.SCORE), None)
         metrics = ", ".join(f"{k} {v:.3g}" for k, v in champion.metrics.items()) if champion else ""
         table.add_row(
             model,
@@ -59,25 +192,17 @@ async def _models(store: Store, models: Sequence[str], now: datetime) -> Table:
             Text(metrics),
             _ago(now, run.scheduled) if run else "never",
             run.result.value if run else "",
-            Text(_error(run), "red"),
+            Text(printable(run.error) if run else "", "red"),
         )
     return table
 
 
-async def _counts(store: Store) -> Table:
+async def _counts(store: Store) -> RenderableType:
     table = headed("Table", ">rows")
     for name, rows in (await store.counts()).items():
         table.add_row(name.replace("_", " "), f"{rows:,}")
     return table
 
 
-def _error(run: Run | None) -> str:
-    return run.error if run else ""
-
-
 def _ago(now: datetime, then: datetime) -> str:
-    seconds = (now - then).total_seconds()
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"
+    return f"{duration(now - then)} ago"

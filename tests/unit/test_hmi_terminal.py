@@ -123,6 +123,26 @@ def test_losses_are_in_the_headline():
     assert "1 gap open · 12 DROPPED" in lines[0]
 
 
+def test_what_is_not_well_with_a_source_is_said_in_words():
+    ill = SourceLine(
+        "mill", False, 3, 3, 0, away=True, trouble="connect to opc.tcp://mill:4840: no answer\x1b[2J",
+        unwell=(("refused", 2), ("silent", 1200)),
+    )  # fmt: skip
+    shifty = SourceLine("pump", True, 3, 3, 0, away=True, trouble="its ServiceLevel is 1; its values are not relied on")
+    snapshot = replace(SNAPSHOT, sources=(*SNAPSHOT.sources, ill, shifty))
+    for width in (80, 120):
+        lines = shown(snapshot, width, 40)
+        assert len(lines) <= 40
+        text = "\n".join(lines)
+        assert "NOT CONNECTED" in text
+        assert "NOT RELIED ON" in text
+        assert "mill: connect to opc.tcp://mill:4840: no answer" in text
+        assert "\x1b" not in text
+    assert "2 tags refused, 1,200 tags silent" in text
+    assert "mill: 2 tags refused, 1,200 tags silent" in line(snapshot)
+    assert "pump: its ServiceLevel is 1" in line(snapshot)
+
+
 def test_where_not_all_assets_fit_the_most_urgent_are_shown():
     flagged, bad, short = engine(201, flag=True), engine(202, status=Status.BAD), engine(203, 3.0)
     calm = [engine(number) for number in range(1, 101)]

@@ -54,8 +54,8 @@ def values(tags: Sequence[int], value: float, source: int) -> Values:
     times = np.full(count, source, np.int64)
     return Values(
         handle=np.array(tags, np.uint32), source_time=times, timed=np.ones(count, np.bool_), server_time=times,
-        value=np.full(count, value), status=np.zeros(count, np.uint32), kind=np.full(count, 11, np.uint8), without_number=0, lost=0,
-        body=b"", odd=np.zeros(0, np.intp), variants=np.zeros(0, np.intp),
+        value=np.full(count, value), status=np.zeros(count, np.uint32), kind=np.full(count, 11, np.uint8),
+        without_number=0, lost=0, body=b"", odd=np.zeros(0, np.intp), variants=np.zeros(0, np.intp),
     )  # fmt: skip
 
 
