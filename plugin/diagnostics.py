@@ -86,6 +86,7 @@ class Diagnostics:
         self.tags_silent = gauge("tags_silent", "Tags that have not reported for longer than is expected", "source")
         self.tags_late = gauge("tags_late", "Tags whose values are old when they arrive", "source")
         self.tags_flat = gauge("tags_flat", "Tags whose value has not changed for longer than it should", "source")
+        self.bridge = gauge("bridge_seconds", "How long a cut may last before the server drops values", "source")
         self.queue_depth = gauge("queue_depth", "Deliveries that wait for the database", "source")
         self.arrival_to_row = histogram("arrival_to_row_seconds", "From a value's arrival to its committed row")
         self.loop_lag = histogram("event_loop_lag_seconds", "How late the loop woke a timer")

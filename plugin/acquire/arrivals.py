@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from plugin.acquire.current import Currents
 from plugin.acquire.decoding import Values, decode_items
 from plugin.acquire.intake import Intake, Overflow
 from plugin.acquire.losses import Losses
@@ -30,6 +31,7 @@ class Arrivals:
         outbox: Outbox,
         acks: Acknowledgements,
         diagnostics: Diagnostics,
+        currents: Currents,
     ) -> None:
         self.removed: dict[int, Micros] = {}
         """Tags by handle whose node the server has removed, and when [µs]."""
@@ -40,6 +42,7 @@ class Arrivals:
         self._outbox = outbox
         self._acks = acks
         self._diagnostics = diagnostics
+        self._currents = currents
         self._errors = diagnostics.decode_errors.labels(source)
 
     async def take(self, subscription: Subscription, message: Message) -> None:
@@ -66,6 +69,7 @@ class Arrivals:
         for values in decoded:
             if values is not None:
                 self._intake.arrived(values, message.received)
+                self._currents.heard(values)
                 if self.awaited:
                     self.awaited.difference_update(values.handle.tolist())
 
@@ -75,6 +79,7 @@ class Arrivals:
         start, end = _span(subscription.latest, after)
         detail = f"messages {numbers[0]} to {numbers[-1]}"
         self._losses.past(GapCause.SEQUENCE, handles, start, end, detail=detail)
+        self._currents.expect(handles, resend=subscription.id)
         await self._outbox.tell()
 
     def _decode(self, subscription: Subscription, body: bytes, message: Message) -> Values | None:
@@ -92,6 +97,7 @@ class Arrivals:
         detail = f"{values.lost if values else 'all'} values of message {message.sequence}"
         start, end = _span(subscription.latest, message.published)
         self._losses.past(GapCause.DECODE_ERROR, handles, start, end, detail=detail)
+        self._currents.expect(handles, resend=subscription.id)
 
     def _overflowed(self, overflows: Sequence[Overflow]) -> None:
         if len(overflows) > _MANY:

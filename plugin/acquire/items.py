@@ -31,6 +31,7 @@ _NO_FILTER = frozenset(
         "BadDeadbandFilterInvalid",
     )
 )  # fmt: skip
+_FULL = int(ua.StatusCodes.BadTooManyMonitoredItems)
 _NODE_UNKNOWN = int(ua.StatusCodes.BadNodeIdUnknown)
 
 
@@ -108,17 +109,23 @@ class ItemMaker:
             item.node = resolve(item.tag.node, info.namespaces)
             item.forget(_NODE_UNKNOWN if item.node is None else Status.BAD_WAITING_FOR_INITIAL_DATA)
         found = [item for item in items if item.node is not None]
-        limit = min(self._batch, info.items_per_call or self._batch)
+        limit, full = min(self._batch, info.items_per_call or self._batch), 0
 
         async def call(part: Sequence[Item]) -> None:
+            nonlocal full
+            for item in part if full else ():
+                item.status = full
             try:
-                await self._create(services, subscription, part)
+                if not full:
+                    await self._create(services, subscription, part)
             except ServiceFault as fault:
                 if len(part) > 1 or not too_much(fault):
                     raise
-                part[0].status = fault.code  # not even one: the server is full
+                part[0].status = fault.code
+                full = fault.code if fault.code == _FULL else 0  # not even one more: the others need not be asked for
 
-        self._batch = await in_batches(found, limit, call)
+        size = await in_batches(found, limit, call)
+        self._batch = self._batch if full else size
         again = [item for item in found if not item.monitored and item.status in _NO_FILTER and not item.plain]
         for item in again:
             item.plain = True

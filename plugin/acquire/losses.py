@@ -11,6 +11,7 @@ from plugin.acquire.wire import now_micros
 from plugin.domain import GapCause, GapState, Micros, to_micros
 
 _SECOND = 1_000_000
+_FEW = 20  # tags that have a gap each, where not all tags of the source missed something
 _OFF = "reading of history is switched off"
 _AWAY = "the tag was not configured"
 
@@ -35,6 +36,8 @@ class Losses:
         self, cause: GapCause, handles: Iterable[int], start: Micros, *, tag: str | None = None, detail: str = ""
     ) -> Loss:
         """Values are being missed from now on."""
+        handles = list(handles)
+        detail = detail if tag else self._whose(handles, detail)
         return self._gaps.open(cause, self._reached(handles, start), start, None, tag=tag, detail=detail)
 
     def end(self, loss: Loss) -> None:
@@ -54,8 +57,21 @@ class Losses:
         tag: str | None = None,
         detail: str = "",
     ) -> None:
-        """Values were missed between two that arrived."""
-        self._fill(self._gaps.open(cause, self._reached(handles, start), start, end, tag=tag, detail=detail))
+        """Values were missed between two that arrived: of one tag, or of few, a gap each, else one for all."""
+        handles = list(handles)
+        few = tag is None and len(handles) <= _FEW and len(handles) < self._tags()
+        for part in [[handle] for handle in handles] if few else [handles]:
+            name = self._intake.tags[part[0]].name if few else tag
+            text = detail if name else self._whose(part, detail)
+            self._fill(self._gaps.open(cause, self._reached(part, start), start, end, tag=name, detail=text))
+
+    def _tags(self) -> int:
+        return int(self._intake.living.sum())
+
+    def _whose(self, handles: Sequence[int], detail: str) -> str:
+        """A gap speaks of all tags of the source where it names none: say how many it was."""
+        total = self._tags()
+        return detail if len(handles) >= total else "; ".join(filter(None, (f"{len(handles)} of {total} tags", detail)))
 
     def resume(self, loss: Loss) -> None:
         """A loss of a run before this one that history had not filled yet."""

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
+from math import ceil
 from operator import attrgetter
 
 from asyncua.client.ua_session import UaSession
@@ -19,6 +20,7 @@ from plugin.acquire.intake import Intake
 from plugin.acquire.items import Item, ItemMaker
 from plugin.acquire.resume import Standing
 from plugin.acquire.server import ServerInfo
+from plugin.acquire.session import ServiceFault
 from plugin.acquire.subscription import Subscription
 from plugin.domain import Micros, Tag
 
@@ -54,6 +56,7 @@ class Roster:
         self._arrivals = arrivals
         self._maker = ItemMaker(config)
         self._replacing: list[tuple[Item, Item]] = []
+        self._size = config.subscription_size
         self._slots = count(max(standings, default=-1) + 1)
         self._place(self._resume(standings))
 
@@ -111,7 +114,7 @@ class Roster:
 
     def _place(self, items: Sequence[Item]) -> None:
         """Into the subscriptions that have room, then into new ones."""
-        left, size = list(items), self._config.subscription_size
+        left, size = list(items), self._size
         for subscription in self.subscriptions:
             room = max(0, size - len(subscription.items))
             subscription.change(left[:room], frozenset())
@@ -120,6 +123,17 @@ class Roster:
             self.subscriptions.append(self._subscription(left[at : at + size], next(self._slots)))
 
     # --- at the server ---
+
+    def fit(self, info: ServerInfo) -> None:
+        """Before there is any subscription: as many and as big ones as the server says that it grants."""
+        size, most = self._config.subscription_size, info.subscriptions_per_session
+        if most:
+            size = max(size, ceil(len(self.items) / most))
+        size = min(size, info.items_per_subscription or size)
+        if size != self._size:
+            self._size = size
+            self.subscriptions.clear()
+            self._place(self.items)
 
     async def bring_about(self, services: UaSession, info: ServerInfo) -> tuple[list[Subscription], list[Item]]:
         """Have the server know of all changes; returns subscriptions that are new and items that were asked for.
@@ -131,7 +145,10 @@ class Roster:
             if subscription.id:
                 items += await subscription.ask_new(services, info)
             elif subscription.items:
-                await subscription.create(services, info)
+                try:
+                    await subscription.create(services, info)
+                except ServiceFault:
+                    continue  # refused as before, see the source: it is asked for again later
                 subscriptions.append(subscription)
                 items += subscription.items
         return subscriptions, items

@@ -27,6 +27,8 @@ class ServerInfo:
     """0: no limit."""
     history_nodes_per_call: int
     nodes_per_read: int
+    subscriptions_per_session: int
+    items_per_subscription: int
 
 
 async def describe(services: UaSession) -> ServerInfo:
@@ -39,6 +41,8 @@ async def describe(services: UaSession) -> ServerInfo:
         ids.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
         ids.Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryReadData,
         ids.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
+        ids.Server_ServerCapabilities_MaxSubscriptionsPerSession,
+        ids.Server_ServerCapabilities_MaxMonitoredItemsPerSubscription,
     )
     what = "read the server's description"
     with translated(what):

@@ -19,8 +19,10 @@ from pathlib import Path
 
 from plugin.acquire.arrivals import Arrivals
 from plugin.acquire.backfill import Backfill
+from plugin.acquire.bridge import Bridge
 from plugin.acquire.condition import Condition
 from plugin.acquire.config import SourceConfig
+from plugin.acquire.current import Currents
 from plugin.acquire.gaps import Gaps, Loss
 from plugin.acquire.intake import Intake
 from plugin.acquire.items import Item, describe_refusal
@@ -31,7 +33,7 @@ from plugin.acquire.pump import Acknowledgements, Pumps
 from plugin.acquire.resume import read_standings
 from plugin.acquire.roster import Roster
 from plugin.acquire.server import ServerInfo, describe
-from plugin.acquire.session import Session
+from plugin.acquire.session import ServiceFault, Session
 from plugin.acquire.subscription import Subscription, restarted
 from plugin.acquire.watchdog import Watchdog
 from plugin.acquire.wire import now_micros
@@ -94,7 +96,10 @@ class OpcUaSource:
         self._backfill = Backfill(config.name, history, self._intake, self._outbox, self._gaps, diagnostics)
         self._losses = Losses(config.name, history, self._intake, self._gaps, self._backfill)
         self._acks = Acknowledgements()
-        self._arrivals = Arrivals(config.name, self._intake, self._losses, self._outbox, self._acks, diagnostics)
+        self._currents = Currents(config, self._intake, self._outbox)
+        self._arrivals = Arrivals(
+            config.name, self._intake, self._losses, self._outbox, self._acks, diagnostics, self._currents
+        )
         standings = read_standings(config.name, self._checkpoints) if self._resumes else {}
         self._roster = Roster(config, tags, self._intake, self._arrivals, standings)
         self._subscriptions = self._roster.subscriptions
@@ -105,6 +110,7 @@ class OpcUaSource:
         self._refused: dict[int, Loss] = {}
         self._mute: set[Subscription] = set()
         self._first_total: int | None = None
+        self._bridge = Bridge(0.0, "")
         self._server_started: Micros = 0
 
     @property
@@ -259,6 +265,7 @@ class OpcUaSource:
                 group.create_task(self._keep_items(pumps))
                 group.create_task(self._session.watch_trust())
                 group.create_task(self._backfill.run(services, info))
+                group.create_task(self._currents.run(services, info))
                 group.create_task(self._watchdog.run(self._refused.keys()))
                 group.create_task(self._condition.watch(services))
         except Exception:
@@ -270,34 +277,71 @@ class OpcUaSource:
         services = self._session.services
         begin = now_micros()
         cause = GapCause.SERVER_DOWN if restarted(self._server_started, info.started) else GapCause.SUBSCRIPTION_LOST
+        if self._first_total is None and not any(subscription.id for subscription in self._subscriptions):
+            self._roster.fit(info)
+        refusal: ServiceFault | None = None
         for subscription in tuple(self._subscriptions):
             if not await subscription.take_up(services, info, new_session=not again):
-                await self._make(subscription, info, cause)
+                refusal = await self._make(subscription, info, cause) or refusal
             elif not subscription.complete:
                 self._changed.set()
             if marks := subscription.checkpoint():
                 self._outbox.add(Delivery(SampleBatch.empty(), checkpoint=marks))
+        if refusal is not None and not any(subscription.id for subscription in self._subscriptions):
+            raise refusal
         self._server_started = info.started
         if self._first_total is None:
             self._begin()
         await self._review_items(self.items, begin)
+        self._measure_bridge()
 
-    async def _make(self, subscription: Subscription, info: ServerInfo, cause: GapCause) -> None:
-        """Anew, with a gap for what was missed; the first time it is our own downtime that was missed."""
+    def _measure_bridge(self) -> None:
+        """How long a cut may last; said once where it is much less than was asked for."""
+        bridge = Bridge.granted(self._session.lifetime, self._subscriptions)
+        self._diagnostics.bridge.labels(self.name).set(bridge.seconds)
+        wanted = self._config.bridge.total_seconds()
+        if bridge.by != self._bridge.by and bridge.seconds < wanted / 2:
+            _log.warning(
+                "%s: a cut longer than %.3g s may lose values, bridge = %g s was asked for: %s last no longer",
+                self.name, bridge.seconds, wanted, bridge.by,
+            )  # fmt: skip
+        self._bridge = bridge
+
+    async def _make(self, subscription: Subscription, info: ServerInfo, cause: GapCause) -> ServiceFault | None:
+        """Anew, with a gap for what was missed; the first time it is our own downtime that was missed.
+
+        A server that has enough of subscriptions may refuse one and keep the others: returns what it said.
+        """
+        handles = [item.handle for item in subscription.items]
         if subscription.latest and subscription not in self._lost and self._first_total is not None:
-            handles = [item.handle for item in subscription.items]
             set_back = min(0, info.ahead - subscription.ahead)  # the server's clock, meanwhile
             self._lost[subscription] = self._losses.begin(cause, handles, subscription.latest + set_back)
             await self._outbox.tell()
-        if subscription.items or not self.items:  # without a subscription the server would refuse to publish
-            await subscription.create(self._session.services, info)
+        if handles or not self.items:  # without a subscription the server would refuse to publish
+            try:
+                await subscription.create(self._session.services, info)
+            except ServiceFault as fault:
+                _log.warning("%s: %d tag(s) are not monitored: %s", self.name, len(handles), fault)
+                if subscription not in self._lost:
+                    start = now_micros() + self._losses.behind
+                    self._lost[subscription] = self._losses.begin(cause, handles, start, detail=str(fault))
+                return fault
+        self._made(subscription)
+        return None
+
+    def _made(self, subscription: Subscription) -> None:
+        """Its values arrive, or should."""
         if subscription in self._lost:
             self._losses.end(self._lost.pop(subscription))
+        self._currents.expect(item.handle for item in subscription.items if item.monitored)
 
     def _begin(self) -> None:
         """At the first connection of this process: our own downtime, and the past of new tags."""
         by_name = {item.tag.name: item.handle for item in self.items}
+        begun = [loss.gap.id for loss in self._lost.values()]
         for loss in self._gaps.left_open():
+            if loss.gap.id in begun:
+                continue
             if loss.gap.cause is GapCause.BAD_ITEM and loss.gap.end is None and loss.gap.tag in by_name:
                 self._refused[by_name[loss.gap.tag]] = loss
             else:
@@ -350,9 +394,11 @@ class OpcUaSource:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
-            if self._changed.is_set():
+            changed = self._changed.is_set()
+            if changed or any(s.items and not s.id for s in self._subscriptions):
                 self._changed.clear()
                 await self._bring_about(pumps)
+            if changed:
                 continue
             wanted = [item for item in self.items if not item.monitored or item.handle in self._arrivals.removed]
             if not wanted:
@@ -367,6 +413,7 @@ class OpcUaSource:
                     await subscription.retry(services, info, mine)
             for handle in asked:
                 self._arrivals.removed.pop(handle, None)
+            self._currents.expect(item.handle for item in wanted if item.monitored)
             better = any(item.monitored for item in wanted)
             await self._review_items(wanted)
             pause = _RETRY[0] if better else min(2 * pause, _RETRY[1])
@@ -385,6 +432,8 @@ class OpcUaSource:
         subscriptions, asked = await self._roster.bring_about(services, await describe(services))
         for subscription in subscriptions:
             pumps.add(subscription)
+            self._made(subscription)
+        self._currents.expect(item.handle for item in asked if item.monitored)
         await self._review_items(asked)
         for item in await self._roster.let_go(services):
             start, detail = int(self._intake.reached[item.handle]), "the tag was changed"
@@ -417,6 +466,7 @@ class OpcUaSource:
         if back:
             _log.info("%s: %d tag(s) are monitored again: %s", self.name, len(back), _some(back))
         failed = sum(item.asked and not item.monitored for item in self.items)
+        failed += sum(len(subscription.items) for subscription in self._subscriptions if not subscription.id)
         self._diagnostics.items_failed.labels(self.name).set(failed)
         self.state = State.DEGRADED if failed else State.RUNNING
         self._diagnostics.connected.labels(self.name).set(self.connected())

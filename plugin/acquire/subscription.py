@@ -108,6 +108,8 @@ class Subscription:
         parameters.RequestedLifetimeCount = ua.UInt32(max(3 * alive, math.ceil(self._config.bridge / interval)))
         parameters.MaxNotificationsPerPublish = ua.UInt32(max(_VALUES, self._config.subscription_size))
         parameters.PublishingEnabled = False
+        for item in self.items:
+            item.forget(Status.BAD_WAITING_FOR_INITIAL_DATA)
         with translated("create a subscription"):
             made = await services.create_subscription(parameters, _ignored)
         self.silence = made.RevisedPublishingInterval / 1000 * made.RevisedMaxKeepAliveCount
@@ -115,7 +117,9 @@ class Subscription:
         try:
             await self._maker.create(services, info, made.SubscriptionId, self.items)
             await self._enable(services, made.SubscriptionId)
-        except ServiceFault:
+        except SourceUnreachable:
+            for item in self.items:
+                item.forget(Status.BAD_WAITING_FOR_INITIAL_DATA)
             with contextlib.suppress(SourceUnreachable), translated("delete a subscription that is not complete"):
                 await services.delete_subscriptions([made.SubscriptionId])
             raise

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from asyncua import ua
 
+from plugin.acquire.source import State
 from plugin.domain import GapCause, GapState
 from tests.acceptance.channel import Connection
 from tests.acceptance.line import Line, line
-from tests.acceptance.scripted import Refusal
+from tests.acceptance.scripted import Refusal, Server
 from tests.integration.acquire_plant import until
 
 
@@ -141,3 +142,231 @@ async def test_a_subscription_that_nobody_knows_is_taken_away(tmp_path: Path) ->
         await fed(parts, 3)
     parts.calm()
     assert not parts.historian.gaps
+
+
+# --- subscriptions and items ---
+
+TOO_MANY = int(ua.StatusCodes.BadTooManySubscriptions)
+
+
+async def test_a_subscription_that_is_refused_once_is_made_with_the_next_try(tmp_path: Path) -> None:
+    async with line(tmp_path, connected=False) as parts:
+        create, refused = parts.server._on_CreateSubscription, 1
+
+        async def once(request: Any, connection: Connection) -> Any:
+            nonlocal refused
+            refused -= 1
+            if refused >= 0:
+                raise Refusal(TOO_MANY)
+            return await create(request, connection)
+
+        parts.server.answers["CreateSubscription"] = once
+        await until(parts.source.connected)
+        await fed(parts, 3)
+        assert parts.server.calls["CreateSession"] == 1
+    parts.calm()
+    parts.balance()
+
+
+async def test_without_any_subscription_it_is_not_connected_and_says_why(tmp_path: Path) -> None:
+    async with line(tmp_path, connected=False) as parts:
+        parts.server.answers["CreateSubscription"] = refusing(TOO_MANY)
+        await until(lambda: parts.server.calls["CreateSubscription"] >= 3)
+        assert not parts.source.connected()
+        assert "BadTooManySubscriptions" in parts.source.trouble
+        parts.server.answers.clear()
+        await until(parts.source.connected)
+        await fed(parts, 2)
+    parts.calm()
+
+
+async def test_a_server_with_room_for_one_subscription_keeps_that_and_is_asked_for_the_other_again(
+    tmp_path: Path,
+) -> None:
+    async with line(tmp_path, 4, connected=False, subscription_size=2) as parts:
+        create, room = parts.server._on_CreateSubscription, 1
+
+        async def limited(request: Any, connection: Connection) -> Any:
+            if len(parts.server.subscriptions) >= room:
+                raise Refusal(TOO_MANY)
+            return await create(request, connection)
+
+        parts.server.answers["CreateSubscription"] = limited
+        await until(parts.source.connected)
+        assert parts.source.state is State.DEGRADED
+        assert parts.diagnostics.value("items_failed", source="plant") == 2
+        await parts.server.feed(5)
+        await until(lambda: 5 in parts.historian.numbers(1) and 5 in parts.historian.numbers(2))
+        (gap,) = parts.historian.gaps.values()
+        assert (gap.cause, gap.end) == (GapCause.SUBSCRIPTION_LOST, None)
+        assert gap.detail.startswith("2 of 4 tags")
+        assert "BadTooManySubscriptions" in gap.detail
+        room = 2
+        await until(lambda: parts.source.state is State.RUNNING)
+        await fed(parts, 3)
+        assert parts.server.calls["CreateSession"] == 1
+    parts.calm()
+    parts.balance()
+    (gap,) = parts.historian.gaps.values()
+    assert gap.end is not None
+
+
+@pytest.mark.parametrize("difference", [-1, 1])
+async def test_answers_that_can_not_be_told_apart_are_not_taken_for_items(tmp_path: Path, difference: int) -> None:
+    async with line(tmp_path, connected=False) as parts:
+        create = parts.server._on_CreateMonitoredItems
+
+        async def lie(request: Any, connection: Connection) -> Any:
+            response = await create(request, connection)
+            response.Results = response.Results[:-1] if difference < 0 else response.Results + response.Results[:1]
+            return response
+
+        parts.server.answers["CreateMonitoredItems"] = lie
+        await until(lambda: "answers to 3 items" in parts.source.trouble)
+        assert not parts.source.connected()
+        parts.server.answers.clear()
+        await until(parts.source.connected)
+        await fed(parts, 3)
+        assert len(parts.server.subscriptions) == 1
+    parts.calm()
+    parts.balance()
+
+
+async def test_with_all_items_refused_it_is_not_connected(tmp_path: Path) -> None:
+    server = Server(3)
+    server.missing |= {0, 1, 2}
+    async with line(tmp_path, server=server, connected=False) as parts:
+        await until(lambda: parts.source.state is State.DEGRADED)
+        assert not parts.source.connected()
+        assert parts.diagnostics.value("source_connected", source="plant") == 0
+        server.missing.clear()
+        await until(parts.source.connected)
+        await fed(parts, 2)
+    parts.calm()
+    parts.balance()
+
+
+async def test_a_full_server_is_not_asked_for_each_item(tmp_path: Path) -> None:
+    async with line(tmp_path, 200, connected=False) as parts:
+        create, made = parts.server._on_CreateMonitoredItems, 0
+
+        async def limited(request: Any, connection: Connection) -> Any:
+            nonlocal made
+            if made + len(request.Parameters.ItemsToCreate) > 100:
+                raise Refusal(int(ua.StatusCodes.BadTooManyMonitoredItems))
+            made += len(request.Parameters.ItemsToCreate)
+            return await create(request, connection)
+
+        parts.server.answers["CreateMonitoredItems"] = limited
+        await until(parts.source.connected)
+        assert parts.source.state is State.DEGRADED
+        assert parts.server.calls["CreateMonitoredItems"] < 30
+        assert made == 100
+    parts.calm()
+
+
+async def test_a_server_that_takes_few_publish_requests_gets_few(tmp_path: Path) -> None:
+    async with line(tmp_path, 6, connected=False, subscription_size=2) as parts:
+        publish = parts.server._on_Publish
+
+        async def limited(request: Any, connection: Connection) -> Any:
+            if any(len(waiting) >= 1 for waiting in parts.server.sessions.values()):
+                raise Refusal(int(ua.StatusCodes.BadTooManyPublishRequests))
+            return await publish(request, connection)
+
+        parts.server.answers["Publish"] = limited
+        await until(parts.source.connected)
+        await fed(parts, 20)
+        assert parts.server.calls["CreateSession"] == 1
+    parts.calm()
+    assert parts.balance().in_gaps == 0
+
+
+async def test_a_bridge_shorter_than_asked_for_is_measured_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(3)
+    server.queue_limit = 10
+    async with line(tmp_path, server=server) as parts:
+        assert parts.diagnostics.value("bridge_seconds", source="plant") == pytest.approx(0.5)
+        for connection in list(server.connections):
+            connection.abort()
+        await until(lambda: not parts.source.connected())
+        await until(parts.source.connected)
+    (line_said,) = [record.getMessage() for record in caplog.records if "bridge" in record.getMessage()]
+    assert "0.5 s" in line_said
+    assert "3 tag(s)" in line_said
+
+
+async def test_subscriptions_are_of_a_size_that_the_server_grants(tmp_path: Path) -> None:
+    server, read = Server(10), Server._read
+
+    def limited(wanted: ua.ReadValueId) -> ua.DataValue:
+        if wanted.NodeId.Identifier == ua.ObjectIds.Server_ServerCapabilities_MaxSubscriptionsPerSession:
+            return ua.DataValue(ua.Variant(2, ua.VariantType.UInt32))
+        return read(server, wanted)
+
+    server._read = limited  # type: ignore[method-assign]
+    async with line(tmp_path, 10, server=server, subscription_size=3) as parts:
+        assert sorted(len(each.items) for each in server.subscriptions.values()) == [5, 5]
+        await fed(parts, 3)
+    parts.calm()
+    parts.balance()
+
+
+# --- values that don't come by themselves ---
+
+
+async def test_a_tag_without_an_initial_value_is_read(tmp_path: Path) -> None:
+    server = Server(3)
+    server.put(7.0, server.now(), 1)
+    create = server._create_item
+
+    def silent(subscription: Any, asked: Any) -> Any:
+        result = create(subscription, asked)
+        for item in subscription.items.values():
+            item.queue.clear()
+        return result
+
+    server._create_item = silent  # type: ignore[method-assign]
+    async with line(tmp_path, server=server) as parts:
+        await until(lambda: parts.historian.numbers(2) == [7])
+        assert parts.source.connected()
+    parts.calm()
+    assert not parts.historian.gaps
+
+
+@pytest.mark.parametrize("resends", [True, False])
+async def test_after_a_loss_the_present_values_are_known(tmp_path: Path, resends: bool) -> None:
+    async with line(tmp_path) as parts:
+        await fed(parts, 3)
+        asked: list[int] = []
+
+        async def call(request: Any, _connection: Connection) -> Any:
+            (method,) = request.Parameters.MethodsToCall
+            asked.append(method.InputArguments[0].Value)
+            if not resends:
+                raise Refusal(int(ua.StatusCodes.BadServiceUnsupported))
+            subscription = parts.server.subscriptions[asked[-1]]
+            for tag, items in subscription.nodes.items():
+                for item in items:
+                    item.put(parts.server._current[tag])
+            response = ua.CallResponse()
+            response.Results = [ua.CallMethodResult()]
+            return response
+
+        parts.server.answers["Call"] = call
+        parts.server.answers["Republish"] = refusing(int(ua.StatusCodes.BadMessageNotAvailable))
+        (subscription,) = parts.server.subscriptions.values()
+        parts.server.write()
+        for item in subscription.items.values():
+            item.queue.clear()  # the message that had them is lost
+        subscription.next += 1
+        await parts.settled()
+        assert asked == [subscription.id]
+        reads = parts.server.calls["Read"]
+        await asyncio.sleep(0.1)
+        assert parts.server.calls["Read"] == reads
+    parts.calm()
+    assert [gap.cause for gap in parts.historian.gaps.values()] == [GapCause.SEQUENCE]
+    parts.balance()
