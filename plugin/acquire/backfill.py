@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 from asyncua import ua
@@ -29,6 +30,7 @@ from plugin.protocols import Delivery
 
 _log = logging.getLogger(__name__)
 
+_MICROSECOND = timedelta(microseconds=1)
 _SHARE = 0.5  # of the outbox: history yields to live data
 _NEIGHBOURS = 60_000_000  # [µs] windows that begin so close together share a request
 _MAX_PAGE = 100_000
@@ -129,6 +131,7 @@ class Backfill:
             self._jobs.popleft()
 
     async def _do(self, job: Job, services: UaSession, info: ServerInfo) -> None:
+        self._look_back(job)
         nodes = {w.handle: resolve(self._intake.tags[w.handle].node, info.namespaces) for w in job.left()}
         await self._ask_access(services, info, {handle: node for handle, node in nodes.items() if node is not None})
         for window in job.left():
@@ -140,6 +143,18 @@ class Backfill:
         while left := job.left():
             limit = min(self._together, info.history_nodes_per_call or self._together)
             await self._read(job, _neighbours(left)[:limit], found, services)
+
+    def _look_back(self, job: Job) -> None:
+        """Where the source's clock was set back during a loss, what was missed after that is older than what came
+        before it; but not older than the first value after the loss by more than the loss was long."""
+        if job.loss is None or job.loss.gap.end is None:
+            return
+        length = to_micros(job.loss.gap.end) - to_micros(job.loss.gap.start)
+        margin = self._config.margin // _MICROSECOND
+        for window in job.left():
+            first = int(self._intake.reached[window.handle])
+            if first < job.loss.reached.get(window.handle, 0):
+                window.cursor = min(window.cursor, max(0, first - length - margin))
 
     async def _ask_access(self, services: UaSession, info: ServerInfo, nodes: Mapping[int, ua.NodeId]) -> None:
         """Which nodes have history at all; a server may answer Good, and nothing, for those that have none."""

@@ -10,7 +10,7 @@ from asyncua import ua
 
 from plugin.acquire.config import HistoryConfig
 from plugin.domain import Gap, GapCause, GapState
-from tests.integration.acquire_plant import Historian, Plant, Wire, make, running, until
+from tests.integration.acquire_plant import EPOCH, Historian, Plant, Wire, make, running, until
 
 TAGS = 2
 PAST: dict[str, Any] = {"history": {"back": "all", "settle": "0s", "page": 7, "tags": 5}}
@@ -80,6 +80,26 @@ async def test_a_lost_subscription_is_filled_and_late_values_with_it(tmp_path: P
         await until(lambda: any(gap.state is GapState.FILLED for gap in historian.gaps.values()))
     await plant.stop()
     assert [gap.cause for gap in historian.gaps.values()] == [GapCause.SUBSCRIPTION_LOST]
+
+
+async def test_what_was_missed_is_found_though_the_sources_clock_was_set_back_meanwhile(tmp_path: Path) -> None:
+    plant, historian = Plant(TAGS, history=True), Historian()
+    await plant.start()
+    back = EPOCH + timedelta(seconds=500)
+    past: dict[str, Any] = {"history": {**PAST["history"], "settle": "300ms", "margin": "1s"}}
+    async with Wire(plant.port) as wire, running(make(wire.port, TAGS, tmp_path, **past), historian) as source:
+        await until(lambda: source.history_progress().finished)
+        await plant.write(1000)
+        await until(lambda: historian.stored(1) == [1000])
+        wire.cut()
+        await until(lambda: not source.connected())
+        service = plant.server.iserver.subscription_service
+        await service.delete_subscriptions(list(service.subscriptions))
+        for number in range(1, 6):
+            await plant.put(plant.nodes[0], float(number), back + number * timedelta(milliseconds=20))
+        wire.mend()
+        await until(lambda: historian.stored(1) == [1, 2, 3, 4, 5, 1000])
+    await plant.stop()
 
 
 async def test_tags_without_history_keep_a_gap_of_their_own(tmp_path: Path) -> None:

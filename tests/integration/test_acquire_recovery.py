@@ -1,18 +1,24 @@
 """What servers do to sessions, subscriptions and items, and what becomes of the values."""
 
 import asyncio
+import contextlib
+import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asyncua import ua
 
-from plugin.acquire.source import State
+from plugin.acquire.source import OpcUaSource, State
+from plugin.diagnostics import Diagnostics
 from plugin.domain import GapCause, GapState
+from tests.acceptance.account import account
 from tests.acceptance.channel import Connection
 from tests.acceptance.line import Line, line
+from tests.acceptance.proxy import Proxy
 from tests.acceptance.scripted import Refusal, Server
-from tests.integration.acquire_plant import until
+from tests.integration.acquire_plant import Historian, config, running, tags, until
 
 
 def refusing(code: int) -> Any:
@@ -370,3 +376,53 @@ async def test_after_a_loss_the_present_values_are_known(tmp_path: Path, resends
     parts.calm()
     assert [gap.cause for gap in parts.historian.gaps.values()] == [GapCause.SEQUENCE]
     parts.balance()
+
+
+# --- servers ---
+
+
+async def test_a_restarted_server_may_have_its_namespaces_in_another_order(tmp_path: Path) -> None:
+    async with line(tmp_path) as parts:
+        await fed(parts, 3)
+        await parts.server.stop()
+        parts.server.namespaces.insert(2, "urn:test:new")
+        await until(lambda: not parts.source.connected())
+        await parts.server.start()
+        await until(parts.source.connected)
+        await fed(parts, 3)
+        assert {item.node.NamespaceIndex for item in parts.source.items if item.node} == {3}
+    parts.calm()
+    parts.balance()
+
+
+async def test_a_dead_server_and_one_that_is_cut_off_again_and_again_disturb_no_other(tmp_path: Path) -> None:
+    dead, diagnostics = socket.create_server(("127.0.0.1", 0)), Diagnostics()
+    port = dead.getsockname()[1]
+    dead.close()
+    async with Server(4) as fine, Server(4) as cut, Proxy(cut.port) as proxy:
+        ports = {"fine": fine.port, "cut": proxy.port, "dead": port}
+        sources, historians = {}, {name: Historian() for name in ports}
+        async with contextlib.AsyncExitStack() as stack:
+            for name, port in ports.items():
+                own = [replace(tag, source=name) for tag in tags(4)]
+                settings = config(port, name=name, subscription_size=2)
+                sources[name] = OpcUaSource(settings, own, diagnostics, tmp_path / "pki")
+                await stack.enter_async_context(running(sources[name], historians[name]))
+            await until(lambda: sources["fine"].connected() and sources["cut"].connected())
+            for _ in range(3):
+                for connection in list(cut.connections):
+                    connection.abort()
+                await asyncio.gather(fine.feed(10), cut.feed(10))
+            for name, server in (("fine", fine), ("cut", cut)):
+                await until(lambda name=name, server=server: _came(historians[name], server.last, 4))  # type: ignore[misc]
+        for name, server in (("fine", fine), ("cut", cut)):
+            found = account(server.times, {n + 1: f"t{n}" for n in range(4)}, historians[name].batches, ())
+            assert found.sound, found.faults[:5]
+        assert fine.calls["CreateSession"] == fine.calls["ActivateSession"] == 1
+        assert "connect" in sources["dead"].trouble
+        assert not historians["dead"].batches
+        assert diagnostics.total("task_failures_total") == 0
+
+
+def _came(historian: Historian, number: int, count: int) -> bool:
+    return all(number in historian.numbers(tag) for tag in range(1, count + 1))
