@@ -4,7 +4,7 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, PlainValidator
 
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(us|ms|s|min|h|d)\s*")
@@ -33,6 +33,33 @@ def format_duration(duration: timedelta) -> str:
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)]
+
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)\s*")
+_SIZES = {"B": 1} | {f"{letter}B": 1000**power for power, letter in enumerate("KMGT", start=1)}
+_SIZES |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", start=1)}
+
+
+class ByteCount(int):
+    """A number of bytes whose text is what :func:`parse_size` reads back."""
+
+    def __str__(self) -> str:
+        unit = next((u for u in ("TiB", "GiB", "MiB", "KiB") if self and self % _SIZES[u] == 0), "B")
+        return f"{int(self) // _SIZES[unit]}{unit}" if self else "0"
+
+
+def parse_size(value: Any) -> ByteCount:
+    """A size as ``"500MB"`` (10^6), ``"2GiB"`` (2^30) or a number of bytes; never negative."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return ByteCount(value)
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is not None:
+        return ByteCount(float(match[1]) * _SIZES[match[2]])
+    if value == "0":
+        return ByteCount(0)
+    raise ValueError('is no size; write a number with a unit, such as "500MB" or "2GiB"')
+
+
+Size = Annotated[ByteCount, PlainValidator(parse_size), PlainSerializer(str, return_type=str)]
 
 
 class Section(BaseModel):

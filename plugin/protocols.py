@@ -40,7 +40,10 @@ class Delivery:
     remarks: tuple[Remark, ...] = ()
     """What is odd about these samples."""
     confirm: Callable[[], None] = _nothing
-    """To be called once, after the commit: only then does the source acknowledge to the plant's server."""
+    """To be called once, when it is on disk, in the database or in the spill: only then does the source acknowledge to
+    the plant's server."""
+    patient: bool = False
+    """Confirmed only when it is in the database itself, where a reader finds it: history, which can wait."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,15 @@ from plugin.acquire.config import HistoryConfig, SourceConfig, WatchdogConfig
 from plugin.config import AssetsConfig, AssetTagConfig, RuntimeConfig, TagRow
 from plugin.diagnostics import Diagnostics
 from plugin.exposition import DiagnosticsConfig
-from plugin.fields import format_duration
-from plugin.historian.config import HistorianConfig
+from plugin.fields import ByteCount, format_duration
+from plugin.historian.config import HistorianConfig, SpillConfig
 from plugin.infer.config import ModelConfig, ScheduleConfig, TrainingConfig
 from plugin.publish.config import PublishConfig, WriteBackConfig, WriteRule
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "[foretag]": RuntimeConfig,
     "[historian]": HistorianConfig,
+    "[historian.spill]": SpillConfig,
     "[[sources]]": SourceConfig,
     "[sources.history]": HistoryConfig,
     "[sources.watchdog]": WatchdogConfig,
@@ -38,9 +39,9 @@ _INTRODUCTION = """\
 # Configuration
 
 `foretag.toml` holds these sections; `tags = ["tags.csv"]` at its top names the tag files. Durations are written with a
-unit: `"500ms"`, `"30s"`, `"5min"`, `"24h"`, `"7d"`. An environment variable `FORETAG__<SECTION>__<KEY>` overrides a key
-of `[foretag]`, `[historian]`, `[publish]`, `[write_back]` or `[diagnostics]`. This page is what `foretag config`
-prints.
+unit: `"500ms"`, `"30s"`, `"5min"`, `"24h"`, `"7d"`; sizes likewise: `"500MB"`, `"2GiB"`. An environment variable
+`FORETAG__<SECTION>__<KEY>` overrides a key of `[foretag]`, `[historian]`, `[publish]`, `[write_back]` or
+`[diagnostics]`. This page is what `foretag config` prints.
 """
 
 
@@ -87,7 +88,7 @@ def _toml(value: Any) -> str:
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, dict):
         return "{}"
-    return str(value) if isinstance(value, int | float) else f'"{value}"'
+    return str(value) if isinstance(value, int | float) and not isinstance(value, ByteCount) else f'"{value}"'
 
 
 def _meaning(field: FieldInfo) -> str:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from plugin.fields import Duration, Section
+from plugin.fields import ByteCount, Duration, Section, Size
 
 _DRIVER = "sqlite+aiosqlite"
 
@@ -34,6 +34,35 @@ def _bounded(timeout: timedelta) -> timedelta:
     return timeout
 
 
+_SMALLEST = 16 * 2**20
+"""Of a spill [byte]: a transaction has to fit in, and several files."""
+
+
+def _worth_it(limit: ByteCount) -> ByteCount:
+    if 0 < limit < _SMALLEST:
+        raise ValueError('is too little to be of use; write "16MiB" or more, or "0" for no spill')
+    return limit
+
+
+class SpillConfig(Section):
+    """Where samples wait on disk while the database is away or slow. They are safe there, so the plant's servers are
+    told that we have them; when the database is back, they follow in order."""
+
+    limit: Annotated[Size, AfterValidator(_worth_it)] = ByteCount(2 * 2**30)
+    """Bytes on disk at most, 16MiB or more: 2GiB hold some 50 million samples. "0": no spill; while the database is
+    away the sources wait, and the plant's servers keep what their queues hold."""
+    keep: Literal["oldest", "newest"] = "oldest"
+    """When the limit is reached. ``oldest``: no more is taken, the sources wait, and the plant's servers keep what
+    their queues hold. ``newest``: the oldest samples are left out and counted, and a gap says which; gaps and progress
+    stay."""
+    after: Annotated[Duration, AfterValidator(_bounded)] = timedelta(seconds=2)
+    """How long a live sample may wait for the database before it goes to the spill [0 s .. 1 min]."""
+    folder: Path = Path("spill")
+    """Folder; a relative one lies in the data folder. On another disk than the database it helps where that is full."""
+    reserve: Size = ByteCount(256 * 2**20)
+    """Bytes that the spill leaves free on its disk: the database needs room to take over what is in it."""
+
+
 class HistorianConfig(Section):
     """Where samples and results are kept, and how much of them in memory."""
 
@@ -53,6 +82,8 @@ class HistorianConfig(Section):
     """Samples that are gathered at most into one transaction [rows]."""
     queue: int = Field(default=256, ge=1, le=100_000)
     """Deliveries that may wait for the database before the sources are made to wait [deliveries]."""
+    spill: SpillConfig = SpillConfig()
+    """What happens while the database is away."""
 
     def located(self, data: Path) -> str:
         """The URL with its file made absolute: a relative one lies in ``data``."""

@@ -1,7 +1,11 @@
 """From the sources into the store: what waits is gathered into one transaction, and confirmed after its commit.
 
-The queue is bounded. While the database is away nothing is confirmed, the queue fills, the sources wait, and the
-plant's servers keep what we have not confirmed: what is lost here comes again.
+    sources ──> Waiting ──> write ─────────────────────> Store
+                   └──────> spool ──> Spill ──> drain ─────┘      while the database is away or slow
+
+The queue is bounded. When a live sample has waited for too long, all goes through the spill: it is confirmed there, and
+drained in order of arrival until nothing is left. Where the spill takes nothing either, or there is none, nothing is
+confirmed, the queue fills, the sources wait, and the plant's servers keep what we have not confirmed.
 """
 
 import asyncio
@@ -9,33 +13,27 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
+from functools import partial
 from typing import Any
-from uuid import uuid4
-
-import numpy as np
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Gap, GapCause, GapState, SampleBatch, from_micros, to_micros
-from plugin.errors import StoreError, StoreUnavailable
-from plugin.protocols import Delivery, Source, Store, Written
+from plugin.domain import GapCause, SampleBatch
+from plugin.errors import StoreUnavailable
+from plugin.historian.frames import Kept
+from plugin.historian.spill import Chunk, Spill, position
+from plugin.historian.waiting import Taken, Waiting
+from plugin.historian.writer import FIRST_PAUSE, LONGEST_PAUSE, Sleep, Writer
+from plugin.protocols import Delivery, Source, Store
 
 _log = logging.getLogger(__name__)
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
-"""Between two tries of the database [s]."""
 _SOURCE_PAUSE = 10.0
 """Before a source that broke down is started again [s]."""
-_YEARS = to_micros(datetime.min.replace(tzinfo=UTC)), to_micros(datetime.max.replace(tzinfo=UTC))
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """A delivery that waits for the database."""
-
-    source: str
-    delivery: Delivery
+_COMMITS = 4
+"""Transactions' worth of samples that may wait in memory."""
+_SHORTEST_LOOK = 0.01
+"""Between two looks at how long samples have waited [s]."""
 
 
 class Ingest:
@@ -50,35 +48,52 @@ class Ingest:
         on_commit: Sequence[Callable[[SampleBatch], None]] = (),
         rows_per_commit: int = 50_000,
         queue: int = 256,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        spill: Spill | None = None,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """``on_commit`` is told of every batch after its commit; it must be quick and raise nothing."""
+        """``on_commit`` is told of every batch after its commit; it must be quick and raise nothing.
+
+        ``spill``: open; None: while the database is away the sources wait.
+        """
         self._sources = tuple(sources)
         self._store = store
         self._diagnostics = diagnostics
-        self._on_commit = tuple(on_commit)
         self._rows = rows_per_commit
-        self._queue_size = queue
-        self._queue: asyncio.Queue[_Taken | None] = asyncio.Queue(queue)
         self._sleep = sleep
+        self._waiting = Waiting(queue, _COMMITS * rows_per_commit)
+        self._writer = Writer(store, diagnostics, on_commit, sleep)
+        self._spill = spill
+        self._spilling = False
+        """All goes through the spill."""
+        self._current: list[Taken] = []
+        """What goes into the store directly, now."""
+        self._copied: tuple[int, list[Taken]] | None = None
+        """A frame, and what was going into the store directly when a copy of it went into that frame."""
+        self._in_hand: list[Taken] = []
+        """What goes into the spill now."""
+        self._appending = False
+        self._blocked = False
+        """The spill takes nothing."""
+        self._promised: dict[int, list[Taken]] = {}
+        """By frame, deliveries in the spill that are confirmed only when they are committed."""
 
     async def run(self) -> None:
-        """Take and write until the sources end. Cancelled: what is not committed is not confirmed, so it comes again.
+        """Take and write until the sources end. Cancelled: what is not on disk is not confirmed, so it comes again.
 
-        A transaction that has begun ends by itself, and is waited for when the store is closed. May be run again.
+        A transaction that has begun ends by itself, and is waited for when the store is closed. May be run again: it
+        goes on with what it had taken.
         """
-        self._queue = asyncio.Queue(self._queue_size)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                writer = tasks.create_task(self._write(), name="ingest: write")
-                async with asyncio.TaskGroup() as takers:
-                    for source in self._sources:
-                        takers.create_task(self._take(source), name=f"ingest: {source.name}")
-                await self._queue.put(None)
-                await writer
-        finally:
-            for source in self._sources:
-                self._diagnostics.queue_depth.labels(source.name).set(0)
+        self._waiting.end(ended=False)
+        async with asyncio.TaskGroup() as tasks:
+            spooler = tasks.create_task(self._spool(self._spill), name="ingest: spool") if self._spill else None
+            writer = tasks.create_task(self._write(), name="ingest: write")
+            async with asyncio.TaskGroup() as takers:
+                for source in self._sources:
+                    takers.create_task(self._take(source), name=f"ingest: {source.name}")
+            self._waiting.end()
+            await writer
+            if spooler is not None:
+                spooler.cancel()
 
     # --- taking ---
 
@@ -89,7 +104,7 @@ class Ingest:
                 async with _closed(source.deliveries()) as deliveries:
                     async for delivery in deliveries:
                         self._diagnostics.queue_depth.labels(source.name).inc()
-                        await self._queue.put(_Taken(source.name, delivery))
+                        await self._waiting.put(Taken(source.name, delivery))
             except Exception:  # noqa: BLE001  the wrapper that supervises a source: logged, counted, started again
                 self._diagnostics.task_failures.labels(f"source {source.name}").inc()
                 _log.exception("Source %s broke down; it is started again in %g s", source.name, _SOURCE_PAUSE)
@@ -100,87 +115,141 @@ class Ingest:
     # --- writing ---
 
     async def _write(self) -> None:
-        while (first := await self._queue.get()) is not None:
-            taken, ended = self._gather(first)
-            await self._commit(taken)
-            if ended:
-                return
-
-    def _gather(self, first: _Taken) -> tuple[list[_Taken], bool]:
-        """What waits by now, up to one transaction's rows; and whether the sources have ended."""
-        taken, rows = [first], len(first.delivery.samples)
-        while rows < self._rows and not self._queue.empty():
-            following = self._queue.get_nowait()
-            if following is None:
-                return taken, True
-            taken.append(following)
-            rows += len(following.delivery.samples)
-        return taken, False
-
-    async def _commit(self, taken: Sequence[_Taken]) -> None:
-        """Write deliveries together; if the store refuses them, one by one, so that a bad one stops no other."""
-        try:
-            written = await self._persist([each.delivery for each in taken])
-        except StoreError as error:
-            if len(taken) == 1:
-                await self._refuse(taken[0], error)
-                return
-            for each in taken:
-                await self._commit([each])
-            return
-        self._confirm(taken, written)
-
-    async def _refuse(self, taken: _Taken, error: StoreError) -> None:
-        """Leave out samples that the store can't take, and record the gap. A store that refuses this too is broken."""
-        samples = taken.delivery.samples
-        if not len(samples):
-            raise error
-        _log.error("%d samples of %s are left out: %s", len(samples), taken.source, error)
-        gaps = (*taken.delivery.gaps, _gap(taken.source, samples, str(error)))
-        rest = replace(taken.delivery, samples=SampleBatch.empty(), gaps=gaps)
-        written = await self._persist([rest])
-        self._diagnostics.gaps.labels(taken.source, GapCause.DECODE_ERROR).inc()
-        self._diagnostics.samples_dropped.labels(taken.source, GapCause.DECODE_ERROR).inc(len(samples))
-        self._confirm([_Taken(taken.source, rest)], written)
-
-    async def _persist(self, deliveries: Sequence[Delivery]) -> Written:
-        """Write, and try again for as long as the store is unavailable; one line in the log when it goes, one after."""
-        pause = _FIRST_PAUSE
-        since: float | None = None
+        if self._spill is not None:
+            self._spill.rewind()
+            self._spilling = self._spilling or not self._spill.empty
+        if self._spilling:
+            self._current = []  # it was in hand, or in the spill, when the run before this one ended
+        self._mark()
         while True:
-            try:
-                written = await self._store.write(deliveries)
-            except StoreUnavailable as error:
-                if since is None:
-                    since = time.monotonic()
-                    _log.warning("The database is unavailable, the sources wait: %s", error)
-                await self._sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+            if self._spill is not None:
+                await self._drain(self._spill)
+            self._current = batch = self._current or self._waiting.gather(self._rows)
+            if batch:
+                await self._writer.commit(batch, given_up=partial(self._is_copied, batch))
+                self._current = []
+            elif self._waiting.ended:
+                return
             else:
-                if since is not None:
-                    _log.warning("The database is back after %.1f s", time.monotonic() - since)
-                return written
+                await self._waiting.something()
 
-    def _confirm(self, taken: Sequence[_Taken], written: Written) -> None:
-        self._diagnostics.samples_stored.inc(written.stored)
-        self._diagnostics.samples_duplicate.inc(written.duplicates)
-        now = time.time_ns() // 1000
+    def _is_copied(self, batch: list[Taken]) -> bool:
+        self._mark()
+        return self._copied is not None and self._copied[1] is batch
+
+    async def _drain(self, spill: Spill) -> None:
+        """What is in the spill into the store, oldest first, until nothing is in it or on its way into it."""
+        while self._spilling:
+            chunk = await self._writer.until_available(partial(self._read, spill))
+            if chunk is not None:
+                await self._commit_chunk(spill, chunk)
+            elif not spill.all_read:
+                continue
+            elif self._appending or (self._in_hand and not self._blocked):
+                await self._waiting.something()
+            else:
+                # What the spill does not take though it is empty goes the short way; nothing is older.
+                self._current, self._in_hand = self._in_hand, []
+                self._spilling = self._blocked = False
+                self._mark()
+
+    async def _read(self, spill: Spill) -> Chunk | None:
+        if strangers := spill.strangers():
+            spill.know(await self._store.register_tags(strangers))
+        return await spill.read(self._rows)
+
+    async def _commit_chunk(self, spill: Spill, chunk: Chunk) -> None:
+        taken = [Taken(kept.source, kept.delivery, counted=False) for kept in chunk.kept]
+        if self._copied is not None:
+            for before, copy in zip(self._copied[1], taken, strict=False):
+                if before.stored:
+                    copy.delivery = replace(copy.delivery, samples=SampleBatch.empty())
+            self._copied = None
+        await self._writer.commit(taken, position(chunk.number))
+        await spill.release(chunk.number, chunk.rows)
+        for number in [number for number in self._promised if number <= chunk.number]:
+            for patient in self._promised.pop(number):
+                patient.confirm()
+        self._mark()
+
+    # --- spilling ---
+
+    async def _spool(self, spill: Spill) -> None:
+        """For ever: see to it that no live sample waits for too long."""
+        while True:
+            if not self._spilling:
+                await self._late(spill.after)
+                self._spilling = True
+                # What is on its way into the store comes first: nothing is durable before what arrived before it.
+                batch = self._current
+                self._in_hand = list(batch)
+                if number := await self._keep(spill):
+                    self._copied = number, batch
+            self._in_hand = self._in_hand or self._waiting.gather(self._rows)
+            if not await self._keep(spill):
+                await self._waiting.something()
+
+    async def _late(self, patience: float) -> None:
+        """Until a live sample has waited so long [s]."""
+        while True:
+            held = (taken.since for taken in self._current if not (taken.stored or taken.delivery.patient))
+            since = min(held, default=self._waiting.oldest())
+            left = patience if since is None else since + patience - time.monotonic()
+            if left <= 0 and since is not None:
+                return
+            await asyncio.sleep(max(left / 2, _SHORTEST_LOOK))
+
+    async def _keep(self, spill: Spill) -> int:
+        """Make durable what is in hand, and confirm it; 0: there was nothing, or it went into the store instead."""
+        pause = FIRST_PAUSE
+        while self._in_hand:
+            self._appending = True
+            try:
+                number = await spill.append([Kept(taken.source, taken.delivery) for taken in self._in_hand])
+            except StoreUnavailable as error:
+                self._is_blocked(error)
+            else:
+                self._is_kept(spill, number)
+                return number
+            finally:
+                self._appending = False
+                self._waiting.tell()
+            await self._sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        return 0
+
+    def _is_blocked(self, error: StoreUnavailable) -> None:
+        if not self._blocked:
+            self._blocked = True
+            _log.error("The spill takes no more, the sources wait: %s", error)
+        self._mark()
+
+    def _is_kept(self, spill: Spill, number: int) -> None:
+        taken, self._in_hand = self._in_hand, []
+        if self._blocked:
+            self._blocked = False
+            _log.warning("The spill takes samples again")
         for each in taken:
-            each.delivery.confirm()
-            self._diagnostics.queue_depth.labels(each.source).dec()
-            if len(each.delivery.samples):
-                # The oldest of the delivery: the histogram never flatters.
-                waited = now - int(each.delivery.samples.received_time.min())
-                self._diagnostics.arrival_to_row.observe(max(waited, 0) / 1e6)
-                for listener in self._on_commit:
-                    listener(each.delivery.samples)
+            self._writer.leaves_memory(each)
+            if each.delivery.patient:
+                self._promised.setdefault(number, []).append(each)
+            else:
+                each.confirm()
+        self._diagnostics.spilled.inc(sum(len(each.delivery.samples) for each in taken))
+        for source, samples in spill.take_dropped().items():
+            self._diagnostics.gaps.labels(source, GapCause.SPILL_OVERFLOW).inc()
+            self._diagnostics.samples_dropped.labels(source, GapCause.SPILL_OVERFLOW).inc(samples)
+            _log.error("The spill is full: its %d oldest samples of %s are left out, see its gaps", samples, source)
+        self._mark()
 
-
-def _gap(source: str, samples: SampleBatch, detail: str) -> Gap:
-    first, last = samples.source_time.min(), samples.source_time.max() + 1
-    start, end = (from_micros(int(np.clip(time, *_YEARS))) for time in (first, last))
-    now = datetime.now(UTC)
-    return Gap(str(uuid4()), source, None, start, end, GapCause.DECODE_ERROR, now, GapState.UNFILLABLE, detail=detail)
+    def _mark(self) -> None:
+        """Say where samples go."""
+        waiting = self._blocked or (self._spill is None and self._writer.away_since is not None)
+        state = "waiting" if waiting else "spilling" if self._spilling else "writing"
+        self._diagnostics.historian.state(state)
+        if self._spill is not None:
+            self._diagnostics.spill_bytes.set(self._spill.size)
+            self._diagnostics.spill_samples.set(self._spill.rows)
 
 
 @asynccontextmanager

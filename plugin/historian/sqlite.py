@@ -63,8 +63,8 @@ def translated(path: Path) -> Iterator[None]:
         raise StoreUnavailable(f"{path}: every connection is in use") from error
     except DBAPIError as error:
         raise _translation(path, error.orig or error) from error
-    except (sqlite3.Error, SQLAlchemyError, OSError) as error:
-        raise _translation(path, error) from error
+    except (sqlite3.Error, SQLAlchemyError, OSError, UnicodeEncodeError, OverflowError) as error:
+        raise _translation(path, error) from error  # the last two: text or a number that SQLite can't hold
 
 
 def _translation(path: Path, error: BaseException) -> StoreError:
