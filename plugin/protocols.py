@@ -100,6 +100,7 @@ class Source(Protocol):
         """Live samples and history, for as long as it is iterated; lost connections are its own business.
 
         A slow consumer slows the source down (nothing is dropped here); closing the iterator closes the session.
+        Iterated anew, it gives again what was not confirmed.
         """
 
     def history_progress(self) -> HistoryProgress:

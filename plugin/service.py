@@ -3,17 +3,20 @@
     sources ──deliveries──> Ingest ──commit──> Store ──windows──> Scorer ──outcome──> Store, then sinks
                                └─confirm─> acknowledged to the plant's server
 
-Start: database; acquisition of past and present; the device; the sinks; the schedule. Models that do not exist yet
-are trained when the past has been read. Stop, each step bounded in time: training; no new runs, and the running ones
-end; results are no longer served; acquisition ends with its last transaction committed; the database closes.
+Start: database, and what is in the spill and it lacks; acquisition of past and present; the device; the sinks; the
+schedule. A database that can't be read is waited for; one that is readable but takes nothing is enough to acquire, into
+the spill. Models that do not exist yet are trained when the past has been read. Stop, each step bounded in time:
+training; no new runs, and the running ones end; results are no longer served; acquisition ends with its last
+transaction committed; the database closes.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from models.kind import ModelKind
 from plugin import __version__
@@ -22,9 +25,10 @@ from plugin.acquire.source import OpcUaSource
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Asset, Micros, OutputTag, Tag
-from plugin.errors import ConfigError, Fault
+from plugin.errors import ConfigError, Fault, StoreUnavailable
 from plugin.exposition import serving
 from plugin.historian.ingest import Ingest
+from plugin.historian.spill import POSITION, Left, Spill
 from plugin.historian.sql import SqlStore
 from plugin.hmi.overview import Overview
 from plugin.infer.compute import Compute
@@ -41,8 +45,12 @@ from plugin.schedule import Job, Schedule
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _RESTART_DELAYS = (0.5, 1.0, 5.0, 30.0)
 """Before a supervised task that ended with an error is started again [s]; the last one repeats."""
+_DATABASE_PAUSE = 1.0
+"""Between two tries of a database that is away at the start [s]."""
 
 
 class Service:
@@ -59,15 +67,26 @@ class Service:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop`` is set. Raises ForetagError where the service can't start."""
+        try:
+            await self._run(stop)
+        except* _Stopped:
+            log.info("stopped before the database was available")
+
+    async def _run(self, stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
-            store = await enter(open_store(self.config, self.diagnostics, alone=True))
             await enter(serving(self.config.diagnostics, self.diagnostics))
-            tags = await store.register_tags(self.config.tags)
-            sources = await self._sources(tags, store)
+            wait = partial(_when_available, stop)
+            store = await wait(lambda: enter(open_store(self.config, self.diagnostics, alone=True)))
+            tags = await wait(lambda: store.register_tags(self.config.tags))
+            spill = Spill.configured(self.config.historian.spill, self.config.data)
+            left = await wait(lambda: open_spill(spill, store, tags, self.diagnostics))
+            if spill is not None:
+                stack.callback(spill.close)
+            sources = await wait(lambda: self._sources(tags, store, left))
             overview = Overview(sources, Asset.gather(tags), self.config.models, self.diagnostics)
             self.overview.set_result(overview)
-            await enter(self._acquiring(sources, store, overview))
+            await enter(self._acquiring(sources, store, spill, overview))
             compute = await enter(open_compute(self.config, self.diagnostics))
             registry = Registry(store, self.config.model_folder)
             scorers = self.scorers(tags, store, registry, compute, sources)
@@ -75,7 +94,9 @@ class Service:
             for sink in sinks:
                 await enter(sink.open(_outputs(scorers)))
             await enter(_running(Outages(sources, scorers, sinks, self.diagnostics).watch()))
-            await enter(self._scoring(scorers, store, sinks))
+            runs = Runs(store, sinks, self.diagnostics)
+            await wait(lambda: runs.end_unfinished([scorer.config.name for scorer in scorers]))
+            await enter(self._scoring(scorers, runs))
             training = Training(store, registry, compute, self.diagnostics, overview.training)
             past_is_read = _past_is_read(sources)
             await enter(_running(self._supervised("training", lambda: training.train_missing(scorers, past_is_read))))
@@ -84,7 +105,7 @@ class Service:
         log.info("stopped")
 
     def _acquiring(
-        self, sources: Sequence[Source], store: Store, overview: Overview
+        self, sources: Sequence[Source], store: Store, spill: Spill | None, overview: Overview
     ) -> AbstractAsyncContextManager[None]:
         """From the sources into the store, and what watches over it."""
         historian = self.config.historian
@@ -95,15 +116,14 @@ class Service:
             on_commit=[overview.committed],
             rows_per_commit=historian.rows_per_commit,
             queue=historian.queue,
+            spill=spill,
         )
         acquisition = self._supervised("acquisition", ingest.run)
         return _running(acquisition, self.diagnostics.watch_loop(), overview.watch(store))
 
     @asynccontextmanager
-    async def _scoring(self, scorers: Sequence[Scorer], store: Store, sinks: Sequence[Sink]) -> AsyncIterator[None]:
+    async def _scoring(self, scorers: Sequence[Scorer], runs: Runs) -> AsyncIterator[None]:
         """Runs on schedule, for as long as the context lasts."""
-        runs = Runs(store, sinks, self.diagnostics)
-        await runs.end_unfinished(scorer.config.name for scorer in scorers)
         self.runs.set_result(runs)
         async with _running(runs.record_missed()), Schedule(runs.miss) as schedule:
             for scorer in scorers:
@@ -128,9 +148,11 @@ class Service:
             for model in self.config.models
         ]  # fmt: skip
 
-    async def _sources(self, tags: Sequence[Tag], store: Store) -> list[Source]:
+    async def _sources(self, tags: Sequence[Tag], store: Store, left: Left) -> list[Source]:
         newest = await store.latest([tag.id for tag in tags])
         known: dict[int, Micros] = dict(zip(newest.tag.tolist(), newest.source_time.tolist(), strict=True))
+        spilled = {tag.id: left.known[tag.name] for tag in tags if tag.name in left.known}
+        known |= {tag: max(time, known.get(tag, time)) for tag, time in spilled.items()}
         return [
             OpcUaSource(
                 section,
@@ -138,7 +160,7 @@ class Service:
                 self.diagnostics,
                 self.config.pki_folder,
                 known,
-                await store.checkpoints(f"{section.name}/"),
+                left.checkpoints_after(await store.checkpoints(f"{section.name}/"), f"{section.name}/"),
                 self.config.publish.application_uri,
                 self.config.data / "sessions",
             )
@@ -181,6 +203,39 @@ def open_store(config: Config, diagnostics: Diagnostics, *, alone: bool) -> SqlS
     """
     with_ring = alone and bool(config.models)
     return SqlStore.configured(config.historian, config.data, diagnostics, with_ring=with_ring)
+
+
+async def open_spill(spill: Spill | None, store: Store, tags: Sequence[Tag], diagnostics: Diagnostics) -> Left:
+    """Take the spill, where there is one: what is left in it and the database does not have yet."""
+    if spill is None:
+        return Left({}, {})
+    place = (await store.checkpoints(POSITION)).get(POSITION, "0")
+    left = await spill.open(int(place))
+    spill.know(tags)
+    diagnostics.spill_torn.inc(spill.torn)
+    if spill.rows:
+        log.warning("%d samples of a run before this one are in the spill %s", spill.rows, spill.folder)
+    return left
+
+
+class _Stopped(Exception):
+    """Stopped while waiting for the database."""
+
+
+async def _when_available(stop: asyncio.Event, call: Callable[[], Awaitable[T]]) -> T:
+    """What a step of the start gives, tried until the database is there; _Stopped where ``stop`` is set before."""
+    said = False
+    while True:
+        try:
+            return await call()
+        except StoreUnavailable as error:
+            if not said:
+                log.warning("waiting for the database: %s", error)
+            said = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DATABASE_PAUSE):
+                await stop.wait()
+            raise _Stopped
 
 
 def open_compute(config: Config, diagnostics: Diagnostics) -> Compute:

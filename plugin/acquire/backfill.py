@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 _MICROSECOND = timedelta(microseconds=1)
 _SHARE = 0.5  # of the outbox: history yields to live data
+_AHEAD = 4  # deliveries that the database does not have yet; history can wait, and needs no room meanwhile
 _NEIGHBOURS = 60_000_000  # [µs] windows that begin so close together share a request
 _MAX_PAGE = 100_000
 _MAX_EMPTY = 100
@@ -96,6 +97,7 @@ class Backfill:
         self._diagnostics = diagnostics
         self._jobs: deque[Job] = deque()
         self._arrived = asyncio.Event()
+        self._stored = asyncio.Event()
         self._readable: dict[int, bool] = {}
         self._together = config.tags
 
@@ -257,12 +259,18 @@ class Backfill:
                 window.failure = "a part could not be decoded"
         samples = SampleBatch.concatenate(batches)
         if len(samples):
+            while self.uncommitted >= _AHEAD:
+                self._stored.clear()
+                await self._stored.wait()
             self.uncommitted += 1
             progress = self._progress(job, windows, pages)
-            await self._outbox.put(Delivery(samples, checkpoint=progress, confirm=self._committed), _SHARE)
+            await self._outbox.put(
+                Delivery(samples, checkpoint=progress, confirm=self._committed, patient=True), _SHARE
+            )
 
     def _committed(self) -> None:
         self.uncommitted -= 1
+        self._stored.set()
 
     def _progress(self, job: Job, windows: Sequence[Window], pages: Sequence[Page]) -> dict[str, str]:
         if job.loss is not None:

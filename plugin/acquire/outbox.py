@@ -14,7 +14,10 @@ from plugin.protocols import Delivery
 
 
 class Outbox:
-    """A queue bounded in samples. One delivery always finds room, however big."""
+    """A queue bounded in samples. One delivery always finds room, however big.
+
+    ``depth`` is moved by what comes and goes here: others count in it what they hold.
+    """
 
     def __init__(self, limit: int, gaps: Gaps, depth: Gauge) -> None:
         self._limit = limit
@@ -40,7 +43,7 @@ class Outbox:
         """Leave it here, with all gaps that changed."""
         self._queue.append(self._gaps.with_news(delivery))
         self._samples += len(delivery.samples)
-        self._depth.set(len(self._queue))
+        self._depth.inc()
         self._added.set()
 
     async def put(self, delivery: Delivery, share: float = 1.0) -> None:
@@ -60,7 +63,7 @@ class Outbox:
             await self._added.wait()
         delivery = self._queue.popleft()
         self._samples -= len(delivery.samples)
-        self._depth.set(len(self._queue))
+        self._depth.dec()
         self._taken.set()
         ticket = next(self._given)
         self._unconfirmed[ticket] = delivery
@@ -70,8 +73,8 @@ class Outbox:
         """Who took deliveries so far is gone: what was not confirmed is given again, in its order."""
         self._queue.extendleft(reversed(self._unconfirmed.values()))
         self._samples += sum(len(delivery.samples) for delivery in self._unconfirmed.values())
+        self._depth.inc(len(self._unconfirmed))
         self._unconfirmed.clear()
-        self._depth.set(len(self._queue))
 
     def _confirmed(self, ticket: int) -> None:
         delivery = self._unconfirmed.pop(ticket, None)

@@ -23,7 +23,7 @@ from plugin.errors import StoreUnavailable
 from plugin.historian.frames import Kept
 from plugin.historian.spill import Chunk, Spill, position
 from plugin.historian.waiting import Taken, Waiting
-from plugin.historian.writer import FIRST_PAUSE, LONGEST_PAUSE, Sleep, Writer
+from plugin.historian.writer import FIRST_PAUSE, Sleep, Writer, pauses
 from plugin.protocols import Delivery, Source, Store
 
 _log = logging.getLogger(__name__)
@@ -80,20 +80,29 @@ class Ingest:
     async def run(self) -> None:
         """Take and write until the sources end. Cancelled: what is not on disk is not confirmed, so it comes again.
 
-        A transaction that has begun ends by itself, and is waited for when the store is closed. May be run again: it
-        goes on with what it had taken.
+        A transaction that has begun ends by itself, and is waited for when the store is closed. May be run again.
         """
-        self._waiting.end(ended=False)
-        async with asyncio.TaskGroup() as tasks:
-            spooler = tasks.create_task(self._spool(self._spill), name="ingest: spool") if self._spill else None
-            writer = tasks.create_task(self._write(), name="ingest: write")
-            async with asyncio.TaskGroup() as takers:
-                for source in self._sources:
-                    takers.create_task(self._take(source), name=f"ingest: {source.name}")
-            self._waiting.end()
-            await writer
-            if spooler is not None:
-                spooler.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                spooler = tasks.create_task(self._spool(self._spill), name="ingest: spool") if self._spill else None
+                writer = tasks.create_task(self._write(), name="ingest: write")
+                async with asyncio.TaskGroup() as takers:
+                    for source in self._sources:
+                        takers.create_task(self._take(source), name=f"ingest: {source.name}")
+                self._waiting.end()
+                await writer
+                if spooler is not None:
+                    spooler.cancel()
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        """What is not on disk comes again with the next run."""
+        for taken in (*self._current, *self._in_hand, *self._waiting.empty()):
+            self._writer.leaves_memory(taken)
+        self._current, self._in_hand, self._copied = [], [], None
+        self._promised.clear()
+        self._spilling = self._blocked = False
 
     # --- taking ---
 
@@ -117,9 +126,7 @@ class Ingest:
     async def _write(self) -> None:
         if self._spill is not None:
             self._spill.rewind()
-            self._spilling = self._spilling or not self._spill.empty
-        if self._spilling:
-            self._current = []  # it was in hand, or in the spill, when the run before this one ended
+            self._spilling = not self._spill.empty
         self._mark()
         while True:
             if self._spill is not None:
@@ -140,7 +147,7 @@ class Ingest:
     async def _drain(self, spill: Spill) -> None:
         """What is in the spill into the store, oldest first, until nothing is in it or on its way into it."""
         while self._spilling:
-            chunk = await self._writer.until_available(partial(self._read, spill))
+            chunk = await self._read(spill)
             if chunk is not None:
                 await self._commit_chunk(spill, chunk)
             elif not spill.all_read:
@@ -155,8 +162,15 @@ class Ingest:
 
     async def _read(self, spill: Spill) -> Chunk | None:
         if strangers := spill.strangers():
-            spill.know(await self._store.register_tags(strangers))
-        return await spill.read(self._rows)
+            spill.know(await self._writer.until_available(partial(self._store.register_tags, strangers)) or ())
+        for pause in pauses():
+            try:
+                return await spill.read(self._rows)
+            except StoreUnavailable as error:
+                if pause == FIRST_PAUSE:
+                    _log.error("The spill can't be read, tried again: %s", error)
+                await self._sleep(pause)
+        return None
 
     async def _commit_chunk(self, spill: Spill, chunk: Chunk) -> None:
         taken = [Taken(kept.source, kept.delivery, counted=False) for kept in chunk.kept]
@@ -201,8 +215,9 @@ class Ingest:
 
     async def _keep(self, spill: Spill) -> int:
         """Make durable what is in hand, and confirm it; 0: there was nothing, or it went into the store instead."""
-        pause = FIRST_PAUSE
-        while self._in_hand:
+        for pause in pauses():
+            if not self._in_hand:
+                break
             self._appending = True
             try:
                 number = await spill.append([Kept(taken.source, taken.delivery) for taken in self._in_hand])
@@ -215,7 +230,6 @@ class Ingest:
                 self._appending = False
                 self._waiting.tell()
             await self._sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
         return 0
 
     def _is_blocked(self, error: StoreUnavailable) -> None:
@@ -246,7 +260,8 @@ class Ingest:
         """Say where samples go."""
         waiting = self._blocked or (self._spill is None and self._writer.away_since is not None)
         state = "waiting" if waiting else "spilling" if self._spilling else "writing"
-        self._diagnostics.historian.state(state)
+        for each in ("writing", "spilling", "waiting"):
+            self._diagnostics.historian.labels(each).set(each == state)
         if self._spill is not None:
             self._diagnostics.spill_bytes.set(self._spill.size)
             self._diagnostics.spill_samples.set(self._spill.rows)

@@ -136,7 +136,9 @@ class Journal:
             return 0
         segment = self._segments[-1]
         torn = segment.path.stat().st_size - segment.end
-        if torn:
+        if not segment.last:
+            self._segments.pop().path.unlink()
+        elif torn:
             with segment.path.open("r+b") as file:
                 file.truncate(segment.end)
                 os.fsync(file.fileno())
@@ -179,7 +181,7 @@ class Journal:
 
     def _begin(self, number: int, head: bytes) -> int:
         path = self._folder / f"{number:020}{_SUFFIX}"
-        self._active = file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        self._active = file = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
         segment = Segment(path, head, 0, 0, 0, int(time.time()))
         self._segments.append(segment)
         try:

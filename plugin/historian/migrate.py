@@ -47,7 +47,7 @@ def check_revision(url: str) -> None:
     with translated(path):
         if not path.exists():
             raise StoreRevisionError(f"{path} does not exist: `foretag migrate` makes it")
-        with _connected(path) as connection:
+        with _connected(path, "BEGIN") as connection:  # a look must not wait for who writes
             _refuse_foreign(connection, path)
             found = _revision(connection)
     if found == head:
@@ -74,10 +74,10 @@ def prepare(url: str) -> None:
 
 
 @contextmanager
-def _connected(path: Path) -> Iterator[Connection]:
+def _connected(path: Path, begin: str = "BEGIN IMMEDIATE") -> Iterator[Connection]:
     """A plain connection with one transaction round everything: SQLite can take back DDL, if one says BEGIN first."""
     engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(path, isolation_level=None), poolclass=NullPool)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     try:
         with engine.begin() as connection:
             yield connection

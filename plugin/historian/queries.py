@@ -26,6 +26,17 @@ def _upsert(table: Table, *key: str) -> Insert:
 # --- tags, gaps, checkpoints ---
 
 
+async def same_tags(connection: AsyncConnection, tags: Sequence[Tag]) -> tuple[Mapping[str, int], int] | None:
+    """What :func:`put_tags` would give, where it would change nothing; else None."""
+    rows = {row["name"]: dict(row) for row in (await connection.execute(select(schema.tags))).mappings()}
+    for tag in tags:
+        record = records.tag_record(tag)
+        if tag.name not in rows or record != {name: rows[tag.name][name] for name in record}:
+            return None
+    keys: dict[str, int] = {name: row["id"] for name, row in rows.items()}
+    return keys, max(keys.values(), default=0)
+
+
 async def put_tags(connection: AsyncConnection, tags: Sequence[Tag]) -> tuple[Mapping[str, int], int]:
     """Add or update tags and their assets; the keys of all tags by name, and the highest."""
     assets = [{"name": asset} for asset in dict.fromkeys(tag.asset for tag in tags if tag.asset)]

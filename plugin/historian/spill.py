@@ -50,11 +50,15 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """Where the sources stood that were cut off: newer than what the database says."""
+    """Where the sources stood, as far as it is newer than what the database says."""
 
     known: Mapping[str, Micros]
     """Newest source time by the tag's name."""
     checkpoints: Mapping[str, str]
+
+    def checkpoints_after(self, stored: Mapping[str, str], prefix: str) -> dict[str, str]:
+        """The checkpoints under a prefix: what the database has, and what is newer."""
+        return {**stored, **{key: text for key, text in self.checkpoints.items() if key.startswith(prefix)}}
 
 
 class Spill:
@@ -86,6 +90,8 @@ class Spill:
             return await asyncio.to_thread(self._look_through)
         except BlockingIOError as error:
             raise StoreError(f"{self.folder} is in use by another foretag: stop it, or name another folder") from error
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            raise StoreError(f"{self.folder} is no folder that we may write to: {error.strerror}") from error
         except OSError as error:
             raise StoreUnavailable(f"{self.folder}: {error}") from error
 

@@ -187,9 +187,13 @@ class SqlStore:
 
     @to_its_end
     async def register_tags(self, tags: Sequence[Tag]) -> tuple[Tag, ...]:
-        """See the protocol."""
-        async with self._begin(self._writer) as connection:
-            keys, last = await queries.put_tags(connection, tags)
+        """See the protocol. Where nothing changes nothing is written, so a database that is locked does not matter."""
+        async with self._begin(self._reader) as connection:
+            found = await queries.same_tags(connection, tags)
+        if found is None:
+            async with self._begin(self._writer) as connection:
+                found = await queries.put_tags(connection, tags)
+        keys, last = found
         if self._ring is not None:
             self._ring.reserve(last)
         self._last_tag = last

@@ -51,11 +51,16 @@ class Waiting:
         self._rows += len(taken.delivery.samples)
         self.tell()
 
-    def end(self, *, ended: bool = True) -> None:
-        """Nothing will arrive any more; or after all it will."""
-        self.ended = ended
-        if ended:
-            self.tell()
+    def end(self) -> None:
+        """Nothing will arrive any more."""
+        self.ended = True
+        self.tell()
+
+    def empty(self) -> list[Taken]:
+        """Take all that is here; from now on something may arrive again."""
+        taken, self._rows, self.ended = list(self._queue), 0, False
+        self._queue.clear()
+        return taken
 
     def tell(self) -> None:
         """Wake who waits for :meth:`something`."""

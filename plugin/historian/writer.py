@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -22,11 +22,19 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 """Between two tries [s]."""
 _PROBE = Delivery(SampleBatch.empty(), checkpoint={"/probe": "taken"})
 """Tells a store that takes nothing from a delivery that none would take; no source has a name that begins so."""
 _YEARS = to_micros(datetime.min.replace(tzinfo=UTC)), to_micros(datetime.max.replace(tzinfo=UTC))
+
+
+def pauses() -> Iterator[float]:
+    """Longer and longer, for ever [s]."""
+    pause = FIRST_PAUSE
+    while True:
+        yield pause
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def _no() -> bool:
@@ -61,8 +69,7 @@ class Writer:
 
     async def until_available(self, call: Callable[[], Awaitable[T]], given_up: Callable[[], bool] = _no) -> T | None:
         """What the call gives as soon as the store is available; one line in the log when it goes, one after."""
-        pause = FIRST_PAUSE
-        while True:
+        for pause in pauses():
             try:
                 result = await call()
             except StoreUnavailable as error:
@@ -71,11 +78,11 @@ class Writer:
                 self._is_back()
                 return result
             if given_up():
-                return None
+                break
             await self._sleep(pause)
             if given_up():
-                return None
-            pause = min(2 * pause, LONGEST_PAUSE)
+                break
+        return None
 
     def _is_away(self, error: StoreUnavailable) -> None:
         if self.away_since is None:

@@ -236,30 +236,3 @@ async def test_what_no_store_takes_is_left_out_though_it_has_no_samples(store: S
     await Ingest([Script("a", steps)], store, Diagnostics()).run()
     assert confirmed == ["bad", "good"]
     assert (await store.counts())["samples"] == 5
-
-
-async def test_run_again_it_goes_on_with_what_it_had_taken(store: SqlStore, path: Path) -> None:
-    """A source reads a page of history once: taken, it must not be lost with the run that took it."""
-    confirmed: list[int] = []
-    source = Script("a", [delivery(1, n, 1, partial(confirmed.append, n)) for n in range(9)], endless=True)
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    tried = asyncio.Event()
-
-    async def pause(_seconds: float) -> None:
-        tried.set()
-        await asyncio.sleep(0)
-
-    ingest = Ingest([source], store, Diagnostics(), sleep=pause)
-    task = asyncio.create_task(ingest.run())
-    await tried.wait()
-    task.cancel()
-    await asyncio.wait([task])
-    assert source.given == 9
-    assert not confirmed
-    other.execute("ROLLBACK")
-    other.close()
-    source._endless = False
-    await ingest.run()
-    assert confirmed == [*range(9)]
-    assert (await store.read_samples([1], *EVER)).source_time.tolist() == [*range(9)]

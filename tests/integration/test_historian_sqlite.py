@@ -192,11 +192,22 @@ async def test_a_lock_of_another_program_may_pass(store: SqlStore, path: Path) -
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreUnavailable, match="locked"):
             await store.write([ticks(0, 1)])
+        assert await store.register_tags(TAGS) == with_keys()
         with pytest.raises(StoreUnavailable, match="locked"):
-            await store.register_tags(TAGS)
+            await store.register_tags([replace(TAGS[0], unit="K")])
         assert not len(await store.read_samples(ALL, *EVER))
         other.execute("ROLLBACK")
     assert await store.write([ticks(0, 1)]) == Written(5, 0)
+
+
+async def test_a_store_opens_while_another_program_writes(store: SqlStore, path: Path) -> None:
+    await store.write([ticks(0, 2)])
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        async with SqlStore(f"sqlite+aiosqlite:///{path}", busy_timeout=timedelta(0), ring=Ring()) as second:
+            assert await second.register_tags(TAGS) == with_keys()
+            assert len(await second.latest(ALL)) == 5
+        other.execute("ROLLBACK")
 
 
 async def test_a_file_that_went_bad_is_no_passing_trouble(path: Path) -> None:
