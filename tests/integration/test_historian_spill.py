@@ -20,7 +20,7 @@ from plugin.historian.config import SpillConfig
 from plugin.historian.ingest import Ingest
 from plugin.historian.spill import Spill
 from plugin.historian.sql import SqlStore
-from plugin.protocols import Delivery, HistoryProgress
+from plugin.protocols import Delivery, Health, HistoryProgress
 
 EVER = (-(2**60), 2**60)
 TAGS = [Tag(f"T{n}", "plant", f"nsu=urn:plant;s=T{n}") for n in (1, 2)]
@@ -69,6 +69,9 @@ class Plant:
 
     def connected(self) -> bool:
         return True
+
+    def health(self) -> Health:
+        return Health("running")
 
 
 def numbered(number: int, tag: int = 1, source: str = "plant") -> Delivery:
