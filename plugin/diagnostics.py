@@ -33,7 +33,7 @@ class Described:
 class Diagnostics:
     """One per service (and one per test: nothing is global)."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: PLR0915  a line for each metric
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         GCCollector(registry)

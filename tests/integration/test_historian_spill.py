@@ -67,11 +67,8 @@ class Plant:
     def history_progress(self) -> HistoryProgress:
         return HistoryProgress(self.name, 0, 0, 0, True)
 
-    def connected(self) -> bool:
-        return True
-
     def health(self) -> Health:
-        return Health("running")
+        return Health("running", connected=True, away_since=None)
 
 
 def numbered(number: int, tag: int = 1, source: str = "plant") -> Delivery:
@@ -135,7 +132,8 @@ async def running(ingest: Ingest) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def stored(store: SqlStore, tag: int = 1) -> list[int]:
-    return (await store.read_samples([tag], *EVER)).source_time.tolist()
+    found: list[int] = (await store.read_samples([tag], *EVER)).source_time.tolist()
+    return found
 
 
 def times(first: int, last: int) -> list[int]:
@@ -159,7 +157,7 @@ async def test_while_the_database_is_away_samples_go_to_the_spill_and_follow_in_
                 plant.give(400)
                 await until(lambda: len(plant.confirmed) == 410)
                 assert await stored(store) == times(1, 10)
-                assert diagnostics.value("historian", foretag_historian="spilling") == 1
+                assert diagnostics.value("historian", state="spilling") == 1
                 assert diagnostics.value("spill_samples") == 400 * ROWS
                 assert diagnostics.value("queue_depth", source="plant") == 0
                 assert spill.size >= 400 * ROWS * 36
@@ -173,6 +171,6 @@ async def test_while_the_database_is_away_samples_go_to_the_spill_and_follow_in_
     assert diagnostics.value("samples_stored_total") == 420 * ROWS
     assert diagnostics.value("samples_duplicate_total") == 0
     assert diagnostics.value("samples_spilled_total") >= 400 * ROWS
-    assert diagnostics.value("historian", foretag_historian="writing") == 1
+    assert diagnostics.value("historian", state="writing") == 1
     assert not list((tmp_path / "spill").iterdir())
     assert ["unavailable" in line or "is back" in line for line in caplog.messages] == [True, True]
