@@ -39,7 +39,7 @@ def batches(draw: Any) -> SampleBatch:
 
 
 DELIVERIES = st.builds(
-    Delivery, batches(), st.lists(GAPS, max_size=2).map(tuple), st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=2),
+    Delivery, batches(), st.lists(GAPS, max_size=2).map(tuple), st.dictionaries(st.text(), ANY_TEXT, max_size=2),
     st.lists(REMARKS, max_size=2).map(tuple),
 )  # fmt: skip
 
