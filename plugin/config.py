@@ -26,6 +26,8 @@ from plugin.infer.config import ModelConfig
 from plugin.publish.config import PublishConfig, WriteBackConfig
 
 _NODE = re.compile(r"(nsu=[^;]+;)?[isgb]=.+")
+_SECRET = re.compile(r"pass|secret|token|credential|key", re.IGNORECASE)
+_USER = re.compile(r"//[^/\s]*@")  # of a URL: a password may stand there
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -193,7 +195,17 @@ def _parse(path: Path) -> _File:
     try:
         return _File.model_validate(_with_environment(document, os.environ))
     except ValidationError as error:
-        raise ConfigError(str(path), [_fault(detail) for detail in error.errors()]) from error
+        raise ConfigError(str(path), [_fault(detail) for detail in _deepest(error.errors())]) from error
+
+
+def _deepest(details: Sequence[Any]) -> list[Any]:
+    """Without a list that is found too short because of the faults in its elements."""
+    return [
+        detail
+        for detail in details
+        if detail["type"] != "too_short"
+        or not any(other["loc"][: len(detail["loc"])] == detail["loc"] for other in details if other is not detail)
+    ]
 
 
 def _with_environment(document: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -210,8 +222,7 @@ def _with_environment(document: dict[str, Any], environment: Mapping[str, str]) 
 
 def _fault(detail: Any) -> Fault:
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
-    value = detail["input"]
-    shown = "(missing)" if detail["type"] == "missing" else _shown(value)
+    shown = "(missing)" if detail["type"] == "missing" else _harmless(field, detail["type"], detail["input"])
     problem = detail["msg"].removeprefix("Value error, ").rstrip(".")
     return Fault(
         field or "file", shown, problem, _REMEDIES.get(detail["type"], "See `foretag config` for the valid values")
@@ -226,8 +237,16 @@ _REMEDIES = {
 }
 
 
+def _harmless(field: str, kind: str, value: Any) -> str:
+    """The value, but no secret: a key that we don't know may be a misspelt ``password``."""
+    if kind == "extra_forbidden" or _SECRET.search(field.rpartition(".")[2]):
+        return "(not shown)"
+    whole = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(part, dict) for part in value))
+    return "(the section)" if whole else _shown(value)
+
+
 def _shown(value: Any, limit: int = 80) -> str:
-    text = repr(value)
+    text = _USER.sub("//…@", repr(value))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -65,4 +65,4 @@ Size = Annotated[ByteCount, PlainValidator(parse_size), PlainSerializer(str, ret
 class Section(BaseModel):
     """A section of the configuration file: frozen, and an unknown key is a fault."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)

@@ -1,5 +1,6 @@
 """The configuration: what a person writes, and what is said when it is wrong."""
 
+import traceback
 from datetime import timedelta
 from pathlib import Path
 
@@ -155,3 +156,46 @@ def test_durations_are_read_and_written(text):
 def test_what_is_no_duration_is_refused(value):
     with pytest.raises(ValueError, match="duration"):
         parse_duration(value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('name = "plant"', 'name = "plant"\npassword = "hunter2"'),
+        ('name = "plant"', 'name = "plant"\npw = "hunter2"'),
+        ('name = "plant"', 'name = "plant"\nlogin = { user = "me", password = "hunter2" }'),
+        ('name = "plant"', 'name = "plant"\nuser = "me"\npassword_env = "hunter2!"'),
+        ('name = "plant"', 'name = "plant"\nuser = "me"\npassword_credential = "hunter2/x"'),
+        ('name = "plant"', 'name = "plant"\nuser = "hunter2"'),
+        ("opc.tcp://127.0.0.1:4840/plant", "opc.tcp://me:hunter2@127.0.0.1:4840/plant"),
+        ("[[sources]]", '[historian]\nurl = "postgresql://me:hunter2@db/historian"\n\n[[sources]]'),
+        ("[[sources]]", '[publish]\nendpoint = "opc.tcp://me:hunter2@host:4841"\n\n[[sources]]'),
+        ("[[sources]]", "password = hunter2\n[[sources]]"),
+        ("[[sources]]", 'password = "hunter2\n[[sources]]'),
+    ],
+)
+def test_a_secret_that_stands_where_it_should_not_is_not_told(write, old, new):
+    with pytest.raises(ConfigError) as caught:
+        load(write(GOOD.replace(old, new, 1)))
+    told = "".join(traceback.format_exception(caught.value))
+    assert "hunter2" not in told
+    assert caught.value.faults[0].field
+    assert caught.value.faults[0].remedy
+
+
+@pytest.mark.parametrize(
+    ("places", "text"),
+    [
+        ('user = "me"', "one of password_env, password_file and password_credential"),
+        ('password_env = "P"', "one of password_env"),
+        ('user = "me"\npassword_env = "P"\npassword_credential = "p"', "one of password_env"),
+        ('user = "me"\npassword_env = "P"\nsecurity_mode = "Sign"', "SignAndEncrypt"),
+        ('user = "me"\npassword_env = "P"\nsecurity_policy = "None"', "never goes over"),
+        ('user_certificate = "me.der"', "together"),
+        ('user_certificate = "me.der"\nuser_key = "me.key"\nsecurity_policy = "None"', "secured connection"),
+        ('user_certificate = "me.der"\nuser_key = "me.key"\nuser = "me"\npassword_env = "P"', "either"),
+    ],
+)
+def test_a_user_is_said_once_and_completely(write, places, text):
+    (fault,) = faults(write(GOOD.replace('name = "plant"', f'name = "plant"\n{places}', 1))).values()
+    assert text in fault.problem
