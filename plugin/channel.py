@@ -37,8 +37,6 @@ _STRONG = (
 )
 _NONE = security_policies.SecurityPolicyNone.URI
 _BINARY = "uatcp-uasc-uabinary"
-_GONE = {pki.Reason.UNTRUSTED, pki.Reason.INCOMPLETE, pki.Reason.REVOKED, pki.Reason.ISSUER_REVOKED}
-"""What a person decided while the connection stood. An end of validity must not cut off a connection at night."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,7 @@ class Channel:
         try:
             await self._check_server()
         except _Refused as refused:
-            if refused.reason in _GONE:
+            if refused.refusal.decided:
                 raise
             self._tell(f"{refused}. The connection goes on; the next one will be refused")
 
@@ -199,7 +197,7 @@ class _Refused(SourceRefused):
     """The trust list says no."""
 
     def __init__(self, refusal: pki.Refusal) -> None:
-        self.reason = refusal.reason
+        self.refusal = refusal
         super().__init__(refusal.message)
 
 

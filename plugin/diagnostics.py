@@ -87,6 +87,7 @@ class Diagnostics:
         self.tags_late = gauge("tags_late", "Tags whose values are old when they arrive", "source")
         self.tags_flat = gauge("tags_flat", "Tags whose value has not changed for longer than it should", "source")
         self.bridge = gauge("bridge_seconds", "How long a cut may last before the server drops values", "source")
+        self.certificate_ends = gauge("certificate_expires_timestamp_seconds", "When our own certificate ends")
         self.queue_depth = gauge("queue_depth", "Deliveries that wait for the database", "source")
         self.historian = gauge("historian", "Where samples go: 1 for writing, spilling or waiting", "state")
         self.spill_bytes = gauge("spill_bytes", "Size of the spill on disk")

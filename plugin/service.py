@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from models.kind import ModelKind
 from plugin import __version__
-from plugin.acquire.config import SourceConfig
+from plugin.acquire.config import Policy, SourceConfig
 from plugin.acquire.source import OpcUaSource
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
@@ -38,7 +38,9 @@ from plugin.infer.outputs import model_spec
 from plugin.infer.registry import Registry
 from plugin.infer.runs import Runs, Training
 from plugin.infer.scoring import Scorer
+from plugin.pki import Caretaker
 from plugin.protocols import Sink, Source, Store
+from plugin.publish.admission import certificate_hosts
 from plugin.publish.server import OpcUaSink
 from plugin.publish.writeback import Connection, WriteBack
 from plugin.schedule import Job, Schedule
@@ -83,6 +85,7 @@ class Service:
             left = await wait(lambda: open_spill(spill, store, tags, self.diagnostics))
             if spill is not None:
                 stack.callback(spill.close)
+            await enter(self._certificate())
             sources = await wait(lambda: self._sources(tags, store, left))
             overview = Overview(sources, Asset.gather(tags), self.config.models, self.diagnostics)
             self.overview.set_result(overview)
@@ -103,6 +106,20 @@ class Service:
             await stop.wait()
             log.info("stopping")
         log.info("stopped")
+
+    @asynccontextmanager
+    async def _certificate(self) -> AsyncIterator[None]:
+        """Our own, looked after; there before anybody needs it, with all the names that it has to say."""
+        config, publish = self.config, self.config.publish
+        plain = publish.security == ("None",) or not publish.enabled
+        if plain and all(source.security_policy is Policy.NONE for source in config.sources):
+            yield
+            return
+        ends = self.diagnostics.certificate_ends.set
+        caretaker = Caretaker(config.pki_folder, publish.application_uri, certificate_hosts(publish), ends)
+        await caretaker.look()
+        async with _running(caretaker.run()):
+            yield
 
     def _acquiring(
         self, sources: Sequence[Source], store: Store, spill: Spill | None, overview: Overview

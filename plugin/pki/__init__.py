@@ -13,12 +13,13 @@ the next connection, and within a minute for one that stands. All functions are 
 on the event loop call them in a thread.
 """
 
+from plugin.pki.caretaker import Caretaker
 from plugin.pki.files import thumbprint
 from plugin.pki.own import OwnCertificate, ensure_own_certificate, own_certificates, shown_certificate
 from plugin.pki.trustlist import rejected_folder, trust, trusted_folder
 from plugin.pki.validation import Reason, Refusal, Use, refusal
 
 __all__ = [
-    "OwnCertificate", "Reason", "Refusal", "Use", "ensure_own_certificate", "own_certificates", "refusal",
+    "Caretaker", "OwnCertificate", "Reason", "Refusal", "Use", "ensure_own_certificate", "own_certificates", "refusal",
     "rejected_folder", "shown_certificate", "thumbprint", "trust", "trusted_folder",
 ]  # fmt: skip

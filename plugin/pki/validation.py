@@ -76,6 +76,11 @@ class Refusal:
     reason: Reason
     message: str
 
+    @property
+    def decided(self) -> bool:
+        """Somebody took trust away, or it was never given; else something is wrong with the certificate."""
+        return self.reason in {Reason.UNTRUSTED, Reason.INCOMPLETE, Reason.REVOKED, Reason.ISSUER_REVOKED}
+
 
 @dataclass(frozen=True, slots=True)
 class _Question:

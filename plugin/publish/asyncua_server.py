@@ -18,6 +18,7 @@ import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from asyncua import Server, ua
@@ -29,6 +30,7 @@ from asyncua.server.internal_server import InternalServer
 from asyncua.server.internal_session import InternalSession
 from asyncua.server.uaprocessor import UaProcessor
 from asyncua.ua.ua_binary import struct_from_binary
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from plugin.publish.asyncua_subscriptions import PlantSubscriptions
 
@@ -314,7 +316,8 @@ class PlantServer(Server):
         max_sessions: int = 50,
         max_subscriptions: int = 100,
     ) -> None:
-        super().__init__(iserver=PlantInternalServer(admit, measure, max_sessions, max_subscriptions))
+        self._inner = PlantInternalServer(admit, measure, max_sessions, max_subscriptions)
+        super().__init__(iserver=self._inner)
         self.limits = TransportLimits(_CHUNK_BYTES, _CHUNK_BYTES, _MESSAGE_BYTES // _CHUNK_BYTES + 1, _MESSAGE_BYTES)
 
     async def start(self) -> None:
@@ -329,6 +332,19 @@ class PlantServer(Server):
         except BaseException:
             await self.iserver.stop()
             raise
+
+    def sessions(self) -> list[PlantSession]:
+        """The sessions of clients."""
+        return self._inner.sessions()
+
+    async def change_certificate(self, cert_path: Path, key_path: Path) -> None:
+        """For connections that come from now on; those that stand keep the certificate that they know."""
+        await self.load_certificate(cert_path)
+        await self.load_private_key(key_path, format="pem")
+        for policy in self._policies:
+            policy.certificate, policy.private_key = self.iserver.certificate, self.iserver.private_key
+        for endpoint in self.iserver.endpoints:
+            endpoint.ServerCertificate = self.iserver.certificate.public_bytes(Encoding.DER)
 
     @property
     def port(self) -> int:

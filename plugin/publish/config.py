@@ -68,6 +68,10 @@ class PublishConfig(Section):
     application_uri: Annotated[str, Field(pattern=r"^urn:\S+$")] = "urn:foretag"
     """URI of this server, as its certificate names it; make it unique where a plant has several."""
 
+    host_names: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9:._-]{1,253}$")], ...] = ()
+    """Further names and addresses under which clients reach this server, for the certificate that foretag makes; it
+    names this machine and the endpoint's host anyway."""
+
     require_crl: bool = False
     """True: a client whose certificate comes from an authority is refused while there is no current revocation list of
     that authority in the trust list. False (default): the log warns."""

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import heapq
 import logging
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import UTC, datetime
@@ -14,13 +13,13 @@ from typing import TypeVar
 from urllib.parse import urlparse
 
 from asyncua import ua
-from asyncua.common.utils import ServiceError
 
-from plugin import __version__, pki
+from plugin import __version__
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction
 from plugin.errors import CertificateError, PublishError
 from plugin.publish.address_space import NAMESPACE, Nodes, Tree, build
+from plugin.publish.admission import Admission
 from plugin.publish.asyncua_server import PlantServer
 from plugin.publish.config import PublishConfig
 from plugin.publish.nodes import SERVICE_LEVEL_HEALTHY, NumberNode, freshness, service_level
@@ -58,14 +57,13 @@ class OpcUaSink:
         now: Callable[[], datetime] = _now,
     ) -> None:
         self._config = config
-        self._pki = pki_folder
         self._diagnostics = diagnostics
         self._now = now
         self._nodes: Nodes | None = None
         self._port = 0
         self._expiries: list[tuple[datetime, str]] = []
         self._service_level = SERVICE_LEVEL_HEALTHY
-        self._refused: set[str] = set()
+        self._admission = Admission(config, pki_folder)
 
     @property
     def name(self) -> str:
@@ -90,10 +88,12 @@ class OpcUaSink:
         try:
             async with asyncio.TaskGroup() as tasks:
                 pulse = tasks.create_task(self._pulse(), name="publish pulse")
+                trust = tasks.create_task(self._admission.watch(server), name="publish trust")
                 try:
                     yield
                 finally:
                     pulse.cancel()
+                    trust.cancel()
         finally:
             self._nodes, self._port = None, 0
             self._expiries.clear()
@@ -137,7 +137,7 @@ class OpcUaSink:
     async def _start(self, tags: Sequence[OutputTag]) -> PlantServer:
         config = self._config
         server = PlantServer(
-            admit=self._admit,
+            admit=self._admission.admit,
             measure=self._measure,
             max_sessions=config.max_sessions,
             max_subscriptions=config.max_subscriptions,
@@ -172,29 +172,7 @@ class OpcUaSink:
         await server.set_build_info(server.product_uri, "foretag", "foretag", __version__, "", _INSTALLED)
         server.set_security_policy([_POLICIES[name] for name in config.security])
         if set(config.security) != {"None"}:
-            hosts = list(dict.fromkeys((socket.gethostname(), "localhost", urlparse(config.endpoint).hostname or "")))
-            own = await asyncio.to_thread(pki.ensure_own_certificate, self._pki, config.application_uri, hosts)
-            await server.load_certificate(own.cert_path)
-            await server.load_private_key(own.key_path, format="pem")
-
-    async def _admit(self, certificate: bytes, application_uri: str, address: str) -> None:
-        """Refuse a client that is not trusted; say so once per reason, not at each of its attempts."""
-        peer = f"OPC UA client at {address}"
-        refusal = await asyncio.to_thread(
-            pki.refusal,
-            self._pki,
-            certificate,
-            peer=peer,
-            application_uri=application_uri,
-            use=pki.Use.CLIENT,
-            require_crl=self._config.require_crl,
-        )
-        if refusal is None:
-            return
-        if refusal.message not in self._refused and len(self._refused) < 1000:
-            self._refused.add(refusal.message)
-            _log.warning("%s", refusal.message)
-        raise ServiceError(getattr(ua.StatusCodes, refusal.reason))
+            await self._admission.introduce(server)
 
     def _measure(self) -> AbstractContextManager[None]:
         return self._diagnostics.stage("publish")

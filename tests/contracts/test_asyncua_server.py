@@ -7,6 +7,7 @@ import pytest
 from asyncua import Client, Server
 from asyncua.client.ua_session import UaSession
 from asyncua.common.connection import SecureConnection
+from asyncua.crypto.security_policies import SecurityPolicyFactory
 from asyncua.server.address_space import AddressSpace, AttributeValue, MethodService, NodeManagementService
 from asyncua.server.binary_server_asyncio import BinaryServer, OPCUAProtocol
 from asyncua.server.internal_server import InternalServer
@@ -80,6 +81,9 @@ def test_a_function_that_is_used_or_overridden_takes_what_it_took(function):
         (UaProcessor.__init__, "_connection _session_watchdog_task session iserver name"),
         (SecureConnection.__init__, "_policies security_policy"),
         (BinaryServer.__init__, "_policies clients closing_tasks limits port"),
+        (Server.__init__, "_policies"),
+        (SecurityPolicyFactory.__init__, "certificate private_key"),
+        (InternalServer.__init__, "endpoints certificate private_key"),
         (AttributeValue.__init__, "value datachange_callbacks"),
         (Client.__init__, "_renew_channel_task certificate_validator uaclient"),
     ],
