@@ -5,6 +5,7 @@ import logging
 import logging.handlers
 import sys
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -26,11 +27,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+trust_app = typer.Typer(
+    help="Whom we trust: the certificates of servers, clients and authorities.", no_args_is_help=True
+)
+app.add_typer(trust_app, name="trust")
 out = Console()
 err = Console(stderr=True)
 log = logging.getLogger("foretag")
 
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", envvar="FORETAG_CONFIG")]
+Thumbprint = Annotated[str, typer.Argument(help="Beginning of its thumbprint, as `foretag trust list` shows it.")]
 DEFAULT = Path("foretag.toml")
 _OTHERS = {
     "asyncua": logging.ERROR,  # at WARNING a line per service fault, which the source tells of itself
@@ -154,6 +160,54 @@ def migrate(
     out.print(f"The database has revision {revision}.")
 
 
+@trust_app.command("list")
+def trust_list(config: ConfigPath = DEFAULT) -> None:
+    """Show our own certificate, and who is trusted, who was refused, and until when."""
+    from plugin.config import load  # noqa: PLC0415
+    from plugin.report.trust import trust_view  # noqa: PLC0415
+
+    out.print(trust_view(_load(load, config).pki_folder, datetime.now(UTC)))
+
+
+@trust_app.command("show")
+def trust_show(thumbprint: Thumbprint, config: ConfigPath = DEFAULT) -> None:
+    """Show every field of one certificate, to be compared with what the peer shows."""
+    from plugin import pki  # noqa: PLC0415
+    from plugin.config import load  # noqa: PLC0415
+    from plugin.report.trust import certificate_view  # noqa: PLC0415
+
+    folder = _load(load, config).pki_folder
+    out.print(certificate_view(_checked(lambda: pki.find(folder, thumbprint))))
+
+
+@trust_app.command("add")
+def trust_add(
+    certificate: Annotated[
+        str, typer.Argument(help="Beginning of a refused certificate's thumbprint; or a file: certificate or *.crl.")
+    ],
+    issuer: Annotated[
+        bool, typer.Option("--issuer", help="An authority that completes chains and is not trusted by itself.")
+    ] = False,
+    config: ConfigPath = DEFAULT,
+) -> None:
+    """Trust a server, a client or an authority from now on; a running service needs no restart."""
+    from plugin.config import load  # noqa: PLC0415
+    from plugin.trusting import add  # noqa: PLC0415
+
+    folder = _load(load, config).pki_folder
+    out.print(_checked(lambda: add(folder, certificate, issuer=issuer)), markup=False, highlight=False)
+
+
+@trust_app.command("reject")
+def trust_reject(thumbprint: Thumbprint, config: ConfigPath = DEFAULT) -> None:
+    """Trust it no more; a connection that stands ends within a minute."""
+    from plugin.config import load  # noqa: PLC0415
+    from plugin.trusting import reject  # noqa: PLC0415
+
+    folder = _load(load, config).pki_folder
+    out.print(_checked(lambda: reject(folder, thumbprint)), markup=False, highlight=False)
+
+
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where the demonstration keeps its files.")] = Path("demo"),
@@ -190,8 +244,12 @@ def version() -> None:
 
 
 def _load(load: Callable[[Path], T], path: Path) -> T:
+    return _checked(lambda: load(path))
+
+
+def _checked(work: Callable[[], T]) -> T:
     try:
-        return load(path)
+        return work()
     except ForetagError as error:
         _fail(error)
 

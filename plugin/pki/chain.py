@@ -86,3 +86,9 @@ def hosts(cert: x509.Certificate) -> list[str]:
         return []
     addresses = map(str, names.value.get_values_for_type(x509.IPAddress))
     return [*names.value.get_values_for_type(x509.DNSName), *addresses]
+
+
+def is_authority(cert: x509.Certificate) -> bool:
+    """Whether it may sign certificates: who trusts it trusts them all."""
+    constraints = extension(cert, x509.BasicConstraints)
+    return constraints is not None and bool(constraints.value.ca)

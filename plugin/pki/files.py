@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -29,9 +30,10 @@ def private_folder(folder: Path, name: str) -> Path:
     """``folder/name``, made if it is missing; both are their owner's alone, whatever the umask."""
     path = folder / name
     if not path.is_dir():
-        for missing in reversed([above for above in path.parents if not above.exists()]):
+        for missing in reversed([above for above in (path, *path.parents) if not above.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
+            if _is_root():
+                os.chown(missing, *_owner(missing.parent), follow_symlinks=False)
     for mine in (folder, path):
         if mine.stat().st_mode & 0o077:
             mine.chmod(0o700)
@@ -44,10 +46,28 @@ def write_private(path: Path, data: bytes) -> None:
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
+        if _is_root():
+            os.fchown(descriptor, *_owner(path.parent))
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def _is_root() -> bool:
+    """An administrator's command must not leave files that the service can't read: they are the folder's owner's."""
+    return os.name == "posix" and os.geteuid() == 0
+
+
+def _owner(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_uid, found.st_gid
+
+
+@lru_cache(maxsize=200)
+def say_once(text: str) -> None:
+    """The trust list is read at every connect: what is wrong with it is told once in the life of a process."""
+    _log.warning("%s", text)
 
 
 def load_certificate(data: bytes) -> x509.Certificate:
@@ -68,8 +88,9 @@ def certificate_files(folder: Path) -> list[tuple[Path, x509.Certificate]]:
             found.append((path, load_certificate(path.read_bytes())))
         except FileNotFoundError:
             continue  # moved meanwhile
-        except ValueError:
-            _log.warning("%s is no certificate; skipped", path)
+        except (OSError, ValueError) as error:
+            reason = f"can't be read ({error.strerror})" if isinstance(error, OSError) else "is no certificate"
+            say_once(f"{path} {reason}; skipped")
     return found
 
 

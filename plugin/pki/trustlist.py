@@ -79,17 +79,12 @@ def find(folder: Path, mark: str, *places: Place) -> Entry:
     raise CertificateError(f"thumbprint {mark}: {what}. `foretag trust list` shows them")
 
 
-def trust(folder: Path, cert_der: bytes, place: Place = Place.TRUSTED) -> Path:
+def trust(folder: Path, cert_der: bytes) -> Path:
     """Trust a certificate from now on (and take it out of ``rejected/``); returns its file."""
-    return _move(folder, x509.load_der_x509_certificate(cert_der), place)
+    return move(folder, x509.load_der_x509_certificate(cert_der), Place.TRUSTED)
 
 
-def distrust(folder: Path, entry: Entry) -> Path:
-    """Into ``rejected/``: from now on it is not trusted by itself."""
-    return _move(folder, entry.certificate, Place.REJECTED)
-
-
-def _move(folder: Path, cert: x509.Certificate, place: Place) -> Path:
+def move(folder: Path, cert: x509.Certificate, place: Place) -> Path:
     """There, under its proper name, and nowhere else."""
     path = private_folder(folder, place) / file_name(cert)
     before = [entry.path for entry in entries(folder) if entry.certificate == cert]
@@ -100,17 +95,15 @@ def _move(folder: Path, cert: x509.Certificate, place: Place) -> Path:
     return path
 
 
-def add_file(folder: Path, file: Path, *, issuer: bool = False) -> Path:
-    """Trust what a file holds: a certificate (DER, PEM) or an authority's revocation list. ``issuer``: an authority
-    that completes chains and is not trusted by itself. Returns where it lies now; CertificateError where it is neither.
-    """
+def add_file(folder: Path, file: Path, place: Place = Place.TRUSTED) -> Path:
+    """Trust what a file holds: a certificate (DER, PEM) or an authority's revocation list. Returns where it lies now;
+    CertificateError where it is neither."""
     try:
         data = file.read_bytes()
     except OSError as error:
         raise CertificateError(f"{file}: {error.strerror}") from error
-    place = Place.ISSUERS if issuer else Place.TRUSTED
     try:
-        return _move(folder, load_certificate(data), place)
+        return move(folder, load_certificate(data), place)
     except ValueError:
         return _add_list(folder, file, data, place)
 

@@ -9,12 +9,10 @@ Of the errors that the standard lets an application suppress, three are decided 
   counts all the same.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import lru_cache
 from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
@@ -26,11 +24,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from plugin.pki.chain import Chain, application_uris, chains, extension, hosts, self_signed, split
-from plugin.pki.files import certificate_files, der, private_folder, quoted_name, thumbprint
+from plugin.pki.files import certificate_files, der, private_folder, quoted_name, say_once, thumbprint
 from plugin.pki.revocation import Lists, look_up, read_lists
 from plugin.pki.trustlist import keep_rejected, trusted_folder
-
-_log = logging.getLogger(__name__)
 
 _MAX_CHAINS = 32  # an authority that was renewed stands there twice; more ways than that are an attack
 _RSA_BITS = (2048, 4096)  # OPC 10000-7: Basic256Sha256, Aes128-Sha256-RsaOaep, Aes256-Sha256-RsaPss
@@ -270,10 +266,5 @@ def _check_revocation(chain: Chain, question: _Question) -> _Verdict:
     if question.require_crl or found.broken:
         reason = Reason.UNKNOWN if found.unknown is chain[0] else Reason.ISSUER_UNKNOWN
         return reason, f"may have been revoked: {found.why}; {remedy}"
-    _say_once(f"a revoked certificate would not be noticed: {found.why}; {remedy}")
+    say_once(f"a revoked certificate would not be noticed: {found.why}; {remedy}")
     return None
-
-
-@lru_cache(maxsize=100)
-def _say_once(text: str) -> None:
-    _log.warning("%s", text)

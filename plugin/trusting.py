@@ -1,0 +1,49 @@
+"""``foretag trust add`` and ``reject``: what a person decides, and what follows from it, in words."""
+
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from plugin import pki
+from plugin.errors import CertificateError
+
+
+def add(folder: Path, certificate: str, *, issuer: bool) -> str:
+    """Trust a refused certificate by its thumbprint, or what a file holds. Raises CertificateError."""
+    place = pki.Place.ISSUERS if issuer else pki.Place.TRUSTED
+    if Path(certificate).is_file():
+        path = pki.add_file(folder, Path(certificate), place)
+    else:
+        path = _add_refused(folder, certificate, place)
+    if path.suffix == ".crl":
+        return f"{path}: this revocation list counts from the next connection on."
+    (entry,) = [entry for entry in pki.entries(folder, place) if entry.path == path]
+    text = f"{entry.thumbprint} is in {place.value} now and counts from the next connection on: {path}"
+    if not issuer and pki.is_authority(entry.certificate):
+        text += "\nIt is an authority: every certificate that it signed, or will sign, is trusted too."
+    return text
+
+
+def _add_refused(folder: Path, mark: str, place: pki.Place) -> Path:
+    try:
+        entry = pki.find(folder, mark, pki.Place.REJECTED)
+    except CertificateError as error:
+        if "/" in mark or mark.endswith((".der", ".crt", ".cer", ".pem", ".crl")):
+            raise CertificateError(f"{mark}: there is no such file") from error
+        raise
+    return pki.move(folder, entry.certificate, place)
+
+
+def reject(folder: Path, mark: str) -> str:
+    """Trust it no more. Raises CertificateError."""
+    entry = pki.find(folder, mark, pki.Place.TRUSTED, pki.Place.ISSUERS)
+    path = pki.move(folder, entry.certificate, pki.Place.REJECTED)
+    text = f"{entry.thumbprint} is trusted no more: {path}\nA connection that stands on it ends within a minute."
+    left = pki.refusal(folder, entry.certificate.public_bytes(Encoding.DER), peer=entry.seen)
+    if left is None or not left.decided:
+        issuer = entry.certificate.issuer.rfc4514_string()
+        text += (
+            f"\nBut its authority {issuer!r} is trusted, so it is still let in: reject the authority, or add a "
+            "revocation list that names it."
+        )
+    return text
