@@ -67,7 +67,7 @@ async def measure(quick: bool) -> Sequence[Row]:
     results: dict[tuple[str, str], list[Result]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="foretag-benchmark-") as folder:
         async with _plants(Path(folder)) as plants:
-            for _ in range(1 if quick else 5):
+            for _ in range(1 if quick else 3):
                 for case in _cases(plants, quick):
                     results[case.what, case.who].append(await _result(case))
     return [*_costs(results), *_secured(results), *_stored(results), *_steady(results), *_subscribed(results)]

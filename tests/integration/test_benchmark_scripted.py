@@ -82,3 +82,16 @@ def test_the_plant_knows_no_other_tags() -> None:
     for name in ("mixed", "mixed.x", "other.1", ""):
         with pytest.raises(ValueError, match=name or "^$"):
             PlantTag.named(name)
+
+
+async def test_the_plant_refuses_nodes_that_it_has_not(tmp_path: Path) -> None:
+    async with scripted() as port:
+        tags = [
+            Tag(f"t{number}", "plant", node, id=number + 1)
+            for number, node in enumerate((f"nsu={URI};s=mixed.1", f"nsu={URI};s=other.1", "i=2258", f"nsu={URI};i=7"))
+        ]
+        plant = source(Task(port, "mixed", tags=1, seconds=0.0), tmp_path, tags, Diagnostics())
+        samples = await received(plant, 3)
+
+    assert [item.status for item in plant.items] == [0, *3 * [0x80340000]]  # BadNodeIdUnknown
+    assert set(samples.tag.tolist()) == {1}
