@@ -25,28 +25,29 @@ from plugin.acquire.config import SourceConfig
 from plugin.acquire.current import Currents
 from plugin.acquire.gaps import Gaps, Loss
 from plugin.acquire.intake import Intake
-from plugin.acquire.items import Item, describe_refusal
+from plugin.acquire.items import Item
 from plugin.acquire.kept_session import SessionFile
 from plugin.acquire.losses import Losses
 from plugin.acquire.outbox import Outbox
 from plugin.acquire.pump import Acknowledgements, Pumps
+from plugin.acquire.refusals import Refusals
 from plugin.acquire.resume import read_standings
 from plugin.acquire.roster import Roster
 from plugin.acquire.server import ServerInfo, describe
 from plugin.acquire.session import ServiceFault, Session
+from plugin.acquire.silence import Silence
 from plugin.acquire.subscription import Subscription, restarted
 from plugin.acquire.watchdog import Watchdog
 from plugin.acquire.wire import now_micros
 from plugin.diagnostics import Diagnostics
 from plugin.domain import GapCause, Micros, SampleBatch, Tag
-from plugin.errors import SourceError, SourceRefused, SourceUnreachable
+from plugin.errors import SourceError, SourceRefused
 from plugin.protocols import Delivery, Health, HistoryProgress
 
 _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.2  # [s] doubled after each failure
 _BLOCKED_PAUSE = 5.0  # [s] a person acts; more often is noise in the server's log
-_WATCH = 0.5  # [s]
 _RETRY = (2.0, 60.0)  # [s] first and longest pause before refused tags are asked for again
 _STRANGER = 12  # timeouts: so long may a subscription of ours take to be made
 
@@ -107,10 +108,10 @@ class OpcUaSource:
         self._condition = Condition(config)
         self._changed = asyncio.Event()
         self._lost: dict[Subscription, Loss] = {}
-        self._refused: dict[int, Loss] = {}
-        self._mute: set[Subscription] = set()
+        self._refusals = Refusals(config.name, self._intake, self._losses)
+        self._silence = Silence(config, self._session, self._subscriptions)
         self._first_total: int | None = None
-        self._bridge = Bridge(0.0, "")
+        self._bridge = Bridge(config, diagnostics.bridge.labels(config.name))
         self._server_started: Micros = 0
 
     @property
@@ -142,7 +143,7 @@ class OpcUaSource:
             ahead=condition.ahead,
             service_level=condition.service_level,
             tags=tags,
-            monitored=tags - len(self._refused) if connected else 0,
+            monitored=tags - len(self._refusals.handles) if connected else 0,
             silent=names["silent"],
             late=names["late"],
             flat=names["flat"],
@@ -189,10 +190,9 @@ class OpcUaSource:
         self._gaps.admit([item.tag for item in (*changed.added, *(new for _, new in changed.replaced))])
         for old, new in changed.replaced:
             self._gaps.replace(old.handle, new.handle)
-            if old.handle in self._refused:
-                self._refused[new.handle] = self._refused.pop(old.handle)
+            self._refusals.replace(old.handle, new.handle)
         for item in changed.removed:
-            self._refused.pop(item.handle, None)
+            self._refusals.leave(item.handle)
             self._backfill.leave(item.handle)
             self._gaps.leave(item.handle)
         if self._first_total is None:
@@ -261,12 +261,12 @@ class OpcUaSource:
             pumps = Pumps(self.name, services, subscriptions, self._acks, self._diagnostics, patience)
             async with asyncio.TaskGroup() as group:
                 group.create_task(pumps.run())
-                group.create_task(self._watch(pumps))
+                group.create_task(self._silence.watch(pumps))
                 group.create_task(self._keep_items(pumps))
                 group.create_task(self._session.watch_trust())
                 group.create_task(self._backfill.run(services, info))
                 group.create_task(self._currents.run(services, info))
-                group.create_task(self._watchdog.run(self._refused.keys()))
+                group.create_task(self._watchdog.run(self._refusals.handles))
                 group.create_task(self._condition.watch(services))
         except Exception:
             await self._session.drop()
@@ -293,19 +293,7 @@ class OpcUaSource:
         if self._first_total is None:
             self._begin()
         await self._review_items(self.items, begin)
-        self._measure_bridge()
-
-    def _measure_bridge(self) -> None:
-        """How long a cut may last; said once where it is much less than was asked for."""
-        bridge = Bridge.granted(self._session.lifetime, self._subscriptions)
-        self._diagnostics.bridge.labels(self.name).set(bridge.seconds)
-        wanted = self._config.bridge.total_seconds()
-        if bridge.by != self._bridge.by and bridge.seconds < wanted / 2:
-            _log.warning(
-                "%s: a cut longer than %.3g s may lose values, bridge = %g s was asked for: %s last no longer",
-                self.name, bridge.seconds, wanted, bridge.by,
-            )  # fmt: skip
-        self._bridge = bridge
+        self._bridge.measure(self._session.lifetime, self._subscriptions)
 
     async def _make(self, subscription: Subscription, info: ServerInfo, cause: GapCause) -> ServiceFault | None:
         """Anew, with a gap for what was missed; the first time it is our own downtime that was missed.
@@ -343,46 +331,11 @@ class OpcUaSource:
             if loss.gap.id in begun:
                 continue
             if loss.gap.cause is GapCause.BAD_ITEM and loss.gap.end is None and loss.gap.tag in by_name:
-                self._refused[by_name[loss.gap.tag]] = loss
+                self._refusals.resume(by_name[loss.gap.tag], loss)
             else:
                 self._losses.resume(loss)
         self._first_total = self._losses.first(self.items, self._checkpoints)
         self._checkpoints.clear()
-
-    async def _watch(self, pumps: Pumps) -> None:
-        """Raise when the server has been silent for too long, or will soon not hear us."""
-        loop = asyncio.get_running_loop()
-        patience = self._config.timeout.total_seconds()
-        asked = loop.time()
-        while True:
-            before = loop.time()
-            await asyncio.sleep(_WATCH)
-            now = loop.time()
-            if now - before > 2 * _WATCH:  # we were held up, not the server
-                for subscription in self._subscriptions:
-                    subscription.heard = now
-            if self._session.renewal_failed():
-                raise SourceUnreachable(f"{self.name}: the secure channel could not be renewed")
-            since = pumps.waiting_since()
-            if since is not None:
-                asked = now
-                for subscription in [one for one in self._subscriptions if one.id]:
-                    self._check_silence(subscription, now - max(subscription.heard, since), patience)
-            elif now - asked > self._config.bridge.total_seconds() / 2:
-                asked = now  # the database is slow and no request is waiting: the session must not end meanwhile
-                await describe(self._session.services)
-
-    def _check_silence(self, subscription: Subscription, quiet: float, patience: float) -> None:
-        if quiet <= 1.5 * subscription.silence + patience:
-            return
-        if subscription.proven:
-            self._mute.discard(subscription)
-        elif subscription in self._mute:  # it was taken up twice and never spoke: the server only said that it lives
-            self._mute.discard(subscription)
-            subscription.forget()
-        else:
-            self._mute.add(subscription)
-        raise SourceUnreachable(f"{self.name}: no word from the server for {quiet:.1f} s")
 
     # --- changed and refused tags ---
 
@@ -406,7 +359,7 @@ class OpcUaSource:
                 continue
             services = self._session.services
             info = await describe(services)
-            self._note_removed()
+            self._refusals.removed(self._arrivals.removed)
             asked = {item.handle for item in wanted}
             for subscription in tuple(self._subscriptions):
                 if subscription.id and (mine := [item for item in subscription.items if item.handle in asked]):
@@ -417,15 +370,6 @@ class OpcUaSource:
             better = any(item.monitored for item in wanted)
             await self._review_items(wanted)
             pause = _RETRY[0] if better else min(2 * pause, _RETRY[1])
-
-    def _note_removed(self) -> None:
-        """A node that went away may be there again when we ask: what it had to say meanwhile is missing."""
-        for handle, since in self._arrivals.removed.items():
-            if handle not in self._refused and self._intake.alive(handle):
-                tag, detail = self._intake.tags[handle], "the server had removed the node"
-                self._refused[handle] = self._losses.begin(
-                    GapCause.BAD_ITEM, [handle], since, tag=tag.name, detail=f"{tag.node}: {detail}"
-                )
 
     async def _bring_about(self, pumps: Pumps) -> None:
         services = self._session.services
@@ -443,28 +387,8 @@ class OpcUaSource:
         await self._outbox.tell()
 
     async def _review_items(self, items: Iterable[Item], since: Micros | None = None) -> None:
-        """A gap begins with a refusal (at ``since``, else now), and ends when the tag is monitored."""
-        since = (now_micros() if since is None else since) + self._losses.behind
-        back, refused = [], []
-        for item in items:
-            if not item.asked or not self._intake.alive(item.handle):
-                continue
-            if item.monitored and item.handle in self._refused:
-                self._losses.end(self._refused.pop(item.handle))
-                back.append(item.tag.name)
-            elif not item.monitored and item.handle not in self._refused:
-                refused.append(f"{item.tag.name} ({describe_refusal(item)})")
-                self._refused[item.handle] = self._losses.begin(
-                    GapCause.BAD_ITEM,
-                    [item.handle],
-                    since,
-                    tag=item.tag.name,
-                    detail=describe_refusal(item),
-                )
-        if refused:
-            _log.warning("%s: the server refuses %d tag(s): %s", self.name, len(refused), _some(refused))
-        if back:
-            _log.info("%s: %d tag(s) are monitored again: %s", self.name, len(back), _some(back))
+        """What the server answered for these; ``since``: a refusal began then, else now."""
+        self._refusals.review(items, since)
         failed = sum(item.asked and not item.monitored for item in self.items)
         failed += sum(len(subscription.items) for subscription in self._subscriptions if not subscription.id)
         self._diagnostics.items_failed.labels(self.name).set(failed)
@@ -479,9 +403,3 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    """A few of many, in one line: each has a gap row of its own."""
-    more = f" and {len(names) - limit} more; `foretag check` lists them" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
