@@ -101,6 +101,23 @@ def run(
 
 
 @app.command()
+def reload(config: ConfigPath = DEFAULT) -> None:
+    """Have the running service take up the tags that the file and its CSV name now; nothing else stops."""
+    from plugin.config import load  # noqa: PLC0415
+    from plugin.running import reload_running  # noqa: PLC0415
+
+    try:
+        loaded = load(config)
+    except ForetagError as error:
+        _fail(error, code=1)
+    reloaded = _run(reload_running(loaded))
+    for line in reloaded.lines():
+        (err if reloaded.faults else out).print(line, markup=False, highlight=False)
+    if reloaded.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
 def train(model: Annotated[str, typer.Argument(help="Name of the model.")], config: ConfigPath = DEFAULT) -> None:
     """Train one model from the historian; the first version becomes the champion, a later one a challenger."""
     from plugin.config import load  # noqa: PLC0415
@@ -274,9 +291,9 @@ def _first(group: BaseExceptionGroup[ForetagError]) -> ForetagError:
     return _first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
-def _fail(error: ForetagError) -> NoReturn:
+def _fail(error: ForetagError, code: int = 2) -> NoReturn:
     err.print(str(error), style="red", markup=False, highlight=False)
-    raise typer.Exit(2)
+    raise typer.Exit(code)
 
 
 def _log_to(path: Path, level: str, *, console: bool) -> None:

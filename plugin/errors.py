@@ -3,6 +3,8 @@
     ForetagError
     ├── ConfigError          the file is wrong: every fault listed with field, value and remedy
     ├── CertificateError     our own certificate or key can't be used: needs a person
+    ├── ServiceError         the running service can't be asked: there is none, or it does not answer
+    │   └── AlreadyRunning       another service has this data folder or database
     ├── SourceError          a plant server can't be used
     │   ├── SourceUnreachable    no connection, or it was lost: tried again by itself
     │   └── SourceRefused        certificate, policy or credential refused: needs a person
@@ -50,6 +52,14 @@ class ConfigError(ForetagError):
 
 class CertificateError(ForetagError):
     """Our own certificate or key, or a certificate that was named, can't be used; a person has to act."""
+
+
+class ServiceError(ForetagError):
+    """The running service can't be asked: there is none, or it does not answer."""
+
+
+class AlreadyRunning(ServiceError):
+    """Another service has this data folder or database."""
 
 
 class SourceError(ForetagError):

@@ -217,6 +217,9 @@ class Sink(Protocol):
     def open(self, tags: Sequence[OutputTag]) -> AbstractAsyncContextManager[None]:
         """Make ready for these outputs, and keep ready for as long as the context lasts."""
 
+    async def extend(self, tags: Sequence[OutputTag]) -> None:
+        """Make ready for more outputs, while it is open; those of before stay. Raises PublishError."""
+
     async def publish(self, outcome: Outcome) -> None:
         """Publish one run's results. Raises :class:`plugin.errors.PublishError`; the rows are stored already."""
 

@@ -5,10 +5,12 @@ import contextlib
 import gc
 import json
 import logging
+import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,14 +19,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from plugin import lock
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
 from plugin.domain import GapCause, RunKind, RunResult
-from plugin.errors import ConfigError, Fault
+from plugin.errors import ConfigError, Fault, ForetagError, ServiceError
 from plugin.fields import parse_duration
 from plugin.hmi.terminal import LiveView
 from plugin.infer.registry import Registry
 from plugin.infer.runs import Training
+from plugin.reloading import Reloaded
 from plugin.report.gaps import gap_record, gaps_view
 from plugin.report.status import Verdict, status_view
 from plugin.report.told import ask
@@ -34,21 +38,28 @@ log = logging.getLogger(__name__)
 
 _COLLECT = (50_000, 20, 100)
 """Garbage collection's thresholds: the usual first one, 700, costs a quarter of what decoding and publishing take."""
+_OUTCOME = "reload.json"
+"""File in the data folder: what became of the last reload."""
 _SWITCH_INTERVAL = 0.0005
 """How long a thread that computes in Python may hold the interpreter [s]: SQLite's driver asks at every statement,
 and with the usual 5 ms a commit beside a thread that traces a model takes ten times as long."""
 
 
 async def run_service(config: Config, *, seconds: float | None, report: Path | None, console: Console | None) -> None:
-    """Run until SIGINT or SIGTERM, or for ``seconds`` of scoring; ``console``: where the live view goes."""
+    """Run until SIGINT or SIGTERM, or for ``seconds`` of scoring; ``console``: where the live view goes.
+
+    SIGHUP: the configuration file is read again. Where it says that our terminal is gone, we stop as well.
+    """
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.set_threshold(*_COLLECT)
     stop = asyncio.Event()
     service = Service(config)
     started = datetime.now(UTC)
-    with stop_on_signals(stop):
+    with stop_on_signals(stop), on_hangup() as hangup:
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(_view(service, console, stop))] if console else []
+            beside = [group.create_task(_reload_on(hangup, service, stop))]
+            if console:
+                beside.append(group.create_task(_view(service, console, stop)))
             if seconds is not None:
                 beside.append(group.create_task(_stop_after(service, seconds, stop)))
             try:
@@ -57,7 +68,7 @@ async def run_service(config: Config, *, seconds: float | None, report: Path | N
                 for task in beside:
                     task.cancel()
     if report is not None:
-        await asyncio.to_thread(_write_report, report, _report(service, started))
+        await asyncio.to_thread(_write_json, report, _report(service, started))
 
 
 @contextlib.contextmanager
@@ -71,6 +82,83 @@ def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def on_hangup() -> Iterator[asyncio.Event]:
+    """An event that SIGHUP sets, for as long as the context lasts."""
+    loop, hangup = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    try:
+        yield hangup
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+
+
+async def _reload_on(hangup: asyncio.Event, service: Service, stop: asyncio.Event) -> None:
+    """For ever: reload, and leave the outcome for who asked."""
+    at_terminal = os.isatty(0)
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        if at_terminal and not os.isatty(0):
+            stop.set()
+            return
+        begun = time.monotonic()
+        reloaded = await _reload(service)
+        for line in reloaded.lines(names=5):
+            log.log(logging.ERROR if reloaded.faults else logging.INFO, "reload: %s", line)
+        outcome = {"pid": os.getpid(), "begun": begun, **asdict(reloaded)}
+        await asyncio.to_thread(_write_json, service.config.data / _OUTCOME, outcome)
+
+
+async def _reload(service: Service) -> Reloaded:
+    try:
+        return await service.reload()
+    except ConfigError as error:
+        return Reloaded(faults=tuple(map(str, error.faults)))
+    except ForetagError as error:
+        return Reloaded(faults=(str(error),))
+    except Exception as error:  # the wrapper of this job: logged and counted, the service goes on
+        service.diagnostics.task_failures.labels("reload").inc()
+        log.exception("reload failed")
+        return Reloaded(faults=(f"{type(error).__name__}: {error}; the log has more",))
+
+
+async def reload_running(config: Config, wait: float = 60.0) -> Reloaded:
+    """Have the service that runs with this configuration's data folder read its file again; ServiceError where none
+    answers within ``wait`` [s]."""
+    found = lock.holder(config.data / lock.NAME)
+    if found is None:
+        raise ServiceError(f"no foretag runs with the data folder {config.data}; start one with `foretag run`")
+    if found.config != config.path.resolve():
+        raise ServiceError(
+            f"the foretag of {config.data} runs with {found.config}; edit that, or name it with --config"
+        )
+    asked = time.monotonic()
+    try:
+        os.kill(found.pid, signal.SIGHUP)
+    except PermissionError as error:
+        raise ServiceError(f"foretag (process {found.pid}) belongs to another user; ask as that user") from error
+    while time.monotonic() < asked + wait:
+        outcome = _outcome(config.data / _OUTCOME, found.pid, asked)
+        if outcome is not None:
+            return outcome
+        if lock.holder(config.data / lock.NAME) is None:
+            raise ServiceError(f"foretag (process {found.pid}) ended meanwhile; its log has more")
+        await asyncio.sleep(0.05)
+    raise ServiceError(f"foretag (process {found.pid}) did not answer within {wait:g} s; its log may have more")
+
+
+def _outcome(path: Path, pid: int, since: float) -> Reloaded | None:
+    """What the service left there, where it began after ``since``: monotonic clocks of one machine agree."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if found.pop("pid", None) != pid or found.pop("begun", 0.0) < since:
+        return None
+    return Reloaded(**{name: tuple(rows) for name, rows in found.items()})
 
 
 async def _view(service: Service, console: Console, stop: asyncio.Event) -> None:
@@ -114,10 +202,10 @@ def _report(service: Service, started: datetime) -> dict[str, Any]:
     }
 
 
-def _write_report(path: Path, report: dict[str, Any]) -> None:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(report, indent=1))
+    unfinished.write_text(json.dumps(content, indent=1), encoding="utf-8")
     unfinished.replace(path)
 
 

@@ -12,24 +12,26 @@ transaction committed; the database closes.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableSequence, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from models.kind import ModelKind
-from plugin import __version__
+from plugin import __version__, lock
 from plugin.acquire.config import Policy, SourceConfig
 from plugin.acquire.source import OpcUaSource
-from plugin.config import Config
+from plugin.config import Config, load
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Asset, Micros, OutputTag, Tag
-from plugin.errors import ConfigError, Fault, StoreUnavailable
+from plugin.errors import ConfigError, Fault, ForetagError, StoreUnavailable
 from plugin.exposition import serving
 from plugin.historian.ingest import Ingest
 from plugin.historian.spill import POSITION, Left, Spill
 from plugin.historian.sql import SqlStore
+from plugin.historian.sqlite import database_path
 from plugin.hmi.overview import Overview
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
@@ -43,6 +45,7 @@ from plugin.protocols import Sink, Source, Store
 from plugin.publish.admission import certificate_hosts
 from plugin.publish.server import OpcUaSink
 from plugin.publish.writeback import Connection, WriteBack
+from plugin.reloading import Reloaded, Reloading
 from plugin.schedule import Job, Schedule
 
 log = logging.getLogger(__name__)
@@ -66,6 +69,8 @@ class Service:
         """What a view shows; there when the database is open."""
         self.runs: asyncio.Future[Runs] = asyncio.get_running_loop().create_future()
         """There when the sinks are open."""
+        self.reloading: asyncio.Future[Reloading] = asyncio.get_running_loop().create_future()
+        """There when all is running."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop`` is set. Raises ForetagError where the service can't start."""
@@ -77,6 +82,7 @@ class Service:
     async def _run(self, stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
+            stack.enter_context(lock.hold(_lock_files(self.config), self.config.path))
             await enter(serving(self.config.diagnostics, self.diagnostics))
             wait = partial(_when_available, stop)
             store = await wait(lambda: enter(open_store(self.config, self.diagnostics, alone=True)))
@@ -103,6 +109,12 @@ class Service:
             training = Training(store, registry, compute, self.diagnostics, overview.training)
             past_is_read = _past_is_read(sources)
             await enter(_running(self._supervised("training", lambda: training.train_missing(scorers, past_is_read))))
+
+            async def rescore(tags: Sequence[Tag]) -> tuple[list[str], list[str]]:
+                wanted = self.scorers(tags, store, registry, compute, sources)
+                return await _rescore(scorers, wanted, sinks)
+
+            self.reloading.set_result(Reloading(self.config, store, sources, overview, rescore))
             await stop.wait()
             log.info("stopping")
         log.info("stopped")
@@ -143,10 +155,15 @@ class Service:
         """Runs on schedule, for as long as the context lasts."""
         self.runs.set_result(runs)
         async with _running(runs.record_missed()), Schedule(runs.miss) as schedule:
-            for scorer in scorers:
+            for index, scorer in enumerate(scorers):
                 cadence = scorer.config.schedule
-                schedule.add(scorer.config.name, cadence.every, cadence.offset, _job(runs, scorer))
+                schedule.add(scorer.config.name, cadence.every, cadence.offset, _job(runs, scorers, index))
             yield
+
+    async def reload(self) -> Reloaded:
+        """Take up the configuration file as it is now. Raises ForetagError, with nothing changed, where it is wrong."""
+        config = await asyncio.to_thread(load, self.config.path)
+        return await (await self.reloading).apply(config)
 
     def scorers(
         self, tags: Sequence[Tag], store: Store, registry: Registry, compute: Compute, sources: Sequence[Source] = ()
@@ -165,7 +182,7 @@ class Service:
             for model in self.config.models
         ]  # fmt: skip
 
-    async def _sources(self, tags: Sequence[Tag], store: Store, left: Left) -> list[Source]:
+    async def _sources(self, tags: Sequence[Tag], store: Store, left: Left) -> list[OpcUaSource]:
         newest = await store.latest([tag.id for tag in tags])
         known: dict[int, Micros] = dict(zip(newest.tag.tolist(), newest.source_time.tolist(), strict=True))
         spilled = {tag.id: left.known[tag.name] for tag in tags if tag.name in left.known}
@@ -282,11 +299,41 @@ def _outputs(scorers: Sequence[Scorer]) -> list[OutputTag]:
     return [tag for scorer in scorers for tag in scorer.tags]
 
 
-def _job(runs: Runs, scorer: Scorer) -> Job:
+def _job(runs: Runs, scorers: Sequence[Scorer], index: int) -> Job:
     async def job(tick: datetime, end: datetime) -> None:
-        await runs.score(scorer, tick, end)
+        await runs.score(scorers[index], tick, end)  # looked up each time: a reload may have put another there
 
     return job
+
+
+async def _rescore(
+    scorers: MutableSequence[Scorer], wanted: Sequence[Scorer], sinks: Sequence[Sink]
+) -> tuple[list[str], list[str]]:
+    """Put scorers whose assets have changed in their places, between two runs; names of models, and those that stay
+    as they are until the next start."""
+    done, later = [], []
+    for index, new in enumerate(wanted):
+        if new.assets == scorers[index].assets:
+            continue
+        try:
+            await new.refresh()  # loaded and compiled before its first run
+            known = {tag.name for tag in scorers[index].tags}
+            for sink in sinks:
+                await sink.extend([tag for tag in new.tags if tag.name not in known])
+        except ForetagError as error:
+            log.warning("model %s goes on with the assets of before: %s", new.config.name, error)
+            later.append(f"models.{new.config.name}")
+        else:
+            scorers[index] = new
+            done.append(new.config.name)
+    return done, later
+
+
+def _lock_files(config: Config) -> list[Path]:
+    """One in the data folder, and one beside a database that lies elsewhere."""
+    database = database_path(config.historian.located(config.data))
+    beside = [] if database.parent == config.data else [database.with_name(f"{database.name}.lock")]
+    return [config.data / lock.NAME, *beside]
 
 
 def _past_is_read(sources: Sequence[Source]) -> Callable[[Scorer], bool]:

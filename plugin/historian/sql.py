@@ -195,7 +195,7 @@ class SqlStore:
                 found = await queries.put_tags(connection, tags)
         keys, last = found
         if self._ring is not None:
-            self._ring.reserve(last)
+            await asyncio.to_thread(self._ring.reserve, last)  # it may have to move 256 MB
         self._last_tag = last
         return tuple(replace(tag, id=keys[tag.name]) for tag in tags)
 

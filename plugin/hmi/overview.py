@@ -49,14 +49,13 @@ class Overview:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._sources = sources
-        self._assets = assets
         self._models = models
         self._diagnostics = diagnostics
         self._clock = clock
         self._started = clock()
-        size = 1 + max((tag.id for asset in assets for tag in asset.tags.values()), default=0)
-        self._newest = np.zeros(size, np.int64)
-        self._value = np.full(size, np.nan)
+        self._newest = np.zeros(0, np.int64)
+        self._value = np.zeros(0)
+        self.change(assets)
         self._outcomes: dict[str, Outcome] = {}
         self._cut_off: frozenset[str] = frozenset()
         self._trainings: dict[str, TrainingLine] = {}
@@ -68,6 +67,17 @@ class Overview:
     def open(self, tags: Sequence[OutputTag]) -> AbstractAsyncContextManager[None]:
         """Nothing to make ready."""
         return nullcontext()
+
+    async def extend(self, tags: Sequence[OutputTag]) -> None:
+        """Nothing to make ready."""
+
+    def change(self, assets: Sequence[Asset]) -> None:
+        """These assets from now on."""
+        self._assets = assets
+        size = 1 + max((tag.id for asset in assets for tag in asset.tags.values()), default=0)
+        more = max(0, size - len(self._newest))
+        self._newest = np.append(self._newest, np.zeros(more, np.int64))
+        self._value = np.append(self._value, np.full(more, np.nan))
 
     async def publish(self, outcome: Outcome) -> None:
         """Keep the newest outcome of each model."""

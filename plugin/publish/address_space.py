@@ -1,4 +1,4 @@
-"""What our server shows: the nodes below ``Objects/Foretag``, built once, before the server listens.
+"""What our server shows: the nodes below ``Objects/Foretag``, built before the server listens; others may join later.
 
 ::
 
@@ -72,7 +72,7 @@ class Nodes:
 
 
 class Tree:
-    """Adds nodes to the address space of a server that does not listen yet."""
+    """Adds nodes to a server's address space."""
 
     def __init__(self, server: InternalServer, namespace: int, now: datetime) -> None:
         self._server = server
@@ -82,6 +82,10 @@ class Tree:
     def id(self, name: str) -> ua.NodeId:
         """NodeId of a name in our namespace."""
         return ua.NodeId(ua.String(name), self._namespace)
+
+    def has(self, name: str) -> bool:
+        """A node of that name is there."""
+        return self.id(name) in self._server.aspace
 
     def folder(self, name: str, label: str, parent: ua.NodeId) -> ua.NodeId:
         """A folder of our own."""
@@ -179,21 +183,29 @@ class Tree:
 async def build(tree: Tree, tags: Sequence[OutputTag], version: str) -> Nodes:
     """Add all nodes, giving the loop back after each output. ``ua.UaError`` where a name is there twice."""
     root = tree.folder("Foretag", "Foretag", _standard(ua.ObjectIds.ObjectsFolder))
-    assets, models = (tree.folder(f"Foretag.{label}", label, root) for label in ("Assets", "Models"))
-    parents: dict[str, ua.NodeId] = {}
+    for label in ("Assets", "Models"):
+        tree.folder(f"Foretag.{label}", label, root)
+    return await grow(tree, Nodes({}, {}, {}, _server(tree, root, version)), tags)
+
+
+async def grow(tree: Tree, nodes: Nodes, tags: Sequence[OutputTag]) -> Nodes:
+    """Add the nodes of more outputs, also to a server that listens; returns the old and the new."""
+    assets, models = (tree.id(f"Foretag.{label}") for label in ("Assets", "Models"))
     outputs: dict[str, OutputNode] = {}
     for tag in tags:
         asset = f"Foretag.Assets.{tag.asset}"
-        if asset not in parents:
-            parents[asset] = tree.object(asset, tag.asset, assets)
+        if not tree.has(asset):
+            tree.object(asset, tag.asset, assets)
         model = f"{asset}.{tag.model}"
-        if model not in parents:
-            parents[model] = tree.object(model, tag.model, parents[asset])
-        outputs[tag.name] = _flag(tree, tag, parents[model]) if tag.flag else _number(tree, tag, parents[model])
+        if not tree.has(model):
+            tree.object(model, tag.model, tree.id(asset))
+        parent = tree.id(model)
+        outputs[tag.name] = _flag(tree, tag, parent) if tag.flag else _number(tree, tag, parent)
         await asyncio.sleep(0)
     flags = {(node.tag.model, node.tag.asset): node for node in outputs.values() if isinstance(node, FlagNode)}
-    states = {name: _model(tree, name, models) for name in dict.fromkeys(tag.model for tag in tags)}
-    return Nodes(outputs, flags, states, _server(tree, root, version))
+    new = dict.fromkeys(tag.model for tag in tags if tag.model not in nodes.models)
+    states = {name: _model(tree, name, models) for name in new}
+    return Nodes({**nodes.outputs, **outputs}, {**nodes.flags, **flags}, {**nodes.models, **states}, nodes.server)
 
 
 def _number(tree: Tree, tag: OutputTag, parent: ua.NodeId) -> NumberNode:

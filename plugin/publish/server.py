@@ -18,7 +18,7 @@ from plugin import __version__
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction
 from plugin.errors import CertificateError, PublishError
-from plugin.publish.address_space import NAMESPACE, Nodes, Tree, build
+from plugin.publish.address_space import NAMESPACE, Nodes, Tree, build, grow
 from plugin.publish.admission import Admission
 from plugin.publish.asyncua_server import PlantServer
 from plugin.publish.config import PublishConfig
@@ -60,6 +60,7 @@ class OpcUaSink:
         self._diagnostics = diagnostics
         self._now = now
         self._nodes: Nodes | None = None
+        self._tree: Tree | None = None
         self._port = 0
         self._expiries: list[tuple[datetime, str]] = []
         self._service_level = SERVICE_LEVEL_HEALTHY
@@ -95,10 +96,21 @@ class OpcUaSink:
                     pulse.cancel()
                     trust.cancel()
         finally:
-            self._nodes, self._port = None, 0
+            self._nodes, self._tree, self._port = None, None, 0
             self._expiries.clear()
             gc.unfreeze()
             await _stop(server)
+
+    async def extend(self, tags: Sequence[OutputTag]) -> None:
+        """Nodes of more outputs, seen by whoever browses from now on; those that are there already stay as they are."""
+        if self._nodes is None or self._tree is None:
+            raise PublishError("the OPC UA server is not open")
+        new = [tag for tag in tags if tag.name not in self._nodes.outputs]
+        try:
+            self._nodes = await grow(self._tree, self._nodes, new)
+        except ua.UaError as error:
+            raise PublishError(f"the OPC UA server can't have nodes for {len(new)} more outputs: {error}") from error
+        _log.info("OPC UA server: %d outputs more", len(new))
 
     async def publish(self, outcome: Outcome) -> None:
         """Write all nodes of one run. PublishError, after the rest was written, where an output has no node."""
@@ -146,7 +158,8 @@ class OpcUaSink:
             async with asyncio.timeout(_START_SECONDS):
                 await self._identify(server)
                 namespace = await server.register_namespace(NAMESPACE)
-                self._nodes = await build(Tree(server.iserver, namespace, self._now()), tags, __version__)
+                self._tree = Tree(server.iserver, namespace, self._now())
+                self._nodes = await build(self._tree, tags, __version__)
                 await server.start()
         except (OSError, ValueError, TimeoutError, ua.UaError, CertificateError) as error:
             self._nodes = None

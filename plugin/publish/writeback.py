@@ -7,6 +7,7 @@ scoring. Whatever is not written moves a counter, and each write, and each refus
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -79,6 +80,8 @@ class WriteBack:
         self._by_output: dict[str, list[_Target]] = {}
         self._by_flag: dict[tuple[str, str], list[_Target]] = {}
         self._wake = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._writer: asyncio.Task[None] | None = None
         self._complaints: set[tuple[str, str]] = set()
 
     @property
@@ -89,23 +92,42 @@ class WriteBack:
     @asynccontextmanager
     async def open(self, tags: Sequence[OutputTag]) -> AsyncIterator[None]:
         """Write for as long as the context lasts. PublishError where two outputs are to go to one node."""
-        self._targets = list(_targets(self._config, self._source, tags))
-        nodes = [target.node for target in self._targets]
-        if twice := sorted({node for node in nodes if nodes.count(node) > 1}):
+        self._targets, self._by_output, self._by_flag = [], {}, {}
+        self._take(tags)
+        async with asyncio.TaskGroup() as self._tasks:
+            self._start_writer()
+            try:
+                yield
+            finally:
+                self._stop_writer()
+
+    async def extend(self, tags: Sequence[OutputTag]) -> None:
+        """More outputs, while it is open; PublishError, with none of them taken, where two are to go to one node."""
+        self._take(tags)
+        self._start_writer()
+
+    def _start_writer(self) -> None:
+        """Where there is a node that may be written, and only then, the plant's server is connected to."""
+        if self._targets and self._writer is None and self._tasks is not None:
+            self._writer = self._tasks.create_task(self._write_forever(), name=self.name)
+
+    def _stop_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.cancel()
+        self._writer = self._tasks = None
+
+    def _take(self, tags: Sequence[OutputTag]) -> None:
+        known = {target.tag.name for target in self._targets}
+        new = list(_targets(self._config, self._source, [tag for tag in tags if tag.name not in known]))
+        nodes = [target.node for target in (*self._targets, *new)]
+        if twice := sorted(node for node, count in Counter(nodes).items() if count > 1):
             raise PublishError(f"{self.name}: two outputs are to be written to one node: {', '.join(twice)}")
-        self._by_output, self._by_flag = {}, {}
-        for target in self._targets:
+        self._targets += new
+        for target in new:
             self._by_output.setdefault(target.tag.name, []).append(target)
             if target.tag.flag:
                 self._by_flag.setdefault((target.tag.model, target.tag.asset), []).append(target)
         _log.info("%s: %d node(s) may be written%s", self.name, len(nodes), ", dry run" * self._config.dry_run)
-        async with asyncio.TaskGroup() as tasks:
-            writer = tasks.create_task(self._write_forever(), name=self.name) if self._targets else None
-            try:
-                yield
-            finally:
-                if writer is not None:
-                    writer.cancel()
 
     async def publish(self, outcome: Outcome) -> None:
         """Leave the newest values for the writer; never waits for the server."""

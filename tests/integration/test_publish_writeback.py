@@ -243,6 +243,22 @@ async def test_what_a_rule_does_not_allow_is_refused_and_counted(plant, tmp_path
         assert plant.value("engine-01.rul") == before
 
 
+async def test_outputs_that_join_later_are_written_too(plant, tmp_path):
+    sink = WriteBack(
+        WriteBackConfig(enabled=True, rules=(_rule(),)),
+        "plant",
+        _open_connection(_endpoint(plant), tmp_path),
+        Diagnostics(),
+    )
+    async with sink.open([]):
+        await sink.extend(_TAGS[:1])
+        await sink.extend(_TAGS[:1])  # known already
+        await sink.publish(_outcome(_prediction(1, 33.0)))
+        async with asyncio.timeout(20):
+            while plant.value("engine-01.rul") != 33.0:
+                await asyncio.sleep(0.02)
+
+
 async def test_what_no_rule_names_is_not_written(plant, tmp_path):
     rules = (_rule(assets="engine-06"), _rule("flag", source="another"))
     flag = Flag("rul", "engine-01", 3, datetime.now(UTC), False, 4.0, 3.0, Status.GOOD, 9)

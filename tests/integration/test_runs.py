@@ -67,6 +67,9 @@ class Listener:
     def open(self, tags: Sequence[object]) -> nullcontext[None]:
         return nullcontext()
 
+    async def extend(self, tags: Sequence[object]) -> None:
+        pass
+
     async def degrade(self, outage: Outage) -> None:
         self.outages.append(outage)
 

@@ -1,0 +1,121 @@
+"""Another configuration for a service that runs: its tags take effect at once, and what else changed is named.
+
+The file is read whole and checked whole first: with a fault in it nothing changes.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+from plugin.acquire.source import OpcUaSource
+from plugin.config import Config
+from plugin.domain import Asset, Micros, Tag
+from plugin.hmi.overview import Overview
+from plugin.protocols import Store
+
+log = logging.getLogger(__name__)
+
+_FIXED = tuple(field.name for field in fields(Config) if field.name not in {"path", "data", "tags"})
+"""Sections of the configuration that a running service can't change."""
+_ANSWER = 5.0
+"""How long the servers' answers for tags that are new are waited for [s]; they go on being asked after it."""
+
+Rescore = Callable[[Sequence[Tag]], Awaitable[tuple[list[str], list[str]]]]
+"""Have the models watch the assets of these tags; models that do now, and those that need a restart for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What became of a reload."""
+
+    added: tuple[str, ...] = ()
+    """Names of tags."""
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    """Of those that were added or changed: what the server does not give us at present."""
+    rescored: tuple[str, ...] = ()
+    """Models that watch other assets from now on."""
+    restart: tuple[str, ...] = ()
+    """What else changed in the file, and takes effect at the next start only."""
+    faults: tuple[str, ...] = ()
+    """Why nothing changed; empty: it took effect."""
+
+    def lines(self, names: int = 20) -> list[str]:
+        """For a person; at most so many names of each kind."""
+        if self.faults:
+            return ["Nothing was changed:", *(f"  {fault}" for fault in self.faults)]
+        told = (
+            ("added", self.added), ("removed", self.removed), ("changed", self.changed),
+            ("refused by the server (asked for again by itself)", self.refused),
+            ("models that watch other assets now", self.rescored), ("takes effect at the next start", self.restart),
+        )  # fmt: skip
+        found = [f"{what}: {len(which)} ({_some(which, names)})" for what, which in told if which]
+        return found or ["Nothing in the file has changed."]
+
+
+class Reloading:
+    """Brings a running service to another configuration."""
+
+    def __init__(
+        self, config: Config, store: Store, sources: Sequence[OpcUaSource], overview: Overview, rescore: Rescore
+    ) -> None:
+        self.config = config
+        """What is in force."""
+        self._store = store
+        self._sources = tuple(sources)
+        self._overview = overview
+        self._rescore = rescore
+
+    async def apply(self, config: Config) -> Reloaded:
+        """Take up the tags of another configuration. StoreError where the database is away: nothing changed then."""
+        before = {tag.name: tag for tag in self.config.tags}
+        after = {tag.name: tag for tag in config.tags}
+        added = tuple(name for name in after if name not in before)
+        removed = tuple(name for name in before if name not in after)
+        changed = tuple(name for name in after if name in before and after[name] != before[name])
+        restart = [
+            "foretag" if name == "runtime" else name
+            for name in _FIXED
+            if getattr(config, name) != getattr(self.config, name)
+        ]
+        rescored: list[str] = []
+        if added or removed or changed:
+            tags = await self._store.register_tags(config.tags)
+            for source in self._sources:
+                await self._change(source, tags, frozenset(added))
+            self._overview.change(Asset.gather(tags))
+            self.config = replace(self.config, tags=tags_in_force(tags))
+            if "models" not in restart:  # else the tags may not be those that the running models need
+                rescored, later = await self._rescore(tags)
+                restart += later
+        refused = await self._refused(frozenset((*added, *changed)))
+        return Reloaded(added, removed, changed, refused, tuple(rescored), tuple(restart))
+
+    async def _change(self, source: OpcUaSource, tags: Sequence[Tag], added: frozenset[str]) -> None:
+        mine = [tag for tag in tags if tag.source == source.name]
+        new = [tag.id for tag in mine if tag.name in added]
+        newest = await self._store.latest(new)
+        known: Mapping[int, Micros] = dict(zip(newest.tag.tolist(), newest.source_time.tolist(), strict=True))
+        source.change(mine, known, await self._store.checkpoints(f"{source.name}/history/") if new else {})
+
+    async def _refused(self, names: frozenset[str]) -> tuple[str, ...]:
+        items = [item for source in self._sources for item in source.items if item.tag.name in names]
+        try:
+            async with asyncio.timeout(_ANSWER):
+                while not all(item.asked for item in items):  # noqa: ASYNC110 - whether a server answers at all is not told
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            log.info("the tags that are new are asked for as soon as their servers are there")
+        return tuple(item.tag.name for item in items if item.asked and not item.monitored)
+
+
+def tags_in_force(tags: Sequence[Tag]) -> tuple[Tag, ...]:
+    """As a configuration has them: without the historian's keys."""
+    return tuple(replace(tag, id=0) for tag in tags)
+
+
+def _some(names: Sequence[str], limit: int) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
