@@ -11,7 +11,7 @@ confirmed, the queue fills, the sources wait, and the plant's servers keep what 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -74,6 +74,8 @@ class Ingest:
         self._appending = False
         self._blocked = False
         """The spill takes nothing."""
+        self._dropping = False
+        """The spill has left out samples, and is not yet empty again."""
         self._promised: dict[int, list[Taken]] = {}
         """By frame, deliveries in the spill that are confirmed only when they are committed."""
 
@@ -157,7 +159,7 @@ class Ingest:
             else:
                 # What the spill does not take though it is empty goes the short way; nothing is older.
                 self._current, self._in_hand = self._in_hand, []
-                self._spilling = self._blocked = False
+                self._spilling = self._blocked = self._dropping = False
                 self._mark()
 
     async def _read(self, spill: Spill) -> Chunk | None:
@@ -199,8 +201,10 @@ class Ingest:
                 self._in_hand = list(batch)
                 if number := await self._keep(spill):
                     self._copied = number, batch
-            self._in_hand = self._in_hand or self._waiting.gather(self._rows)
-            if not await self._keep(spill):
+            elif taken := self._waiting.gather(self._rows):
+                self._in_hand = taken
+                await self._keep(spill)
+            else:
                 await self._waiting.something()
 
     async def _late(self, patience: float) -> None:
@@ -250,11 +254,17 @@ class Ingest:
             else:
                 each.confirm()
         self._diagnostics.spilled.inc(sum(len(each.delivery.samples) for each in taken))
-        for source, samples in spill.take_dropped().items():
+        if dropped := spill.take_dropped():
+            self._has_dropped(dropped)
+        self._mark()
+
+    def _has_dropped(self, dropped: Mapping[str, int]) -> None:
+        if not self._dropping:  # once; the counter tells how many
+            self._dropping = True
+            _log.error("The spill is full: its oldest samples are left out, their gaps say which")
+        for source, samples in dropped.items():
             self._diagnostics.gaps.labels(source, GapCause.SPILL_OVERFLOW).inc()
             self._diagnostics.samples_dropped.labels(source, GapCause.SPILL_OVERFLOW).inc(samples)
-            _log.error("The spill is full: its %d oldest samples of %s are left out, see its gaps", samples, source)
-        self._mark()
 
     def _mark(self) -> None:
         """Say where samples go."""

@@ -160,9 +160,9 @@ class Spill:
             raise StoreUnavailable(f"{self.folder}: {error.strerror or error}") from error
 
     def _make_room(self, size: int) -> None:
-        disk = os.statvfs(self.folder)
-        if disk.f_bavail * disk.f_frsize - size < self._config.reserve:
-            raise StoreUnavailable(f"{self.folder}: less than {self._config.reserve} would be left free on the disk")
+        disk, reserve = os.statvfs(self.folder), self._config.reserve
+        if reserve and disk.f_bavail * disk.f_frsize - size < reserve:
+            raise StoreUnavailable(f"{self.folder}: less than {reserve} would be left free on the disk")
         while self._journal.size + size > self._config.limit:
             if self._config.keep == "oldest" or self._journal.squeeze(self._without_samples) is None:
                 raise StoreUnavailable(f"{self.folder}: the limit of {self._config.limit} is reached")

@@ -1,11 +1,14 @@
 """The database away, slow or full: samples wait on disk, are confirmed there, and follow in order."""
 
 import asyncio
+import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,15 @@ import numpy as np
 import pytest
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import SampleBatch, Tag
+from plugin.domain import Gap, GapCause, GapState, SampleBatch, Tag, to_micros
+from plugin.errors import StoreError, StoreUnavailable
 from plugin.fields import ByteCount
 from plugin.historian.config import SpillConfig
+from plugin.historian.frames import Kept
 from plugin.historian.ingest import Ingest
-from plugin.historian.spill import Spill
+from plugin.historian.spill import POSITION, Left, Spill
 from plugin.historian.sql import SqlStore
-from plugin.protocols import Delivery, Health, HistoryProgress
+from plugin.protocols import Delivery, Health, HistoryProgress, Written
 
 EVER = (-(2**60), 2**60)
 TAGS = [Tag(f"T{n}", "plant", f"nsu=urn:plant;s=T{n}") for n in (1, 2)]
@@ -75,6 +80,10 @@ def numbered(number: int, tag: int = 1, source: str = "plant") -> Delivery:
     time = np.arange(number * ROWS, (number + 1) * ROWS)
     samples = SampleBatch.of(np.full(ROWS, tag), time, time * 0.5, 0, time, time)
     return Delivery(samples, checkpoint={f"{source}/next": str(number)})
+
+
+def is_safe(plant: Plant) -> bool:
+    return len(plant.confirmed) == plant.last
 
 
 async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
@@ -174,3 +183,325 @@ async def test_while_the_database_is_away_samples_go_to_the_spill_and_follow_in_
     assert diagnostics.value("historian", state="writing") == 1
     assert not list((tmp_path / "spill").iterdir())
     assert ["unavailable" in line or "is back" in line for line in caplog.messages] == [True, True]
+
+
+async def test_nothing_is_confirmed_while_it_is_durable_nowhere(store: SqlStore, path: Path, tmp_path: Path) -> None:
+    """The database away and the spill full: the source is made to wait, and only so much is in memory."""
+    plant, diagnostics = Plant(), Diagnostics()
+    async with opened(tmp_path / "spill", limit=100_000) as spill:
+        ingest = Ingest([plant], store, diagnostics, spill=spill, rows_per_commit=5 * ROWS, queue=10)
+        async with running(ingest) as task:
+            with locked(path):
+                plant.give(400)
+                await until(lambda: diagnostics.value("historian", state="waiting") == 1)
+                await until(lambda: diagnostics.value("queue_depth", source="plant") == plant.given - spill.rows / ROWS)
+                held = plant.given - len(plant.confirmed)
+                assert held <= 10 + 2 * 5 + 1
+                assert plant.confirmed == [*range(1, spill.rows // ROWS + 1)]
+                assert 0 < spill.size <= 100_000
+                assert await stored(store) == []
+            plant.give(0, end=True)
+            await task
+    assert plant.confirmed == [*range(1, 401)]
+    assert await stored(store) == times(1, 400)
+    assert diagnostics.total("samples_dropped_total") == 0
+    assert not await store.gaps()
+
+
+async def test_a_full_spill_may_leave_out_the_oldest_and_says_so(store: SqlStore, path: Path, tmp_path: Path) -> None:
+    """Gaps, progress and the newest samples stay; what is left out is counted and inside a gap, source by source."""
+    plants, diagnostics = [Plant("plant"), Plant("other", tag=2)], Diagnostics()
+    async with opened(tmp_path / "spill", limit=200_000, keep="newest") as spill:
+        ingest = Ingest(plants, store, diagnostics, spill=spill, rows_per_commit=2 * ROWS, queue=10)
+        async with running(ingest) as task:
+            with locked(path):
+                for _ in range(20):
+                    for plant in plants:
+                        plant.give(10)
+                        await until(partial(is_safe, plant))
+                assert spill.size <= 200_000
+            for plant in plants:
+                plant.give(0, end=True)
+            await task
+    for plant in plants:
+        dropped = int(diagnostics.value("samples_dropped_total", source=plant.name, cause="spool_overflow"))
+        assert dropped > 0
+        kept = await stored(store, plant.tag)
+        assert len(kept) == 200 * ROWS - dropped
+        assert kept[-20 * ROWS :] == times(181, 200)
+        assert plant.confirmed == [*range(1, 201)]
+        assert await store.checkpoints(f"{plant.name}/") == {f"{plant.name}/next": "200"}
+        (gap,) = await store.gaps(source=plant.name)
+        assert (gap.cause, gap.state, gap.tag) == (GapCause.SPILL_OVERFLOW, GapState.UNFILLABLE, None)
+        missing = set(times(1, 200)) - set(kept)
+        assert to_micros(gap.start) <= min(missing)
+        assert gap.end is not None
+        assert to_micros(gap.end) == max(missing) + 1
+
+
+async def test_a_restart_finds_what_was_left_and_where_the_sources_stood(
+    store: SqlStore, path: Path, tmp_path: Path
+) -> None:
+    plant = Plant()
+    async with opened(tmp_path / "spill") as spill:
+        with locked(path):
+            async with running(Ingest([plant], store, Diagnostics(), spill=spill, rows_per_commit=5 * ROWS)):
+                plant.give(50)
+                await until(lambda: len(plant.confirmed) == 50)
+    again = Spill(tmp_path / "spill", settings())
+    left = await again.open(0)
+    again.know(await store.register_tags(TAGS))
+    assert left == Left({"T1": times(50, 50)[-1]}, {"plant/next": "50"})
+    assert left.checkpoints_after({"plant/next": "7", "plant/gaps": "[]"}, "plant/") == {
+        "plant/next": "50", "plant/gaps": "[]"
+    }  # fmt: skip
+    diagnostics = Diagnostics()
+    plant.give(10, end=True)
+    await Ingest([plant], store, diagnostics, spill=again).run()
+    assert again.empty
+    again.close()
+    assert plant.confirmed == [*range(1, 61)]
+    assert await stored(store) == times(1, 60)
+    assert await store.checkpoints("plant/") == {"plant/next": "60"}
+    assert diagnostics.value("samples_duplicate_total") == 0
+
+
+async def test_what_the_database_has_already_is_not_taken_for_new(store: SqlStore, path: Path, tmp_path: Path) -> None:
+    """Killed between the commit and the deletion of the file: older progress must not come back."""
+    async with opened(tmp_path / "spill") as spill:
+        number = await spill.append([Kept("plant", numbered(1))])
+    await store.write([numbered(1), Delivery(SampleBatch.empty(), checkpoint={POSITION: str(number)})])
+    await store.write([numbered(2)])
+    spill = Spill(tmp_path / "spill", settings())
+    assert await spill.open(int((await store.checkpoints(POSITION))[POSITION])) == Left({}, {})
+    assert spill.empty
+    spill.close()
+
+
+async def test_a_spill_finds_its_tags_in_another_database(tmp_path: Path) -> None:
+    """The database went bad and a new one was made, in which the tags have other numbers, and one is not configured."""
+    async with opened(tmp_path / "spill") as spill:
+        await spill.append([Kept("plant", numbered(1, tag=1)), Kept("plant", numbered(2, tag=2))])
+    async with SqlStore(f"sqlite+aiosqlite:///{tmp_path}/new.db") as store:
+        tags = await store.register_tags([Tag("T0", "plant", "nsu=urn:plant;s=T0"), TAGS[1]])
+        spill = Spill(tmp_path / "spill", settings())
+        assert (await spill.open(0)).known == {"T1": times(1, 1)[-1], "T2": times(2, 2)[-1]}
+        spill.know(tags)
+        await Ingest([], store, Diagnostics(), spill=spill).run()
+        spill.close()
+        t1, t2 = await store.register_tags(TAGS)
+        assert (t1.id, t2.id) == (3, 2)
+        assert await stored(store, 3) == times(1, 1)
+        assert await stored(store, 2) == times(2, 2)
+        assert await stored(store, 1) == []
+
+
+async def test_history_waits_for_the_database_itself(store: SqlStore, path: Path, tmp_path: Path) -> None:
+    """Who asks whether the past is read then reads the database, not the spill."""
+    plant = Plant(patient=lambda number: number % 2 == 0)
+    async with opened(tmp_path / "spill") as spill:
+        ingest = Ingest([plant], store, Diagnostics(), spill=spill, rows_per_commit=5 * ROWS)
+        async with running(ingest) as task:
+            with locked(path):
+                plant.give(20)
+                await until(lambda: spill.rows == 20 * ROWS)
+                assert plant.confirmed == [*range(1, 20, 2)]
+            plant.give(0, end=True)
+            await task
+    assert sorted(plant.confirmed) == [*range(1, 21)]
+
+
+async def test_history_alone_is_never_spilled(store: SqlStore, path: Path, tmp_path: Path) -> None:
+    plant, tries = Plant(patient=lambda _: True), list[float]()
+
+    async def pause(seconds: float) -> None:
+        tries.append(seconds)
+        await asyncio.sleep(0.02)
+
+    async with opened(tmp_path / "spill") as spill:
+        with locked(path):
+            task = asyncio.create_task(Ingest([plant], store, Diagnostics(), spill=spill, sleep=pause).run())
+            plant.give(20, end=True)
+            await until(lambda: len(tries) > 10)
+            assert spill.empty
+        await task
+    assert await stored(store) == times(1, 20)
+
+
+async def test_a_slow_database_is_relieved_too(path: Path, tmp_path: Path) -> None:
+    """It commits, but later than samples arrive: they are safe in the spill long before."""
+
+    class Slow(SqlStore):
+        """A disk that takes its time."""
+
+        async def write(self, deliveries: Sequence[Delivery]) -> Written:
+            await asyncio.sleep(0.2)
+            return await super().write(deliveries)
+
+    plant, diagnostics = Plant(), Diagnostics()
+    async with Slow(f"sqlite+aiosqlite:///{path}") as store, opened(tmp_path / "spill") as spill:
+        await store.register_tags(TAGS)
+        ingest = Ingest([plant], store, diagnostics, spill=spill, rows_per_commit=5 * ROWS, queue=10)
+        async with running(ingest) as task:
+            plant.give(60)
+            await until(lambda: len(plant.confirmed) == 60)
+            assert len(await stored(store)) < 60 * ROWS
+            plant.give(1, end=True)
+            await task
+        assert await stored(store) == times(1, 61)
+        assert diagnostics.value("samples_stored_total") == 61 * ROWS
+        assert diagnostics.value("samples_duplicate_total") == 0
+    assert plant.confirmed == [*range(1, 62)]
+
+
+# --- disks ---
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    options = ["-t", "tmpfs", "-o", "size=16m,mode=0700", "none", str(folder)]
+    if mount is None or subprocess.run([mount, *options], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+async def test_a_full_disk_confirms_nothing_says_so_once_and_goes_on_when_there_is_room(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Database and spill on one disk, which another program fills up."""
+    plant, diagnostics = Plant(), Diagnostics()
+    other = small_disk / "other"
+    async with (
+        SqlStore(f"sqlite+aiosqlite:///{small_disk}/historian.db") as store, opened(small_disk / "spill") as spill
+    ):  # fmt: skip
+        await store.register_tags(TAGS)
+        ingest = Ingest([plant], store, diagnostics, spill=spill, rows_per_commit=5 * ROWS, queue=10)
+        async with running(ingest) as task:
+            plant.give(5)
+            await until(lambda: len(plant.confirmed) == 5)
+            fill(other)
+            plant.give(300)
+            await until(lambda: diagnostics.value("historian", state="waiting") == 1)
+            assert plant.given <= 5 + 10 + 5 * 5 + spill.rows / ROWS
+            assert len(plant.confirmed) == 5 + spill.rows / ROWS
+            other.unlink()
+            plant.give(0, end=True)
+            await task
+        assert await stored(store) == times(1, 305)
+    assert plant.confirmed == [*range(1, 306)]
+    assert diagnostics.total("samples_dropped_total") == 0
+    said = [line for line in caplog.messages if "spill" in line]
+    assert len([line for line in said if "takes no more" in line]) == 1
+    assert [line for line in said if "No space left" in line]
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+
+
+async def test_room_is_left_for_the_database(store: SqlStore, path: Path, tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    async with opened(tmp_path / "spill", reserve=ByteCount(2 * free)) as spill:
+        with pytest.raises(StoreUnavailable, match="would be left free"):
+            await spill.append([Kept("plant", numbered(1))])
+        assert spill.empty
+
+
+LIMITED = """
+import asyncio, resource, sys
+from datetime import timedelta
+from pathlib import Path
+import numpy as np
+from plugin.domain import SampleBatch
+from plugin.errors import StoreUnavailable
+from plugin.fields import ByteCount
+from plugin.historian.config import SpillConfig
+from plugin.historian.frames import Kept
+from plugin.historian.spill import Spill
+from plugin.protocols import Delivery
+
+async def main():
+    spill = Spill(Path(sys.argv[1]), SpillConfig(reserve=ByteCount(0)))
+    await spill.open(0)
+    time = np.arange(1000)
+    kept = [Kept("plant", Delivery(SampleBatch.of(time, time, time, 0, time, time)))]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    print(await spill.append(kept), await spill.append(kept))
+    try:
+        await spill.append(kept)
+    except StoreUnavailable as error:
+        print(str(error).rpartition(": ")[2])
+    print(spill.rows, [path.stat().st_size for path in Path(sys.argv[1]).iterdir()] == [spill.size])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print(await spill.append(kept), spill.rows)
+    frames = []
+    while chunk := await spill.read(1000):
+        frames.append((chunk.number, chunk.rows))
+    print(frames)
+
+asyncio.run(main())
+"""
+
+
+def test_a_write_that_fails_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The kernel cuts the write off in the middle, as a quota does."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "spill")], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines() == [
+        "1 2", "File too large", "2000 True", "3 3000", "[(1, 1000), (2, 1000), (3, 1000)]"
+    ], done.stderr  # fmt: skip
+
+
+async def test_a_folder_that_can_not_be_used_is_told_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="no folder that we may write to"):
+        await Spill(tmp_path / "file", settings()).open(0)
+    async with opened(tmp_path / "spill"):
+        with pytest.raises(StoreError, match="in use by another foretag"):
+            await Spill(tmp_path / "spill", settings()).open(0)
+
+
+async def test_what_went_bad_on_disk_is_a_gap_and_not_silence(
+    store: SqlStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(tmp_path / "spill") as spill:
+        for number in range(1, 4):
+            await spill.append([Kept("plant", numbered(number))])
+    (file,) = (tmp_path / "spill").iterdir()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+    spill = Spill(tmp_path / "spill", settings())
+    await spill.open(0)
+    spill.know(await store.register_tags(TAGS))
+    await Ingest([], store, Diagnostics(), spill=spill).run()
+    spill.close()
+    assert await stored(store) == times(1, 1) + times(3, 3)
+    (gap,) = await store.gaps()
+    assert (gap.source, gap.cause, gap.state) == ("plant", GapCause.DECODE_ERROR, GapState.UNFILLABLE)
+    assert "can't be read" in gap.detail
+    assert "can't be read" in caplog.text
+    assert [path.suffix for path in (tmp_path / "spill").iterdir()] == [".damaged"]
+
+
+async def test_a_gap_is_never_dropped(store: SqlStore, path: Path, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    gaps = [Gap(str(n), "plant", "T1", now, now, GapCause.SEQUENCE, now) for n in range(100)]
+    async with opened(tmp_path / "spill", limit=50_000, keep="newest") as spill:
+        for number, gap in enumerate(gaps, start=1):
+            await spill.append([Kept("plant", replace(numbered(number), gaps=(gap,)))])
+        dropped = spill.take_dropped()["plant"]
+        await Ingest([], store, Diagnostics(), spill=spill).run()
+    kept = await store.gaps()
+    assert {gap.id for gap in gaps} < {gap.id for gap in kept}
+    assert len(kept) == 101
+    assert await store.checkpoints("plant/") == {"plant/next": "100"}
+    assert len(await stored(store)) == 100 * ROWS - dropped
