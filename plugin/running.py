@@ -247,7 +247,8 @@ async def show_status(config: Config, console: Console) -> Verdict:
         absence += f": nobody answers at {config.diagnostics.listen}"
     mine = told if verdict is Verdict.WELL else None
     async with open_store(config, Diagnostics(), alone=False) as store:
-        view, well = await status_view(store, config.tags, [model.name for model in config.models], mine, absence)
+        patience = {model.name: model.validity + model.schedule.every for model in config.models}
+        view, well = await status_view(store, config.tags, patience, mine, absence)
     console.print(view)
     return Verdict.UNWELL if verdict is Verdict.WELL and not well else verdict
 
@@ -275,7 +276,7 @@ async def show_gaps(config: Config, chosen: Chosen, console: Console, *, as_json
     if as_json:
         console.print_json(data=[gap_record(gap) for gap in reversed(found)])
     else:
-        console.print(gaps_view(found[::-1], now, limit=chosen.limit))
+        console.print(gaps_view(found[::-1], now, limit=chosen.limit, width=console.width))
 
 
 def _choice(

@@ -138,7 +138,7 @@ class OpcUaSource:
             state=self.state.value,
             connected=connected,
             away_since=condition.unfit_since if connected else heard,
-            trouble=self.trouble or condition.trouble,
+            trouble=self.trouble.removeprefix(f"{self.name}: ") or condition.trouble,
             heard=heard,
             ahead=condition.ahead,
             service_level=condition.service_level,

@@ -1,14 +1,26 @@
 """``foretag status``: what the running service tells of itself, what the historian holds, and whether all is well."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from plugin.domain import Gap, GapState, ModelState, Quality, Run, RunKind, RunResult, Tag, from_micros, qualities
+from plugin.domain import (
+    Gap,
+    GapState,
+    ModelState,
+    ModelVersion,
+    Quality,
+    Run,
+    RunKind,
+    RunResult,
+    Tag,
+    from_micros,
+    qualities,
+)
 from plugin.protocols import Store
 from plugin.report.layout import duration, headed, printable
 from plugin.report.told import Told
@@ -29,14 +41,22 @@ class Verdict(IntEnum):
 
 
 async def status_view(
-    store: Store, tags: Sequence[Tag], models: Sequence[str], told: Told | None, absence: str = ""
+    store: Store, tags: Sequence[Tag], models: Mapping[str, timedelta], told: Told | None, absence: str = ""
 ) -> tuple[Group, bool]:
-    """All of it, for ``Console.print``; and whether all is well. ``told`` None: ``absence`` says why."""
+    """All of it, for ``Console.print``; and whether all is well.
+
+    ``models``: how old the last result of each may be. ``told`` None: ``absence`` says why.
+    """
     now = datetime.now(UTC)
     sources = list(dict.fromkeys(tag.source for tag in tags))
     runs = {model: await _last_run(store, model) for model in models}
     gaps = await store.gaps(since=now - _DAY, limit=_GAPS)
-    troubles = [*_troubles(told, sources, models), *_failed(runs)] if told is not None else []
+    champions = {model: await _champion(store, model) for model in models}
+    troubles: list[str] = []
+    if told is not None:
+        troubles += _troubles(told, sources)
+        troubles += _idle(told, models, champions, now)
+        troubles += _failed(runs)
     parts: list[RenderableType] = [_headline(told, now) if told is not None else Text(absence, "yellow")]
     if told is not None:
         parts += [Text("\nSources, now", "bold"), _living(told, sources, now)]
@@ -44,7 +64,7 @@ async def status_view(
         Text("\nSources, in the database", "bold"),
         await _sources(store, tags, gaps, now),
         Text("\nModels", "bold"),
-        await _models(store, runs, now),
+        _models(runs, champions, now),
         Text("\nDatabase", "bold"),
         await _counts(store),
     ]
@@ -110,7 +130,7 @@ def _clock(ahead: float | None) -> Text:
     return Text(f"{duration(timedelta(seconds=abs(ahead)))} {'ahead' if ahead > 0 else 'behind'}", "yellow")
 
 
-def _troubles(told: Told, sources: Sequence[str], models: Sequence[str]) -> Iterator[str]:
+def _troubles(told: Told, sources: Sequence[str]) -> Iterator[str]:
     for source in sources:
         facts = told.facts("foretag_source_info", source=source)
         away = told.count("foretag_source_away", source=source)
@@ -126,12 +146,23 @@ def _troubles(told: Told, sources: Sequence[str], models: Sequence[str]) -> Iter
         yield f"the database does not keep up or is away: {spilled:,} samples wait in the spill"
     if cut_off := told.count("foretag_outputs_cut_off"):
         yield f"{cut_off:,} results are in doubt, since a source that they draw on is away"
-    for model in models:
-        if told.value("foretag_last_run_timestamp_seconds", model=model) is None:
-            yield f"model {model} has given no result since the start"
 
 
-def _failed(runs: dict[str, Run | None]) -> Iterator[str]:
+def _idle(
+    told: Told, models: Mapping[str, timedelta], champions: Mapping[str, ModelVersion | None], now: datetime
+) -> Iterator[str]:
+    """Counted from the start of the service, where it has given none since."""
+    start = told.value("process_start_time_seconds") or now.timestamp()
+    for model, patience in models.items():
+        last = told.value("foretag_last_run_timestamp_seconds", model=model)
+        idle = now - datetime.fromtimestamp(last or start, UTC)
+        if champions[model] is None:
+            yield f"model {model} is not trained yet"
+        elif idle > patience:
+            yield f"model {model} has given no result for {duration(idle)}"
+
+
+def _failed(runs: Mapping[str, Run | None]) -> Iterator[str]:
     for model, run in runs.items():
         if run is not None and run.result in {RunResult.FAILED, RunResult.MISSED}:
             yield f"the last run of {model} {run.result.value}{f': {run.error}' if run.error else ''}"
@@ -181,10 +212,16 @@ async def _last_run(store: Store, model: str) -> Run | None:
     return next((run for run in scoring if run.result is not RunResult.RUNNING), None)
 
 
-async def _models(store: Store, runs: dict[str, Run | None], now: datetime) -> RenderableType:
+async def _champion(store: Store, model: str) -> ModelVersion | None:
+    return next((version for version in await store.versions(model) if version.state is ModelState.CHAMPION), None)
+
+
+def _models(
+    runs: Mapping[str, Run | None], champions: Mapping[str, ModelVersion | None], now: datetime
+) -> RenderableType:
     table = headed("Model", "version in force", "metrics", ">last run", "result", "error")
     for model, run in runs.items():
-        champion = next((v for v in await store.versions(model) if v.state is ModelState.CHAMPION), None)
+        champion = champions[model]
         metrics = ", ".join(f"{k} {v:.3g}" for k, v in champion.metrics.items()) if champion else ""
         table.add_row(
             model,

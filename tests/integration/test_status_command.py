@@ -4,14 +4,14 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
 
 from plugin.config import Config, load
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Gap, GapCause, Run, RunKind, RunResult, SampleBatch
+from plugin.domain import Gap, GapCause, ModelState, ModelVersion, Run, RunKind, RunResult, SampleBatch
 from plugin.exposition import DiagnosticsConfig, serving
 from plugin.historian.memory import MemoryStore
 from plugin.protocols import Delivery
@@ -94,7 +94,7 @@ async def test_the_service_is_asked_and_what_is_not_well_is_said(tmp_path):
             verdict, shown = await says(config, "all is well")
             assert verdict is Verdict.WELL
             wire.cut()
-            verdict, shown = await says(config, "plant is away: ")
+            verdict, shown = await says(config, "! plant is away: ")
             assert verdict is Verdict.UNWELL
             writing.cancel()
             (tmp_path / "other").mkdir()
@@ -133,7 +133,9 @@ async def text_of(
     told: Told | None, *models: str, store: MemoryStore | None = None, absence: str = ""
 ) -> tuple[str, bool]:
     console = Console(file=io.StringIO(), width=160)
-    view, well = await status_view(store or MemoryStore(), tags(2), models, told, absence)
+    view, well = await status_view(
+        store or MemoryStore(), tags(2), dict.fromkeys(models, timedelta(hours=1)), told, absence
+    )
     console.print(view)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue(), well
@@ -141,15 +143,17 @@ async def text_of(
 
 async def test_each_thing_that_is_wrong_is_a_line():
     store, now = MemoryStore(), datetime.now(UTC)
+    told = f"{TOLD}process_start_time_seconds {now.timestamp() - 7200}\n"
+    await store.add_version(ModelVersion("rul", 1, "lstm", ModelState.CHAMPION, now, {}, {}, {}, "a", "b"))
     await store.write_run(Run(0, "rul", RunKind.SCORE, now, result=RunResult.FAILED, error="no disk\x1b[2J"))
     await store.write([Delivery(SampleBatch.empty(), (Gap("1", "plant", None, now, now, GapCause.SEQUENCE, now),))])
-    text, well = await text_of(parse(TOLD), "rul", store=store)
+    text, well = await text_of(parse(told), "rul", "nox", store=store)
     assert not well
     for part in (
         "1,234 samples stored", "3 dropped", "500 samples in the spill (1.0 MiB)", "degraded", "1/2", "2.0 h behind",
-        "5.0 min",
-        "! plant refuses 1 tag: foretag check lists them", "! plant: 4 tags silent: t0 and 3 more",
-        "! model rul has given no result since the start", "! the last run of rul failed: no disk",
+        "5.0 min", "! plant refuses 1 tag: foretag check lists them", "! plant: 4 tags silent: t0 and 3 more",
+        "! model nox is not trained yet", "! model rul has given no result for 2.0 h",
+        "! the last run of rul failed: no disk",
         "! the database does not keep up or is away: 500 samples wait in the spill",
     ):  # fmt: skip
         assert part in text

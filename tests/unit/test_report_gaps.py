@@ -18,10 +18,10 @@ LASTS = Gap(
 )
 
 
-def shown(*gaps: Gap, limit: int = 100) -> str:
-    console = Console(width=160, color_system=None)
+def shown(*gaps: Gap, limit: int = 100, width: int = 160) -> str:
+    console = Console(width=width, color_system=None)
     with console.capture() as capture:
-        console.print(gaps_view(gaps, NOW, limit=limit))
+        console.print(gaps_view(gaps, NOW, limit=limit, width=width))
     return capture.get()
 
 
@@ -53,3 +53,12 @@ def test_the_record_is_json_in_utc():
         "id": "2", "source": "plant", "tag": "engine\x1b[2J.T1", "start": "2026-03-01T11:57:00Z", "end": None,
         "cause": "bad_item", "state": "open", "rows_filled": 0, "detected": "2026-03-01T12:00:00Z", "detail": "no node",
     }  # fmt: skip
+
+
+def test_a_narrow_terminal_gets_two_lines_a_gap_and_nothing_cut():
+    lines = shown(CUT, LASTS, width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    for part in ("2026-03-01 07:00:00Z", "60 s", "so far", "1,234", "subscription_lost", "two pages", "all", "no node"):
+        assert part in text
+    assert "…" not in text
