@@ -11,6 +11,7 @@ from plugin.acquire.subscription import Subscription
 from plugin.errors import SourceUnreachable
 
 _LOOK = 0.5  # [s]
+_GRACE = 1.0  # [s] beyond which a server is not relied on, long before it is given up
 _PATIENCE = 1.5  # times the longest silence that a subscription may keep
 
 
@@ -18,6 +19,8 @@ class Silence:
     """Of one source, over many connections."""
 
     def __init__(self, config: SourceConfig, session: Session, subscriptions: Sequence[Subscription]) -> None:
+        self.overdue = False
+        """The server should have spoken by now; it may yet."""
         self._config = config
         self._session = session
         self._subscriptions = subscriptions
@@ -26,6 +29,12 @@ class Silence:
 
     async def watch(self, pumps: Pumps) -> None:
         """Raise when the server has been silent for too long, or will soon not hear us."""
+        try:
+            await self._watch(pumps)
+        finally:
+            self.overdue = False
+
+    async def _watch(self, pumps: Pumps) -> None:
         loop = asyncio.get_running_loop()
         asked = loop.time()
         while True:
@@ -38,6 +47,7 @@ class Silence:
             if self._session.renewal_failed():
                 raise SourceUnreachable(f"{self._config.name}: the secure channel could not be renewed")
             since = pumps.waiting_since()
+            self.overdue = False
             if since is not None:
                 asked = now
                 for subscription in [one for one in self._subscriptions if one.id]:
@@ -47,6 +57,7 @@ class Silence:
                 await describe(self._session.services)
 
     def _check(self, subscription: Subscription, quiet: float) -> None:
+        self.overdue |= quiet > _PATIENCE * subscription.silence + _GRACE
         if quiet <= _PATIENCE * subscription.silence + self._timeout:
             return
         if subscription.proven:

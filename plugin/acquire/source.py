@@ -52,6 +52,9 @@ _RETRY = (2.0, 60.0)  # [s] first and longest pause before refused tags are aske
 _STRANGER = 12  # timeouts: so long may a subscription of ours take to be made
 
 
+_OVERDUE = "the server has not spoken for longer than it promised"
+
+
 class State(StrEnum):
     """Where the source stands."""
 
@@ -130,16 +133,16 @@ class OpcUaSource:
 
     def health(self) -> Health:
         condition, names = self._condition, self._watchdog.names
-        heard = max([condition.heard, *(subscription.latest for subscription in self._subscriptions)])
-        heard = heard or int(self._intake.reached.max(initial=0))
-        connected = self.connected()
+        spoken = max((subscription.latest for subscription in self._subscriptions), default=0) or condition.heard
+        spoken = spoken or int(self._intake.reached.max(initial=0))
+        connected, overdue = self.connected(), self._silence.overdue
         tags = len(self.items)
         return Health(
             state=self.state.value,
             connected=connected,
-            away_since=condition.unfit_since if connected else heard,
-            trouble=self.trouble.removeprefix(f"{self.name}: ") or condition.trouble,
-            heard=heard,
+            away_since=condition.unfit_since if connected and not overdue else spoken,
+            trouble=self.trouble.removeprefix(f"{self.name}: ") or (_OVERDUE if overdue else condition.trouble),
+            heard=max(spoken, condition.heard),
             ahead=condition.ahead,
             service_level=condition.service_level,
             tags=tags,

@@ -92,7 +92,22 @@ async def test_a_tag_that_stops_is_named_and_a_cut_blames_none(plant, tmp_path):
             await until(lambda: not source.health().connected)
             health = source.health()
             assert (health.silent, health.monitored) == ((), 0)
-            assert health.away_since == health.heard > 0
+            assert health.away_since is not None
+            assert 0 < health.away_since <= health.heard
+
+
+async def test_a_server_that_falls_silent_is_not_relied_on_long_before_it_is_given_up(plant, tmp_path):
+    async with Wire(plant.port) as wire:
+        source = make(wire.port, 3, tmp_path, timeout="60s")
+        async with running(source, Historian()):
+            await until(lambda: source.connected() and source.health().away_since is None)
+            wire.swallow()
+            await until(lambda: source.health().away_since is not None)
+            health = source.health()
+            assert health.connected
+            assert health.away_since is not None
+            assert 0 < health.away_since <= health.heard
+            assert "has not spoken" in health.trouble
 
 
 class Line:
