@@ -61,7 +61,7 @@ class Window:
     failure: str = ""
     tries: int = 0
     empty: int = 0
-    """Pages in a row without a value."""
+    """Pages in a row that brought nothing newer."""
     page: int = 0
     """Values to ask for; 0: as configured. Grows where more values than fit have one and the same time."""
 
@@ -210,7 +210,7 @@ class Backfill:
         newest = int(page.values.source_time.max()) if count else window.cursor
         moved, window.cursor = newest > window.cursor, max(window.cursor, newest)
         if page.continuation and page.continuation != point:
-            window.empty = 0 if count else window.empty + 1
+            window.empty = 0 if moved else window.empty + 1
             if window.empty < _MAX_EMPTY:
                 return True
         if not page.continuation and (count < size or window.cursor >= window.end):

@@ -26,7 +26,9 @@ _TOO_MANY = int(ua.StatusCodes.BadTooManyPublishRequests)
 _TIMEOUT = int(ua.StatusCodes.BadTimeout)
 _NO_SUBSCRIPTION = int(ua.StatusCodes.BadNoSubscription)
 _MOST_STRANGERS = 100
-_PAUSE = 0.5  # [s] where the server takes not even one request
+_PAUSE = 0.5  # [s] where the server takes not even one request, or answers without end and says nothing
+_AT_ONCE = 0.05  # [s]
+_EMPTY_IN_A_ROW = 5
 
 Ack = tuple[int, int]
 """Subscription and sequence number."""
@@ -99,7 +101,11 @@ class Pumps:
         return self._since if self._asking else None
 
     async def _pump(self) -> None:
+        loop, empty = asyncio.get_running_loop(), 0
         while True:
+            if empty > _EMPTY_IN_A_ROW:
+                await asyncio.sleep(_PAUSE)
+            asked = loop.time()
             try:
                 message = await self._ask()
             except ServiceFault as fault:
@@ -117,8 +123,11 @@ class Pumps:
                 if not isinstance(error.__cause__, Malformed):
                     raise
                 self._malformed()  # its number is missing: it will be asked for again, and then be a gap
+                empty += 1
                 continue
             known = self._subscriptions.get(message.subscription)
+            says_nothing = known is None or not message.notifications
+            empty = empty + 1 if says_nothing and loop.time() - asked < _AT_ONCE else 0
             if known is not None:
                 await known.receive(self._services, message)
             else:

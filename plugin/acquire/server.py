@@ -3,13 +3,14 @@
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 from asyncua import ua
 from asyncua.client.ua_session import UaSession
 
 from plugin.acquire.session import translated
+from plugin.acquire.wire import now_micros, sensible
 from plugin.domain import Micros, to_micros
 from plugin.errors import SourceUnreachable
 
@@ -22,7 +23,7 @@ class ServerInfo:
     started: Micros
     """When the server started [µs, its clock]; 0 where it doesn't say."""
     ahead: Micros
-    """How far its clock is ahead of ours [µs]."""
+    """How far its clock is ahead of ours [µs]; 0 where it gave none that makes sense."""
     items_per_call: int
     """0: no limit."""
     history_nodes_per_call: int
@@ -52,12 +53,13 @@ async def describe(services: UaSession) -> ServerInfo:
     if len(values) != len(wanted):
         raise SourceUnreachable(f"{what}: {len(values)} answers to {len(wanted)} questions")
     namespaces, started, clock, *limits = (value.Value.Value if value.Value else None for value in values)
-    ahead = to_micros(clock) - to_micros(datetime.now(UTC)) if isinstance(clock, datetime) else 0
+    now = now_micros()
+    ahead = to_micros(clock) - now if isinstance(clock, datetime) and sensible(to_micros(clock), now) else 0
     return ServerInfo(
-        tuple(str(uri) for uri in namespaces or ()),
+        tuple(str(uri) for uri in namespaces) if isinstance(namespaces, list) else (),
         to_micros(started) if isinstance(started, datetime) else 0,
         ahead,
-        *(limit if isinstance(limit, int) else 0 for limit in limits),
+        *(limit if isinstance(limit, int) and limit > 0 else 0 for limit in limits),
     )
 
 

@@ -49,6 +49,8 @@ _PASSES = frozenset(
 )  # fmt: skip
 """Answers that say nothing of the session that was to be taken up."""
 _MAX_FAILURES = 3  # attempts before everything, trust included, begins anew; and to take up a session
+_LARGEST_CHUNK = 1 << 20  # bytes
+_LARGEST_MESSAGE = 1 << 26
 _FAREWELL = 2.0  # [s] for a polite end
 
 
@@ -229,6 +231,7 @@ class _Client(SecureClient):
         def make_protocol() -> UASocketProtocol:
             protocol = make()
             _age_tokens_by_our_clock(protocol)
+            _bound_what_is_collected(protocol)
             return protocol
 
         self.uaclient._make_protocol = make_protocol  # type: ignore[method-assign]
@@ -281,6 +284,20 @@ def _age_tokens_by_our_clock(protocol: UASocketProtocol) -> None:
         set_channel(params, request_type, client_nonce)
 
     connection.set_channel = received_now  # type: ignore[method-assign]
+
+
+def _bound_what_is_collected(protocol: UASocketProtocol) -> None:
+    """A chunk is bounded by what we offered, but asyncua looks only when all of it is here, and bounds no message."""
+    protocol._connection._limits.max_message_size = _LARGEST_MESSAGE
+    receive = protocol.data_received
+
+    def received(data: bytes) -> None:
+        receive(data)
+        if len(protocol.receive_buffer or b"") > _LARGEST_CHUNK and protocol.transport is not None:
+            _log.warning("the server announces a chunk beyond %d bytes; the connection is ended", _LARGEST_CHUNK)
+            protocol.transport.abort()
+
+    protocol.data_received = received  # type: ignore[method-assign]
 
 
 @contextlib.asynccontextmanager

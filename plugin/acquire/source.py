@@ -47,6 +47,7 @@ from plugin.protocols import Delivery, Health, HistoryProgress
 _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.2  # [s] doubled after each failure
+_STEADY = 5.0  # [s]
 _BLOCKED_PAUSE = 5.0  # [s] a person acts; more often is noise in the server's log
 _RETRY = (2.0, 60.0)  # [s] first and longest pause before refused tags are asked for again
 _STRANGER = 12  # timeouts: so long may a subscription of ours take to be made
@@ -220,14 +221,19 @@ class OpcUaSource:
                     self._diagnostics.task_failures.labels(f"source {self.name}").inc()
                     _log.exception("%s: unexpected error; the connection is made anew", self.name)
                     self._down(_first(errors))
-                failures = 0 if self._was_up else failures + 1
+                failures = 0 if self._steady() else failures + 1
                 await asyncio.sleep(self._pause(failures))
         finally:
             self.state = State.DISABLED
             self._diagnostics.connected.labels(self.name).set(0)
             await (self._session.leave() if self._resumes else self._session.close())
 
-    _was_up = False
+    _up_since: float | None = None
+
+    def _steady(self) -> bool:
+        """The connection that was lost had lasted; one that comes and goes at once is tried less and less often."""
+        since, self._up_since = self._up_since, None
+        return since is not None and asyncio.get_running_loop().time() - since > _STEADY
 
     def _down(self, error: BaseException) -> None:
         refused = isinstance(error, SourceRefused)
@@ -247,7 +253,6 @@ class OpcUaSource:
 
     async def _serve(self) -> None:
         """One connection, until it is lost: that is raised."""
-        self._was_up = False
         again = await self._session.open()
         try:
             services = self._session.services
@@ -257,7 +262,7 @@ class OpcUaSource:
             self._diagnostics.reconnects.labels(self.name, "reused" if again else "new").inc()
             self.state = State.RECOVER
             await self._recover(info, again=again)
-            self._was_up, self.trouble = True, ""
+            self._up_since, self.trouble = asyncio.get_running_loop().time(), ""
             subscriptions = [subscription for subscription in self._subscriptions if subscription.id]
             self._acks.keep(frozenset(subscription.id for subscription in subscriptions))
             patience = _STRANGER * self._config.timeout.total_seconds()

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
 
 import numpy as np
 from asyncua import ua
@@ -32,6 +33,7 @@ _log = logging.getLogger(__name__)
 
 _PASSING = 0.05  # [s] answers to Publish requests that wait side by side may overtake each other
 _VALUES = 5000  # in one message at most; a message per value would never catch up over a slow line
+_LONGEST = 3600.0  # [s] that a server may be silent, whatever it grants
 _MOST_AGAIN = 1000  # messages fetched before Publish goes on; a server that makes them up would never end
 _GONE = frozenset((int(ua.StatusCodes.BadSubscriptionIdInvalid), int(ua.StatusCodes.BadNoSubscription)))
 
@@ -112,8 +114,8 @@ class Subscription:
             item.forget(Status.BAD_WAITING_FOR_INITIAL_DATA)
         with translated("create a subscription"):
             made = await services.create_subscription(parameters, _ignored)
-        self.silence = made.RevisedPublishingInterval / 1000 * made.RevisedMaxKeepAliveCount
-        self.lifetime = made.RevisedPublishingInterval / 1000 * made.RevisedLifetimeCount
+        self.silence = self._granted(made, made.RevisedMaxKeepAliveCount, self._config.keep_alive)
+        self.lifetime = self._granted(made, made.RevisedLifetimeCount, self._config.bridge)
         try:
             await self._maker.create(services, info, made.SubscriptionId, self.items)
             await self._enable(services, made.SubscriptionId)
@@ -128,12 +130,20 @@ class Subscription:
         self._unwritten = True
         self._begin()
 
+    def _granted(self, made: ua.CreateSubscriptionResult, count: int, asked: timedelta) -> float:
+        """A number of publishing intervals [s]; what we asked for where the answer makes no sense."""
+        seconds = made.RevisedPublishingInterval / 1000 * count
+        return min(seconds, _LONGEST) if seconds > 0 else asked.total_seconds()
+
     @staticmethod
     async def _enable(services: UaSession, subscription: int) -> None:
         parameters = ua.SetPublishingModeParameters(PublishingEnabled=True)
         parameters.SubscriptionIds = [ua.UInt32(subscription)]
         with translated("enable publishing"):
             results = await services.set_publishing_mode(parameters)
+        if len(results) != 1:
+            raise SourceUnreachable(f"enable publishing: {len(results)} answers to one question")
+        with translated("enable publishing"):
             results[0].check()
 
     def change(self, joining: Sequence[Item], leaving: frozenset[int]) -> None:

@@ -20,6 +20,7 @@ DATA_CHANGE = 811
 STATUS_CHANGE = 820
 _HISTORY = (658, 11227)  # HistoryData, HistoryModifiedData: both begin with the DataValues
 
+_CENTURY = 100 * 365 * 86_400_000_000  # [µs]
 _TICKS_TO_1970 = 116_444_736_000_000_000
 _NO_DATA = 0x00A50000
 
@@ -31,7 +32,7 @@ class Message:
     subscription: int
     sequence: int
     published: Micros
-    """The server's clock [µs]; 0 where it gave none."""
+    """The server's clock [µs]; 0 where it gave none that makes sense."""
     received: Micros
     """Our clock [µs]."""
     notifications: tuple[tuple[int, bytes], ...] = ()
@@ -51,6 +52,11 @@ class Page:
 def now_micros() -> Micros:
     """Our clock [µs]."""
     return time.time_ns() // 1000
+
+
+def sensible(clock: Micros, ours: Micros) -> bool:
+    """A clock that may be wrong by years, but not by a century: then there is none (null is 1601, the end is 9999)."""
+    return abs(clock - ours) < _CENTURY
 
 
 async def publish(session: UaSession, acks: Sequence[tuple[int, int]]) -> Message:
@@ -132,8 +138,8 @@ async def _ask(session: UaSession, request: object, bound: float | None = None) 
 def _message(reader: Reader, subscription: int) -> Message:
     sequence, published = reader.uint32(), reader.int64()
     parts = tuple(_part(reader) for _ in range(reader.count()))
-    clock = (published - _TICKS_TO_1970) // 10 if published > 0 else 0
-    return Message(subscription, sequence, clock, now_micros(), parts)
+    clock, received = (published - _TICKS_TO_1970) // 10, now_micros()
+    return Message(subscription, sequence, clock if sensible(clock, received) else 0, received, parts)
 
 
 def _part(reader: Reader) -> tuple[int, bytes]:

@@ -1,6 +1,7 @@
 """A production line for tests: a server that counts what it writes, a proxy, our source, and who keeps its values."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,3 +71,15 @@ async def line(
             if connected:
                 await until(source.connected)
             yield Line(plant, proxy, source, historian, diagnostics, tag_count)
+
+
+async def at_once(cases: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """All cases side by side; raises those that failed, by name."""
+    results = await asyncio.gather(*cases.values(), return_exceptions=True)
+    failed = []
+    for name, error in zip(cases, results, strict=True):
+        if isinstance(error, Exception):
+            error.add_note(f"in the case: {name}")
+            failed.append(error)
+    if failed:
+        raise ExceptionGroup(f"{len(failed)} of {len(cases)} cases", failed)

@@ -100,6 +100,8 @@ class Server:
         """When each number was written, by the server's clock [s since 1970]."""
         self.ahead = 0.0
         self.queue_limit = 100_000
+        self.access_level = 1
+        """Of every tag; 5: has history."""
         self.token_lifetime = 3_600_000
         self.items_per_call = 0
         self.overflows = 0
@@ -377,7 +379,7 @@ class Server:
             value = ua.Variant(datum.value, ua.VariantType.Double)
             return ua.DataValue(value, ua.StatusCode(ua.UInt32(datum.status)), stamp(datum.source), stamp(self.now()))
         if tag is not None and wanted.AttributeId == ua.AttributeIds.AccessLevel:
-            return ua.DataValue(ua.Variant(ua.Byte(1), ua.VariantType.Byte))
+            return ua.DataValue(ua.Variant(ua.Byte(self.access_level), ua.VariantType.Byte))
         known: dict[int, Callable[[], ua.Variant]] = {
             Ids.Server_NamespaceArray: lambda: ua.Variant(self.namespaces, ua.VariantType.String, is_array=True),
             Ids.Server_ServerStatus_StartTime: lambda: ua.Variant(stamp(self._started), ua.VariantType.DateTime),

@@ -35,7 +35,7 @@ async def test_an_expired_subscription_without_history_leaves_its_gap(tmp_path: 
         await until(lambda: not parts.server.subscriptions)
         await parts.server.feed(10)
         await parts.proxy.mend()
-        await until(lambda: sessions(parts) == 2 and parts.source.connected())
+        await until(lambda: sessions(parts) >= 2 and parts.source.connected())
         await parts.server.feed(10)
         await parts.settled()
         await until(lambda: all(gap.state is GapState.UNFILLABLE for gap in parts.historian.gaps.values()))
@@ -54,7 +54,7 @@ async def test_ten_thousand_tags_come_back_after_a_restart(tmp_path: Path) -> No
         await server.stop()
         server.write()
         await server.start()
-        await until(lambda: sessions(parts) == 2 and parts.source.connected())
+        await until(lambda: sessions(parts) >= 2 and parts.source.connected())
         assert all(item.monitored for item in parts.source.items)
         server.write()
         await parts.settled()
@@ -80,7 +80,7 @@ async def test_nodes_that_come_later_are_asked_for_until_they_are_there(tmp_path
 
         server.answers["CreateMonitoredItems"] = slow
         feeding = asyncio.create_task(server.feed(400))
-        await until(lambda: sessions(parts) == 2 and parts.source.connected())
+        await until(lambda: sessions(parts) >= 2 and parts.source.connected())
         refused = {item.tag.name for item in parts.source.items if not item.monitored}
         assert refused == {f"t{number}" for number in range(0, count, 2)}
         server.missing = set()
@@ -157,7 +157,7 @@ async def test_a_queue_that_overflows_is_a_gap_of_its_tag(tmp_path: Path) -> Non
         for _ in range(20):
             server.write()
         await parts.proxy.mend()
-        await until(lambda: sessions(parts) == 2 and parts.source.connected())
+        await until(lambda: sessions(parts) >= 2 and parts.source.connected())
         await server.feed(5, 0.06)
         await parts.settled()
     parts.calm()

@@ -48,6 +48,8 @@ async def test_attributes_of_a_client() -> None:
     assert isinstance(protocol, UASocketProtocol)
     assert isinstance(protocol._connection, SecureConnection)
     assert protocol.transport is None
+    assert protocol.receive_buffer is None
+    assert protocol._connection._limits.max_message_size == 0
     assert client._policy_ids == []
     assert client.user_certificate is None
     assert client.user_private_key is None
