@@ -38,7 +38,7 @@ _LATE_FOR = 10 * _SECOND  # what is sent again after a cut is late too, and soon
 _SAY_EVERY = 60 * _SECOND  # flapping tags fill no log
 _NAMED = 3
 _WORDS = {
-    "silent": ("have not reported for longer than usual", "report again"),
+    "silent": ("have not reported for longer than expected", "report again"),
     "late": ("have values that are old when they arrive", "are in time again"),
     "flat": ("do not change", "change again"),
 }

@@ -142,7 +142,10 @@ def _troubles(told: Told, sources: Sequence[str]) -> Iterator[str]:
         for state in _STATES:
             if several := told.count(f"foretag_tags_{state}", source=source):
                 yield f"{source}: {_tags(several)} {state}: {facts.get(state, '')}"
-    if spilled := told.count("foretag_spill_samples"):
+    spilled = told.count("foretag_spill_samples")
+    if told.count("foretag_historian", state="waiting"):
+        yield "samples do not reach the database, nor the spill: the plant's servers hold what they can; see the log"
+    elif spilled or told.count("foretag_historian", state="spilling"):
         yield f"the database does not keep up or is away: {spilled:,} samples wait in the spill"
     if cut_off := told.count("foretag_outputs_cut_off"):
         yield f"{cut_off:,} results are in doubt, since a source that they draw on is away"

@@ -161,6 +161,12 @@ async def test_each_thing_that_is_wrong_is_a_line():
     assert "all is well" not in text
 
 
+async def test_a_historian_that_waits_is_said():
+    text, well = await text_of(parse('foretag_historian{state="waiting"} 1\nforetag_historian{state="writing"} 0\n'))
+    assert not well
+    assert "! samples do not reach the database, nor the spill" in text
+
+
 async def test_without_a_service_the_database_speaks_alone():
     text, well = await text_of(None, absence="foretag is not running: nobody answers")
     assert text.startswith("foretag is not running: nobody answers")

@@ -171,7 +171,7 @@ def test_one_line_tells_of_many_and_flapping_fills_no_log(caplog):
     plant = Plant(12, silent="30s")
     plant.go(40)
     (line,) = caplog.messages
-    assert line == "plant: 12 tag(s) have not reported for longer than usual: t0, t1, t2 and 9 more"
+    assert line == "plant: 12 tag(s) have not reported for longer than expected: t0, t1, t2 and 9 more"
     for _ in range(10):
         plant.report(0)
         plant.go(2)
