@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
+from typer.testing import CliRunner
 
+from plugin.__main__ import app
 from plugin.config import Config, load
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, GapCause, ModelState, ModelVersion, Run, RunKind, RunResult, SampleBatch
@@ -101,6 +103,8 @@ async def test_the_service_is_asked_and_what_is_not_well_is_said(tmp_path):
             verdict, shown = await said(configured(tmp_path / "other", 1, listen))
             assert (verdict, str(tmp_path / "data") in shown.replace("\n", "")) == (Verdict.NOT_RUNNING, True)
     assert (await said(config))[0] is Verdict.NOT_RUNNING
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["status", "--config", str(config.path)])
+    assert result.exit_code == 3, "as service managers know it"
     await plant.stop()
 
 
