@@ -236,8 +236,8 @@ class SecureClient(Client):
     def server_policy(self, token_type: ua.UserTokenType) -> ua.UserTokenPolicy:
         """The strongest that the server takes for such a user; SourceRefused where there is none that will do."""
         fitting = [policy for policy in self._policy_ids if policy.TokenType == token_type]
-        if token_type == ua.UserTokenType.Anonymous and fitting:
-            return fitting[0]
+        if token_type == ua.UserTokenType.Anonymous and (fitting or not self._policy_ids):
+            return next(iter(fitting), ua.UserTokenPolicy(TokenType=token_type))  # small servers name no kind at all
         own = self.security_policy.URI
         usable = {policy.SecurityPolicyUri or own: policy for policy in reversed(fitting)}
         bare = [_NONE] if token_type == ua.UserTokenType.UserName else []

@@ -8,6 +8,7 @@ from cryptography import x509
 
 from plugin import pki
 from plugin.errors import CertificateError
+from plugin.pki.caretaker import notice
 from tests.certificates import DAY, Made, authority, key, make
 
 URI = "urn:test:foretag"
@@ -132,3 +133,44 @@ def test_a_brought_one_ends_the_introduction_of_ours(folder: Path) -> None:
     bring(folder, make("brought", uri=URI))
     (own,) = pki.own_certificates(folder, URI, [])
     assert not own.self_made
+
+
+# --- looked after while the service runs -----------------------------------------------------------------------------
+
+
+def test_the_log_says_once_a_stage_what_is_to_be_done(folder: Path) -> None:
+    (first,) = pki.own_certificates(folder, URI, [])
+    end = first.not_after
+    assert notice([first], end - 91 * DAY) == ""
+    early = notice([first], end - 90 * DAY)
+    assert "renewed by itself" in early
+    assert notice([first], end - 31 * DAY) == early
+    both = pki.own_certificates(folder, URI, [], end - 30 * DAY)
+    month, week = notice(both, end - 29 * DAY), notice(both, end - 6 * DAY)
+    assert len({early, month, week}) == 3
+    assert str(first.cert_path) in month
+    assert both[0].thumbprint in month
+
+
+def test_one_that_a_person_brought_is_asked_for_again(folder: Path) -> None:
+    bring(folder, make("brought", uri=URI, end=80 * DAY))
+    found = pki.own_certificates(folder, URI, [])
+    texts = [notice(found, found[0].not_after - days * DAY) for days in (91, 90, 31, 30, 8, 7, 1)]
+    assert texts[0] == ""
+    assert len(set(texts)) == 4
+    assert all("put there by hand" in text for text in texts[1:])
+
+
+async def test_the_caretaker_makes_it_tells_its_end_and_speaks_once(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends: list[float] = []
+    caretaker = pki.Caretaker(folder, URI, ["plc1"], ends.append)
+    await caretaker.look()
+    (own,) = pki.own_certificates(folder, URI, [])
+    assert ends == [own.not_after.timestamp()]
+    assert names(own).get_values_for_type(x509.DNSName) == ["plc1"]
+    bring(folder, make("late", uri=URI, end=timedelta(seconds=-1)))
+    await caretaker.look()
+    await caretaker.look()
+    assert caplog.text.count("expired on") == 1
