@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import logging.handlers
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -94,6 +95,7 @@ def run(
     from plugin.config import load  # noqa: PLC0415
     from plugin.running import run_service  # noqa: PLC0415
 
+    os.umask(0o077)  # also what says nothing of its own mode, such as logs and models, is the service's alone
     loaded = _load(load, config)
     shown = table and out.is_terminal
     _log_to(loaded.data / "foretag.log", loaded.runtime.log_level, console=not shown)
