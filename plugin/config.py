@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from plugin.acquire.config import SourceConfig
+from plugin.acquire.elements import parse
 from plugin.domain import Asset, Tag
 from plugin.errors import ConfigError, Fault
 from plugin.exposition import DiagnosticsConfig
@@ -35,6 +36,14 @@ def _node(text: str) -> str:
     if not _NODE.fullmatch(text):
         raise ValueError('is no node id; write it by namespace URI, such as "nsu=urn:plant;s=Engine01.T24"')
     return text
+
+
+def _element(text: str) -> str:
+    parse(text)
+    return text
+
+
+Element = Annotated[str, AfterValidator(_element)]
 
 
 class TagRow(Section):
@@ -60,6 +69,9 @@ class TagRow(Section):
     """Absolute deadband [unit]; default 0."""
     sampling: Duration | None = None
     """Sampling interval; default: the source's."""
+    element: Element = ""
+    """Part of the node's value: ``[3]`` or ``[1,2]`` of an array, ``.Status.Speed`` or ``.Motors[2].Current`` of a
+    structure; empty: all of it, but a name such as ``pressure[3]`` takes that element of an array."""
 
 
 class AssetTagConfig(Section):
@@ -77,6 +89,8 @@ class AssetTagConfig(Section):
     """Absolute deadband [unit]; default 0."""
     sampling: Duration | None = None
     """Sampling interval; default: the source's."""
+    element: Element = ""
+    """Part of the node's value, as in a tag CSV; several features may be parts of one node."""
 
 
 class AssetsConfig(Section):
@@ -315,6 +329,7 @@ def _tags(sources: Sequence[SourceConfig], rows: Sequence[TagRow], faults: list[
             Tag(
                 name=row.name, source=source, node=row.node, asset=row.asset, feature=row.feature, unit=row.unit,
                 low=row.low, high=row.high, deadband=row.deadband or 0.0, sampling=row.sampling,
+                element=row.element,
             )
         )  # fmt: skip
     faults += _twins("tags", [tag.name for tag in found])

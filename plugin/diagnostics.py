@@ -71,6 +71,8 @@ class Diagnostics:
         self.samples_duplicate = counter("samples_duplicate", "Samples that the database had already")
         self.samples_dropped = counter("samples_dropped", "Samples lost here; each has a gap row", "source", "cause")
         self.values_without_number = counter("values_without_number", "Values that are no number", "source")
+        self.texts_cut = counter("texts_cut", "Texts longer than 65536 characters, stored without their end", "source")
+        self.remarks = counter("remarks", "What was odd about samples that were kept", "source", "kind")
         self.decode_errors = counter("decode_errors", "Values or messages that could not be decoded", "source")
         self.gaps = counter("gaps", "Gaps opened", "source", "cause")
         self.gaps_open = gauge("gaps_open", "Gaps that history may still fill")

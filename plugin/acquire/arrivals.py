@@ -11,10 +11,11 @@ from plugin.acquire.losses import Losses
 from plugin.acquire.measuring import Malformed
 from plugin.acquire.outbox import Outbox
 from plugin.acquire.pump import Acknowledgements
+from plugin.acquire.remarks import Remarks
 from plugin.acquire.subscription import Subscription
 from plugin.acquire.wire import DATA_CHANGE, Message, now_micros
 from plugin.diagnostics import Diagnostics
-from plugin.domain import GapCause, Micros, SampleBatch
+from plugin.domain import GapCause, Micros, Remark, SampleBatch
 from plugin.protocols import Delivery
 
 _MANY = 20  # tags that overflow in one message before they share a gap
@@ -44,6 +45,7 @@ class Arrivals:
         self._diagnostics = diagnostics
         self._currents = currents
         self._errors = diagnostics.decode_errors.labels(source)
+        self._remarks = Remarks(source, intake.tags, diagnostics)
 
     async def take(self, subscription: Subscription, message: Message) -> None:
         """A message that is due becomes one delivery, with the gaps it tells of; waits where the database is slow.
@@ -51,9 +53,9 @@ class Arrivals:
         Cut off while it waits, nothing of the message was counted yet: it comes again.
         """
         await self._outbox.room()
-        batches = []
-        bodies = [body for kind, body in message.notifications if kind == DATA_CHANGE]
-        decoded = [self._decode(subscription, body, message) for body in bodies]
+        batches: list[SampleBatch] = []
+        remarks: list[Remark] = []
+        decoded = [await self._read(subscription, body, message) for body in _bodies(message)]
         for values in decoded:
             if values is None or values.lost:
                 self._undecodable(subscription, message, values)
@@ -63,9 +65,11 @@ class Arrivals:
                 if gone := self._intake.gone(values, message.received):
                     self.removed = gone | self.removed  # the first time that it was said counts
                 batches.append(batch)
+                remarks += self._remarks.of(values, message.received)
         confirm = partial(self._acks.add, (subscription.id, message.sequence))
         marks = subscription.checkpoint(message)
-        self._outbox.add(Delivery(SampleBatch.concatenate(batches), checkpoint=marks, confirm=confirm))
+        samples = SampleBatch.concatenate(batches)
+        self._outbox.add(Delivery(samples, checkpoint=marks, remarks=tuple(remarks), confirm=confirm))
         for values in decoded:
             if values is not None:
                 self._intake.arrived(values, message.received)
@@ -82,17 +86,20 @@ class Arrivals:
         self._currents.expect(handles, resend=subscription.id)
         await self._outbox.tell()
 
-    def _decode(self, subscription: Subscription, body: bytes, message: Message) -> Values | None:
+    async def _read(self, subscription: Subscription, body: bytes, message: Message) -> Values | None:
+        """The values by tag; None where there is no telling what they are. Nothing is counted yet."""
         with self._diagnostics.stage("decode"):
             try:
                 values = decode_items(body, message.received, memory=subscription.places)
-                return replace(values, handle=subscription.handles(values.handle))
             except Malformed:
-                self._errors.inc()
                 return None
+            values = replace(values, handle=subscription.handles(values.handle))
+        return await self._intake.read(values)
 
     def _undecodable(self, subscription: Subscription, message: Message, values: Values | None) -> None:
         """Which tags it was can't be known."""
+        if values is None:
+            self._errors.inc()
         handles = [item.handle for item in subscription.items]
         detail = f"{values.lost if values else 'all'} values of message {message.sequence}"
         start, end = _span(subscription.latest, message.published)
@@ -108,6 +115,10 @@ class Arrivals:
         for one in overflows:
             tag = self._intake.tags[one.handle].name
             self._losses.past(GapCause.OVERFLOW, [one.handle], one.start, one.end, tag=tag)
+
+
+def _bodies(message: Message) -> list[bytes]:
+    return [body for kind, body in message.notifications if kind == DATA_CHANGE]
 
 
 def _span(before: Micros, after: Micros) -> tuple[Micros, Micros]:

@@ -249,10 +249,12 @@ class Backfill:
     async def _deliver(self, job: Job, windows: Sequence[Window], pages: Sequence[Page]) -> None:
         """Hand over a request's values; for tags that are new, with how far their past is complete."""
         received = now_micros()
-        batches = []
+        batches, read = [], []
         for window, page in zip(windows, pages, strict=True):
             handles = np.full(len(page.values), window.handle, np.intp)
-            batches.append(self._intake.history(handles, page.values, received))
+            read.append((handles, await self._intake.read(page.values, handles)))
+        for window, page, (handles, values) in zip(windows, pages, read, strict=True):
+            batches.append(self._intake.history(handles, values, received))
             window.rows += len(page.values)
             self.rows += len(page.values)
             if page.values.lost:

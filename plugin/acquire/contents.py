@@ -1,8 +1,9 @@
 """What a Variant says, value by value: the way for all that NumPy can't take by its layout (OPC 10000-6, 5.2.2.16).
 
-Numbers are numbers; texts are ``str``; a DateTime is an aware ``datetime``; NodeId, Guid and names are their text; an
-array is a list (of numbers: a NumPy array), a matrix has its dimensions; a structure is a dict by field name, as the
-server describes its type. Nothing is registered and no code is made: a description is walked along with the bytes.
+Numbers are numbers; texts are ``str``; a DateTime is an aware ``datetime``; Guids and names are their text; a NodeId is
+its key; an array is a list (of numbers: a NumPy array), a matrix has its dimensions; a structure is a dict by field
+name, as the server describes its type. Nothing is registered and no code is made: a description is walked along with
+the bytes.
 """
 
 import json
@@ -55,7 +56,7 @@ class Field:
     type: "int | Structure"
     """Built-in type by its number (24: Variant, 22: any structure), or a structure that stands here itself."""
     rank: int = -1
-    """-1: scalar; 1: array; more, or 0: matrix with its dimensions in front."""
+    """-1: scalar; 1: array; more: matrix, with its dimensions in front."""
     optional: bool = False
 
 
@@ -66,6 +67,8 @@ class Structure:
     name: str
     kind: StructureKind = StructureKind.PLAIN
     fields: tuple[Field, ...] = ()
+    abstract: bool = False
+    """As a field it is a structure of some subtype."""
 
 
 Find = Callable[[Key], Structure | None]
@@ -118,8 +121,7 @@ class _Walk(Reader):
             return self._extension_object(depth + 1)
         if kind == 23:
             return self._data_value(depth + 1)
-        found = _READERS.get(kind, Reader.byte_string)(self)
-        return key_text(found) if kind in {17, 18} else found
+        return _READERS.get(kind, Reader.byte_string)(self)
 
     def _number(self, kind: int) -> Any:
         if kind == 1:
@@ -257,15 +259,11 @@ def text_of(said: Any) -> str | None:
     """
     if isinstance(said, str):
         return said
-    if isinstance(said, (bool, np.bool_)) or said is None:
-        return None
-    if isinstance(said, (int, np.integer)):
-        return str(said) if abs(int(said)) > _EXACT else None
-    if isinstance(said, bytes):
-        return b64encode(said[: LONGEST_TEXT + 2]).decode()
+    if isinstance(said, (bytes, tuple)):
+        return str(_plain(said[: LONGEST_TEXT + 1]))
     if isinstance(said, (list, dict, np.ndarray)):
         return json.dumps(_plain(said), ensure_ascii=False, separators=(",", ":"))
-    return None
+    return str(said) if isinstance(said, (int, np.integer)) and abs(int(said)) > _EXACT else None
 
 
 def _plain(said: Any) -> Any:
@@ -276,8 +274,13 @@ def _plain(said: Any) -> Any:
         return _plain(said[: max(1, _MOST_ELEMENTS * len(said) // max(said.size, 1))].tolist())
     if isinstance(said, list):
         return [_plain(value) for value in said[:_MOST_ELEMENTS]]
-    if isinstance(said, float) and not math.isfinite(said):
-        return str(said)
-    if isinstance(said, datetime):
-        return said.isoformat()
-    return b64encode(said).decode() if isinstance(said, bytes) else said
+    written = _WRITTEN.get(type(said))
+    return said if written is None else written(said)
+
+
+_WRITTEN: dict[type, Callable[[Any], Any]] = {
+    bytes: lambda said: b64encode(said).decode(),
+    tuple: key_text,
+    datetime: datetime.isoformat,
+    float: lambda said: said if math.isfinite(said) else str(said),
+}

@@ -8,7 +8,6 @@ that is silent all the same is read. What is read changes nothing of the gap.
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from asyncua import ua
@@ -97,7 +96,7 @@ class Currents:
         async def call(part: Sequence[tuple[int, ua.NodeId]]) -> None:
             with translated("read present values"):
                 values = await read(services, [(node, int(ua.AttributeIds.Value)) for _, node in part])
-            values = replace(values, handle=np.array([handle for handle, _ in part], np.uint32))
+            values = await self._intake.read(values, np.array([handle for handle, _ in part], np.intp))
             received = now_micros()
             await self._outbox.room()
             batch, _ = self._intake.live(values, received)

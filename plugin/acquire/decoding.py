@@ -70,6 +70,12 @@ class Values:
     """Rows whose Variant says more than the number does: text, arrays, structures, integers beyond 2^53; ascending."""
     variants: NDArray[np.intp]
     """Of those: where the Variant begins."""
+    text: NDArray[np.object_] | None = None
+    """As :attr:`plugin.domain.SampleBatch.text`; this and the next two by :mod:`plugin.acquire.portions`."""
+    undecodable: int = 0
+    """Values whose own content can't be read."""
+    cut: int = 0
+    """Texts that were longer than is kept."""
 
     def __len__(self) -> int:
         return len(self.handle)
@@ -195,6 +201,9 @@ def _alike(body: bytes, position: int, count: int, length: int, prefix: int) -> 
     return count if same.all() else int(same.argmin())
 
 
+_NONE = np.zeros(0, np.intp)
+
+
 # --- layouts ---------------------------------------------------------------------------------------------------
 
 
@@ -207,10 +216,11 @@ class _Layout:
     number: Callable[[NDArray[Any]], NDArray[Any]] | None
     """From what stands there to the value; None: it is no number."""
 
-    @property
-    def wide(self) -> bool:
-        """Integers that may be too big for a float64."""
-        return self.kind in {8, 9}
+    def says_more(self, block: NDArray[Any]) -> NDArray[np.intp]:
+        """Places of values that are no number, or more than a float64 holds."""
+        if self.kind in {8, 9}:
+            return np.flatnonzero(_wide(block["value"]))
+        return np.arange(len(block)) if self.kind == _GUID else _NONE
 
 
 @cache
@@ -238,7 +248,7 @@ def _seconds(ticks: NDArray[Any]) -> NDArray[Any]:
     return np.where(ticks > 0, (np.minimum(ticks, _LAST_TICKS) - _EPOCH_TICKS) / 1e7, np.nan)
 
 
-_DATE_TIME = 13
+_DATE_TIME, _GUID = 13, 14
 _STORED = {**NUMBERS, _DATE_TIME: "<i8"}
 _NUMBERS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {1: lambda stored: stored != 0, _DATE_TIME: _seconds}
 
@@ -264,8 +274,8 @@ class _Columns:
         layout, count = _layout(code, self.prefix), rows.stop - rows.start
         block = np.frombuffer(self.body, layout.dtype, count, position)
         self._take(rows, block, layout)
-        if layout.wide and (wide := np.flatnonzero(_wide(block["value"]))).size:
-            self._note(wide + rows.start, position + wide * layout.dtype.itemsize)
+        if len(more := layout.says_more(block)):
+            self._note(more + rows.start, position + more * layout.dtype.itemsize)
         return code
 
     def gather(self, found: Found, groups: Iterable[tuple[int, NDArray[np.intp]]], first: int) -> None:
@@ -277,8 +287,8 @@ class _Columns:
             offsets = found.offsets[rows - first if first else rows]
             block = _window(self.body, layout.dtype)[offsets]
             self._take(rows, block, layout)
-            if layout.wide and (wide := _wide(block["value"])).any():
-                self._note(rows[wide], offsets[wide])
+            if len(more := layout.says_more(block)):
+                self._note(rows[more], offsets[more])
 
     def gather_odd(self, found: Found) -> None:
         """What has no fixed length: times and status; the content is not looked at."""
@@ -334,9 +344,6 @@ class _Columns:
         rows, variants = (np.concatenate(parts) for parts in zip(*self._odd, strict=True))
         order = np.argsort(rows)
         return rows[order], variants[order]
-
-
-_NONE = np.zeros(0, np.intp)
 
 
 def _window(body: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:

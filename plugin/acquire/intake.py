@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugin.acquire.decoding import Values
+from plugin.acquire.portions import Portions
+from plugin.acquire.reading import Key
+from plugin.acquire.structures import Structures
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Micros, SampleBatch, Tag
 
@@ -26,8 +29,19 @@ class Overflow:
 class Intake:
     """The tags of a source by client handle (their place in the list). A handle is never given to another tag."""
 
-    def __init__(self, source: str, tags: Sequence[Tag], known: Mapping[int, Micros], diagnostics: Diagnostics) -> None:
+    def __init__(
+        self,
+        source: str,
+        tags: Sequence[Tag],
+        known: Mapping[int, Micros],
+        diagnostics: Diagnostics,
+        structures: Structures | None = None,
+    ) -> None:
         self.tags: list[Tag] = []
+        self.portions = Portions()
+        """What each tag takes of its item's values."""
+        self.structures = structures
+        self._stage = diagnostics.stage
         self.reached: NDArray[np.int64] = np.zeros(0, np.int64)
         """Source time of the last value that arrived, by handle [µs], never later than its arrival; 0: none yet."""
         self.arrival: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -45,11 +59,13 @@ class Intake:
         self._history = diagnostics.samples_received.labels(source, "history")
         self._without = diagnostics.values_without_number.labels(source)
         self._errors = diagnostics.decode_errors.labels(source)
+        self._cut = diagnostics.texts_cut.labels(source)
 
     def admit(self, tags: Sequence[Tag], known: Mapping[int, Micros]) -> range:
         """Handles for more tags; ``known`` as for the source."""
         handles = range(len(self.tags), len(self.tags) + len(tags))
         self.tags += tags
+        self.portions.admit(tags)
         self.reached = np.append(self.reached, np.array([known.get(tag.id, 0) for tag in tags], np.int64))
         nothing = np.zeros(len(tags), np.int64)
         self.arrival, self.changed = np.append(self.arrival, nothing), np.append(self.changed, nothing)
@@ -70,6 +86,19 @@ class Intake:
     def living(self) -> NDArray[np.bool_]:
         """The handles whose tag is configured."""
         return self._alive[:-1]
+
+    async def read(self, values: Values, handles: NDArray[np.intp] | None = None) -> Values:
+        """The values by tag, texts and elements read; the server is asked for structures that are not known yet.
+
+        ``handles``: the tag of each row, where the message doesn't say. Nothing is counted yet.
+        """
+        structures = self.structures
+
+        def take() -> Values:
+            with self._stage("decode"):
+                return self.portions.take(values, structures.find if structures else _nothing, handles)
+
+        return take() if structures is None else await structures.knowing(take)
 
     def live(self, values: Values, received: Micros) -> tuple[SampleBatch, list[Overflow]]:
         """Samples of a notification, and where the server's queue overflowed."""
@@ -101,7 +130,7 @@ class Intake:
             self._last[handle] = value
 
     def history(self, handles: NDArray[np.intp], values: Values, received: Micros) -> SampleBatch:
-        """Samples of the past; ``handles`` gives the tag of each row."""
+        """Samples of the past; ``handles`` gives the tag of each row of what :meth:`read` gave."""
         self._count(values)
         self._history.inc(len(values))
         first = self.reached[handles] == 0
@@ -122,7 +151,8 @@ class Intake:
 
     def _count(self, values: Values) -> None:
         self._without.inc(values.without_number)
-        self._errors.inc(values.lost)
+        self._errors.inc(values.lost + values.undecodable)
+        self._cut.inc(values.cut)
 
     def _overflow(self, handle: NDArray[np.intp], source: NDArray[np.int64], row: int) -> Overflow:
         before = np.flatnonzero(handle[:row] == handle[row])
@@ -139,4 +169,9 @@ class Intake:
             values.status[rows],
             values.server_time[rows],
             np.full(len(tag), received, np.int64),
+            None if values.text is None else values.text[rows],
         )
+
+
+def _nothing(_: Key) -> None:
+    """No structure is described."""

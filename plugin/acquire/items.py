@@ -10,6 +10,7 @@ from asyncua import ua
 from asyncua.client.ua_session import UaSession
 
 from plugin.acquire.config import SourceConfig
+from plugin.acquire.intake import Intake
 from plugin.acquire.server import ServerInfo, resolve
 from plugin.acquire.session import ServiceFault, status_name, translated
 from plugin.domain import Quality, Status, Tag, quality
@@ -33,6 +34,7 @@ _NO_FILTER = frozenset(
 )  # fmt: skip
 _FULL = int(ua.StatusCodes.BadTooManyMonitoredItems)
 _NODE_UNKNOWN = int(ua.StatusCodes.BadNodeIdUnknown)
+_TYPE_UNKNOWN = int(ua.StatusCodes.BadDataTypeIdUnknown)
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +57,10 @@ class Item:
     queue: int = 0
     """Granted [values]."""
     client: int = 0
-    """ClientHandle: how the server names the tag in its messages."""
+    """ClientHandle: how the server names the tag in its messages. Tags that ask the same of a node share the item of
+    the first."""
+    detail: str = ""
+    """Why it is refused, where the status doesn't say it."""
     bridged: bool = False
     """It was made by the process before this one, and has been reporting since."""
 
@@ -70,7 +75,7 @@ class Item:
 
     def forget(self, status: int = Status.BAD_NO_COMMUNICATION) -> None:
         """The server has it no longer."""
-        self.id, self.status, self.bridged = 0, status, False
+        self.id, self.status, self.bridged, self.detail = 0, status, False, ""
 
 
 async def in_batches(rows: Sequence[_Row], size: int, call: Callable[[Sequence[_Row]], Awaitable[None]]) -> int:
@@ -99,16 +104,21 @@ def too_much(error: SourceUnreachable) -> bool:
 class ItemMaker:
     """Creates items in batches that the server can take; what it refuses is seen in the item and costs no other."""
 
-    def __init__(self, config: SourceConfig) -> None:
+    def __init__(self, config: SourceConfig, intake: Intake | None = None) -> None:
         self._config = config
         self._batch = config.batch
+        self._intake = intake
 
     async def create(self, services: UaSession, info: ServerInfo, subscription: int, items: Sequence[Item]) -> None:
         """Create those that can be; the rest keep a Bad :attr:`Item.status`."""
         for item in items:
             item.node = resolve(item.tag.node, info.namespaces)
             item.forget(_NODE_UNKNOWN if item.node is None else Status.BAD_WAITING_FOR_INITIAL_DATA)
-        found = [item for item in items if item.node is not None]
+        found = await self._describable([item for item in items if item.node is not None])
+        groups: dict[str, list[Item]] = {}
+        for item in found:
+            groups.setdefault(f"{item.plain} {self.demand(item.tag)}", []).append(item)
+        found = [group[0] for group in groups.values()]
         limit, full = min(self._batch, info.items_per_call or self._batch), 0
 
         async def call(part: Sequence[Item]) -> None:
@@ -130,6 +140,40 @@ class ItemMaker:
         for item in again:
             item.plain = True
         await in_batches(again, self._batch, call)
+        for group in groups.values():
+            self._share(group)
+
+    def take_up(self, items: Sequence[Item]) -> None:
+        """Items that the process before this one left: tags that shared one share it again."""
+        groups: dict[int, list[Item]] = {}
+        for item in items:
+            groups.setdefault(item.id, []).append(item)
+        for group in groups.values():
+            self._share(group)
+
+    def _share(self, group: Sequence[Item]) -> None:
+        """The first one's item serves all."""
+        first, *others = group
+        for item in others:
+            item.client, item.id, item.status, item.detail = first.client, first.id, first.status, first.detail
+            item.plain, item.sampling, item.queue = first.plain, first.sampling, first.queue
+        if self._intake is not None:
+            self._intake.portions.share(first.handle, [item.handle for item in group])
+
+    async def _describable(self, items: Sequence[Item]) -> list[Item]:
+        """Without those of a structure's field where the server doesn't describe its type: they are refused."""
+        structures = self._intake.structures if self._intake is not None else None
+        inside = [item for item in items if "." in item.tag.element]
+        if structures is None or not inside:
+            return list(items)
+        try:
+            types = await structures.types_of([item.node for item in inside if item.node is not None])
+        except ServiceFault:
+            return list(items)  # then each value says what is wrong
+        for item, type_ in zip(inside, types, strict=True):
+            if type_ is None:
+                item.status, item.detail = _TYPE_UNKNOWN, "the server does not describe the type of its value"
+        return [item for item in items if item.status != _TYPE_UNKNOWN]
 
     async def delete(self, services: UaSession, subscription: int, ids: Sequence[int]) -> None:
         """Take items away; the server may have forgotten them already."""
@@ -196,4 +240,5 @@ class ItemMaker:
 
 def describe_refusal(item: Item) -> str:
     """For a log line or a gap."""
-    return f"{item.tag.node}: {status_name(item.status)}"
+    why = f", {item.detail}" if item.detail else ""
+    return f"{item.tag.node}{item.tag.element}: {status_name(item.status)}{why}"

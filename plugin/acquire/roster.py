@@ -54,7 +54,7 @@ class Roster:
         self._config = config
         self._intake = intake
         self._arrivals = arrivals
-        self._maker = ItemMaker(config)
+        self._maker = ItemMaker(config, intake)
         self._replacing: list[tuple[Item, Item]] = []
         self._size = config.subscription_size
         self._slots = count(max(standings, default=-1) + 1)

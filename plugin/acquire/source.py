@@ -36,6 +36,7 @@ from plugin.acquire.roster import Roster
 from plugin.acquire.server import ServerInfo, describe
 from plugin.acquire.session import ServiceFault, Session
 from plugin.acquire.silence import Silence
+from plugin.acquire.structures import Structures
 from plugin.acquire.subscription import Subscription, restarted
 from plugin.acquire.watchdog import Watchdog
 from plugin.acquire.wire import now_micros
@@ -94,7 +95,8 @@ class OpcUaSource:
         kept = session_folder / f"{config.name}.session" if session_folder and config.resume else None
         self._resumes = kept is not None
         self._session = Session(config, pki_folder, application_uri, SessionFile(kept))
-        self._intake = Intake(config.name, tags, known or {}, diagnostics)
+        self._structures = Structures(config.name, lambda: self._session.services)
+        self._intake = Intake(config.name, tags, known or {}, diagnostics, self._structures)
         self._gaps = Gaps(config.name, tags, diagnostics, self._checkpoints)
         self._outbox = Outbox(config.buffer, self._gaps, diagnostics.queue_depth.labels(config.name))
         history = config.history
@@ -254,6 +256,7 @@ class OpcUaSource:
     async def _serve(self) -> None:
         """One connection, until it is lost: that is raised."""
         again = await self._session.open()
+        self._structures.forget()
         try:
             services = self._session.services
             info = await describe(services)

@@ -164,14 +164,15 @@ class Subscription:
 
     async def let_go(self, services: UaSession, items: Sequence[Item]) -> None:
         """Have items deleted that left."""
-        await self._maker.delete(services, self.id, [item.id for item in items if item.id])
+        needed = {item.id for item in self.items}
+        await self._maker.delete(services, self.id, sorted({item.id for item in items if item.id} - needed))
         gone = {item.handle for item in items}
         self.leaving = tuple(item for item in self.leaving if item.handle not in gone)
         self._unwritten = True
 
     async def retry(self, services: UaSession, info: ServerInfo, items: Sequence[Item]) -> None:
         """Ask again for items that the server refused, or whose node it had removed."""
-        stale = [item.id for item in items if item.id]
+        stale = sorted({item.id for item in items if item.id})
         if stale:
             await self._maker.delete(services, self.id, stale)
         self._name(items)
@@ -247,6 +248,10 @@ class Subscription:
             item.client, item.plain, item.sampling, item.queue = row.client, row.plain, row.sampling, row.queue
             self._handles[item.client] = item.handle
             self.items += (item,)
+        self._maker.take_up(self.items)
+        for item in reversed(self.items):  # of those that share an item, values come to the first
+            self._handles[item.client] = item.handle
+        self._surplus = sorted(set(self._surplus) - {item.id for item in self.items})
 
     @property
     def complete(self) -> bool:
