@@ -21,6 +21,7 @@ from plugin.acquire.measuring import DEPTH, NUMBERS, Malformed
 from plugin.acquire.reading import Key, Reader, key_text
 
 _ARRAY, _DIMENSIONS, _TYPE = 0x80, 0x40, 0x3F
+_STRING = b"\x0c"
 _STRUCTURE, _VARIANT = 22, 24
 _MOST_DIMENSIONS = 32
 _EXACT = 2**53  # beyond it a float64 rounds integers
@@ -80,6 +81,8 @@ def content(body: bytes, position: int, find: Find) -> Any:
 
     A structure that the server doesn't describe is its bytes.
     """
+    if body[position : position + 1] == _STRING:  # the commonest by far
+        return Reader(body, position + 1).string()
     return _Walk(body, position, find).variant(0)
 
 
