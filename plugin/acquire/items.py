@@ -4,12 +4,13 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from asyncua import ua
 from asyncua.client.ua_session import UaSession
 
 from plugin.acquire.config import SourceConfig
+from plugin.acquire.creation import Wish, create_items
 from plugin.acquire.intake import Intake
 from plugin.acquire.server import ServerInfo, resolve
 from plugin.acquire.session import ServiceFault, status_name, translated
@@ -188,19 +189,14 @@ class ItemMaker:
         await in_batches(ids, self._batch, call)
 
     async def _create(self, services: UaSession, subscription: int, items: Sequence[Item]) -> None:
-        parameters = ua.CreateMonitoredItemsParameters()
-        parameters.SubscriptionId = ua.UInt32(subscription)
-        parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
-        parameters.ItemsToCreate = [self._request(item) for item in items]
         with translated("create monitored items"):
-            results = await services.create_monitored_items(parameters)
-        if len(results) != len(items):  # which answer is whose can't be known
-            raise SourceUnreachable(f"create monitored items: {len(results)} answers to {len(items)} items")
-        for item, result in zip(items, results, strict=True):
-            item.status = int(result.StatusCode.value)
+            answers = await create_items(services, subscription, [self._wish(item) for item in items])
+        if len(answers) != len(items):  # which answer is whose can't be known
+            raise SourceUnreachable(f"create monitored items: {len(answers)} answers to {len(items)} items")
+        for item, granted in zip(items, answers, strict=True):
+            item.status = granted.status
             if quality(item.status) is not Quality.BAD:
-                item.id = int(result.MonitoredItemId)
-                item.sampling, item.queue = float(result.RevisedSamplingInterval), int(result.RevisedQueueSize)
+                item.id, item.sampling, item.queue = granted.id, granted.sampling, granted.queue
 
     def demand(self, tag: Tag) -> str:
         """All that is asked of the server for a tag: an item made for the same demand serves the tag as well."""
@@ -214,19 +210,11 @@ class ItemMaker:
         queue = math.ceil(config.bridge / sampling) if sampling else config.queue_limit
         return sampling, max(2, min(queue, config.queue_limit))
 
-    def _request(self, item: Item) -> ua.MonitoredItemCreateRequest:
+    def _wish(self, item: Item) -> Wish:
         sampling, queue = self._sampling(item.tag)
-        request = ua.MonitoredItemCreateRequest()
-        request.ItemToMonitor.NodeId = item.node
-        request.ItemToMonitor.AttributeId = ua.AttributeIds.Value
-        request.MonitoringMode = ua.MonitoringMode.Reporting
-        asked = request.RequestedParameters
-        asked.ClientHandle = ua.UInt32(item.client)
-        asked.SamplingInterval = sampling.total_seconds() * 1000
-        asked.QueueSize = ua.UInt32(queue)
-        asked.DiscardOldest = True
-        asked.Filter = None if item.plain else self._filter(item.tag)
-        return request
+        wanted: Any = None if item.plain else self._filter(item.tag)
+        interval = ua.Double(sampling.total_seconds() * 1000)
+        return Wish(item.node or ua.NodeId(), ua.UInt32(item.client), interval, wanted, ua.UInt32(queue))
 
     def _filter(self, tag: Tag) -> ua.DataChangeFilter | None:
         """OPC 10000-4, 7.22.2. With a deadband the trigger on timestamps is one on values."""

@@ -63,7 +63,7 @@ async def publish(session: UaSession, acks: Sequence[tuple[int, int]]) -> Messag
     """Ask for the next message, acknowledging (subscription, sequence) pairs. Waits as long as the server is silent."""
     request = ua.PublishRequest()
     request.Parameters.SubscriptionAcknowledgements = [ua.SubscriptionAcknowledgement(*ack) for ack in acks]
-    reader = await _ask(session, request, bound=0)
+    reader = await ask(session, request, bound=0)
     subscription = reader.uint32()
     for _ in range(reader.count()):  # available sequence numbers
         reader.uint32()
@@ -76,7 +76,7 @@ async def republish(session: UaSession, subscription: int, sequence: int) -> Mes
     request = ua.RepublishRequest()
     request.Parameters.SubscriptionId = subscription
     request.Parameters.RetransmitSequenceNumber = sequence
-    return _message(await _ask(session, request), subscription)
+    return _message(await ask(session, request), subscription)
 
 
 async def history_read(
@@ -89,7 +89,7 @@ async def history_read(
     parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
     parameters.ReleaseContinuationPoints = False  # asyncua's default is True: release, and read nothing
     parameters.NodesToRead = [_to_read(node, point) for node, point in nodes]
-    reader = await _ask(session, request)
+    reader = await ask(session, request)
     received = now_micros()
     return [_page(reader, received) for _ in range(reader.count())]
 
@@ -99,7 +99,7 @@ async def read(session: UaSession, asked: Sequence[tuple[ua.NodeId, int]]) -> Va
     request = ua.ReadRequest()
     request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
     request.Parameters.NodesToRead = [ua.ReadValueId(NodeId=node, AttributeId=number) for node, number in asked]
-    reader = await _ask(session, request)
+    reader = await ask(session, request)
     values = decode_values(reader.body, now_micros(), reader.position)
     if len(values) != len(asked):
         raise Malformed(f"{len(values)} answers to {len(asked)} questions")
@@ -112,7 +112,7 @@ async def release(session: UaSession, nodes: Sequence[tuple[ua.NodeId, bytes]]) 
     request.Parameters.HistoryReadDetails = ua.ReadRawModifiedDetails()
     request.Parameters.ReleaseContinuationPoints = True
     request.Parameters.NodesToRead = [_to_read(node, point) for node, point in nodes]
-    await _ask(session, request)
+    await ask(session, request)
 
 
 def _to_read(node: ua.NodeId, point: bytes) -> ua.HistoryReadValueId:
@@ -121,7 +121,7 @@ def _to_read(node: ua.NodeId, point: bytes) -> ua.HistoryReadValueId:
     return value
 
 
-async def _ask(session: UaSession, request: object, bound: float | None = None) -> Reader:
+async def ask(session: UaSession, request: object, bound: float | None = None) -> Reader:
     """Send, await (None: the client's timeout; 0: without one), check; the reader stands behind the response header."""
     reader = Reader(bytes(await session._send_request(request, bound)))
     reader.node_id()
