@@ -30,6 +30,10 @@ class Described:
     labels: tuple[str, ...]
 
 
+STATES = ("writing", "spilling", "waiting")
+"""Where samples go: into the database, into the spill, or nowhere, so that the plant's servers keep them."""
+
+
 class Diagnostics:
     """One per service (and one per test: nothing is global)."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from plugin.acquire.source import OpcUaSource
 from plugin.config import Config
 from plugin.domain import Asset, Micros, Tag
+from plugin.historian.spill import Spill
 from plugin.hmi.overview import Overview
 from plugin.protocols import Store
 
@@ -59,7 +60,13 @@ class Reloading:
     """Brings a running service to another configuration."""
 
     def __init__(
-        self, config: Config, store: Store, sources: Sequence[OpcUaSource], overview: Overview, rescore: Rescore
+        self,
+        config: Config,
+        store: Store,
+        sources: Sequence[OpcUaSource],
+        overview: Overview,
+        rescore: Rescore,
+        spill: Spill | None = None,
     ) -> None:
         self.config = config
         """What is in force."""
@@ -67,6 +74,7 @@ class Reloading:
         self._sources = tuple(sources)
         self._overview = overview
         self._rescore = rescore
+        self._spill = spill
 
     async def apply(self, config: Config) -> Reloaded:
         """Take up the tags of another configuration. StoreError where the database is away: nothing changed then."""
@@ -83,6 +91,8 @@ class Reloading:
         rescored: list[str] = []
         if added or removed or changed:
             tags = await self._store.register_tags(config.tags)
+            if self._spill is not None:
+                self._spill.know(tags)
             for source in self._sources:
                 await self._change(source, tags, frozenset(added))
             self._overview.change(Asset.gather(tags))

@@ -114,7 +114,7 @@ class Service:
                 wanted = self.scorers(tags, store, registry, compute, sources)
                 return await _rescore(scorers, wanted, sinks)
 
-            self.reloading.set_result(Reloading(self.config, store, sources, overview, rescore))
+            self.reloading.set_result(Reloading(self.config, store, sources, overview, rescore, spill))
             await stop.wait()
             log.info("stopping")
         log.info("stopped")

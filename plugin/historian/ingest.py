@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from plugin.diagnostics import Diagnostics
+from plugin.diagnostics import STATES, Diagnostics
 from plugin.domain import GapCause, SampleBatch
 from plugin.errors import StoreUnavailable
 from plugin.historian.frames import Kept
@@ -270,7 +270,7 @@ class Ingest:
         """Say where samples go."""
         waiting = self._blocked or (self._spill is None and self._writer.away_since is not None)
         state = "waiting" if waiting else "spilling" if self._spilling else "writing"
-        for each in ("writing", "spilling", "waiting"):
+        for each in STATES:
             self._diagnostics.historian.labels(each).set(each == state)
         if self._spill is not None:
             self._diagnostics.spill_bytes.set(self._spill.size)

@@ -117,7 +117,14 @@ class Journal:
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lease = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(self._lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(self._lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return self._look_round(released)
+        except BaseException:
+            self.close()
+            raise
+
+    def _look_round(self, released: int) -> int:
         for unfinished in self._folder.glob("*.tmp"):
             unfinished.unlink()
         paths = sorted(self._folder.glob("[0-9]" * 20 + _SUFFIX))

@@ -31,6 +31,7 @@ _SEGMENTS = 8
 """A spill has at least so many files, so that leaving out the oldest leaves out little."""
 POSITION = "/spill"
 """The checkpoint that says up to which frame the database has the spill; no source has a name that begins so."""
+_NEVER = np.iinfo(np.int64).min
 _YEARS = to_micros(datetime.min.replace(tzinfo=UTC)), to_micros(datetime.max.replace(tzinfo=UTC))
 
 
@@ -200,19 +201,24 @@ class Spill:
     # --- left by a run before this one ---
 
     def _look_through(self) -> Left:
-        known: dict[str, Micros] = {}
+        newest: dict[bytes, NDArray[np.int64]] = {}
         checkpoints: dict[str, str] = {}
         while found := self._journal.read(1_000_000):
             for each in found:
                 if isinstance(each.content, Frame):
-                    names = {tag.id: tag.name for tag in self._opened(each.segment.head)}
+                    head = each.segment.head
+                    times = newest.setdefault(head, _none_yet(self._opened(head)))
                     for kept in unpack(each.content.payload):
                         checkpoints |= kept.delivery.checkpoint
-                        for tag, time in _newest(kept.delivery.samples).items():
-                            name = names.get(tag, "")
-                            known[name] = max(known.get(name, time), time)
+                        known = kept.delivery.samples.take(kept.delivery.samples.tag < len(times))
+                        np.maximum.at(times, known.tag, known.source_time)
         self._journal.rewind()
-        return Left(known, checkpoints)
+        known_by_name: dict[str, Micros] = {}
+        for head, times in newest.items():
+            for tag in self._opened(head):
+                if times[tag.id] > _NEVER:
+                    known_by_name[tag.name] = max(known_by_name.get(tag.name, _NEVER), int(times[tag.id]))
+        return Left(known_by_name, checkpoints)
 
     def _opened(self, head: bytes) -> tuple[Tag, ...]:
         if head not in self._heads:
@@ -273,12 +279,9 @@ def position(number: int) -> Delivery:
     return Delivery(SampleBatch.empty(), checkpoint={POSITION: str(number)})
 
 
-def _newest(batch: SampleBatch) -> dict[int, Micros]:
-    """Newest source time by tag."""
-    order = np.lexsort((batch.source_time, batch.tag))
-    tag, time = batch.tag[order], batch.source_time[order]
-    last = np.flatnonzero(np.diff(tag, append=-1))
-    return dict(zip(tag[last].tolist(), time[last].tolist(), strict=True))
+def _none_yet(tags: Sequence[Tag]) -> NDArray[np.int64]:
+    """A newest source time for each tag, by its number."""
+    return np.full(max((tag.id for tag in tags), default=0) + 1, _NEVER, np.int64)
 
 
 def _renumbered(kept: Kept, lookup: NDArray[np.int32]) -> Kept:

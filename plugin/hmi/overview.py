@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from plugin.diagnostics import Diagnostics
+from plugin.diagnostics import STATES, Diagnostics
 from plugin.domain import (
     Asset,
     Flag,
@@ -207,6 +207,8 @@ class Overview:
             gaps_open=self.gaps_open,
             dropped=int(self._diagnostics.total("samples_dropped_total")),
             loop_lag_p99=self._diagnostics.lag_p99(),
+            storing=next((s for s in STATES if self._diagnostics.value("historian", state=s)), STATES[0]),
+            spilled=int(self._diagnostics.value("spill_samples")),
         )
 
 

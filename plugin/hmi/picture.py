@@ -70,7 +70,12 @@ def headline(snapshot: Snapshot) -> Text:
     line.append(
         f"{totals.dropped:,} {'DROPPED' if totals.dropped else 'dropped'}", "bold red" if totals.dropped else ""
     )
-    line.append(f" · loop lag p99 {milliseconds(totals.loop_lag_p99)}")
+    if totals.storing == "waiting":
+        line.append(" · DATABASE AWAY, sources wait", "bold red")
+    elif totals.storing == "spilling":
+        line.append(f" · {totals.spilled:,} in the SPILL", "yellow")
+    else:
+        line.append(f" · loop lag p99 {milliseconds(totals.loop_lag_p99)}")
     return line
 
 

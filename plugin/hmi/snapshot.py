@@ -100,6 +100,10 @@ class Totals:
     dropped: int
     loop_lag_p99: timedelta | None
     """How late the event loop wakes a timer; None: not yet known."""
+    storing: str = "writing"
+    """Where samples go: ``writing`` into the database, ``spilling``, or ``waiting`` at the plant's servers."""
+    spilled: int = 0
+    """Samples in the spill now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,14 @@ def test_losses_are_in_the_headline():
     assert "1 gap open · 12 DROPPED" in lines[0]
 
 
+def test_where_samples_go_while_the_database_is_away_is_in_the_headline():
+    away = Totals(1_203_332, 482.3, 0, 0, timedelta(milliseconds=3.2), "spilling", 1_234_567)
+
+    assert "1,234,567 in the SPILL" in shown(replace(SNAPSHOT, totals=away), 120)[0]
+    waiting = replace(away, storing="waiting")
+    assert "DATABASE AWAY, sources wait" in shown(replace(SNAPSHOT, totals=waiting), 120)[0]
+
+
 def test_what_is_not_well_with_a_source_is_said_in_words():
     ill = SourceLine(
         "mill", False, 3, 3, 0, away=True, trouble="connect to opc.tcp://mill:4840: no answer\x1b[2J",
