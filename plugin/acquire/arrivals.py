@@ -93,7 +93,7 @@ class Arrivals:
                 values = decode_items(body, message.received, memory=subscription.places)
             except Malformed:
                 return None
-            values = replace(values, handle=subscription.handles(values.handle))
+            values = replace(values, handle=subscription.handles.tags(values.handle))
         return await self._intake.read(values)
 
     def _undecodable(self, subscription: Subscription, message: Message, values: Values | None) -> None:

@@ -37,6 +37,8 @@ class Standing:
     id: int
     server_started: Micros
     """When that server had started [µs, its clock]; 0: it didn't say."""
+    terms: str
+    """What was asked of the server, as :meth:`Terms.text` words it."""
     silence: float
     """Longest silence that the server may keep [s]."""
     lifetime: float
@@ -63,6 +65,7 @@ def write_standing(standing: Standing) -> str:
     row = {
         "id": standing.id,
         "server_started": standing.server_started,
+        "terms": standing.terms,
         "silence": standing.silence,
         "lifetime": standing.lifetime,
         "items": [(i.client, i.id, i.demand, i.plain, i.sampling, i.queue) for i in standing.items],
@@ -98,5 +101,13 @@ def _standing(text: str, reached: str) -> Standing:
     subscription, last, latest = (int(part) for part in (reached or "0 0 0").split())
     if subscription != row["id"]:
         last = latest = 0  # nothing of this one is stored yet
-    started, silence, lifetime = int(row["server_started"]), float(row["silence"]), float(row["lifetime"])
-    return Standing(int(row["id"]), started, silence, lifetime, items, last, latest)
+    return Standing(
+        id=int(row["id"]),
+        server_started=int(row["server_started"]),
+        terms=str(row["terms"]),
+        silence=float(row["silence"]),
+        lifetime=float(row["lifetime"]),
+        items=items,
+        last=last,
+        latest=latest,
+    )

@@ -51,6 +51,7 @@ _PASSES = frozenset(
 _MAX_FAILURES = 3  # attempts before everything, trust included, begins anew; and to take up a session
 _LARGEST_CHUNK = 1 << 20  # bytes
 _LARGEST_MESSAGE = 1 << 26
+_SENSIBLE, _FALLBACK = 1e6, 60.0  # [s] timeouts of sessions: what is none, and what stands for it
 _FAREWELL = 2.0  # [s] for a polite end
 
 
@@ -271,7 +272,10 @@ class _Client(SecureClient):
     def kept(self, peer: str) -> KeptSession:
         """What it takes to go on with the session that was just activated."""
         token, policies = self.uaclient.session.authentication_token, tuple(self._policy_ids)
-        return KeptSession(peer, token, self._server_nonce, policies, self.session_timeout / 1000)
+        timeout = self.session_timeout / 1000
+        if not 0 < timeout < _SENSIBLE:
+            timeout = _FALLBACK
+        return KeptSession(peer, token, self._server_nonce, policies, timeout)
 
 
 def _age_tokens_by_our_clock(protocol: UASocketProtocol) -> None:

@@ -7,17 +7,14 @@ does not, TransferSubscriptions first; where that is refused too, the subscripti
 import asyncio
 import contextlib
 import logging
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import timedelta
 
-import numpy as np
 from asyncua import ua
 from asyncua.client.ua_session import UaSession
-from numpy.typing import NDArray
 
 from plugin.acquire.config import SourceConfig
 from plugin.acquire.decoding import Memory
+from plugin.acquire.handles import ClientHandles
 from plugin.acquire.items import Item, ItemMaker
 from plugin.acquire.measuring import Malformed
 from plugin.acquire.resume import Standing, StandingItem, reached_key, standing_key, write_reached, write_standing
@@ -25,6 +22,7 @@ from plugin.acquire.sequence import Sequence as Numbers
 from plugin.acquire.sequence import following
 from plugin.acquire.server import ServerInfo
 from plugin.acquire.session import ServiceFault, status_name, translated
+from plugin.acquire.terms import Terms
 from plugin.acquire.wire import DATA_CHANGE, STATUS_CHANGE, Message, now_micros, republish, status_change
 from plugin.domain import Micros, Status
 from plugin.errors import SourceUnreachable
@@ -32,12 +30,9 @@ from plugin.errors import SourceUnreachable
 _log = logging.getLogger(__name__)
 
 _PASSING = 0.05  # [s] answers to Publish requests that wait side by side may overtake each other
-_VALUES = 5000  # in one message at most; a message per value would never catch up over a slow line
-_LONGEST = 3600.0  # [s] that a server may be silent, whatever it grants
 _MOST_AGAIN = 1000  # messages fetched before Publish goes on; a server that makes them up would never end
 _GONE = frozenset((int(ua.StatusCodes.BadSubscriptionIdInvalid), int(ua.StatusCodes.BadNoSubscription)))
 
-_NOBODY = 0xFFFF_FFFF  # no tag has this handle
 _STARTED_ALIKE = 2_000_000  # [µs] some servers reckon their start time from their uptime
 
 Deliver = Callable[["Subscription", Message], Awaitable[None]]
@@ -85,10 +80,13 @@ class Subscription:
         self.places: Memory = {}
         """Where the values of its messages stood, which explains the next ones."""
         self._server_started: Micros = 0
-        self._handles: NDArray[np.uint32] | None = None
+        self.handles = ClientHandles()
+        self._inherited = False
         self._surplus: list[int] = []
+        self._outdated = False
         self._unwritten = False
         self._config = config
+        self._terms = Terms.of(config)
         self._maker = maker
         self._deliver = deliver
         self._missed = missed
@@ -100,22 +98,16 @@ class Subscription:
     async def create(self, services: UaSession, info: ServerInfo) -> None:
         """Make it with all its items; it publishes only when the last item is there."""
         self.forget()
-        self._handles, self._surplus, self._server_started = None, [], info.started
-        self._name(self.items)
-        interval = self._config.publishing_interval
-        parameters = ua.CreateSubscriptionParameters()
-        parameters.RequestedPublishingInterval = interval.total_seconds() * 1000
-        alive = max(1, math.ceil(self._config.keep_alive / interval))
-        parameters.RequestedMaxKeepAliveCount = ua.UInt32(alive)
-        parameters.RequestedLifetimeCount = ua.UInt32(max(3 * alive, math.ceil(self._config.bridge / interval)))
-        parameters.MaxNotificationsPerPublish = ua.UInt32(max(_VALUES, self._config.subscription_size))
+        self.handles, self._surplus, self._outdated = ClientHandles(), [], False
+        self._server_started, self._inherited = info.started, False
+        self.handles.name(self.items)
+        parameters = self._terms.asked(ua.CreateSubscriptionParameters())
         parameters.PublishingEnabled = False
         for item in self.items:
             item.forget(Status.BAD_WAITING_FOR_INITIAL_DATA)
         with translated("create a subscription"):
             made = await services.create_subscription(parameters, _ignored)
-        self.silence = self._granted(made, made.RevisedMaxKeepAliveCount, self._config.keep_alive)
-        self.lifetime = self._granted(made, made.RevisedLifetimeCount, self._config.bridge)
+        self._grant(made)
         try:
             await self._maker.create(services, info, made.SubscriptionId, self.items)
             await self._enable(services, made.SubscriptionId)
@@ -130,10 +122,8 @@ class Subscription:
         self._unwritten = True
         self._begin()
 
-    def _granted(self, made: ua.CreateSubscriptionResult, count: int, asked: timedelta) -> float:
-        """A number of publishing intervals [s]; what we asked for where the answer makes no sense."""
-        seconds = made.RevisedPublishingInterval / 1000 * count
-        return min(seconds, _LONGEST) if seconds > 0 else asked.total_seconds()
+    def _grant(self, granted: ua.CreateSubscriptionResult | ua.ModifySubscriptionResult) -> None:
+        self.silence, self.lifetime = self._terms.granted(granted)
 
     @staticmethod
     async def _enable(services: UaSession, subscription: int) -> None:
@@ -153,11 +143,13 @@ class Subscription:
 
     async def ask_new(self, services: UaSession, info: ServerInfo) -> list[Item]:
         """Ask for the items that joined; returns them."""
+        if self._outdated:
+            await self._modify(services)
         if self._surplus:
             await self._maker.delete(services, self.id, self._surplus)
             self._surplus, self._unwritten = [], True
         new = [item for item in self.items if not item.asked]
-        self._name(new)
+        self.handles.name(new)
         await self._maker.create(services, info, self.id, new)
         self._unwritten |= bool(new)
         return new
@@ -175,7 +167,7 @@ class Subscription:
         stale = sorted({item.id for item in items if item.id})
         if stale:
             await self._maker.delete(services, self.id, stale)
-        self._name(items)
+        self.handles.name(items)
         await self._maker.create(services, info, self.id, items)
         self._unwritten = True
 
@@ -183,13 +175,16 @@ class Subscription:
         """After a cut: have what was missed sent again, before anything new. False: the subscription is lost."""
         if not self.id:
             return False
-        if new_session and (restarted(self._server_started, info.started) or not await self._transfer(services)):
-            return False  # after a restart the number may be that of somebody else's subscription
+        if (new_session or self._inherited) and restarted(self._server_started, info.started):
+            return False  # the number may be that of somebody else's subscription
+        if new_session and not await self._transfer(services):
+            return False
         async with self._order:
             if not await self._catch_up(services):
                 return False
             await self._mend(services, self.latest)
         self._begin()
+        self._inherited = False
         return True
 
     async def _transfer(self, services: UaSession) -> bool:
@@ -238,7 +233,8 @@ class Subscription:
         self.id, self.silence, self.lifetime = standing.id, standing.silence, standing.lifetime
         self.latest, self._server_started = standing.latest, standing.server_started
         self._numbers.restart(standing.last)
-        self._handles = np.full(max((row.client for row in standing.items), default=-1) + 1, _NOBODY, np.uint32)
+        self._inherited, self._outdated = True, standing.terms != self._terms.text()
+        served: list[Item] = []
         for row in standing.items:
             if not wanted.get(row.demand):
                 self._surplus.append(row.id)
@@ -246,38 +242,28 @@ class Subscription:
             item = wanted[row.demand].pop(0)
             item.id, item.status, item.bridged = row.id, Status.GOOD, True
             item.client, item.plain, item.sampling, item.queue = row.client, row.plain, row.sampling, row.queue
-            self._handles[item.client] = item.handle
-            self.items += (item,)
+            served.append(item)
+        self.items = tuple(served)
         self._maker.take_up(self.items)
-        for item in reversed(self.items):  # of those that share an item, values come to the first
-            self._handles[item.client] = item.handle
+        first = {item.client: item.handle for item in reversed(served)}  # of those that share an item it has the values
+        self.handles = ClientHandles(first, max((row.client for row in standing.items), default=-1) + 1)
         self._surplus = sorted(set(self._surplus) - {item.id for item in self.items})
+
+    async def _modify(self, services: UaSession) -> None:
+        """Other intervals are configured than when it was made."""
+        parameters = self._terms.asked(ua.ModifySubscriptionParameters())
+        parameters.SubscriptionId = ua.UInt32(self.id)
+        try:
+            with translated("modify a subscription"):
+                self._grant(await services.update_subscription(parameters))
+        except ServiceFault as fault:
+            _log.warning("%s: the subscription keeps its intervals: %s", self._config.name, fault)
+        self._outdated, self._unwritten = False, True
 
     @property
     def complete(self) -> bool:
         """The server has all that is wanted, and nothing else, as far as it can be."""
-        return not self._surplus and not self.leaving and all(item.asked for item in self.items)
-
-    def _name(self, items: Sequence[Item]) -> None:
-        """Give items their ClientHandles: the handles of their tags, or what the process before this one left free."""
-        if self._handles is None:
-            for item in items:
-                item.client = item.handle
-            return
-        named = self._handles
-        new = [item for item in items if item.client >= len(named) or named[item.client] != item.handle]
-        for client, item in enumerate(new, start=len(named)):
-            item.client = client
-        self._handles = np.append(named, np.array([item.handle for item in new], np.uint32))
-
-    def handles(self, client: NDArray[np.uint32]) -> NDArray[np.uint32]:
-        """Handles of tags from the ClientHandles of a message; the largest number where there is no tag."""
-        if self._handles is None:
-            return client
-        found = np.full(len(client), _NOBODY, np.uint32)
-        known = client < len(self._handles)
-        found[known] = self._handles[client[known]]
-        return found
+        return not self._surplus and not self._outdated and not self.leaving and all(item.asked for item in self.items)
 
     def checkpoint(self, message: Message | None = None) -> dict[str, str]:
         """What is to be stored with a message that is given out, or at once."""
@@ -295,7 +281,7 @@ class Subscription:
             for item in self.items
             if item.monitored
         )
-        return Standing(self.id, self._server_started, self.silence, self.lifetime, items)
+        return Standing(self.id, self._server_started, self._terms.text(), self.silence, self.lifetime, items)
 
     # --- at its end and at its begin ---
 

@@ -1,16 +1,25 @@
 """Our own restart: the session and its subscriptions wait at the server, and nothing is lost."""
 
 import asyncio
+import logging
+import random
+import sqlite3
 import stat
+import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asyncua import ua
 
-from plugin.domain import GapCause, Tag
+from plugin import pki
+from plugin.domain import GapCause
+from tests.acceptance.channel import Connection
+from tests.acceptance.scripted import Server
 from tests.integration.acquire_plant import Historian, Plant, Wire, make, running, tags, until
+from tests.integration.test_acquire_security import OneUser, secured
 
 TAGS = 3
 
@@ -182,20 +191,17 @@ async def test_the_token_is_in_a_file_that_we_alone_can_read_and_not_in_the_chec
     await plant.stop()
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"peer": 3}', "[1", '{"peer":"x","token":"zz","nonce":"","policies":[]}'])
-async def test_a_spoilt_file_costs_the_session_only(tmp_path: Path, text: str) -> None:
-    plant, historian = await started(), Historian()
-    async with running(make(plant.port, TAGS, tmp_path, historian), historian) as source:
-        await until(source.connected)
-        await write(plant, [1])
-        await stored(historian, 1)
-    (tmp_path / "sessions" / "plant.session").write_text(text)
-    async with running(make(plant.port, TAGS, tmp_path, historian), historian) as source:
-        await until(source.connected)
-        await write(plant, [2])
-        await stored(historian, 2)
-    await plant.stop()
-    assert len(historian.gaps) <= 1
+async def test_a_spoilt_file_costs_the_session_only(tmp_path: Path) -> None:
+    historian = Historian()
+    async with Server(TAGS) as server:
+        for number in (1, 2):
+            async with running(make(server.port, TAGS, tmp_path, historian), historian) as source:
+                await until(source.connected)
+                server.write()
+                await stored(historian, number)
+            (tmp_path / "sessions" / "plant.session").write_text("{")
+        assert server.calls["TransferSubscriptions"] == 1
+    assert not historian.gaps
 
 
 async def test_what_a_lost_consumer_had_not_confirmed_is_given_to_the_next(tmp_path: Path) -> None:
@@ -214,6 +220,108 @@ async def test_what_a_lost_consumer_had_not_confirmed_is_given_to_the_next(tmp_p
     assert second.stored(1) == [1, 2, 3, 4, 5]
 
 
-def test_handles_of_tags(tmp_path: Path) -> None:
-    again = make(1, [Tag("other", "plant", "i=1", id=9)], tmp_path, Historian())
-    assert [item.client for item in again.items] == [0]
+async def test_other_intervals_are_asked_for_without_a_new_subscription(tmp_path: Path) -> None:
+    historian = Historian()
+    async with Server(TAGS) as server:
+        async with running(make(server.port, TAGS, tmp_path, historian), historian) as source:
+            await until(source.connected)
+            server.write()
+            await stored(historian, 1)
+        modified = []
+
+        async def modify(request: Any, _connection: Connection) -> Any:
+            modified.append(request.Parameters)
+            response = ua.ModifySubscriptionResponse()
+            response.Parameters.RevisedPublishingInterval = request.Parameters.RequestedPublishingInterval
+            response.Parameters.RevisedMaxKeepAliveCount = request.Parameters.RequestedMaxKeepAliveCount
+            response.Parameters.RevisedLifetimeCount = request.Parameters.RequestedLifetimeCount
+            return response
+
+        server.answers["ModifySubscription"] = modify
+        for _ in range(2):  # the second time nothing is new
+            again = make(server.port, TAGS, tmp_path, historian, keep_alive="500ms")
+            async with running(again, historian):
+                await until(again.connected)
+                number = server.write()
+                await until(lambda: bool(modified))
+                await stored(historian, number)
+        assert [each.RequestedMaxKeepAliveCount for each in modified] == [10]
+        assert server.calls["CreateSubscription"] == 1
+    assert not historian.gaps
+
+
+async def test_a_secured_session_of_a_user_is_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PLANT_PASSWORD", "secret")
+    historian = Historian()
+    caplog.set_level(logging.DEBUG, logger="plugin")
+    async with secured(tmp_path, OneUser()) as (port, own):
+        pki.trust(tmp_path / "pki", own.cert_path.read_bytes())
+        user = {"security_policy": "Basic256Sha256", "user": "reader", "password_env": "PLANT_PASSWORD"}
+        for _ in range(2):
+            source = make(port, 2, tmp_path, historian, timeout="3s", **user)
+            async with running(source, historian):
+                await until(source.connected)
+                await until(lambda: len(historian.known()) == 2)
+        assert source._diagnostics.value("reconnects_total", source="plant", how="reused") == 1
+    assert not historian.gaps
+    assert "secret" not in caplog.text
+
+
+PROCESS = """
+import asyncio, sys
+from pathlib import Path
+from plugin.acquire.config import SourceConfig
+from plugin.acquire.source import OpcUaSource
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Tag
+from plugin.historian.ingest import Ingest
+from plugin.historian.sql import SqlStore
+
+async def main(port, folder):
+    async with SqlStore(f"sqlite+aiosqlite:///{folder}/historian.db") as store:
+        tags = [Tag(f"t{n}", "plant", f"nsu=urn:test:plant;s=t{n}") for n in range(3)]
+        tags = await store.register_tags(tags)
+        newest = await store.latest([tag.id for tag in tags])
+        config = SourceConfig(
+            name="plant", endpoint=f"opc.tcp://127.0.0.1:{port}/plant", security_policy="None", timeout="2s",
+            publishing_interval="50ms", sampling_interval="50ms", history={"enabled": False},
+        )
+        source = OpcUaSource(
+            config, tags, Diagnostics(), folder / "pki", dict(zip(newest.tag.tolist(), newest.source_time.tolist())),
+            await store.checkpoints("plant/"), session_folder=folder / "sessions",
+        )
+        await Ingest([source], store, Diagnostics()).run()
+
+asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2])))
+"""
+
+
+async def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    async with Server(TAGS) as server:
+        server.write()
+        for life in range(4):
+            command = (sys.executable, "-c", PROCESS, str(server.port), str(tmp_path))
+            process = await asyncio.create_subprocess_exec(*command)
+            try:
+                await until(lambda life=life: server.calls["ActivateSession"] > life, 60)  # type: ignore[misc]
+                await server.feed(chance.randrange(20, 80))
+                if life == 3:
+                    await until(lambda: _newest(tmp_path) == server.last)
+            finally:
+                process.kill()
+                await process.wait()
+            await server.feed(20)
+        assert server.calls["CreateSession"] == server.calls["CreateSubscription"] == 1
+    with closing(sqlite3.connect(tmp_path / "historian.db")) as database:
+        rows = database.execute("SELECT tag_id, value FROM samples WHERE value > 0 ORDER BY tag_id, value").fetchall()
+        assert database.execute("SELECT count(*) FROM gaps").fetchone() == (0,)
+    assert rows == [(tag, number) for tag in (1, 2, 3) for number in range(1, server.last - 20 + 1)]
+
+
+def _newest(folder: Path) -> float:
+    with closing(sqlite3.connect(folder / "historian.db")) as database:
+        found = database.execute("SELECT min(newest) FROM (SELECT max(value) newest FROM samples GROUP BY tag_id)")
+        return float(found.fetchone()[0] or 0)
