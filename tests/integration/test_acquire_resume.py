@@ -115,7 +115,7 @@ async def test_tags_that_changed_meanwhile_cost_the_others_nothing(tmp_path: Pat
     await write(plant, range(4, 8))
     again = make(plant.port, [t3, t2, t1], tmp_path, historian)
     async with running(again, historian):
-        await until(again.connected)
+        await until(lambda: again.connected() and all(item.monitored for item in again.items))
         await write(plant, range(8, 11))
         await until(lambda: all(10 in historian.numbers(tag) for tag in (2, 3, 4)))
     service = plant.server.iserver.subscription_service
