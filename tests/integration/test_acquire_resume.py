@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 from asyncua import ua
+from asyncua.server.user_managers import User, UserManager, UserRole
 
-from plugin import pki
 from plugin.domain import GapCause
 from tests.acceptance.channel import Connection
 from tests.acceptance.scripted import Server
 from tests.integration.acquire_plant import Historian, Plant, Wire, make, running, tags, until
-from tests.integration.test_acquire_security import OneUser, secured
+from tests.integration.secured_plant import ours, secured, server_certificate
 
 TAGS = 3
 
@@ -250,17 +250,25 @@ async def test_other_intervals_are_asked_for_without_a_new_subscription(tmp_path
     assert not historian.gaps
 
 
+class OneUser(UserManager):
+    def get_user(
+        self, iserver: Any, username: Any = None, password: Any = None, certificate: Any = None
+    ) -> User | None:
+        return User(role=UserRole.User, name="reader") if (username, password) == ("reader", "secret") else None
+
+
 async def test_a_secured_session_of_a_user_is_taken_up_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("PLANT_PASSWORD", "secret")
     historian = Historian()
     caplog.set_level(logging.DEBUG, logger="plugin")
-    async with secured(tmp_path, OneUser()) as (port, own):
-        pki.trust(tmp_path / "pki", own.cert_path.read_bytes())
+    identity = server_certificate()
+    ours(tmp_path, identity)
+    async with secured(identity, users=OneUser()) as plant:
         user = {"security_policy": "Basic256Sha256", "user": "reader", "password_env": "PLANT_PASSWORD"}
         for _ in range(2):
-            source = make(port, 2, tmp_path, historian, timeout="3s", **user)
+            source = make(plant.port, 2, tmp_path, historian, timeout="3s", **user)
             async with running(source, historian):
                 await until(source.connected)
                 await until(lambda: len(historian.known()) == 2)
