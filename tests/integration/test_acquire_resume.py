@@ -17,7 +17,7 @@ from asyncua.server.user_managers import User, UserManager, UserRole
 
 from plugin.domain import GapCause
 from tests.acceptance.channel import Connection
-from tests.acceptance.scripted import Server
+from tests.acceptance.scripted import Server, Subscription
 from tests.integration.acquire_plant import Historian, Plant, Wire, make, running, tags, until
 from tests.integration.secured_plant import ours, secured, server_certificate
 
@@ -315,6 +315,8 @@ async def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
             process = await asyncio.create_subprocess_exec(*command)
             try:
                 await until(lambda life=life: server.calls["ActivateSession"] > life, 60)  # type: ignore[misc]
+                if life == 0:
+                    await until(lambda: any(_committed(each) for each in server.subscriptions.values()), 60)
                 await server.feed(chance.randrange(20, 80))
                 if life == 3:
                     await until(lambda: _newest(tmp_path) == server.last)
@@ -327,6 +329,11 @@ async def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
         rows = database.execute("SELECT tag_id, value FROM samples WHERE value > 0 ORDER BY tag_id, value").fetchall()
         assert database.execute("SELECT count(*) FROM gaps").fetchone() == (0,)
     assert rows == [(tag, number) for tag in (1, 2, 3) for number in range(1, server.last - 20 + 1)]
+
+
+def _committed(subscription: Subscription) -> bool:
+    """Its first message was acknowledged."""
+    return subscription.next > 1 and 1 not in subscription.kept
 
 
 def _newest(folder: Path) -> float:
