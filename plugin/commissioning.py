@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from urllib.parse import urlparse
 
 from rich.console import Console
 from rich.table import Table
@@ -61,6 +62,7 @@ def _first_file(section: SourceConfig) -> str:
         endpoint=section.endpoint,
         policy=section.security_policy.value,
         mode=section.security_mode.value,
+        check="" if section.check_hostname else "\ncheck_hostname = false     # its certificate names another host",
     )
 
 
@@ -79,8 +81,10 @@ async def _agree_on_security(url: str, pki_folder: Path, confirm: Confirm, conso
         for mode in (Mode.SIGN_AND_ENCRYPT, Mode.SIGN):
             match = next((o for o in offered if _same(o, policy, mode)), None)
             if match is not None:
-                _have_trusted(match, pki_folder, confirm)
-                return SourceConfig(name="plant", endpoint=url, security_policy=policy, security_mode=mode)
+                named = _have_trusted(match, url, pki_folder, confirm)
+                return SourceConfig(
+                    name="plant", endpoint=url, security_policy=policy, security_mode=mode, check_hostname=named
+                )
     question = (
         "The server offers no security: whoever is on the network can read and forge values. Use it all the same?"
     )
@@ -95,11 +99,19 @@ def _same(offer: Endpoint, policy: Policy, mode: Mode) -> bool:
     return offer.policy.replace("_", "") == policy.value and offer.mode.replace("_", "") == mode.value
 
 
-def _have_trusted(offer: Endpoint, pki_folder: Path, confirm: Confirm) -> None:
+def _have_trusted(offer: Endpoint, url: str, pki_folder: Path, confirm: Confirm) -> bool:
+    """Whether the certificate, which a person trusts now, names the endpoint's host."""
     question = f"The server {offer.application_uri} shows a certificate with thumbprint {offer.thumbprint}. Trust it?"
     if not confirm(question):
         raise SourceRefused(f"{offer.url}: its certificate is not trusted; compare the thumbprint on the server itself")
     pki.trust(pki_folder, offer.certificate)
+    refusal = pki.refusal(pki_folder, offer.certificate, peer=url, host=urlparse(url).hostname)
+    if refusal is None:
+        return True
+    question = f"{refusal.message}. Connect all the same, and check its name no more?"
+    if refusal.reason is not pki.Reason.HOST or not confirm(question):
+        raise SourceRefused(refusal.message)
+    return False
 
 
 def _endpoint_table(offered: Sequence[Endpoint]) -> Table:

@@ -12,11 +12,14 @@ import pytest_asyncio
 from asyncua import ua
 from asyncua.server.internal_session import InternalSession
 from asyncua.server.user_managers import User, UserManager, UserRole
+from rich.console import Console
 
 from plugin import channel, pki
 from plugin.acquire.browse import browse, endpoints, read_once
 from plugin.acquire.config import SourceConfig
 from plugin.acquire.source import OpcUaSource, State
+from plugin.commissioning import write_first_config
+from plugin.config import load
 from plugin.diagnostics import Diagnostics
 from plugin.errors import SourceRefused, SourceUnreachable
 from tests.certificates import DAY, Made, authority, make, revocations
@@ -248,6 +251,31 @@ async def test_trust_that_is_taken_away_ends_a_connection_that_stands(
         pki.move(tmp_path / "pki", entry.certificate, pki.Place.REJECTED)
         await until(lambda: source.state is State.BLOCKED)
         assert "is not trusted" in source.trouble
+
+
+@pytest.mark.parametrize("agree", [True, False])
+async def test_the_first_configuration_asks_where_the_name_does_not_fit(
+    plant: SecuredPlant, tmp_path: Path, agree: bool
+) -> None:
+    await plant.show(server_certificate(hosts=["plc9"]))
+    ours(tmp_path / "data")
+    asked: list[str] = []
+
+    def confirm(question: str) -> bool:
+        asked.append(question)
+        return agree or len(asked) == 1
+
+    url, quiet = f"opc.tcp://127.0.0.1:{plant.port}/plant", Console(quiet=True)
+    writing = write_first_config(url, tmp_path, root="", force=False, confirm=confirm, console=quiet)
+    if agree:
+        await writing
+        assert not load(tmp_path / "foretag.toml").sources[0].check_hostname
+    else:
+        with pytest.raises(SourceRefused, match="is for plc9"):
+            await writing
+        assert not (tmp_path / "foretag.toml").exists()
+    assert "Trust it?" in asked[0]
+    assert "is for plc9" in asked[1]
 
 
 # --- our own certificate ---------------------------------------------------------------------------------------------
