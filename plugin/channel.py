@@ -86,6 +86,12 @@ class Channel:
 
         Our newest certificate is shown first; where the server refuses it, the one before it while it is still valid.
         """
+        try:
+            return await self._enter(client, connect)
+        except _NotAsAgreed as error:
+            raise SourceRefused(f"{self._peer}: {error}") from error
+
+    async def _enter(self, client: "SecureClient", connect: Callable[[], Awaitable[_T]]) -> _T:
         if self._terms.policy == "None":
             return await connect()
         offered = await _discover(self._terms)
@@ -201,6 +207,10 @@ class _Refused(SourceRefused):
         super().__init__(refusal.message)
 
 
+class _NotAsAgreed(SourceRefused):
+    """What the client finds out about the server; it doesn't know the server's name."""
+
+
 class SecureClient(Client):
     """asyncua's client, held to what was agreed on; secrets don't show in its log."""
 
@@ -221,13 +231,13 @@ class SecureClient(Client):
         try:
             response = await super().create_session()
         except (InvalidSignature, uacrypto.InvalidSignature) as error:
-            raise SourceRefused("the server can't prove that it holds the key of its certificate") from error
+            raise _NotAsAgreed("the server can't prove that it holds the key of its certificate") from error
         except ua.UaStatusCodeError:
             raise
         except ua.UaError as error:  # another certificate, or our endpoint is not among the server's
-            raise SourceRefused(f"the server is not the one that was asked for its endpoints: {error}") from error
+            raise _NotAsAgreed(f"the server is not the one that was asked for its endpoints: {error}") from error
         if self.offered and _essence(self.offered) != _essence(response.ServerEndpoints):
-            raise SourceRefused(
+            raise _NotAsAgreed(
                 "the endpoints that the server names over the secured channel are not those that it named before: "
                 "someone between changes what it says, or the server is at fault (OPC 10000-4, 5.7.2)"
             )
@@ -247,12 +257,12 @@ class SecureClient(Client):
                     usable[uri].PolicyId, token_type, usable[uri].IssuedTokenType, usable[uri].IssuerEndpointUrl, uri
                 )
         taken = sorted({f"{policy.TokenType.name} ({_short(policy.SecurityPolicyUri)})" for policy in self._policy_ids})
-        raise SourceRefused(f"the server takes no {token_type.name} user safely; it takes {', '.join(taken) or 'none'}")
+        raise _NotAsAgreed(f"the server takes no {token_type.name} user safely; it takes {', '.join(taken) or 'none'}")
 
     def _add_user_auth(self, params: ua.ActivateSessionParameters, username: str | None, password: str | None) -> None:
         """A server may name a token policy that leaves the password bare; only an encrypted channel may carry that."""
         if self.security_policy.Mode != ua.MessageSecurityMode.SignAndEncrypt:
-            raise SourceRefused("a password never goes over a channel that is not encrypted")
+            raise _NotAsAgreed("a password never goes over a channel that is not encrypted")
         super()._add_user_auth(params, username, password)
         token = params.UserIdentityToken
         token.Password = _Hidden(token.Password or b"")

@@ -6,6 +6,8 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
+from plugin.pki.files import load_certificate
+
 _MAX_CHAIN = 6
 
 Chain = tuple[x509.Certificate, ...]
@@ -19,12 +21,10 @@ def split(blob: bytes) -> Chain:
         if blob[:2] != b"\x30\x82":
             raise ValueError("it is no DER")
         length = int.from_bytes(blob[2:4], "big") + 4
-        found.append(x509.load_der_x509_certificate(blob[:length]))
+        found.append(load_certificate(blob[:length]))
         blob = blob[length:]
     if not found:
         raise ValueError("there is none")
-    for cert in found:
-        _ = cert.extensions, cert.public_key()  # parsed when asked for: what is odd in them is found here
     return tuple(found)
 
 
@@ -66,10 +66,10 @@ def _issued(chain: Chain, authority: x509.Certificate) -> bool:
 
 
 def extension(cert: x509.Certificate, kind: type[Any]) -> Any:
-    """None where it has none, or where its extensions can't be read."""
+    """None where it has none."""
     try:
         return cert.extensions.get_extension_for_class(kind)
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         return None
 
 

@@ -7,12 +7,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 _log = logging.getLogger(__name__)
 
 _PEM = b"-----"
+_ODD = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm)
 _SUFFIXES = (".der", ".crt", ".cer", ".pem")
 
 
@@ -71,8 +73,14 @@ def say_once(text: str) -> None:
 
 
 def load_certificate(data: bytes) -> x509.Certificate:
-    """DER or PEM. Raises ValueError."""
-    return x509.load_pem_x509_certificate(data) if data.startswith(_PEM) else x509.load_der_x509_certificate(data)
+    """DER or PEM, with its extensions and its key, which else are read where they are asked for. Raises ValueError."""
+    try:
+        pem = data.startswith(_PEM)
+        cert = x509.load_pem_x509_certificate(data) if pem else x509.load_der_x509_certificate(data)
+        _ = cert.extensions, cert.public_key(), cert.subject, cert.issuer, cert.signature_hash_algorithm
+    except _ODD as error:
+        raise ValueError(str(error)) from error
+    return cert
 
 
 def load_crl(data: bytes) -> x509.CertificateRevocationList:

@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from plugin.errors import CertificateError
 from plugin.pki.chain import application_uris
-from plugin.pki.files import der, private_folder, quoted_name, thumbprint, write_private
+from plugin.pki.files import der, load_certificate, private_folder, quoted_name, thumbprint, write_private
 
 _log = logging.getLogger(__name__)
 
@@ -110,10 +110,13 @@ def _load_or_make_key(path: Path) -> rsa.RSAPrivateKey:
 def _load(path: Path) -> x509.Certificate | None:
     if not path.exists():
         return None
+    data = path.read_bytes()
+    if data.startswith(b"-----"):
+        raise CertificateError(f"{path} is PEM and has to be DER: openssl x509 -in FILE -outform der -out {path}")
     try:
-        return x509.load_der_x509_certificate(path.read_bytes())
+        return load_certificate(data)
     except ValueError as error:
-        raise CertificateError(f"{path} is no certificate in DER; convert it, or move it away") from error
+        raise CertificateError(f"{path} is no certificate in DER; bring another, or move it away") from error
 
 
 def _serves(cert: x509.Certificate, key: rsa.RSAPrivateKey, application_uri: str, now: datetime, own: Path) -> bool:

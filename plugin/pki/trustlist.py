@@ -81,7 +81,7 @@ def find(folder: Path, mark: str, *places: Place) -> Entry:
 
 def trust(folder: Path, cert_der: bytes) -> Path:
     """Trust a certificate from now on (and take it out of ``rejected/``); returns its file."""
-    return move(folder, x509.load_der_x509_certificate(cert_der), Place.TRUSTED)
+    return move(folder, load_certificate(cert_der), Place.TRUSTED)
 
 
 def move(folder: Path, cert: x509.Certificate, place: Place) -> Path:

@@ -124,7 +124,7 @@ async def test_who_alters_the_endpoints_on_their_way_is_found_out(
 
     monkeypatch.setattr(InternalSession, "get_endpoints", session_says)
     monkeypatch.setattr(inner, "get_endpoints", wire_says)
-    with pytest.raises(SourceRefused, match="over the secured channel are not those"):
+    with pytest.raises(SourceRefused, match=r"^plant at opc\.tcp.*over the secured channel are not those"):
         await read_once(secure(plant.port), tags(1), ours(tmp_path, PLC))
 
 

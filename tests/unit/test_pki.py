@@ -12,6 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from plugin import pki
 from plugin.pki import Reason
@@ -75,6 +77,22 @@ def test_rubbish_is_refused(tmp_path: Path, blob: bytes) -> None:
     assert found is not None
     assert found.reason is Reason.INVALID
     assert not list(pki.rejected_folder(tmp_path).iterdir())
+
+
+PEER = make("fuzzed", authority("fuzzed root"))
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, len(PEER.der) - 1), value=st.integers(0, 255), cut=st.booleans())
+def test_whatever_a_stranger_sends_gets_an_answer_and_no_trust(
+    tmp_path: Path, place: int, value: int, cut: bool
+) -> None:
+    blob = bytearray(PEER.der)
+    blob[place] = value
+    found = pki.refusal(tmp_path, bytes(blob[:place] if cut else blob), peer="stranger", host="plc1")
+    assert found is not None
+    assert found.message.startswith("stranger: ")
 
 
 def test_a_stray_file_grants_nothing(tmp_path: Path) -> None:

@@ -127,6 +127,14 @@ def test_one_that_a_person_brought_is_never_overwritten(folder: Path, brought: M
     assert (folder / "own" / "own.der").read_bytes() == brought.der
 
 
+@pytest.mark.parametrize(("data", "text"), [(make("pem", uri=URI).pem, "openssl"), (b"nonsense", "no certificate")])
+def test_a_file_that_is_no_certificate_in_der_is_left_alone(folder: Path, data: bytes, text: str) -> None:
+    (folder / "own" / "own.der").write_bytes(data)
+    with pytest.raises(CertificateError, match=text):
+        pki.own_certificates(folder, URI, [])
+    assert (folder / "own" / "own.der").read_bytes() == data
+
+
 def test_a_brought_one_ends_the_introduction_of_ours(folder: Path) -> None:
     (first,) = pki.own_certificates(folder, URI, [])
     pki.own_certificates(folder, URI, [], first.not_after - DAY)
