@@ -9,7 +9,7 @@ PYTHONS := python3 python3.13 python3.12 python3.11
 NEWEST_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test fuzz lint bench lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -20,6 +20,9 @@ demo: $(VENV)/.installed ## a plant, its historian and predictions, live [SECOND
 
 test: $(VENV)/.installed-dev ## all tests [ARGS="-k name"]
 	@$(PYTHON) -m pytest $(ARGS)
+
+fuzz: $(VENV)/.installed-dev ## hostile bytes against all that reads a server's answers [SECONDS=60]
+	@$(PYTHON) -m tests.fuzz.decoder --seconds $(or $(SECONDS),60)
 
 lint: $(VENV)/.installed-dev ## style, types, the arrows between the rooms, dependencies
 	$(VENV)/bin/ruff check .

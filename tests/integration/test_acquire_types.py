@@ -81,9 +81,14 @@ async def put(plant: Plant, node: Any, value: Any, seconds: float, status: int =
     await plant._set(node, ua.DataValue(variant, ua.StatusCode(ua.UInt32(status)), time, time))
 
 
-def source_of(plant: Plant, tags: Sequence[Tag], folder: Path, **more: Any) -> tuple[OpcUaSource, Diagnostics]:
+def source_of(
+    plant: Plant, tags: Sequence[Tag], folder: Path, historian: Historian | None = None, **more: Any
+) -> tuple[OpcUaSource, Diagnostics]:
+    """With a historian's memory where one is given."""
     diagnostics = Diagnostics()
-    return OpcUaSource(config(plant.port, **more), tags, diagnostics, folder / "pki"), diagnostics
+    known, marks = (historian.known(), historian.checkpoints) if historian else ({}, {})
+    section = config(plant.port, **more)
+    return OpcUaSource(section, tags, diagnostics, folder / "pki", known, marks, session_folder=folder), diagnostics
 
 
 SCALARS: dict[str, tuple[ua.Variant, float | None, str | None]] = {
@@ -318,3 +323,54 @@ async def test_a_tag_of_another_type_and_a_time_that_goes_back_are_kept_and_rema
     assert found["elements[0]", RemarkKind.TYPE_CHANGED].detail == "Double array before, Double now"
     assert len(historian.remarks) == 3  # a second one within the minute is counted alone
     assert diagnostics.value("remarks_total", source="plant", kind="type_changed") == 3
+
+
+async def test_tags_that_share_an_item_come_and_go_and_outlive_a_restart(tmp_path: Path) -> None:
+    tags = tags_of({"first": ("pair", "[0]"), "second": ("pair", "[1]"), "other": ("other", "")})
+    historian = Reader(tags)
+    async with plant_with({"pair": [1.0, 2.0], "other": 0.0}) as plant:
+        pair = plant.server.get_node(ua.NodeId("pair", plant.index))
+        source, _ = source_of(plant, tags, tmp_path)
+        async with running(source, historian):
+            await until(lambda: len(set(SampleBatch.concatenate(historian.batches).tag.tolist())) == len(tags))
+            source.change(tags[1:])  # the one whose item it was
+            await until(lambda: len(source.items) == 2)
+            await put(plant, pair, [10.0, 20.0], 1)
+            await until(lambda: historian.newest("second")[0] == 20)
+            source.change(tags)
+            await until(lambda: len(historian.rows("first")) and historian.newest("first")[0] == 10)
+            historian.deliveries = 0
+            await put(plant, pair, [11.0, 21.0], 2)
+            await until(lambda: historian.newest("second")[0] == 21 and historian.newest("first")[0] == 11)
+        # both have an item of their own now; in one request they would share one
+        again, _ = source_of(plant, tags, tmp_path, historian)
+        async with running(again, historian):
+            await until(again.connected)
+            await put(plant, pair, [12.0, 22.0], 3)
+            await until(lambda: historian.newest("second")[0] == 22 and historian.newest("first")[0] == 12)
+    for name, numbers in (("first", [1, 10, 11, 12]), ("second", [2, 20, 21, 22])):
+        found = historian.rows(name)
+        times = dict(zip(found.source_time.tolist(), found.value.tolist(), strict=True))
+        assert [times[time] for time in sorted(times)][-3:] == numbers[1:], name
+    assert not [gap for gap in historian.gaps.values() if gap.tag is None]
+
+
+async def test_a_shared_item_is_taken_up_after_our_own_restart(tmp_path: Path) -> None:
+    tags = tags_of({"first": ("pair", "[0]"), "second": ("pair", "[1]"), "other": ("other", "")})
+    historian = Reader(tags)
+    async with plant_with({"pair": [1.0, 2.0], "other": 0.0}) as plant:
+        pair = plant.server.get_node(ua.NodeId("pair", plant.index))
+        source, _ = source_of(plant, tags, tmp_path)
+        async with running(source, historian):
+            await until(lambda: len(set(SampleBatch.concatenate(historian.batches).tag.tolist())) == len(tags))
+            shared = {item.id for item in source.items}
+            assert len(shared) == 2
+        await put(plant, pair, [10.0, 20.0], 1)  # while nobody listens
+        kept = [tags[1], tags[2]]  # and the one whose item it was is configured no longer
+        again, _ = source_of(plant, kept, tmp_path, historian)
+        async with running(again, historian):
+            await until(lambda: historian.newest("second")[0] == 20)
+            assert {item.id for item in again.items} == shared
+            await put(plant, pair, [11.0, 21.0], 2)
+            await until(lambda: historian.newest("second")[0] == 21)
+    assert not historian.gaps

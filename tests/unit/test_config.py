@@ -199,3 +199,15 @@ def test_a_secret_that_stands_where_it_should_not_is_not_told(write, old, new):
 def test_a_user_is_said_once_and_completely(write, places, text):
     (fault,) = faults(write(GOOD.replace('name = "plant"', f'name = "plant"\n{places}', 1))).values()
     assert text in fault.problem
+
+
+def test_elements_come_from_csv_and_from_templates(write):
+    toml = GOOD.replace('T24 = { node = "nsu=urn:plant;s={asset}/temp"', 'T24 = { element = ".Inlet[2]"')
+    csv = 'name,node,element\nmill.power,nsu=urn:plant;s=P1,"[1,2]"\n'
+    found = {tag.name: tag.element for tag in load(write(toml, csv)).tags}
+    assert found["mill.power"] == "[1,2]"
+    assert found["engine-02.T24"] == ".Inlet[2]"
+    assert found["engine-02.cycle"] == ""
+    (fault,) = faults(write(GOOD, csv.replace('"[1,2]"', "Speed"))).values()
+    assert (fault.field, fault.value) == ("tags.csv line 2, column element", "'Speed'")
+    assert "[3]" in fault.problem
