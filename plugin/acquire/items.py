@@ -108,6 +108,7 @@ class ItemMaker:
     def __init__(self, config: SourceConfig, intake: Intake | None = None) -> None:
         self._config = config
         self._batch = config.batch
+        self._demands: dict[tuple[timedelta | None, float], str] = {}
         self._intake = intake
 
     async def create(self, services: UaSession, info: ServerInfo, subscription: int, items: Sequence[Item]) -> None:
@@ -200,8 +201,11 @@ class ItemMaker:
 
     def demand(self, tag: Tag) -> str:
         """All that is asked of the server for a tag: an item made for the same demand serves the tag as well."""
-        sampling, queue = self._sampling(tag)
-        return f"{tag.node} {sampling.total_seconds():g} {queue} {tag.deadband:g} {self._config.report}"
+        key = (tag.sampling, tag.deadband)
+        if key not in self._demands:
+            sampling, queue = self._sampling(tag)
+            self._demands[key] = f"{sampling.total_seconds():g} {queue} {tag.deadband:g} {self._config.report}"
+        return f"{tag.node} {self._demands[key]}"
 
     def _sampling(self, tag: Tag) -> tuple[timedelta, int]:
         """Interval, and the values that the server should queue."""

@@ -62,6 +62,8 @@ class Roster:
 
     def _resume(self, standings: Mapping[int, Standing]) -> list[Item]:
         """Subscriptions that may still stand at the server serve what they can; returns the items that are left."""
+        if not standings:
+            return list(self.items)
         wanted = defaultdict[str, list[Item]](list)
         for item in self.items:
             wanted[self._maker.demand(item.tag)].append(item)
