@@ -98,7 +98,11 @@ class Intake:
             with self._stage("decode"):
                 return self.portions.take(values, structures.find if structures else _nothing, handles)
 
-        return take() if structures is None else await structures.knowing(take)
+        if structures is None:
+            return take()
+        found = await structures.knowing(take)
+        # a plant's engineer may have changed a type while we are connected: then it is asked for again
+        return await structures.knowing(take) if found.undecodable and structures.outdated() else found
 
     def live(self, values: Values, received: Micros) -> tuple[SampleBatch, list[Overflow]]:
         """Samples of a notification, and where the server's queue overflowed."""

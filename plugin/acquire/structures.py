@@ -5,6 +5,8 @@ learnt belongs to one connection: after it, the indices of namespaces may have m
 """
 
 import logging
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,6 +31,7 @@ _STRUCTURE, _VARIANT = 22, 24
 _BATCH = 100
 _LEVELS = 32  # of types in types, and of types above types
 _MOST_TYPES = 5000
+_RENEW = 60.0  # [s] a value that fits no description must not have them asked for all the time
 
 _BUILT_IN: dict[Key, int] = {
     **{(0, number): number for number in range(1, 26)},
@@ -82,10 +85,20 @@ class Structures:
         self._by_encoding: dict[Key, Structure | None] = {}
         self._definitions: dict[Key, _Definition] = {}
         self._types: dict[Key, Type] = {}
+        self._renewed = -math.inf
 
     def forget(self) -> None:
         """Ask anew for all of them."""
         self._by_encoding, self._definitions, self._types = {}, {}, {}
+
+    def outdated(self) -> bool:
+        """A value did not fit its description: forget them all, unless that was done a short while ago (False)."""
+        now = time.monotonic()
+        if now - self._renewed < _RENEW:
+            return False
+        self._renewed = now
+        self.forget()
+        return True
 
     def find(self, encoding: Key) -> Structure | None:
         """See :data:`plugin.acquire.contents.Find`."""

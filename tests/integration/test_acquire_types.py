@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import struct
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -67,12 +68,11 @@ async def plant_with(values: dict[str, Any]) -> AsyncIterator[Plant]:
         await plant.stop()
 
 
-async def add(plant: Plant, name: str, value: Any, kept: bool = False) -> Any:
-    """``kept``: the node may have a value of another type later."""
+async def add(plant: Plant, name: str, value: Any, data_type: Any = None) -> Any:
+    """``data_type``: of the node, where it is not that of the value."""
     node_id = ua.NodeId(ua.String(name), ua.Int16(plant.index))
     variant = value if isinstance(value, ua.Variant) else ua.Variant(value)
-    any_type = ua.NodeId(ua.ObjectIds.Number) if kept else None
-    return await plant.server.nodes.objects.add_variable(node_id, name, variant, datatype=any_type)
+    return await plant.server.nodes.objects.add_variable(node_id, name, variant, datatype=data_type)
 
 
 async def put(plant: Plant, node: Any, value: Any, seconds: float, status: int = 0) -> None:
@@ -267,6 +267,32 @@ async def test_one_undecodable_structure_among_many_costs_itself_alone(tmp_path:
     assert not historian.gaps
 
 
+async def test_a_type_that_is_changed_while_we_listen_is_asked_for_again(tmp_path: Path) -> None:
+    tags = tags_of({"speed": ("udt", ".Speed"), "torque": ("udt", ".Torque")})
+    historian = Reader(tags)
+    fields = [new_struct_field("Speed", T.Double), new_struct_field("Torque", T.Float)]
+    async with plant_with({}) as plant:
+        udt, (encoding,) = await new_struct(plant.server, plant.index, "Udt", fields[:1])
+
+        def body(*numbers: float) -> Any:
+            packed = struct.pack("<df"[: 1 + len(numbers)], *numbers)
+            return ua.Variant(ua.ExtensionObject(encoding.nodeid, packed), T.ExtensionObject)
+
+        node = await add(plant, "udt", body(1.5), udt.nodeid)
+        source, diagnostics = source_of(plant, tags, tmp_path)
+        async with running(source, historian):
+            await until(lambda: len(historian.rows("torque")))
+            definition: Any = await udt.read_data_type_definition()
+            definition.Fields = fields
+            await udt.write_data_type_definition(definition)
+            await put(plant, node, body(2.5, 0.25), 1)
+            await until(lambda: len(historian.rows("torque")) == 2)
+    assert historian.rows("speed").value.tolist() == [1.5, 2.5]
+    assert historian.rows("torque").status.tolist() == [0x80370000, 0]
+    assert historian.newest("torque") == (0.25, None, 0)
+    assert diagnostics.total("decode_errors_total") == 0
+
+
 async def test_a_server_that_does_not_describe_its_types_is_refused_by_field(tmp_path: Path) -> None:
     tags = tags_of({"speed": ("old", ".Speed"), "whole": ("old", ""), "other": ("other", "")})
     historian = Reader(tags)
@@ -275,10 +301,7 @@ async def test_a_server_that_does_not_describe_its_types_is_refused_by_field(tmp
         parent = plant.server.get_node(ua.ObjectIds.Structure)
         data_type = await parent.add_data_type(index, "Old")
         body = ua.ExtensionObject(ua.NodeId(9876, index), b"\0\1\2")
-        node_id = ua.NodeId(ua.String("old"), ua.Int16(index))
-        await plant.server.nodes.objects.add_variable(
-            node_id, "old", ua.Variant(body, T.ExtensionObject), datatype=data_type.nodeid
-        )
+        await add(plant, "old", ua.Variant(body, T.ExtensionObject), data_type.nodeid)
         source, diagnostics = source_of(plant, tags, tmp_path)
         async with running(source, historian):
             await until(lambda: len(historian.rows("whole")) and len(historian.rows("other")))
@@ -296,7 +319,7 @@ async def test_a_tag_of_another_type_and_a_time_that_goes_back_are_kept_and_rema
     tags = tags_of({"a": ("a", ""), "b": ("b", ""), "elements[0]": ("array", "")})
     historian = Reader(tags)
     async with plant_with({"b": 1.0, "array": [1.0]}) as plant:
-        await add(plant, "a", 1.0, kept=True)
+        await add(plant, "a", 1.0, ua.NodeId(ua.ObjectIds.Number))
         nodes = {name: plant.server.get_node(ua.NodeId(name, plant.index)) for name in ("a", "b", "array")}
         source, diagnostics = source_of(plant, tags, tmp_path, publishing_interval="200ms", sampling_interval="0s")
         async with running(source, historian):
