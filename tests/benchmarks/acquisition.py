@@ -83,7 +83,7 @@ def _cases(plants: Plants, quick: bool) -> list[Case]:
     found = []
 
     def case(what: str, who: str, client: str, *arguments: str, tags: int = 10_000, kind: str = "mixed") -> None:
-        port = plants.steady if calm[2] in arguments else plants.eager
+        port = plants.steady if "--interval" in arguments else plants.eager
         shape = ("--kind", kind, "--tags", str(tags))
         found.append(Case(what, who, _CLIENTS[client], port, (*shape, *arguments)))
 
