@@ -176,6 +176,7 @@ def load(path: Path) -> Config:
     file = _parse(path)
     rows = [*_csv_rows(path.parent, file.tags, faults), *_template_rows(file.assets, faults)]
     tags = _tags(file.sources, rows, faults)
+    faults += [fault for number, source in enumerate(file.sources) for fault in _too_many(number, source, tags)]
     faults += _twins("sources", [source.name for source in file.sources])
     faults += _twins("models", [model.name for model in file.models])
     for model in file.models:
@@ -339,6 +340,15 @@ def _tags(sources: Sequence[SourceConfig], rows: Sequence[TagRow], faults: list[
     if not found:
         faults.append(Fault("tags", "(none)", "there is no tag at all", "List a tag CSV under tags, or add [[assets]]"))
     return tuple(found)
+
+
+def _too_many(number: int, source: SourceConfig, tags: Sequence[Tag]) -> Iterator[Fault]:
+    count = sum(tag.source == source.name for tag in tags)
+    if 0 < source.max_items < count and source.mode != "poll":
+        yield Fault(
+            f"sources[{number}].max_items", str(source.max_items), f"is less than the {count} tags of {source.name}",
+            'Remove tags, poll the server (mode = "poll"), or set max_items to what it really monitors',
+        )  # fmt: skip
 
 
 def _twins(field: str, names: Sequence[str]) -> list[Fault]:

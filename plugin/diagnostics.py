@@ -88,6 +88,9 @@ class Diagnostics:
         self.service_level = gauge("source_service_level", "What a server says of itself, 0 to 255", "source")
         self.tags = gauge("tags", "Tags that are configured", "source")
         self.tags_monitored = gauge("tags_monitored", "Tags that the server reports", "source")
+        self.polls_skipped = counter(
+            "polls_skipped", "Readings of polled tags that a slow server left no time for", "source"
+        )
         self.items_failed = gauge("items_failed", "Monitored items that the server refuses at present", "source")
         self.tags_silent = gauge("tags_silent", "Tags that have not reported for longer than is expected", "source")
         self.tags_late = gauge("tags_late", "Tags whose values are old when they arrive", "source")

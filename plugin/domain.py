@@ -209,6 +209,7 @@ class GapCause(StrEnum):
     BAD_ITEM = "bad_item"
     DECODE_ERROR = "decode_error"
     SPILL_OVERFLOW = "spool_overflow"
+    POLL_MISSED = "poll_missed"
 
 
 class GapState(StrEnum):

@@ -3,13 +3,14 @@
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from pydantic import Field, model_validator
 
 from plugin.acquire import credentials
+from plugin.acquire.profiles import PROFILES
 from plugin.channel import Terms
 from plugin.errors import SourceRefused
 from plugin.fields import Duration, Section
@@ -150,12 +151,34 @@ class SourceConfig(Section):
     timeout: Annotated[Duration, Field(ge=0.5 * _SECOND, le=120 * _SECOND)] = 10 * _SECOND
     """Longest wait for an answer, 500ms to 120s; default 10s."""
 
+    profile: Literal["default", "s7-1200", "s7-1500", "kepware", "ignition", "prosys"] = "default"
+    """Kind of server: ``s7-1200``, ``s7-1500``, ``kepware``, ``ignition``, ``prosys`` or ``default``. It sets what is
+    not given of ``batch``, ``subscription_size``, ``max_items``, ``publish_requests`` and ``filters``. `foretag check`
+    names the one that suits."""
+
     batch: Annotated[int, Field(ge=1, le=10_000)] = 500
-    """Tags in one request that creates or reads them, 1 to 10000; default 500. Halved where the server finds it too
-    many; its own limits are respected."""
+    """Tags in one request that creates or reads them, 1 to 10000; default 500 (s7-1200 and ignition 100, kepware 1000,
+    prosys 800). Halved where the server finds it too many; its own limits are respected."""
 
     subscription_size: Annotated[int, Field(ge=1, le=100_000)] = 5000
-    """Tags in one subscription, 1 to 100000; default 5000."""
+    """Tags in one subscription, 1 to 100000; default 5000 (s7-1200 and s7-1500: 1000)."""
+
+    mode: Literal["auto", "subscribe", "poll"] = "auto"
+    """``subscribe``: the server reports what changes; ``poll``: we read every tag at its sampling interval, and what
+    happens between two readings is not seen; ``auto`` (default): subscribe, and poll only a server that says that it
+    knows no subscriptions."""
+
+    max_items: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    """Tags that the server monitors at most; 0 (default): not known (s7-1200: 1000, s7-1500: 10000). More than that are
+    a fault of the configuration, unless they are polled."""
+
+    publish_requests: Annotated[int, Field(ge=1, le=100)] = 10
+    """Requests that wait at the server for its reports, at most, 1 to 100; default 10 (s7-1200: 3, s7-1500: 5). Fewer
+    are sent where there are fewer subscriptions, or where the server wants no more."""
+
+    filters: bool = True
+    """False: the server knows no DataChangeFilter (s7-1200); it reports every change, and a tag's deadband has no
+    effect there."""
 
     report: Literal["update", "change"] = "update"
     """``update`` (default): every new source time is a sample, so that a steady value is seen to be alive; ``change``:
@@ -177,6 +200,13 @@ class SourceConfig(Section):
 
     watchdog: WatchdogConfig = WatchdogConfig()
     """When a tag or the server is called unwell."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_from_the_profile(cls, given: Any) -> Any:
+        name = given.get("profile") if isinstance(given, dict) else None
+        profile = PROFILES.get(name) if isinstance(name, str) else None
+        return given if profile is None else profile.settings() | given
 
     @model_validator(mode="after")
     def _user_is_complete(self) -> Self:

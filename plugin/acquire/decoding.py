@@ -14,7 +14,7 @@ So nothing but a malformed message can fail, and that costs only what stands beh
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -79,6 +79,17 @@ class Values:
 
     def __len__(self) -> int:
         return len(self.handle)
+
+    def take(self, rows: NDArray[np.bool_]) -> "Values":
+        """The rows of a mask."""
+        columns = ("handle", "source_time", "timed", "server_time", "value", "status", "kind")
+        kept = rows[self.odd]
+        place = np.cumsum(rows) - 1
+        taken = replace(self, **{name: getattr(self, name)[rows] for name in columns})
+        bare = np.isnan(taken.value) & (qualities(taken.status) != Quality.BAD)
+        return replace(
+            taken, odd=place[self.odd[kept]], variants=self.variants[kept], without_number=int(np.count_nonzero(bare))
+        )
 
     def overflowed(self) -> NDArray[np.bool_]:
         """Rows before which the server's queue dropped values."""

@@ -204,7 +204,8 @@ class ItemMaker:
         key = (tag.sampling, tag.deadband)
         if key not in self._demands:
             sampling, queue = self._sampling(tag)
-            self._demands[key] = f"{sampling.total_seconds():g} {queue} {tag.deadband:g} {self._config.report}"
+            report = self._config.report if self._config.filters else "unfiltered"
+            self._demands[key] = f"{sampling.total_seconds():g} {queue} {tag.deadband:g} {report}"
         return f"{tag.node} {self._demands[key]}"
 
     def _sampling(self, tag: Tag) -> tuple[timedelta, int]:
@@ -222,6 +223,8 @@ class ItemMaker:
 
     def _filter(self, tag: Tag) -> ua.DataChangeFilter | None:
         """OPC 10000-4, 7.22.2. With a deadband the trigger on timestamps is one on values."""
+        if not self._config.filters:
+            return None
         if tag.deadband > 0:
             kind = ua.UInt32(ua.DeadbandType.Absolute)
             return ua.DataChangeFilter(ua.DataChangeTrigger.StatusValue, kind, tag.deadband)

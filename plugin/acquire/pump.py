@@ -21,7 +21,6 @@ from plugin.errors import SourceUnreachable
 
 _log = logging.getLogger(__name__)
 
-_MOST = 10  # more than servers commonly allow
 _TOO_MANY = int(ua.StatusCodes.BadTooManyPublishRequests)
 _TIMEOUT = int(ua.StatusCodes.BadTimeout)
 _NO_SUBSCRIPTION = int(ua.StatusCodes.BadNoSubscription)
@@ -70,13 +69,16 @@ class Pumps:
         acks: Acknowledgements,
         diagnostics: Diagnostics,
         patience: float,
+        most: int = 10,
     ) -> None:
-        """``patience``: after so long a subscription that is not among ours is deleted [s]."""
+        """``patience``: after so long a subscription that is not among ours is deleted [s]; ``most``: requests that
+        wait at the server at a time."""
         self._services = services
         self._subscriptions = {subscription.id: subscription for subscription in subscriptions}
         self._acks = acks
         self._malformed = partial(diagnostics.decode_errors.labels(source).inc, 1)
-        self._running = min(max(2, len(subscriptions) + 1), _MOST)
+        self._most = most
+        self._running = min(max(2, len(subscriptions) + 1), most)
         self._asking = 0
         self._since = 0.0
         self._group: asyncio.TaskGroup | None = None
@@ -92,7 +94,7 @@ class Pumps:
     def add(self, subscription: Subscription) -> None:
         """One more subscription, made while the pumps run, and one more request for it."""
         self._subscriptions[subscription.id] = subscription
-        if self._group is not None and self._running < _MOST:
+        if self._group is not None and self._running < self._most:
             self._running += 1
             self._group.create_task(self._pump())
 

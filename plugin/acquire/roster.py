@@ -155,6 +155,14 @@ class Roster:
                 items += subscription.items
         return subscriptions, items
 
+    def drop_replaced(self) -> None:
+        """Where tags are read and not monitored, the server has nothing to let go."""
+        for old, _ in self._replacing:
+            self._intake.retire(old.handle)
+        self._replacing = []
+        for subscription in self.subscriptions:
+            subscription.leaving = ()
+
     async def let_go(self, services: UaSession) -> list[Item]:
         """Have the items deleted that are no longer wanted, when those in their place have spoken; returns items
         whose predecessors may have had values left that will not come."""

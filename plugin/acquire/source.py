@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
+from asyncua.client.ua_session import UaSession
+
 from plugin.acquire.arrivals import Arrivals
 from plugin.acquire.backfill import Backfill
 from plugin.acquire.bridge import Bridge
@@ -29,6 +31,7 @@ from plugin.acquire.items import Item
 from plugin.acquire.kept_session import SessionFile
 from plugin.acquire.losses import Losses
 from plugin.acquire.outbox import Outbox
+from plugin.acquire.polling import Polling, unsupported
 from plugin.acquire.pump import Acknowledgements, Pumps
 from plugin.acquire.refusals import Refusals
 from plugin.acquire.resume import read_standings
@@ -116,6 +119,8 @@ class OpcUaSource:
         self._lost: dict[Subscription, Loss] = {}
         self._refusals = Refusals(config.name, self._intake, self._losses)
         self._silence = Silence(config, self._session, self._subscriptions)
+        self._polling = Polling(config, self._roster, self._intake, self._losses, self._outbox, diagnostics)
+        self._polled = False
         self._first_total: int | None = None
         self._bridge = Bridge(config, diagnostics.bridge.labels(config.name))
         self._server_started: Micros = 0
@@ -264,12 +269,14 @@ class OpcUaSource:
             self._losses.behind = min(0, info.ahead)
             self._diagnostics.reconnects.labels(self.name, "reused" if again else "new").inc()
             self.state = State.RECOVER
-            await self._recover(info, again=again)
+            if await self._polls(info, again=again):
+                await self._poll(services, info)
             self._up_since, self.trouble = asyncio.get_running_loop().time(), ""
             subscriptions = [subscription for subscription in self._subscriptions if subscription.id]
             self._acks.keep(frozenset(subscription.id for subscription in subscriptions))
             patience = _STRANGER * self._config.timeout.total_seconds()
-            pumps = Pumps(self.name, services, subscriptions, self._acks, self._diagnostics, patience)
+            most = self._config.publish_requests
+            pumps = Pumps(self.name, services, subscriptions, self._acks, self._diagnostics, patience, most)
             async with asyncio.TaskGroup() as group:
                 group.create_task(pumps.run())
                 group.create_task(self._silence.watch(pumps))
@@ -282,6 +289,36 @@ class OpcUaSource:
         except Exception:
             await self._session.drop()
             raise
+
+    async def _polls(self, info: ServerInfo, *, again: bool) -> bool:
+        """Whether the tags are read; else their subscriptions live now."""
+        if self._config.mode == "poll":
+            return True
+        try:
+            await self._recover(info, again=again)
+        except ServiceFault as fault:
+            if self._config.mode != "auto" or not unsupported(fault):
+                raise
+            if not self._polled:
+                _log.warning("%s: the server knows no subscriptions; its tags are read instead", self.name)
+            return True
+        self._polled = False
+        return False
+
+    async def _poll(self, services: UaSession, info: ServerInfo) -> None:
+        """Read the tags, until the connection is lost: that is raised."""
+        self._polled = True
+        cause = GapCause.SERVER_DOWN if restarted(self._server_started, info.started) else GapCause.POLL_MISSED
+        self._server_started = info.started
+        if self._first_total is None:
+            self._begin()
+        self._up_since, self.trouble = asyncio.get_running_loop().time(), ""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._polling.run(services, info, self._changed, self._review_items, cause))
+            group.create_task(self._session.watch_trust())
+            group.create_task(self._backfill.run(services, info))
+            group.create_task(self._watchdog.run(self._refusals.handles))
+            group.create_task(self._condition.watch(services))
 
     async def _recover(self, info: ServerInfo, *, again: bool) -> None:
         """Every subscription lives: taken up, or made anew with a gap for what was missed."""
@@ -320,6 +357,8 @@ class OpcUaSource:
             try:
                 await subscription.create(self._session.services, info)
             except ServiceFault as fault:
+                if self._config.mode == "auto" and unsupported(fault):
+                    raise
                 _log.warning("%s: %d tag(s) are not monitored: %s", self.name, len(handles), fault)
                 if subscription not in self._lost:
                     start = now_micros() + self._losses.behind
@@ -401,7 +440,8 @@ class OpcUaSource:
         """What the server answered for these; ``since``: a refusal began then, else now."""
         self._refusals.review(items, since)
         failed = sum(item.asked and not item.monitored for item in self.items)
-        failed += sum(len(subscription.items) for subscription in self._subscriptions if not subscription.id)
+        if not self._polled:
+            failed += sum(len(subscription.items) for subscription in self._subscriptions if not subscription.id)
         self._diagnostics.items_failed.labels(self.name).set(failed)
         self.state = State.DEGRADED if failed else State.RUNNING
         self._diagnostics.connected.labels(self.name).set(self.connected())

@@ -108,6 +108,8 @@ class Wire:
         self._swallow = False
         self._open = True
         self.port = 0
+        self.delay = 0.0
+        """Each way takes so much longer [s]."""
 
     async def __aenter__(self) -> "Wire":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -152,6 +154,8 @@ class Wire:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
+                if self.delay:
+                    await asyncio.sleep(self.delay)
                 if not self._swallow:
                     writer.write(data)
                     await writer.drain()

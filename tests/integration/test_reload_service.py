@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from asyncua import Client, ua
-from click.testing import Result
 from sqlalchemy.engine import make_url
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from plugin import lock
 from plugin.__main__ import app
@@ -169,7 +168,7 @@ async def test_a_second_service_on_the_same_folder_or_database_is_refused(tmp_pa
 
 
 async def foretag(*words: str) -> Result:
-    return await asyncio.to_thread(CliRunner().invoke, app, words)
+    return await asyncio.to_thread(lambda: CliRunner().invoke(app, words))
 
 
 async def test_the_command_and_the_signal(tmp_path: Path, plant: Plant) -> None:
