@@ -82,7 +82,8 @@ class Values:
 
     def take(self, rows: NDArray[np.bool_]) -> "Values":
         """The rows of a mask."""
-        columns = ("handle", "source_time", "timed", "server_time", "value", "status", "kind")
+        columns = ["handle", "source_time", "timed", "server_time", "value", "status", "kind"]
+        columns += ["text"] if self.text is not None else []
         kept = rows[self.odd]
         place = np.cumsum(rows) - 1
         taken = replace(self, **{name: getattr(self, name)[rows] for name in columns})

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from asyncua import ua
@@ -23,12 +23,13 @@ from plugin.acquire.intake import Intake
 from plugin.acquire.items import Item, too_much
 from plugin.acquire.losses import Losses
 from plugin.acquire.outbox import Outbox
+from plugin.acquire.remarks import Remarks
 from plugin.acquire.roster import Roster
 from plugin.acquire.server import ServerInfo, resolve
 from plugin.acquire.session import ServiceFault, status_name, translated
 from plugin.acquire.wire import now_micros, read
 from plugin.diagnostics import Diagnostics
-from plugin.domain import GapCause, Micros, Quality, Status, qualities
+from plugin.domain import GapCause, Micros, Status
 from plugin.errors import SourceUnreachable
 from plugin.protocols import Delivery
 
@@ -92,6 +93,7 @@ class Polling:
         self._groups: dict[float, _Group] = {}
         self._parted: tuple[tuple[Item, ...], dict[float, list[Item]]] = ((), {})
         self._known = _Known()
+        self._remarks = Remarks(config.name, intake.tags, diagnostics)
 
     async def run(
         self, services: UaSession, info: ServerInfo, changed: asyncio.Event, review: Review, cause: GapCause
@@ -213,24 +215,23 @@ class Polling:
                 if isinstance(error, ServiceFault):
                     return 0
             raise  # without an answer the server may be gone: the next connection begins with fewer
-        self._take(items, values)
+        refused = np.isin(values.status, _REFUSALS)
+        values = await self._intake.read(values, np.array([item.handle for item in items], np.intp))
+        self._take(items, values, refused)
         return len(items)
 
-    def _take(self, items: Sequence[Item], values: Values) -> None:
-        handles = np.array([item.handle for item in items], np.uint32)
-        refused = np.isin(values.status, _REFUSALS)
+    def _take(self, items: Sequence[Item], values: Values, refused: NDArray[np.bool_]) -> None:
         for row, item in enumerate(items):
             if refused[row]:
                 item.forget(int(values.status[row]))
             else:
                 item.id, item.status = 1, 0
-        values = replace(values, handle=handles)
         deadbands = np.array([item.tag.deadband for item in items])
         fresh = values.take(~refused & self._known.news(values, deadbands, changes=self._config.report == "change"))
         if len(fresh):
             received = now_micros()
             batch, _ = self._intake.live(fresh, received)
-            self._outbox.add(Delivery(batch))
+            self._outbox.add(Delivery(batch, remarks=tuple(self._remarks.of(fresh, received))))
             self._intake.arrived(fresh, received)
 
 
@@ -241,27 +242,24 @@ class _Known:
         self._time = np.zeros(0, np.int64)
         self._value = np.zeros(0)
         self._status = np.zeros(0, np.int64)
+        self._text = np.zeros(0, np.object_)
 
     def news(self, values: Values, deadbands: NDArray[np.float64], *, changes: bool) -> NDArray[np.bool_]:
-        """Rows that say something new, taken note of; ``changes``: a new source time alone is not enough.
-
-        What is no number can't be compared, but for its source time.
-        """
+        """Rows that say something new, taken note of; ``changes``: a new source time alone is not enough."""
         self._grow(int(values.handle.max(initial=0)) + 1)
         handle = values.handle.astype(np.intp)
         status = values.status.astype(np.int64)
         with np.errstate(invalid="ignore"):  # infinity less infinity
             near = np.abs(values.value - self._value[handle]) <= deadbands
         equal = (values.value == self._value[handle]) | (near & (deadbands > 0))
-        nothing = np.isnan(values.value) & np.isnan(self._value[handle])
-        bad = nothing & (qualities(values.status) == Quality.BAD)
-        unmoved = values.timed & (values.source_time == self._time[handle]) & (equal | nothing)
-        steady = (equal & (deadbands > 0)) | (changes & (equal | bad))
-        told = (status == self._status[handle]) & (unmoved | steady)
-        new: NDArray[np.bool_] = ~told
+        equal |= np.isnan(values.value) & np.isnan(self._value[handle])
+        text = np.full(len(handle), None, np.object_) if values.text is None else values.text
+        equal &= (status == self._status[handle]) & (text == self._text[handle]).astype(np.bool_)
+        unmoved = values.timed & (values.source_time == self._time[handle])
+        new: NDArray[np.bool_] = ~(equal & (unmoved | (deadbands > 0) | changes))
         rows = handle[new]
         self._time[rows], self._value[rows] = values.source_time[new], values.value[new]
-        self._status[rows] = status[new]
+        self._status[rows], self._text[rows] = status[new], text[new]
         return new
 
     def _grow(self, size: int) -> None:
@@ -269,6 +267,7 @@ class _Known:
         self._time = np.append(self._time, np.zeros(more, np.int64))
         self._value = np.append(self._value, np.full(more, np.nan))
         self._status = np.append(self._status, np.full(more, -1, np.int64))
+        self._text = np.append(self._text, np.full(more, None, np.object_))
 
 
 def unsupported(error: SourceUnreachable) -> bool:

@@ -245,3 +245,16 @@ async def test_a_value_without_times_is_dated_on_arrival(tmp_path: Path, plant: 
     samples = SampleBatch.concatenate(historian.batches)
     assert np.all(samples.source_time >= begin)
     assert len(set(samples.source_time.tolist())) == len(samples)
+
+
+async def test_texts_are_samples_where_they_change(tmp_path: Path, plant: Plant) -> None:
+    historian, reads = Historian(), Reads(plant)
+    attribute: Any = plant.server.iserver.aspace._nodes[plant.nodes[0].nodeid].attributes[ua.AttributeIds.Value]
+    source = source_of(plant, tags(1), tmp_path, report="change")
+    async with running(source, historian):
+        for text in ("open", "open", "shut"):
+            attribute.value = ua.DataValue(ua.Variant(text, ua.VariantType.String))
+            await reads.more(3)
+    samples = SampleBatch.concatenate(historian.batches)
+    assert samples.text is not None
+    assert [text for text in samples.text.tolist() if text] == ["open", "shut"]

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from plugin.acquire.config import SourceConfig
-from plugin.acquire.items import Item, ItemMaker
+from plugin.acquire.items import ItemMaker
 from plugin.acquire.profiles import PROFILES, recognise
 from plugin.config import load
 from plugin.domain import Tag
@@ -41,9 +41,11 @@ def test_an_unknown_profile_is_a_fault_of_its_field(name: Any) -> None:
 
 
 def test_no_filter_is_asked_of_a_server_that_knows_none() -> None:
-    item = Item(0, Tag("t", "plc", "i=1", deadband=0.5))
-    assert ItemMaker(source(profile="s7-1200"))._request(item).RequestedParameters.Filter is None
-    assert ItemMaker(source())._request(item).RequestedParameters.Filter.DeadbandValue == 0.5
+    tag = Tag("t", "plc", "i=1", deadband=0.5)
+    assert ItemMaker(source(profile="s7-1200"))._filter(tag) is None
+    asked = ItemMaker(source())._filter(tag)
+    assert asked is not None
+    assert asked.DeadbandValue == 0.5
 
 
 @pytest.mark.parametrize(
