@@ -72,6 +72,8 @@ class Ingest:
         self._in_hand: list[Taken] = []
         """What goes into the spill now."""
         self._appending = False
+        self._door = asyncio.Lock()
+        """Nothing is read of the spill before what was appended is noted here."""
         self._blocked = False
         """The spill takes nothing."""
         self._dropping = False
@@ -167,7 +169,8 @@ class Ingest:
             spill.know(await self._writer.until_available(partial(self._store.register_tags, strangers)) or ())
         for pause in pauses():
             try:
-                return await spill.read(self._rows)
+                async with self._door:
+                    return await spill.read(self._rows)
             except StoreUnavailable as error:
                 if pause == FIRST_PAUSE:
                     _log.error("The spill can't be read, tried again: %s", error)
@@ -224,12 +227,12 @@ class Ingest:
                 break
             self._appending = True
             try:
-                number = await spill.append([Kept(taken.source, taken.delivery) for taken in self._in_hand])
+                async with self._door:
+                    number = await spill.append([Kept(taken.source, taken.delivery) for taken in self._in_hand])
+                    self._is_kept(spill, number)
+                    return number
             except StoreUnavailable as error:
                 self._is_blocked(error)
-            else:
-                self._is_kept(spill, number)
-                return number
             finally:
                 self._appending = False
                 self._waiting.tell()

@@ -1,9 +1,6 @@
 """Numbered frames in files: what was appended is on the disk, and what a crash cut off is not there.
 
-    00000000000000000042.spill    head, frame 42, frame 43, …
-    frame                         magic, length, CRC-32, rows, number (24 bytes, little endian), payload
-    head                          a frame with the number 0: whatever its owner needs to read the others; its rows are
-                                  the second (since 1970) in which the file was begun
+    00000000000000000042.spill    head, frame 42, frame 43, …        (see :mod:`plugin.historian.segment`)
 
 A file is deleted as soon as all of its frames are released: that needs no room, where a table in a database would have
 to write in order to delete. Frames are numbered from 1 and never twice, so whoever keeps the number of the last one
@@ -13,56 +10,15 @@ that he has dealt with needs no other mark. Blocking, and safe to call from seve
 import contextlib
 import fcntl
 import os
-import struct
 import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_MAGIC = b"FTSP"
-_HEADER = struct.Struct("<4sIIIQ")
-_UNSIGNED = struct.Struct("<IIQ")
+from plugin.historian.segment import Damage, Frame, Segment, contents, framed, look_through, remove, write_all
+
 _SUFFIX = ".spill"
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One append."""
-
-    number: int
-    rows: int
-    payload: bytes
-    size: int
-    """In the file [byte]."""
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """A stretch of a file that was written whole and is no longer readable."""
-
-    offset: int
-    size: int
-    """[byte]"""
-
-
-@dataclass(slots=True)
-class Segment:
-    """A file."""
-
-    path: Path
-    head: bytes
-    end: int
-    """Of its last frame [byte]."""
-    last: int
-    """Number of its last frame; 0: it has none yet."""
-    rows: int
-    """In the frames that are not released."""
-    begun: int = 0
-    """Second since 1970."""
-    damaged: bool = False
-    """It holds a stretch that can't be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +71,9 @@ class Journal:
 
         Raises OSError: BlockingIOError where another process has it.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._folder.exists():
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _flush_folder(self._folder.parent)
         self._lease = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(self._lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,7 +86,7 @@ class Journal:
         for unfinished in self._folder.glob("*.tmp"):
             unfinished.unlink()
         paths = sorted(self._folder.glob("[0-9]" * 20 + _SUFFIX))
-        self._segments = [_look_through(path, released) for path in paths]
+        self._segments = [look_through(path, released) for path in paths]
         for segment, following in zip(self._segments, paths[1:], strict=False):
             segment.end, segment.last = segment.path.stat().st_size, int(following.stem) - 1
         torn = self._cut_torn_tail()
@@ -172,7 +130,7 @@ class Journal:
                 file = self._begin(number, head)
             segment = self._segments[-1]
             try:
-                written = _write(file, _framed(number, rows, parts))
+                written = write_all(file, framed(number, rows, parts))
                 os.fdatasync(file)
                 if fresh:
                     os.fsync(self._folder_descriptor())
@@ -192,7 +150,7 @@ class Journal:
         segment = Segment(path, head, 0, 0, 0, int(time.time()))
         self._segments.append(segment)
         try:
-            segment.end = _write(file, _framed(0, segment.begun, [head]))
+            segment.end = write_all(file, framed(0, segment.begun, [head]))
         except OSError:
             self._give_up(file, segment)
             raise
@@ -230,7 +188,7 @@ class Journal:
         found: list[Found] = []
         with self._lock:
             while rows > 0 and (segment := self._next_segment()) is not None:
-                for content in _contents(segment.path, self._offset, segment.end):
+                for content in contents(segment.path, self._offset, segment.end):
                     self._offset += content.size
                     if isinstance(content, Damage):
                         segment.damaged = True
@@ -260,7 +218,7 @@ class Journal:
                 if len(self._segments) == 1:
                     self._stop_growing()
                 try:
-                    _remove(segment)
+                    remove(segment)
                 except OSError:  # tried again at the next release; the number alone keeps it from being read again
                     segment.rows = 0
                     return
@@ -283,14 +241,14 @@ class Journal:
                 return None
             if run[-1] is self._segments[-1]:
                 self._stop_growing()
-            found = (Found(each, content) for each in run for content in _contents(each.path, 0, each.end))
-            contents = [each for each in found if isinstance(each.content, Damage) or each.content.number]
+            found = (Found(each, content) for each in run for content in contents(each.path, 0, each.end))
+            unread = [each for each in found if isinstance(each.content, Damage) or each.content.number]
             last = run[-1]
-            framed = [*_framed(0, last.begun, [last.head]), *_framed(last.last, 0, shrink(contents))]
+            parts = [*framed(0, last.begun, [last.head]), *framed(last.last, 0, shrink(unread))]
             unfinished = last.path.with_suffix(".tmp")
             file = os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
             try:
-                end = _write(file, framed)
+                end = write_all(file, parts)
                 os.fsync(file)
             finally:
                 os.close(file)
@@ -298,7 +256,7 @@ class Journal:
             os.fsync(self._folder_descriptor())
             gone, last.rows, last.end = last.rows, 0, end
             for each in run[:-1]:
-                _remove(each)
+                remove(each)
                 self._segments.remove(each)
             return gone
 
@@ -312,92 +270,10 @@ class Journal:
         return []
 
 
-def _look_through(path: Path, released: int) -> Segment:
-    """A file of a run before this one."""
-    segment = Segment(path, b"", 0, 0, 0)
-    offset = 0
-    for content in _contents(path, 0, path.stat().st_size):
-        offset += content.size
-        if isinstance(content, Damage):
-            continue
-        segment.end = offset
-        if content.number:
-            segment.last = content.number
-            segment.rows += content.rows if content.number > released else 0
-        else:
-            segment.head, segment.begun = content.payload, content.rows
-    return segment
-
-
-def _framed(number: int, rows: int, parts: Sequence[bytes]) -> list[bytes]:
-    length = sum(len(part) for part in parts)
-    crc = zlib.crc32(_UNSIGNED.pack(length, rows, number))
-    for part in parts:
-        crc = zlib.crc32(part, crc)
-    return [_HEADER.pack(_MAGIC, length, crc, rows, number), *parts]
-
-
-def _write(file: int, parts: Sequence[bytes]) -> int:
-    """All of it: a disk that fills up takes a part, and tells of its error at the next write."""
-    data = memoryview(b"".join(parts))
-    written = 0
-    while written < len(data):
-        written += os.write(file, data[written:])
-    return written
-
-
-def _contents(path: Path, offset: int, end: int) -> Iterator[Frame | Damage]:
-    """What a file holds from ``offset`` to ``end``, its head included where it begins there."""
+def _flush_folder(folder: Path) -> None:
+    """What was made in it outlives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        opened = path.open("rb", buffering=0)
-    except FileNotFoundError:
-        yield Damage(offset, end - offset)
-        return
-    with opened:
-        file = opened.fileno()
-        while offset < end:
-            frame = _frame_at(file, offset, end)
-            size = frame.size if frame else _next_frame(file, offset + 1, end) - offset
-            yield frame or Damage(offset, size)
-            offset += size
-
-
-def _frame_at(file: int, offset: int, end: int) -> Frame | None:
-    header = _read(file, _HEADER.size, offset)
-    if len(header) < _HEADER.size:
-        return None
-    magic, length, crc, rows, number = _HEADER.unpack(header)
-    size = _HEADER.size + length
-    if magic != _MAGIC or offset + size > end:
-        return None
-    payload = _read(file, length, offset + _HEADER.size)
-    if zlib.crc32(payload, zlib.crc32(_UNSIGNED.pack(length, rows, number))) != crc:
-        return None
-    return Frame(number, rows, payload, size)
-
-
-def _next_frame(file: int, offset: int, end: int) -> int:
-    """Where the next whole frame begins; ``end`` where there is none."""
-    rest = _read(file, end - offset, offset)
-    place = rest.find(_MAGIC)
-    while place >= 0:
-        if _frame_at(file, offset + place, end) is not None:
-            return offset + place
-        place = rest.find(_MAGIC, place + 1)
-    return end
-
-
-def _read(file: int, size: int, offset: int) -> bytes:
-    """What the disk gives: of a sector that it can't read, nothing."""
-    try:
-        return os.pread(file, size, offset)
-    except OSError:
-        return b""
-
-
-def _remove(segment: Segment) -> None:
-    """Delete it; one that can't be read whole is kept, for a person to look at."""
-    if segment.damaged and segment.path.exists():
-        segment.path.rename(segment.path.with_suffix(".damaged"))
-    else:
-        segment.path.unlink(missing_ok=True)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -21,7 +21,8 @@ from plugin.domain import Gap, GapCause, GapState, Micros, SampleBatch, Tag, fro
 from plugin.errors import StoreError, StoreUnavailable
 from plugin.historian.config import SpillConfig
 from plugin.historian.frames import Kept, pack, pack_tags, unpack, unpack_tags
-from plugin.historian.journal import Damage, Found, Frame, Journal
+from plugin.historian.journal import Found, Journal
+from plugin.historian.segment import Damage, Frame
 from plugin.protocols import Delivery
 
 _log = logging.getLogger(__name__)

@@ -33,6 +33,7 @@ from plugin.fields import ByteCount
 from plugin.historian import journal
 from plugin.historian.config import SpillConfig
 from plugin.historian.ingest import Ingest
+from plugin.historian.segment import remove
 from plugin.historian.spill import POSITION, Spill
 from plugin.historian.sql import SqlStore
 from plugin.protocols import Delivery, Health, HistoryProgress
@@ -185,7 +186,7 @@ def die_in(steps: int) -> None:
 
     for name in ("write", "fdatasync", "fsync", "ftruncate"):
         setattr(os, name, partial(step, getattr(os, name)))
-    journal._remove = partial(step, journal._remove)
+    vars(journal)["remove"] = partial(step, remove)
 
 
 def forked(work: Callable[[], None]) -> int:

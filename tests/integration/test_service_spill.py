@@ -43,11 +43,15 @@ async def plant() -> AsyncIterator[Plant]:
     await plant.stop()
 
 
+def configured(folder: Path, port: int) -> Config:
+    (folder / "tags.csv").write_text(f"name,node\nt0,nsu={URI};s=t0\nt1,nsu={URI};s=t1\n")
+    (folder / "foretag.toml").write_text(FILE.format(plant=port))
+    return load(folder / "foretag.toml")
+
+
 @pytest.fixture
 def config(plant: Plant, tmp_path: Path) -> Config:
-    (tmp_path / "tags.csv").write_text(f"name,node\nt0,nsu={URI};s=t0\nt1,nsu={URI};s=t1\n")
-    (tmp_path / "foretag.toml").write_text(FILE.format(plant=plant.port))
-    return load(tmp_path / "foretag.toml")
+    return configured(tmp_path, plant.port)
 
 
 @asynccontextmanager
@@ -133,7 +137,8 @@ async def test_a_database_that_can_not_be_read_is_waited_for(
         await until(lambda: stored(config) == all_of(plant))
 
 
-async def test_stopped_while_it_waits_it_stops(plant: Plant, config: Config, caplog: pytest.LogCaptureFixture) -> None:
+async def test_stopped_while_it_waits_it_stops(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = configured(tmp_path, port=1)
     caplog.set_level(logging.INFO)
     (config.data / "historian.db").mkdir(parents=True)
     async with running(config):

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from plugin.historian.config import HistorianConfig
+from plugin.fields import parse_size
+from plugin.historian.config import HistorianConfig, SpillConfig
+from plugin.historian.spill import Spill
 
 
 def test_the_default_lies_in_the_data_folder() -> None:
@@ -54,6 +56,12 @@ def test_a_url_that_can_not_be_used_is_refused_with_the_remedy(url: str, says: s
         {"ring_memory": 0},
         {"rows_per_commit": 0},
         {"queue": 0},
+        {"spill": {"limit": "1MiB"}},
+        {"spill": {"limit": "much"}},
+        {"spill": {"limit": -1}},
+        {"spill": {"keep": "all"}},
+        {"spill": {"after": "2min"}},
+        {"spill": {"reserve": "1 furlong"}},
         {"ring": 5},
     ],
 )
@@ -64,3 +72,19 @@ def test_what_is_out_of_bounds_or_unknown_is_refused(wrong: dict[str, Any]) -> N
 
 def test_every_field_is_documented() -> None:
     assert all(field.description for field in HistorianConfig.model_fields.values())
+
+
+@pytest.mark.parametrize("text", ["0", "500B", "16MiB", "1GB", "1500MB", "2GiB", "3TiB"])
+def test_a_size_is_written_as_it_is_read(text: str) -> None:
+    assert parse_size(str(parse_size(text))) == parse_size(text)
+
+
+def test_sizes_are_bytes() -> None:
+    assert [parse_size(text) for text in ("2KB", "2KiB", "1.5MiB", 7, "0")] == [2000, 2048, 1_572_864, 7, 0]
+
+
+def test_no_limit_is_no_spill(tmp_path: Path) -> None:
+    assert Spill.configured(SpillConfig.model_validate({"limit": "0"}), tmp_path) is None
+    spill = Spill.configured(SpillConfig.model_validate({"limit": "16MiB", "folder": "/mnt/other"}), tmp_path)
+    assert spill is not None
+    assert spill.folder == Path("/mnt/other")

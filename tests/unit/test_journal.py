@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugin.historian.journal import Damage, Found, Frame, Journal
+from plugin.historian.journal import Found, Journal
+from plugin.historian.segment import Damage, Frame
 
 HEAD = b"head"
 SEGMENT = 200
@@ -80,7 +81,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(STEPS)
 def test_after_any_crash_exactly_what_was_confirmed_is_there(steps: Sequence[Append | Release | Crash | str]) -> None:
     with tempfile.TemporaryDirectory() as name:
