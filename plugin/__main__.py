@@ -81,6 +81,26 @@ def check(config: ConfigPath = DEFAULT) -> None:
 
 
 @app.command()
+def browse(
+    config: ConfigPath = DEFAULT,
+    source: Annotated[str, typer.Option(help="Name of the source; may be left out where there is one only.")] = "",
+    under: Annotated[str, typer.Option(help="Only below this browse path, such as Plant/Line1.")] = "",
+    match: Annotated[str, typer.Option(help="Only browse paths that fit these wildcards, such as '*/T2?'.")] = "*",
+    kind: Annotated[
+        list[str] | None, typer.Option("--type", help="Only this data type, such as Double; may be repeated.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a tag CSV in place of showing a table.")] = None,
+    force: Annotated[bool, typer.Option(help="Overwrite the CSV where it is there.")] = False,
+) -> None:
+    """Look for variables of a plant's server: path, node, type, unit, value, and the tag that it is already."""
+    from plugin.commissioning import Search, browse_source  # noqa: PLC0415
+    from plugin.config import load  # noqa: PLC0415
+
+    search = Search(source, under, match, tuple(kind or ()))
+    _run(browse_source(_load(load, config), search, csv, out, force=force))
+
+
+@app.command()
 def run(
     config: ConfigPath = DEFAULT,
     seconds: Annotated[

@@ -1,9 +1,10 @@
-"""Meeting a plant: ``foretag init`` writes the first configuration, ``foretag check`` tries one out."""
+"""Meeting a plant: ``foretag init`` writes the first configuration, ``check`` tries one out, ``browse`` finds more."""
 
 import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -14,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from plugin import pki
-from plugin.acquire.browse import Endpoint, Reading, browse, endpoints, read_once
+from plugin.acquire.browse import Endpoint, Reading, browse, build_info, endpoints, read_once
 from plugin.acquire.config import Mode, Policy, SourceConfig
+from plugin.acquire.profiles import PROFILES, recognise
 from plugin.config import Config
 from plugin.domain import Quality, Tag, quality
 from plugin.errors import ConfigError, Fault, SourceError, SourceRefused
@@ -41,10 +43,9 @@ async def write_first_config(
     file, tag_file = folder / "foretag.toml", folder / "tags.csv"
     _refuse_to_overwrite([file, tag_file], force)
     section = await _agree_on_security(endpoint, folder / "data" / "pki", confirm, console)
-    found = await browse(section, folder / "data" / "pki")
-    below = [reading for reading in found if reading.path.startswith(root)]
-    usable = [reading for reading in below if reading.type in _NUMBERS]
-    console.print(f"{len(found)} variables, {len(below)} below {root or 'Objects'}, {len(usable)} of them numbers")
+    found = await browse(section, folder / "data" / "pki", under=root.strip("/"))
+    usable = [reading for reading in found if reading.type in _NUMBERS]
+    console.print(f"{len(found)} variables below {root or 'Objects'}, {len(usable)} of them numbers", markup=False)
     _write(file, _first_file(section))
     _write(tag_file, _tag_lines(usable, section.name))
     console.print(f"Wrote {file} and {tag_file}. Look at both, then: foretag check --config {file}", markup=False)
@@ -137,6 +138,66 @@ def _tag_lines(readings: Sequence[Reading], source: str) -> str:
     return text.getvalue()
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Which variables ``foretag browse`` looks for."""
+
+    source: str = ""
+    """Name in the configuration; empty: the only one."""
+    under: str = ""
+    """Browse path, such as ``Plant/Line1``."""
+    match: str = "*"
+    """Wildcards that the browse path fits, such as ``*/T2?``."""
+    types: tuple[str, ...] = ()
+    """Names of data types, such as ``Double``; empty: all."""
+
+
+async def browse_source(
+    config: Config, search: Search, csv_file: Path | None, console: Console, *, force: bool
+) -> None:
+    """Show the variables of a source that fit, or write them as a tag CSV."""
+    section = _chosen(config, search.source)
+    if csv_file is not None:
+        _refuse_to_overwrite([csv_file], force)
+    found = await browse(
+        section, config.pki_folder, config.publish.application_uri, under=search.under.strip("/"), match=search.match
+    )
+    fitting = [reading for reading in found if not search.types or reading.type in search.types]
+    if csv_file is not None:
+        _write(csv_file, _tag_lines(fitting, section.name))
+        console.print(f"Wrote {len(fitting)} tags to {csv_file}", markup=False)
+        return
+    known = {tag.node: tag.name for tag in config.tags if tag.source == section.name}
+    table = Table("path", "node", "type", "unit", "value", "status", "tag", title=f"{len(fitting)} variables")
+    for reading in fitting:
+        tag = Tag(known.get(reading.node, ""), section.name, reading.node)
+        _, *cells = _row(tag, reading)
+        table.add_row(Text(reading.path), *cells, Text(tag.name))
+    console.print(table)
+
+
+def _chosen(config: Config, name: str) -> SourceConfig:
+    names = [section.name for section in config.sources]
+    if not name and len(names) == 1:
+        return config.sources[0]
+    if name not in names:
+        raise ConfigError("browse", [Fault("source", repr(name), "is no source", f"Name one of {names} with --source")])
+    return config.sources[names.index(name)]
+
+
+async def _hint(config: Config, section: SourceConfig, console: Console) -> None:
+    """Name the profile that suits a server that has none."""
+    if section.profile != "default":
+        return
+    try:
+        told = await build_info(section, config.pki_folder, config.publish.application_uri)
+    except SourceError:
+        return
+    if name := recognise(*told):
+        text = f'{section.name}: this looks like {PROFILES[name].title}; set profile = "{name}" in its [[sources]]'
+        console.print(Text(text, "yellow"))
+
+
 async def check_tags(config: Config, console: Console) -> bool:
     """Read each tag once and show what came; True where every one is Good. A dead server does not stop the others."""
     table = Table("tag", "node", "type", "unit", "value", "status", title=str(config.path))
@@ -149,6 +210,7 @@ async def check_tags(config: Config, console: Console) -> bool:
             good = False
             console.print(Text(f"{section.name}: {error}", "bold red"))
             continue
+        await _hint(config, section, console)
         for tag, reading in zip(tags, readings, strict=True):
             good &= reading.good
             table.add_row(*_row(tag, reading))

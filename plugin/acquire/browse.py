@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,33 @@ async def read_once(
     return tuple(by_node.get(tag.node) or _unknown(tag.node) for tag in tags)
 
 
+async def build_info(config: SourceConfig, pki_folder: Path, application_uri: str = "urn:foretag") -> tuple[str, ...]:
+    """What the server says of its maker, its product and the product's URI (BuildInfo); empty where it doesn't."""
+    wanted = (
+        _IDS.Server_ServerStatus_BuildInfo_ManufacturerName,
+        _IDS.Server_ServerStatus_BuildInfo_ProductName,
+        _IDS.Server_ServerStatus_BuildInfo_ProductUri,
+    )
+    async with one_shot(config, pki_folder, application_uri) as session:
+        values = await _attributes(
+            session.services, [(ua.NodeId(ua.Int32(number)), ua.AttributeIds.Value) for number in wanted]
+        )
+    return tuple(str(_content(value) or "") for value in values)
+
+
 async def browse(
-    config: SourceConfig, pki_folder: Path, application_uri: str = "urn:foretag", *, limit: int = 100_000
+    config: SourceConfig,
+    pki_folder: Path,
+    application_uri: str = "urn:foretag",
+    *,
+    under: str = "",
+    match: str = "*",
+    limit: int = 100_000,
 ) -> tuple[Reading, ...]:
-    """All variables under the Objects folder, without the Server object and without properties; at most ``limit``."""
+    """All variables under the Objects folder, without the Server object and without properties; at most ``limit``.
+
+    ``under``: only below this path (and nothing beside it is asked for); ``match``: wildcards that the path fits.
+    """
     async with one_shot(config, pki_folder, application_uri) as session:
         services = session.services
         info = await describe(services)
@@ -118,13 +142,21 @@ async def browse(
                     continue
                 seen.add(node)
                 name = str(reference.BrowseName.Name)
-                below[node] = path = f"{level[parent]}/{name}" if level[parent] else name
-                if reference.NodeClass == ua.NodeClass.Variable:
+                path = f"{level[parent]}/{name}" if level[parent] else name
+                if not (_lies(path, under) or _lies(under, path)):
+                    continue
+                below[node] = path
+                if reference.NodeClass == ua.NodeClass.Variable and _lies(path, under) and fnmatchcase(path, match):
                     variables[node] = path
             if not below:
                 break
             level = below
         return tuple(await _read(services, info, variables))
+
+
+def _lies(path: str, under: str) -> bool:
+    """Whether a path is another one, or below it."""
+    return not under or path == under or path.startswith(f"{under}/")
 
 
 def _is_property(reference: ua.ReferenceDescription) -> bool:

@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from typer.testing import CliRunner
 from opcua_sim.options import Options, Security
 from opcua_sim.server import serve
 from plugin.__main__ import app
-from plugin.commissioning import check_tags, write_first_config
+from plugin.commissioning import Search, browse_source, check_tags, write_first_config
 from plugin.config import load
 from plugin.errors import ConfigError, SourceRefused, SourceUnreachable
+from tests.integration.acquire_plant import Plant
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -104,6 +106,41 @@ async def test_init_trusts_a_certificate_only_when_a_person_agrees(tmp_path, con
         assert config.sources[0].security_mode.value == "SignAndEncrypt"
         await check_tags(config, console)
     assert "Good" in console.export_text()
+
+
+async def test_browse_shows_what_fits_and_writes_a_tag_list(plant, tmp_path, console):
+    await _init(plant, tmp_path, console)
+    config = load(tmp_path / "foretag.toml")
+    fitting = Search(under="Plant/Fleet/engine-01", match="*/T2?", types=("Double", "Float"))
+    await browse_source(config, fitting, None, console, force=False)
+    shown = console.export_text()
+    assert "engine-01.T24" in shown
+    assert "engine-02" not in shown.replace("engine-02 ", "")
+    more = tmp_path / "more.csv"
+    await browse_source(config, fitting, more, console, force=False)
+    with more.open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert {row["feature"] for row in rows} == {"T24"}
+    assert rows[0]["node"] == "nsu=urn:opcua-sim:plant;s=engine-01.T24"
+    with pytest.raises(ConfigError, match="--force"):
+        await browse_source(config, fitting, more, console, force=False)
+    await browse_source(config, Search(under="Plant/Fleet/engine-0"), more, console, force=True)
+    assert len(more.read_text().splitlines()) == 1  # half a name is no path
+    with pytest.raises(ConfigError, match="is no source"):
+        await browse_source(config, Search(source="nobody"), None, console, force=False)
+
+
+async def test_check_names_the_profile_that_suits_the_server(tmp_path, console):
+    known = Plant(1)
+    await known.start()
+    await known.server.set_build_info("urn:x", "Prosys OPC Ltd", "SimulationServer", "5", "1", datetime.now(UTC))
+    source = f'[[sources]]\nname = "p"\nendpoint = "opc.tcp://127.0.0.1:{known.port}/plant"\nsecurity_policy = "None"\n'
+    (tmp_path / "tags.csv").write_text("name,node\nt0,nsu=urn:test:plant;s=t0\n")
+    for more, said in (("", 1), ('profile = "prosys"\n', 0)):
+        (tmp_path / "foretag.toml").write_text('tags = ["tags.csv"]\n' + source + more)
+        assert await check_tags(load(tmp_path / "foretag.toml"), console)
+        assert console.export_text().count('set profile = "prosys"') == said
+    await known.stop()
 
 
 async def test_init_overwrites_nothing(plant, tmp_path, console):

@@ -23,7 +23,7 @@ from plugin.diagnostics import Diagnostics
 from plugin.errors import AlreadyRunning, ConfigError
 from plugin.publish.server import OpcUaSink
 from plugin.service import Service, open_store
-from tests.integration.acquire_plant import URI, Plant, until
+from tests.integration.acquire_plant import EPOCH, URI, Plant, until
 
 FILE = """
 tags = ["tags.csv"]
@@ -144,6 +144,36 @@ async def test_what_needs_a_restart_is_named_and_the_tags_are_taken_up_all_the_s
         for added in (("t1",), ()):
             reloaded = await service.reload()
             assert (reloaded.added, reloaded.restart) == (added, ("historian", "sources"))
+
+
+async def test_deadband_and_sampling_of_the_csv_reach_the_server(tmp_path: Path, plant: Plant) -> None:
+    service: Any = plant.server.iserver.subscription_service
+    create, asked = service.create_monitored_items, {}
+
+    async def creating(params: Any, *more: Any) -> Any:
+        for item in params.ItemsToCreate:
+            asked[item.ItemToMonitor.NodeId.Identifier] = item.RequestedParameters
+        return await create(params, *more)
+
+    service.create_monitored_items = creating
+    file = write(tmp_path, plant.port, "t0")
+    lines = [f"{name},nsu={URI};s={name},{more}" for name, more in (("t0", "1.0,2s"), ("t1", ",100ms"), ("t2", ","))]
+    (tmp_path / "tags.csv").write_text("\n".join(["name,node,deadband,sampling", *lines]) + "\n")
+    file.write_text(file.read_text().replace('back = "all"', "enabled = false"))
+    async with serving(file) as running:
+        await until((await running.reloading)._sources[0].connected)
+        for number, value in enumerate((10.0, 10.4, 13.0, 13.2, 10.0), start=1):
+            for node in plant.nodes:
+                await plant.put(node, value, EPOCH + timedelta(seconds=number))
+        await plant.write(99)
+        await until_stored(file, "t0", 99)
+        await until_stored(file, "t1", 99)
+    assert [asked[name].SamplingInterval for name in ("t0", "t1", "t2")] == [2000.0, 100.0, 50.0]
+    assert await stored(file, "t0") == [10, 13, 10, 99]
+    assert await stored(file, "t1") == [10, 10, 13, 13, 10, 99]
+    deadband = asked["t0"].Filter
+    assert (deadband.DeadbandType, deadband.DeadbandValue) == (ua.DeadbandType.Absolute, 1.0)
+    assert asked["t1"].Filter.DeadbandType == ua.DeadbandType.None_
 
 
 async def test_a_second_service_on_the_same_folder_or_database_is_refused(tmp_path: Path, plant: Plant) -> None:
