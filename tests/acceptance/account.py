@@ -27,10 +27,10 @@ class Account:
 
 
 def account(
-    times: Mapping[int, float], tags: Mapping[int, str], arrived: Sequence[SampleBatch], gaps: Iterable[Gap]
+    times: Sequence[float], tags: Mapping[int, str], arrived: Sequence[SampleBatch], gaps: Iterable[Gap]
 ) -> Account:
-    """``times``: numbers that were written to every tag, and their source time [s]; ``tags``: names by key."""
-    written = {number: round(time * 1e6) for number, time in times.items()}
+    """``times``: source times [s] of the numbers 1, 2, … that were written to every tag; ``tags``: names by key."""
+    written = {number: round(time * 1e6) for number, time in enumerate(times, 1)}
     batch, gaps = SampleBatch.concatenate(arrived), tuple(gaps)
     faults: list[str] = []
     stored = missed = again = 0

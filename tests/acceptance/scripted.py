@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import struct
 import time
+from array import array
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -96,8 +97,8 @@ class Server:
         self.tags = tags
         self.missing: set[int] = set()
         self.last = 0
-        self.times: dict[int, float] = {}
-        """When each number was written, by the server's clock [s since 1970]."""
+        self.times = array("d")
+        """When each number was written, by the server's clock, number 1 first [s since 1970]."""
         self.ahead = 0.0
         self.queue_limit = 100_000
         self.access_level = 1
@@ -176,7 +177,8 @@ class Server:
     def write(self, *only: int, status: int = 0) -> int:
         """Write the next number to all tags, or to some; returns it."""
         self.last += 1
-        self.times[self.last] = now = self.now()
+        now = self.now()
+        self.times.append(now)
         self.put(float(self.last), now, *only, status=status)
         return self.last
 

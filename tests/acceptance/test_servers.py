@@ -214,9 +214,8 @@ async def test_twenty_subscriptions_over_a_slow_line_are_all_served(tmp_path: Pa
     server = Server(20)
     server.queue_limit = 4
     slow: dict[str, Any] = {"subscription_size": 1, "publishing_interval": "500ms", "keep_alive": "3s", "timeout": "5s"}
-    async with line(tmp_path, 20, server=server, connected=False, **slow) as parts:
+    async with line(tmp_path, 20, server=server, **slow) as parts:
         parts.proxy.delay = 0.1
-        await until(parts.source.connected, 60)
         assert len(server.subscriptions) == 20
         await asyncio.sleep(1.0)
         before = [(each.cycles, each.served) for each in server.subscriptions.values()]
