@@ -228,6 +228,7 @@ class OpcUaSource:
                     self._diagnostics.task_failures.labels(f"source {self.name}").inc()
                     _log.exception("%s: unexpected error; the connection is made anew", self.name)
                     self._down(_first(errors))
+                _end_if_cancelled()
                 failures = 0 if self._steady() else failures + 1
                 await asyncio.sleep(self._pause(failures))
         finally:
@@ -446,6 +447,14 @@ class OpcUaSource:
         self.state = State.DEGRADED if failed else State.RUNNING
         self._diagnostics.connected.labels(self.name).set(self.connected())
         await self._outbox.tell()
+
+
+def _end_if_cancelled() -> None:
+    """Raise where this task was asked to end, and that was swallowed: by an error of the same moment in a TaskGroup
+    (Python 3.11 and 3.12), or by asyncua, which takes it for the end of the task that it awaits."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -37,3 +37,18 @@ async def test_nothing_is_lost_over_a_minute(tmp_path: Path) -> None:
     results = await asyncio.gather(*(survive(tmp_path, fault, 60.0) for fault in Fault))
     for fault, (found, gaps) in zip(Fault, results, strict=True):
         assert (found.in_gaps, gaps) == (0, 0), fault
+
+
+async def cut_and_end(folder: Path, turns: int) -> None:
+    async with line(folder) as parts:
+        for connection in list(parts.server.connections):
+            connection.abort()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+
+async def test_we_end_when_asked_to_also_in_the_moment_of_a_cut(tmp_path: Path) -> None:
+    """Whatever turn of the loop it comes in: an error of that moment must not swallow it."""
+    async with asyncio.timeout(30):
+        for turns in range(25):
+            await cut_and_end(tmp_path / str(turns), turns)
