@@ -176,11 +176,13 @@ class OpcUaSource:
             self._changed.clear()
             await self._changed.wait()
         self._outbox.rewind()
+        self._ending = False
         running = asyncio.create_task(self._run(), name=f"source {self.name}")
         try:
             while True:
                 yield await self._outbox.get()
         finally:
+            self._ending = True
             running.cancel()
             await asyncio.wait({running})
 
@@ -215,7 +217,11 @@ class OpcUaSource:
     # --- the life of the connection ---
 
     async def _run(self) -> None:
-        """Over and over, until it is cancelled."""
+        """Over and over, until it is cancelled.
+
+        A cancellation can be lost on its way: an error of the same moment outdoes it in a TaskGroup, and asyncua takes
+        it for the end of the task that it awaits. ``_ending`` is not lost.
+        """
         failures = 0
         try:
             while True:
@@ -228,7 +234,8 @@ class OpcUaSource:
                     self._diagnostics.task_failures.labels(f"source {self.name}").inc()
                     _log.exception("%s: unexpected error; the connection is made anew", self.name)
                     self._down(_first(errors))
-                _end_if_cancelled()
+                if self._ending:
+                    return
                 failures = 0 if self._steady() else failures + 1
                 await asyncio.sleep(self._pause(failures))
         finally:
@@ -236,6 +243,7 @@ class OpcUaSource:
             self._diagnostics.connected.labels(self.name).set(0)
             await (self._session.leave() if self._resumes else self._session.close())
 
+    _ending = False
     _up_since: float | None = None
 
     def _steady(self) -> bool:
@@ -447,14 +455,6 @@ class OpcUaSource:
         self.state = State.DEGRADED if failed else State.RUNNING
         self._diagnostics.connected.labels(self.name).set(self.connected())
         await self._outbox.tell()
-
-
-def _end_if_cancelled() -> None:
-    """Raise where this task was asked to end, and that was swallowed: by an error of the same moment in a TaskGroup
-    (Python 3.11 and 3.12), or by asyncua, which takes it for the end of the task that it awaits."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
