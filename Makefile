@@ -34,6 +34,10 @@ lint: $(VENV)/.installed-dev ## style, types, the arrows between the rooms, depe
 bench: $(VENV)/.installed-dev ## all benchmarks, or one [NAME=end_to_end] [QUICK=1] [JSON=rows.json]
 	@$(PYTHON) -m tests.benchmarks $(NAME) $(if $(QUICK),--quick) $(if $(JSON),--json "$(JSON)")
 
+soak: $(VENV)/.installed-dev ## a day's trouble for acquisition in minutes [MINUTES=10] [SEED=1]
+	@$(PYTHON) -m pytest -m long tests/acceptance
+	@$(PYTHON) -m tests.acceptance.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
 lock: $(UV) ## lock the dependencies anew, without naming a host [UPGRADE=1]
 	@$(UV) lock --python $(PYTHON) $(if $(UPGRADE),--upgrade)
 	@$(PYTHON) .ci/strip_lock.py uv.lock

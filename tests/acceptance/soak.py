@@ -85,7 +85,7 @@ class Report:
         for what in ("tasks", "threads", "files"):
             seen = [getattr(rest, what) for rest in half]
             middle = len(seen) // 2
-            if max(seen) - min(seen) > 4 or (middle and min(seen[middle:]) > max(seen[:middle])):
+            if max(seen) - min(seen) > 4 or (len(seen) > 6 and min(seen[middle:]) > max(seen[:middle])):
                 found.append(f"the number of {what} is not constant: {seen}")
         minutes = half[-1].minute - half[0].minute
         if memory and self.growth() * minutes / 60 > max(2.0, 0.01 * half[0].memory):

@@ -210,6 +210,22 @@ async def test_odd_times_cost_no_row(tmp_path: Path) -> None:
     assert not parts.historian.gaps
 
 
+async def test_odd_statuses_are_stored_whole(tmp_path: Path) -> None:
+    """Bad, Uncertain, limits, info bits; a Bad one has no number."""
+    statuses = [0x80000000, 0x808D0000, 0x40000000, 0x40900000, 0x00000500, 0x40940100, 0xC0000000]
+    async with line(tmp_path, 1) as parts:
+        for status in statuses:
+            parts.server.write(status=status)
+        parts.server.write()
+        await parts.settled()
+    parts.calm()
+    arrived = SampleBatch.concatenate(parts.historian.batches)
+    mine = arrived.take(arrived.source_time >= round(parts.server.times[0] * 1e6))
+    assert mine.status.tolist() == [*statuses, 0]
+    assert np.isnan(mine.value).tolist() == [status >= 0x80000000 for status in [*statuses, 0]]
+    assert not parts.historian.gaps
+
+
 async def test_twenty_subscriptions_over_a_slow_line_are_all_served(tmp_path: Path) -> None:
     server = Server(20)
     server.queue_limit = 4
