@@ -76,6 +76,8 @@ class Spill:
         self._config = config
         self._journal = Journal(folder, min(_SEGMENT, config.limit // _SEGMENTS))
         self._tags: dict[str, Tag] = {}
+        self._head_of: dict[str, Tag] | None = None
+        """The tags that the head was made of."""
         self._head = b""
         self._heads: dict[bytes, tuple[Tag, ...]] = {}
         self._dropped: dict[str, int] = {}
@@ -136,9 +138,8 @@ class Spill:
     # --- tags ---
 
     def know(self, tags: Iterable[Tag]) -> None:
-        """Tags with their keys in the database, in addition to those known before."""
-        self._tags |= {tag.name: tag for tag in tags}
-        self._head = b""
+        """Tags with their keys in the database, in addition to those known before; at any time."""
+        self._tags = self._tags | {tag.name: tag for tag in tags}  # a new one: a thread may be reading the old one
 
     def strangers(self) -> list[Tag]:
         """Tags of samples left by a run before this one, that are not in the configuration any more."""
@@ -156,7 +157,9 @@ class Spill:
         size = sum(len(part) for part in parts)
         try:
             self._make_room(size)
-            self._head = self._head or pack_tags(self._tags.values())
+            tags = self._tags
+            if self._head_of is not tags:
+                self._head, self._head_of = pack_tags(tags.values()), tags
             return self._journal.append(self._head, sum(len(each.delivery.samples) for each in kept), parts)
         except OSError as error:
             raise StoreUnavailable(f"{self.folder}: {error.strerror or error}") from error

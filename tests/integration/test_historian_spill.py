@@ -505,3 +505,15 @@ async def test_a_gap_is_never_dropped(store: SqlStore, path: Path, tmp_path: Pat
     assert len(kept) == 101
     assert await store.checkpoints("plant/") == {"plant/next": "100"}
     assert len(await stored(store)) == 100 * ROWS - dropped
+
+
+async def test_tags_that_join_later_are_found_again_too(tmp_path: Path) -> None:
+    """A head that was written before they were known says nothing of them; nor may one be written while they come."""
+    third = Tag("T3", "plant", "nsu=urn:plant;s=T3", id=3)
+    async with opened(tmp_path / "spill") as spill:
+        await spill.append([Kept("plant", numbered(1, tag=1))])
+        spill.know([third])
+        await spill.append([Kept("plant", numbered(2, tag=3))])
+    spill = Spill(tmp_path / "spill", settings())
+    assert (await spill.open(0)).known == {"T1": times(1, 1)[-1], "T3": times(2, 2)[-1]}
+    spill.close()
