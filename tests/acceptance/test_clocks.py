@@ -25,10 +25,10 @@ async def renew_under_load(folder: Path, ahead: float) -> None:
     server = Server(3)
     server.ahead, server.token_lifetime = ahead, 3000
     async with line(folder / str(ahead), server=server) as parts:
-        await server.feed(250, 0.02)
+        await server.feed(150, 0.02)
         await parts.settled()
-        assert server.calls["Publish"] > 50
-        assert sum(len(each.tokens) for each in server.connections) >= 3, "the channel was renewed"
+        assert server.calls["Publish"] > 20
+        assert sum(len(each.tokens) for each in server.connections) >= 2, "the channel was renewed"
         assert reconnects(parts) == 0
     parts.calm()
     assert parts.balance().in_gaps == 0
