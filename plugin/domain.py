@@ -138,7 +138,7 @@ class SampleBatch:
     server_time: NDArray[np.int64]
     """When the server had the value [µs]: later than source_time for a late laboratory value."""
     received_time: NDArray[np.int64]
-    """When we had it [µs]."""
+    """When we had it [µs]. A store moves it on to when it was stored, where a scoring run had begun in between."""
     text: NDArray[np.object_] | None = None
     """What the number can't say, a ``str`` or None by row: a String, or the digits of an integer beyond 2^53.
     None for the whole batch (the usual case, and what costs nothing): no row has any."""
@@ -402,6 +402,8 @@ class Run:
     error: str = ""
     stages: Mapping[str, float] = field(default_factory=dict)
     """Seconds by stage: ``window``, ``infer``, ``store``, ``publish``."""
+    unheard: Mapping[str, Micros] = field(default_factory=dict)
+    """Sources that were away when it looked, each with its last word [µs]: nothing was held beyond it."""
 
 
 @dataclass(frozen=True, slots=True)

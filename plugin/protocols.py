@@ -146,8 +146,8 @@ class Store(Protocol):
         """Samples with ``start <= source_time < end``, ordered by (tag, source_time).
 
         ``known_by``: only what the plant's server had by then (``server_time <= known_by``): a backtest must not see a
-        late laboratory value early. ``received_by``: only what we had by then (``received_time <= received_by``): with
-        it a stored prediction is computed again from exactly what its run could read.
+        late laboratory value early. ``received_by``: only what we had by then (``received_time <= received_by``): a
+        scoring run reads up to its own start, and is computed again from exactly the same.
         """
 
     async def latest(self, tags: Sequence[int]) -> SampleBatch:
@@ -161,12 +161,14 @@ class Store(Protocol):
         source: str | None = None,
         tag: str | None = None,
         cause: GapCause | None = None,
+        known_by: Micros | None = None,
         limit: int = 1000,
     ) -> tuple[Gap, ...]:
         """Gaps, newest first; ``since``: only those that had not ended by then.
 
         ``tag``: only those of the tag and those of all tags; name its source too, or gaps of other sources are among
-        them.
+        them. ``known_by``: as the store had them then, by our clock [µs]: what was found, ended or filled afterwards
+        had not happened yet.
         """
 
     async def open_gaps(self) -> int:

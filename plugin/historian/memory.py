@@ -1,7 +1,8 @@
 """A store that forgets: for tests, notebooks, and whoever writes a source, a sink or a model against the contract."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -23,6 +24,7 @@ from plugin.domain import (
     Tag,
 )
 from plugin.errors import StoreError
+from plugin.historian.looks import Looks
 from plugin.protocols import Delivery, Written
 
 _Sample = tuple[float, int, Micros, Micros, str | None]
@@ -35,7 +37,9 @@ class MemoryStore:
     def __init__(self) -> None:
         self._tags: dict[str, Tag] = {}
         self._samples: dict[int, dict[Micros, list[_Sample]]] = {}
-        self._gaps: dict[str, Gap] = {}
+        self._gaps: dict[str, list[tuple[Micros, Gap]]] = {}
+        """By id: each state, and since when it is known."""
+        self._looks = Looks()
         self._checkpoints: dict[str, str] = {}
         self._remarks: dict[tuple[object, ...], Remark] = {}
         self._runs: dict[int, Run] = {}
@@ -52,7 +56,8 @@ class MemoryStore:
 
     async def write(self, deliveries: Sequence[Delivery]) -> Written:
         """See the protocol. A sample of a tag that was never registered refuses the whole write (StoreError)."""
-        batch = SampleBatch.concatenate([delivery.samples for delivery in deliveries])
+        now = time.time_ns() // 1000
+        batch = self._looks.arrive(SampleBatch.concatenate([delivery.samples for delivery in deliveries]), now)
         unknown = sorted({int(tag) for tag in batch.tag if not 1 <= tag <= len(self._tags)})
         if unknown:
             raise StoreError(f"Samples of tags that are not registered: {unknown[:10]}")
@@ -61,8 +66,11 @@ class MemoryStore:
         stored = sum(self._insert(*row) for row in zip(*columns, texts, strict=True))
         for delivery in deliveries:
             self._remarks |= {(each.source_time, each.source, each.tag, each.kind): each for each in delivery.remarks}
-            self._gaps |= {gap.id: gap for gap in delivery.gaps}
             self._checkpoints |= delivery.checkpoint
+        for gap in {gap.id: gap for delivery in deliveries for gap in delivery.gaps}.values():
+            states = self._gaps.setdefault(gap.id, [])
+            if not states or states[-1][1] != gap:
+                states.append((now, gap))
         return Written(stored, len(batch) - stored)
 
     def _insert(
@@ -121,10 +129,13 @@ class MemoryStore:
         source: str | None = None,
         tag: str | None = None,
         cause: GapCause | None = None,
+        known_by: Micros | None = None,
         limit: int = 1000,
     ) -> tuple[Gap, ...]:
         """See the protocol."""
-        newest_first = sorted(sorted(self._gaps.values(), key=lambda gap: gap.id), key=_detected, reverse=True)
+        newest_first = sorted(
+            sorted(self._gaps_as_known(known_by), key=lambda gap: gap.id), key=_detected, reverse=True
+        )
         found = (
             gap
             for gap in newest_first
@@ -135,9 +146,14 @@ class MemoryStore:
         )
         return tuple(found)[:limit]
 
+    def _gaps_as_known(self, by: Micros | None) -> Iterator[Gap]:
+        for states in self._gaps.values():
+            known = [gap for since, gap in states if by is None or since <= by]
+            yield from known[-1:]
+
     async def open_gaps(self) -> int:
         """See the protocol."""
-        return sum(gap.state is GapState.OPEN for gap in self._gaps.values())
+        return sum(gap.state is GapState.OPEN for gap in self._gaps_as_known(None))
 
     async def remarks(
         self, *, tag: str | None = None, since: datetime | None = None, limit: int = 1000
@@ -152,6 +168,8 @@ class MemoryStore:
         """See the protocol; StoreError where there is no run with its key."""
         if run.id and run.id not in self._runs:
             raise StoreError(f"There is no run {run.id}")
+        if not run.id:
+            self._looks.begun(run)
         run = replace(run, id=run.id or len(self._runs) + 1)
         self._runs[run.id] = run
         return run

@@ -5,11 +5,23 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, Table, func, or_, select, update
+from sqlalchemy import FromClause, Select, Subquery, Table, func, or_, select, union_all, update
 from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from plugin.domain import GapCause, GapState, ModelState, ModelVersion, Outcome, OutputTag, Run, Tag, to_micros
+from plugin.domain import (
+    GapCause,
+    GapState,
+    Micros,
+    ModelState,
+    ModelVersion,
+    Outcome,
+    OutputTag,
+    Run,
+    RunKind,
+    Tag,
+    to_micros,
+)
 from plugin.errors import StoreError
 from plugin.historian import records, schema
 
@@ -50,10 +62,16 @@ async def put_tags(connection: AsyncConnection, tags: Sequence[Tag]) -> tuple[Ma
 
 
 def gaps(
-    open_only: bool, since: datetime | None, source: str | None, tag: str | None, cause: GapCause | None, limit: int
+    open_only: bool,
+    since: datetime | None,
+    source: str | None,
+    tag: str | None,
+    cause: GapCause | None,
+    known_by: Micros | None,
+    limit: int,
 ) -> Select[Any]:
     """Newest first; ``since``: only those that had not ended by then; ``tag``: its own and those of all tags."""
-    table = schema.gaps
+    table: FromClause = schema.gaps if known_by is None else _gaps_as_known(known_by)
     query = select(table).order_by(table.c.detected.desc(), table.c.id).limit(limit)
     if since is not None:
         query = query.where(or_(table.c.end_time.is_(None), table.c.end_time >= to_micros(since)))
@@ -64,6 +82,17 @@ def gaps(
     if cause is not None:
         query = query.where(table.c.cause == cause)
     return query.where(table.c.state == GapState.OPEN) if open_only else query
+
+
+def _gaps_as_known(by: Micros) -> Subquery:
+    """All gaps of that moment: those that are still as they were, and the earlier states of the others."""
+    now, past = schema.gaps, schema.gap_history
+    columns = [past.c.get(column.name, column) for column in now.c]
+    earlier = select(*columns).join(past, past.c.gap_id == now.c.id)
+    return union_all(
+        select(now).where(now.c.known_from <= by),
+        earlier.where(past.c.known_from <= by, past.c.known_until > by),
+    ).subquery()
 
 
 def remarks(tag: str | None, since: datetime | None, limit: int) -> Select[Any]:
@@ -145,6 +174,13 @@ def runs(model: str, limit: int) -> Select[Any]:
     table = schema.runs
     query = select(table).where(table.c.model == model)
     return query.order_by(table.c.scheduled.desc(), table.c.id.desc()).limit(limit)
+
+
+def last_look() -> Select[Any]:
+    """The scoring run that was begun last."""
+    table = schema.runs
+    began = table.c.kind == RunKind.SCORE, table.c.started.is_not(None)
+    return select(table).where(*began).order_by(table.c.id.desc()).limit(1)
 
 
 # --- model versions ---

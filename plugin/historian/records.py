@@ -94,6 +94,7 @@ def run_record(run: Run) -> Record:
         "assets": run.assets,
         "error": run.error,
         "stages": dict(run.stages),
+        "unheard": dict(run.unheard),
     }
 
 
@@ -111,6 +112,7 @@ def run_of(row: Row[Any]) -> Run:
         assets=row.assets,
         error=row.error,
         stages=row.stages,
+        unheard=row.unheard,
     )
 
 

@@ -26,13 +26,20 @@ _COLUMNS = "tag_id, source_time, value, status, server_time, received_time"
 _FETCH = 10_000
 _HOUR: Micros = 3_600_000_000
 
-_UPSERT_GAP = """
-INSERT INTO gaps (id, source, tag, start_time, end_time, cause, detected, state, rows_filled, detail)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+_GAP = "id, source, tag, start_time, end_time, cause, detected, state, rows_filled, detail"
+_KEEP_GAP = f"""
+INSERT OR REPLACE INTO gap_history (known_until, gap_id, known_from, start_time, end_time, state, rows_filled, detail)
+SELECT ?11, id, known_from, start_time, end_time, state, rows_filled, detail FROM gaps
+WHERE id = ?1 AND ({_GAP}) IS NOT (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+"""  # noqa: S608  only names are put in
+_UPSERT_GAP = f"""
+INSERT INTO gaps ({_GAP}, known_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET source = excluded.source, tag = excluded.tag, start_time = excluded.start_time,
   end_time = excluded.end_time, cause = excluded.cause, detected = excluded.detected, state = excluded.state,
-  rows_filled = excluded.rows_filled, detail = excluded.detail
-"""
+  rows_filled = excluded.rows_filled, detail = excluded.detail, known_from = excluded.known_from
+WHERE ({", ".join(f"gaps.{name}" for name in _GAP.split(", "))})
+  IS NOT ({", ".join(f"excluded.{name}" for name in _GAP.split(", "))})
+"""  # noqa: S608  only names are put in
 _UPSERT_REMARK = """
 INSERT INTO remarks (source_time, source, tag, kind, detail) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (source_time, source, tag, kind) DO UPDATE SET detail = excluded.detail
@@ -183,9 +190,11 @@ def _slices(rows: int) -> Iterator[tuple[int, int]]:
             start += size
 
 
-def upsert_gaps(database: sqlite3.Connection, gaps: Iterable[Gap]) -> None:
-    """A gap with a known id replaces the one before."""
-    database.executemany(_UPSERT_GAP, [_gap_row(gap) for gap in gaps])
+def upsert_gaps(database: sqlite3.Connection, gaps: Iterable[Gap], now: Micros) -> None:
+    """A gap with a known id replaces the one before, which is kept as what was known until ``now``."""
+    rows = [(*_gap_row(gap), now) for gap in {gap.id: gap for gap in gaps}.values()]
+    database.executemany(_KEEP_GAP, rows)
+    database.executemany(_UPSERT_GAP, rows)
 
 
 def _gap_row(gap: Gap) -> tuple[Any, ...]:

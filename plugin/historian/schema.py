@@ -119,7 +119,36 @@ gaps = Table(
     Column("state", Text, nullable=False, index=True, comment="open, filled, unfillable"),
     Column("rows_filled", BigInteger, nullable=False),
     Column("detail", Text, nullable=False),
+    Column(
+        "known_from",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="When it was stored as it is now, by our clock",
+    ),
     comment="Where samples are or may be missing",
+)
+
+# Keyed by the end of each state: what changed after a moment is found without a look at all that changed before it.
+gap_history = Table(
+    "gap_history",
+    metadata,
+    Column(
+        "known_until",
+        BigInteger,
+        primary_key=True,
+        autoincrement=False,
+        comment="When the next state was stored, by our clock",
+    ),
+    Column("gap_id", Text, ForeignKey(gaps.c.id), primary_key=True),
+    Column("known_from", BigInteger, nullable=False),
+    Column("start_time", BigInteger, nullable=False),
+    Column("end_time", BigInteger),
+    Column("state", Text, nullable=False),
+    Column("rows_filled", BigInteger, nullable=False),
+    Column("detail", Text, nullable=False),
+    sqlite_with_rowid=False,
+    comment="Gaps as they were before they changed",
 )
 
 checkpoints = Table(
@@ -168,6 +197,13 @@ runs = Table(
     Column("assets", Integer, nullable=False),
     Column("error", Text, nullable=False),
     Column("stages", JSON, nullable=False, comment="Seconds by stage"),
+    Column(
+        "unheard",
+        JSON,
+        nullable=False,
+        server_default="{}",
+        comment="Last word [µs] by source that was away when it looked",
+    ),
     Index("ix_runs_model_scheduled", "model", "scheduled"),
     comment="Scheduled executions",
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from plugin.domain import (
 from plugin.errors import StoreError
 from plugin.historian import queries, records, samples
 from plugin.historian.config import HistorianConfig
+from plugin.historian.looks import Looks
 from plugin.historian.migrate import prepare
 from plugin.historian.ring import Ring
 from plugin.historian.sqlite import (
@@ -93,6 +95,7 @@ class SqlStore:
         self._pragmas = dict(pragmas or {})
         self._ring = ring
         self._last_tag = 0
+        self._looks = Looks()
         self._outputs: dict[OutputTag, int] = {}
         self._writer: AsyncEngine | None = None
         self._reader: AsyncEngine | None = None
@@ -126,6 +129,8 @@ class SqlStore:
         try:
             # The writer first: it makes the write-ahead log, without which a reader can't open.
             await self._in_thread(self._writer, self._refill)
+            for run in await self._rows(queries.last_look()):
+                self._looks.begun(records.run_of(run))
         except BaseException:
             await self.close()
             raise
@@ -222,8 +227,11 @@ class SqlStore:
     ) -> Written:
         with self._diagnostics.stage("store"):
             with transaction(database):
+                # The clock is read with the lock held: a run that is begun later has a later time, and sees all this.
+                now = time.time_ns() // 1000
+                batch = self._looks.arrive(batch, now)
                 written = samples.insert_samples(database, batch)
-                samples.upsert_gaps(database, gaps)
+                samples.upsert_gaps(database, gaps, now)
                 samples.upsert_checkpoints(database, checkpoints)
                 samples.upsert_remarks(database, remarks)
             if self._ring is not None:
@@ -286,10 +294,11 @@ class SqlStore:
         source: str | None = None,
         tag: str | None = None,
         cause: GapCause | None = None,
+        known_by: Micros | None = None,
         limit: int = 1000,
     ) -> tuple[Gap, ...]:
         """See the protocol."""
-        query = queries.gaps(open_only, since, source, tag, cause, limit)
+        query = queries.gaps(open_only, since, source, tag, cause, known_by, limit)
         return tuple(records.gap_of(row) for row in await self._rows(query))
 
     @to_its_end
@@ -310,6 +319,8 @@ class SqlStore:
     async def write_run(self, run: Run) -> Run:
         """See the protocol; StoreError where there is no run with its key."""
         async with self._begin(self._writer) as connection:
+            if not run.id:
+                self._looks.begun(run)
             return await queries.put_run(connection, run)
 
     @to_its_end

@@ -13,7 +13,7 @@ from models.artifact import ArtifactError as BrokenArtifact
 from models.artifact import load, save
 from models.kind import Fitted, Spec
 from plugin.domain import ModelState, ModelVersion
-from plugin.errors import ArtifactError
+from plugin.errors import ArtifactError, ModelError
 from plugin.protocols import Store
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,13 @@ class Registry:
             self._misfits.add(version.label)
             log.warning("model %s was trained for another configuration of %s; it is not used", version.label, model)
         return None
+
+    async def version(self, model: str, number: int) -> ModelVersion:
+        """A version by its number, in force or not; ModelError where there is none."""
+        for version in await self._store.versions(model):
+            if version.version == number:
+                return version
+        raise ModelError(f"model {model} has no version {number}")
 
     async def load(self, version: ModelVersion) -> tuple[Spec, dict[str, Any]]:
         """Spec and parameters; ArtifactError where the file is missing, altered or not what the row says."""

@@ -114,19 +114,37 @@ class Scorer:
                 self._champion = await self._take_up(version)
             return self._champion
 
-    async def score(
-        self, run: Run, end: datetime, *, known_by: Micros | None = None, received_by: Micros | None = None
-    ) -> Outcome | None:
+    async def score(self, run: Run, end: datetime, *, known_by: Micros | None = None) -> Outcome | None:
         """Predictions of every asset for the window that ends at ``end``; None while there is no model.
 
-        ``known_by`` and ``received_by`` as in :meth:`plugin.protocols.Store.read_samples`.
+        It looks at what the store had when the run was begun (``started``; None: at all that there is); ``known_by`` as
+        in :meth:`plugin.protocols.Store.read_samples`. What else it could not see is in the outcome's run.
         """
         champion = self._champion or await self.refresh()  # a scheduled run has refreshed just before
         if champion is None:
             return None
+        run, given = await self._estimate(champion, replace(run, unheard=self._sources_away()), end, known_by)
+        if not self._decisions:
+            self._decisions = await self._past_decisions(champion.version, end)
+        return Outcome(run, given, self._decide(champion.version, given, self._decisions))
+
+    async def again(self, run: Run, end: datetime) -> Outcome:
+        """What a stored run gave for the window that ended at ``end``, computed again from what it could see.
+
+        By the version that it names, whichever is in force now. Raises ModelError where that is not to be had.
+        """
+        champion = self._champion
+        if champion is None or champion.version.version != run.version:
+            champion = await self._load(await self._registry.version(run.model, run.version))
+        run, given = await self._estimate(champion, run, end, None)
+        decisions = await self._past_decisions(champion.version, end)
+        return Outcome(run, given, self._decide(champion.version, given, decisions))
+
+    async def _estimate(
+        self, champion: Champion, run: Run, end: datetime, known_by: Micros | None
+    ) -> tuple[Run, tuple[Prediction, ...]]:
         begin = time.perf_counter()
-        away = self._sources_away()
-        windows = await self._windows(end, known_by, received_by, away)
+        windows = await self._windows(run, end, known_by)
         between = time.perf_counter()
         estimates = await self._predict(champion.predictor, windows)
         run = replace(
@@ -136,18 +154,20 @@ class Scorer:
             stages={"window": between - begin, "infer": time.perf_counter() - between},
         )
         numbers = {name: tags for name, tags in self._tags.items() if name != self._flag}
-        inputs = self._input_statuses(windows, away)
-        given = tuple(predictions(self.config, run, end, numbers, inputs, windows.coverage.tolist(), estimates))
-        flags = await self._decide(champion.version, run, given)
-        return Outcome(run, given, flags)
+        inputs = self._input_statuses(windows, run.unheard)
+        return run, tuple(predictions(self.config, run, end, numbers, inputs, windows.coverage.tolist(), estimates))
 
     async def _take_up(self, version: ModelVersion) -> Champion:
+        champion = await self._load(version)
+        self._decisions = {}
+        log.info("model %s is in force for %d assets", version.label, len(self.assets))
+        return champion
+
+    async def _load(self, version: ModelVersion) -> Champion:
         spec, params = await self._registry.load(version)
         predictor = await self._compute.run("infer", Predictor, self.kind, spec, params, self._compute.device)
         await self._compute.run("infer", predictor.warm, len(self.assets))
         self._diagnostics.compilations.labels(self.config.name).inc(predictor.compilations)
-        self._decisions = {}
-        log.info("model %s is in force for %d assets", version.label, len(self.assets))
         return Champion(version, predictor)
 
     async def _predict(self, predictor: Predictor, windows: Windows) -> Mapping[str, Numbers]:
@@ -169,20 +189,17 @@ class Scorer:
         sources = {source for asset in self.assets for source in self._reach(asset)}
         return {source: since for source in sources if (since := self._away(source)) is not None}
 
-    async def _windows(
-        self, end: datetime, known_by: Micros | None, received_by: Micros | None, away: Mapping[str, Micros]
-    ) -> Windows:
+    async def _windows(self, run: Run, end: datetime, known_by: Micros | None) -> Windows:
         step = micros(self.config.step)
         start = to_micros(end) - self.config.length * step
+        oldest = start - int(self._hold.max())
+        begun = None if run.started is None else to_micros(run.started)
         samples = await self._store.read_samples(
-            sorted(set(self._tag_ids)),
-            start - int(self._hold.max()),
-            to_micros(end),
-            known_by=known_by,
-            received_by=received_by,
+            sorted(set(self._tag_ids)), oldest, to_micros(end), known_by=known_by, received_by=begun
         )
-        gaps = await self._store.gaps(since=from_micros(start), limit=_GAPS)
-        holes = [*stretches(gaps, self.assets, to_micros(end)), *unheard(away, self.assets, to_micros(end))]
+        # One that ended before the window keeps what came before it from being held into the window.
+        gaps = await self._store.gaps(since=from_micros(oldest), known_by=begun, limit=_GAPS)
+        holes = [*stretches(gaps, self.assets, to_micros(end)), *unheard(run.unheard, self.assets, to_micros(end))]
         # In the device's thread: on the event loop, a big window would hold up acquisition.
         return await self._compute.run("window", self._look, samples, start, step, holes)
 
@@ -211,33 +228,33 @@ class Scorer:
             for row, asset in enumerate(self.assets)
         ]
 
-    async def _decide(self, version: ModelVersion, run: Run, given: Sequence[Prediction]) -> tuple[Flag, ...]:
-        threshold = version.metrics.get("threshold")
-        if self._flag is None or threshold is None:
-            return ()
-        scores = [prediction for prediction in given if prediction.tag.output == "score"]
-        if not self._decisions:
-            self._decisions = await self._past_decisions(float(threshold), version, scores[0].as_of)
+    def _decide(
+        self, version: ModelVersion, given: Sequence[Prediction], decisions: Mapping[str, Decision]
+    ) -> tuple[Flag, ...]:
         return tuple(
             Flag(
                 model=self.config.name,
                 asset=score.tag.asset,
-                version=run.version,
+                version=version.version,
                 as_of=score.as_of,
-                raised=self._decisions[score.tag.asset].decide(score.value),
+                raised=decisions[score.tag.asset].decide(score.value),
                 score=score.value,
-                threshold=float(threshold),
+                threshold=decisions[score.tag.asset].threshold,
                 status=score.status,
-                run=run.id,
+                run=score.run,
             )
-            for score in scores
-            if score.value is not None
+            for score in given
+            if decisions and score.tag.output == "score" and score.value is not None
         )
 
-    async def _past_decisions(self, threshold: float, version: ModelVersion, now: datetime) -> dict[str, Decision]:
+    async def _past_decisions(self, version: ModelVersion, now: datetime) -> dict[str, Decision]:
+        """By asset; none where the model gives no flags."""
+        threshold = version.metrics.get("threshold")
+        if self._flag is None or threshold is None:
+            return {}
         reach = 10 * self.config.persistence * self.config.schedule.every
         past = [f for f in await self._store.flags(now - reach, now) if f.model == version.model]
         return {
-            asset.name: Decision(threshold, self.config.persistence, [f for f in past if f.asset == asset.name])
+            asset.name: Decision(float(threshold), self.config.persistence, [f for f in past if f.asset == asset.name])
             for asset in self.assets
         }

@@ -1,6 +1,7 @@
 """What every store must do, whatever it is made of."""
 
 import math
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,7 @@ from plugin.domain import (
     SampleBatch,
     Status,
     Tag,
+    from_micros,
 )
 from plugin.errors import StoreError
 from plugin.historian.memory import MemoryStore
@@ -173,6 +175,31 @@ async def test_a_reader_of_the_past_sees_only_what_was_known_then(store: Store) 
     assert (await store.read_samples([1], 0, 99, known_by=30)).source_time.tolist() == [10, 30]
     assert (await store.read_samples([1], 0, 99, received_by=501)).source_time.tolist() == [10, 20]
     assert (await store.read_samples([1], 0, 99, known_by=499, received_by=899)).source_time.tolist() == [10]
+
+
+def moment() -> int:
+    """Our clock [µs], once all that was written before has an earlier time."""
+    now = time.time_ns() // 1000
+    while time.time_ns() // 1000 <= now:
+        pass
+    return now + 1
+
+
+async def test_a_sample_that_comes_in_after_a_run_was_begun_was_not_received_before_it(store: Store) -> None:
+    await store.register_tags(tags(1))
+    begun = moment()
+    await store.write([delivery(SampleBatch.of([1, 1], [10, 20], 1.0, 0, 1, [begun - 9, begun + 9]))])
+    assert (await store.read_samples([1], *ANY)).received_time.tolist() == [begun - 9, begun + 9], "no run was begun"
+    first = await store.write_run(replace(run(), started=from_micros(begun)))
+    await store.write([delivery(SampleBatch.of([1, 1], [30, 40], 1.0, 0, 1, [begun - 5, begun + 2**50]))])
+    assert (await store.read_samples([1], *ANY, received_by=begun)).source_time.tolist() == [10]
+    assert (await store.read_samples([1], *ANY, received_by=moment())).source_time.tolist() == [10, 20, 30]
+    future = first.started + HOUR if first.started else NOON
+    await store.write_run(replace(run(), started=future))
+    await store.write_run(replace(run(), kind=RunKind.TRAIN, started=NOON))
+    await store.write([delivery(SampleBatch.of([1], 50, 1.0, 0, 1, begun))])
+    got = await store.read_samples([1], 50, 51)
+    assert got.received_time.tolist() == [begun], "a clock that was set back hides nothing from the runs that follow"
 
 
 async def test_the_years_1601_and_9999_are_times_like_others(store: Store) -> None:
@@ -334,6 +361,28 @@ async def test_gaps_are_chosen_by_what_a_person_asks_for(store: Store) -> None:
     assert await store.open_gaps() == 3
 
 
+async def test_gaps_are_given_as_they_were_known_at_a_moment(store: Store) -> None:
+    before = moment()
+    lasting, other = gap("a", tag="engine.T1", end=None), gap("b", NOON + HOUR)
+    await store.write([delivery(SampleBatch.empty(), replace(lasting, detail="superseded at once"), lasting, other)])
+    opened = moment()
+    ended = replace(lasting, end=NOON, detail="cable")
+    await store.write([delivery(SampleBatch.empty(), ended)])
+    closed = moment()
+    await store.write([delivery(SampleBatch.empty(), ended)])  # told again: nothing new
+    filled = replace(ended, state=GapState.FILLED, rows_filled=7)
+    await store.write([delivery(SampleBatch.empty(), filled)])
+    assert await store.gaps(known_by=before) == ()
+    assert await store.gaps(known_by=opened) == (other, lasting)
+    assert await store.gaps(known_by=closed) == (other, ended)
+    assert await store.gaps(known_by=moment()) == (other, filled) == await store.gaps()
+    assert await store.gaps(known_by=opened, since=NOON + HOUR) == (other, lasting), "it lasted then"
+    assert await store.gaps(known_by=closed, since=NOON + HOUR) == (other,)
+    assert await store.gaps(known_by=closed, open_only=True, tag="engine.T1", limit=1) == (other,)
+    assert await store.open_gaps() == 1
+    assert (await store.counts())["gaps"] == 2
+
+
 async def test_checkpoints_are_found_by_prefix(store: Store) -> None:
     await store.write([Delivery(SampleBatch.empty(), checkpoint={"plant/a": "1", "plant_/a": "2", "Plant/a": "3"})])
     await store.write([Delivery(SampleBatch.empty(), checkpoint={"plant/a": "4", "plant/%": "é"})])
@@ -368,6 +417,7 @@ async def test_a_run_gets_a_key_and_can_be_finished(store: Store) -> None:
         version=2,
         assets=20,
         stages={"window": 0.25, "infer": 0.5},
+        unheard={"plant": 1_714_564_800_000_001, "mill": 0},
     )
     assert await store.write_run(done) == done
     assert await store.runs("rul") == (second, done)

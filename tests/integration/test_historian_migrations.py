@@ -103,6 +103,27 @@ def test_rows_outlive_the_way_up_and_down(url: str, path: Path) -> None:
     assert kept() == before
 
 
+def test_gaps_and_runs_outlive_the_way_up_and_down(url: str, path: Path) -> None:
+    migrate(url, "0002")
+    execute(
+        path,
+        "INSERT INTO gaps VALUES ('g', 'plant', NULL, 10, 20, 'sequence', 25, 'filled', 3, 'cable')",
+        "INSERT INTO runs VALUES (1, 'rul', 'score', 10, 11, 12, 'done', 2, 20, '', '{}')",
+    )
+
+    def rows(table: str) -> list[Any]:
+        with closing(sqlite3.connect(path)) as database:
+            return database.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608
+
+    gaps, runs = rows("gaps"), rows("runs")
+    migrate(url)
+    assert rows("gaps") == [(*gaps[0], 25)], "known as it is since it was found"
+    assert rows("runs") == [(*runs[0], "{}")]
+    execute(path, "INSERT INTO gap_history VALUES (30, 'g', 25, 10, 20, 'open', 0, '')")
+    migrate(url, "0002")
+    assert (rows("gaps"), rows("runs")) == (gaps, runs)
+
+
 def test_migrating_what_is_up_to_date_keeps_everything(url: str, path: Path) -> None:
     prepare(url)
     execute(path, "INSERT INTO checkpoints VALUES ('key', 'text')")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Run, RunKind, SampleBatch, Tag
+from plugin.domain import Run, RunKind, SampleBatch, Tag, to_micros
 from plugin.errors import StoreError, StoreUnavailable
 from plugin.historian import samples
 from plugin.historian.config import HistorianConfig
@@ -132,6 +132,18 @@ async def test_a_store_that_can_not_open_leaves_no_thread(path: Path) -> None:
         async with SqlStore(f"sqlite+aiosqlite:///{path}", ring=Ring()):
             pass
     assert not left_running(before)
+
+
+async def test_what_the_last_run_could_not_see_is_known_after_a_restart(store: SqlStore, path: Path) -> None:
+    now = datetime.now(UTC)
+    run = await store.write_run(Run(0, "rul", RunKind.SCORE, now, started=now))
+    await store.close()
+    async with SqlStore(f"sqlite+aiosqlite:///{path}", ring=Ring()) as again:
+        await again.register_tags(TAGS)
+        await again.write([ticks(0, 5)])
+        assert not len(await again.read_samples(ALL, *EVER, received_by=to_micros(now)))
+        assert len(await again.read_samples(ALL, *EVER)) == 25
+        assert await again.runs("rul") == (run,)
 
 
 async def test_a_restart_finds_everything_and_fills_the_ring(store: SqlStore, path: Path) -> None:

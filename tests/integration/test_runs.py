@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from plugin.domain import (
     Asset,
     Gap,
     GapCause,
+    GapState,
     Micros,
     ModelState,
     Outage,
@@ -29,7 +31,7 @@ from plugin.domain import (
     quality,
     to_micros,
 )
-from plugin.errors import PublishError, TrainingDataError
+from plugin.errors import ModelError, PublishError, TrainingDataError
 from plugin.historian.memory import MemoryStore
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
@@ -232,6 +234,79 @@ async def test_a_lost_source_and_a_gap_are_never_good(bench):
     assert {p.tag.asset: quality(p.status) for p in outcome.predictions} == {
         "pump-1": Quality.BAD, "pump-2": Quality.GOOD,
     }  # fmt: skip
+
+
+async def test_a_gap_that_ended_before_the_window_is_not_held_across(bench):
+    scorer = bench.scorer(config(window="4s", hold="60s"))
+    await bench.training().train(scorer)
+    end = NOW + timedelta(seconds=20)
+    gap = Gap("1", "plant", None, NOW, NOW + timedelta(seconds=2), GapCause.SERVER_DOWN, NOW)
+    assert {p.coverage for p in (await bench.runs().score(scorer, end, end)).predictions} == {1.0}
+    await bench.store.write([Delivery(SampleBatch.empty(), gaps=(gap,))])
+    assert {p.coverage for p in (await bench.runs().score(scorer, end, end)).predictions} == {0.0}
+
+
+async def test_what_a_run_gave_is_computed_again_whatever_became_known_afterwards(bench):
+    scorer = bench.scorer(config(hold="60s"))
+    await bench.training().train(scorer)
+    end = NOW + timedelta(seconds=8)
+    given: list[Outcome] = []
+
+    async def run() -> Outcome:
+        outcome: Outcome | None = await bench.runs().score(scorer, end, end)
+        assert outcome
+        given.append(outcome)
+        return outcome
+
+    async def tell(gap: Gap) -> None:
+        await bench.store.write([Delivery(SampleBatch.empty(), gaps=(gap,))])
+
+    await run()
+    bench.away = to_micros(NOW + timedelta(seconds=3))
+    assert (await run()).run.unheard == {"plant": bench.away}
+    bench.away = None
+    gap = Gap("1", "plant", None, NOW + timedelta(seconds=1), None, GapCause.SERVER_DOWN, NOW)
+    await tell(gap)
+    await run()
+    gap = replace(gap, end=NOW + timedelta(seconds=4))
+    await tell(gap)
+    await bench.add("a", [SECONDS + 5], 30.0)
+    await run()
+    await bench.add("a", [SECONDS + 2, SECONDS + 3], 50.0)
+    await run()
+    await tell(replace(gap, state=GapState.FILLED, rows_filled=2))
+    await run()
+    await tell(Gap("2", "plant", "pump-1.b", NOW, NOW + timedelta(seconds=1), GapCause.OVERFLOW, NOW))
+    seen = [{(p.tag.name, p.value, p.status, p.coverage) for p in each.predictions} for each in given]
+    assert all(one != next_ for one, next_ in pairwise(seen)), "each time something else was known"
+    await bench.training().train(scorer)
+    await bench.store.set_state("odd", 2, ModelState.CHAMPION)
+    await scorer.refresh()
+    stored = {run.id: run for run in await bench.store.runs("odd")}
+    for each in given:
+        again = await scorer.again(stored[each.run.id], end)
+        assert (again.predictions, again.flags) == (each.predictions, each.flags)
+    with pytest.raises(ModelError, match="no version 9"):
+        await scorer.again(replace(given[0].run, version=9), end)
+
+
+async def test_what_came_in_while_a_run_looked_is_for_the_next_one(bench):
+    """A sample that was on its way when the run began, and came into the store before and after the run read it."""
+    scorer = bench.scorer(config(hold="60s"))
+    await bench.training().train(scorer)
+    end = NOW + timedelta(seconds=3)
+    run = await bench.store.write_run(Run(0, "odd", RunKind.SCORE, end, started=datetime.now(UTC)))
+    await bench.add("a", [SECONDS], 90.0)
+    await bench.store.write(
+        [Delivery(SampleBatch.empty(), gaps=(Gap("1", "plant", None, NOW, None, GapCause.SEQUENCE, NOW),))]
+    )
+    outcome = await scorer.score(run, end)
+    await bench.add("a", [SECONDS + 1], 95.0)
+    again = await scorer.again(outcome.run, end)
+    assert again.predictions == outcome.predictions
+    assert {p.coverage for p in again.predictions} == {1.0}, "the gap was found after it began"
+    after = await scorer.score(replace(run, started=datetime.now(UTC)), end)
+    assert after.predictions != outcome.predictions
 
 
 async def test_no_data_at_all_is_bad_and_has_no_value(bench):
