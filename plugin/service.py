@@ -71,53 +71,57 @@ class Service:
         """There when the sinks are open."""
         self.reloading: asyncio.Future[Reloading] = asyncio.get_running_loop().create_future()
         """There when all is running."""
+        self._stopping = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop`` is set. Raises ForetagError where the service can't start."""
         try:
-            await self._run(stop)
+            async with AsyncExitStack() as stack:
+                try:
+                    await self._run(stack, stop)
+                finally:
+                    self._stopping = True  # before the first task is told to end
+            log.info("stopped")
         except* _Stopped:
             log.info("stopped before the database was available")
 
-    async def _run(self, stop: asyncio.Event) -> None:
-        async with AsyncExitStack() as stack:
-            enter = stack.enter_async_context
-            stack.enter_context(lock.hold(_lock_files(self.config), self.config.path))
-            await enter(serving(self.config.diagnostics, self.diagnostics))
-            wait = partial(_when_available, stop)
-            store = await wait(lambda: enter(open_store(self.config, self.diagnostics, alone=True)))
-            tags = await wait(lambda: store.register_tags(self.config.tags))
-            spill = Spill.configured(self.config.historian.spill, self.config.data)
-            left = await wait(lambda: open_spill(spill, store, tags, self.diagnostics))
-            if spill is not None:
-                stack.callback(spill.close)
-            await enter(self._certificate())
-            sources = await wait(lambda: self._sources(tags, store, left))
-            overview = Overview(sources, Asset.gather(tags), self.config.models, self.diagnostics)
-            self.overview.set_result(overview)
-            await enter(self._acquiring(sources, store, spill, overview))
-            compute = await enter(open_compute(self.config, self.diagnostics))
-            registry = Registry(store, self.config.model_folder)
-            scorers = self.scorers(tags, store, registry, compute, sources)
-            sinks = self._sinks(overview)
-            for sink in sinks:
-                await enter(sink.open(_outputs(scorers)))
-            await enter(_running(Outages(sources, scorers, sinks, self.diagnostics).watch()))
-            runs = Runs(store, sinks, self.diagnostics)
-            await wait(lambda: runs.end_unfinished([scorer.config.name for scorer in scorers]))
-            await enter(self._scoring(scorers, runs))
-            training = Training(store, registry, compute, self.diagnostics, overview.training)
-            past_is_read = _past_is_read(sources)
-            await enter(_running(self._supervised("training", lambda: training.train_missing(scorers, past_is_read))))
+    async def _run(self, stack: AsyncExitStack, stop: asyncio.Event) -> None:
+        enter = stack.enter_async_context
+        stack.enter_context(lock.hold(_lock_files(self.config), self.config.path))
+        await enter(serving(self.config.diagnostics, self.diagnostics))
+        wait = partial(_when_available, stop)
+        store = await wait(lambda: enter(open_store(self.config, self.diagnostics, alone=True)))
+        tags = await wait(lambda: store.register_tags(self.config.tags))
+        spill = Spill.configured(self.config.historian.spill, self.config.data)
+        left = await wait(lambda: open_spill(spill, store, tags, self.diagnostics))
+        if spill is not None:
+            stack.callback(spill.close)
+        await enter(self._certificate())
+        sources = await wait(lambda: self._sources(tags, store, left))
+        overview = Overview(sources, Asset.gather(tags), self.config.models, self.diagnostics)
+        self.overview.set_result(overview)
+        await enter(self._acquiring(sources, store, spill, overview))
+        compute = await enter(open_compute(self.config, self.diagnostics))
+        registry = Registry(store, self.config.model_folder)
+        scorers = self.scorers(tags, store, registry, compute, sources)
+        sinks = self._sinks(overview)
+        for sink in sinks:
+            await enter(sink.open(_outputs(scorers)))
+        await enter(_running(Outages(sources, scorers, sinks, self.diagnostics).watch()))
+        runs = Runs(store, sinks, self.diagnostics)
+        await wait(lambda: runs.end_unfinished([scorer.config.name for scorer in scorers]))
+        await enter(self._scoring(scorers, runs))
+        training = Training(store, registry, compute, self.diagnostics, overview.training)
+        past_is_read = _past_is_read(sources)
+        await enter(_running(self._supervised("training", lambda: training.train_missing(scorers, past_is_read))))
 
-            async def rescore(tags: Sequence[Tag]) -> tuple[list[str], list[str]]:
-                wanted = self.scorers(tags, store, registry, compute, sources)
-                return await _rescore(scorers, wanted, sinks)
+        async def rescore(tags: Sequence[Tag]) -> tuple[list[str], list[str]]:
+            wanted = self.scorers(tags, store, registry, compute, sources)
+            return await _rescore(scorers, wanted, sinks)
 
-            self.reloading.set_result(Reloading(self.config, store, sources, overview, rescore, spill))
-            await stop.wait()
-            log.info("stopping")
-        log.info("stopped")
+        self.reloading.set_result(Reloading(self.config, store, sources, overview, rescore, spill))
+        await stop.wait()
+        log.info("stopping")
 
     @asynccontextmanager
     async def _certificate(self) -> AsyncIterator[None]:
@@ -216,12 +220,18 @@ class Service:
         return sinks
 
     async def _supervised(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
-        """Run a task to its end; an error is logged, counted, and the task started again after a while."""
+        """Run a task to its end; an error is logged, counted, and the task started again after a while.
+
+        An error in the moment of a cancellation outdoes it in a TaskGroup (Python 3.11); ``_stopping`` is not lost.
+        """
         for attempt in range(1_000_000_000):
             try:
                 await task()
             except Exception:
                 self.diagnostics.task_failures.labels(name).inc()
+                if self._stopping:
+                    log.exception("%s failed while it was stopped", name)
+                    return
                 delay = _RESTART_DELAYS[min(attempt, len(_RESTART_DELAYS) - 1)]
                 log.exception("%s failed; starting it again in %.1f s", name, delay)
                 await asyncio.sleep(delay)

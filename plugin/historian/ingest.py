@@ -80,19 +80,24 @@ class Ingest:
         """The spill has left out samples, and is not yet empty again."""
         self._promised: dict[int, list[Taken]] = {}
         """By frame, deliveries in the spill that are confirmed only when they are committed."""
+        self._ending = False
+        """Whoever is cancelled from now on is not to begin anew, whatever error came in the same moment."""
 
     async def run(self) -> None:
         """Take and write until the sources end. Cancelled: what is not on disk is not confirmed, so it comes again.
 
         A transaction that has begun ends by itself, and is waited for when the store is closed. May be run again.
         """
+        self._ending = False
         try:
             async with asyncio.TaskGroup() as tasks:
                 spooler = tasks.create_task(self._spool(self._spill), name="ingest: spool") if self._spill else None
                 writer = tasks.create_task(self._write(), name="ingest: write")
-                async with asyncio.TaskGroup() as takers:
-                    for source in self._sources:
-                        takers.create_task(self._take(source), name=f"ingest: {source.name}")
+                takers = [tasks.create_task(self._take(each), name=f"ingest: {each.name}") for each in self._sources]
+                try:
+                    await _all(takers)
+                finally:
+                    self._ending = True  # before they are told
                 self._waiting.end()
                 await writer
                 if spooler is not None:
@@ -120,6 +125,9 @@ class Ingest:
                         await self._waiting.put(Taken(source.name, delivery))
             except Exception:  # noqa: BLE001  the wrapper that supervises a source: logged, counted, started again
                 self._diagnostics.task_failures.labels(f"source {source.name}").inc()
+                if self._ending:
+                    _log.exception("Source %s broke down while it was ended", source.name)
+                    return
                 _log.exception("Source %s broke down; it is started again in %g s", source.name, _SOURCE_PAUSE)
                 await self._sleep(_SOURCE_PAUSE)
             else:
@@ -278,6 +286,12 @@ class Ingest:
         if self._spill is not None:
             self._diagnostics.spill_bytes.set(self._spill.size)
             self._diagnostics.spill_samples.set(self._spill.rows)
+
+
+async def _all(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Until these have ended."""
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 @asynccontextmanager

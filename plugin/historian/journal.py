@@ -122,6 +122,7 @@ class Journal:
     def append(self, head: bytes, rows: int, parts: Sequence[bytes]) -> int:
         """The number of a new frame, which is on the disk; OSError: it is not, and leaves nothing behind."""
         with self._lock:
+            folder = self._folder_descriptor()  # without it the files may be another process's by now
             if self._active is not None and self._segments[-1].head is not head:
                 self._stop_growing()
             number = self.newest + 1
@@ -133,7 +134,7 @@ class Journal:
                 written = write_all(file, framed(number, rows, parts))
                 os.fdatasync(file)
                 if fresh:
-                    os.fsync(self._folder_descriptor())
+                    os.fsync(folder)
             except OSError:
                 self._give_up(file, segment)
                 raise
@@ -236,6 +237,7 @@ class Journal:
         segment. OSError: all is as it was.
         """
         with self._lock:
+            folder = self._folder_descriptor()
             run = self._unread_run()
             if not run:
                 return None
@@ -253,7 +255,7 @@ class Journal:
             finally:
                 os.close(file)
             unfinished.replace(last.path)
-            os.fsync(self._folder_descriptor())
+            os.fsync(folder)
             gone, last.rows, last.end = last.rows, 0, end
             for each in run[:-1]:
                 remove(each)

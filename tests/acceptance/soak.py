@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -112,10 +112,6 @@ class Order:
             if number < self._newest[tag]:
                 self.disorder.append(f"tag {tag}: {number} was committed after {self._newest[tag]}")
             self._newest[tag] = max(self._newest[tag], number)
-
-    def newest(self, tags: Sequence[Tag]) -> int:
-        """The number that all of these have."""
-        return min(self._newest[tag.id] for tag in tags)
 
 
 @dataclass(slots=True)
@@ -262,17 +258,19 @@ class Soak:
             other.execute("ROLLBACK")
 
     async def _settled(self) -> None:
-        """Both sources run, and a number that is written now is committed."""
+        """Both sources run, and the newest number of each is in the database, though no newer one may ever follow."""
         await until(lambda: all(source.connected() for source in self.sources), 60)
         await asyncio.sleep(1.0)
-        wanted = {plant.name: plant.server.write() for plant in self.plants}
-        await until(
-            lambda: all(
-                self.order.newest([tag for tag in self.tags if tag.source == name]) >= number
-                for name, number in wanted.items()
-            ),
-            60,
-        )
+        wanted = {plant.name: plant.server.last for plant in self.plants}
+        async with asyncio.timeout(60):
+            while not await self._stored(wanted):
+                await asyncio.sleep(0.1)
+
+    async def _stored(self, wanted: Mapping[str, int]) -> bool:
+        """The database is asked: a commit that our end overtook is told to nobody, and is there all the same."""
+        newest = await self.store.latest([tag.id for tag in self.tags])
+        numbers = dict(zip(newest.tag.tolist(), newest.value.tolist(), strict=True))
+        return all(numbers.get(tag.id, 0.0) >= wanted[tag.source] for tag in self.tags)
 
     def _measure(self, minute: float) -> None:
         gc.collect()

@@ -236,3 +236,29 @@ async def test_what_no_store_takes_is_left_out_though_it_has_no_samples(store: S
     await Ingest([Script("a", steps)], store, Diagnostics()).run()
     assert confirmed == ["bad", "good"]
     assert (await store.counts())["samples"] == 5
+
+
+class Unlucky(Script):
+    """Breaks down in the very moment that it is told to end."""
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        try:
+            async for step in super().deliveries():
+                yield step
+        finally:
+            raise RuntimeError("the line was cut")
+
+
+async def test_a_source_that_breaks_down_while_it_is_ended_is_not_started_again(store: SqlStore) -> None:
+    diagnostics, source = Diagnostics(), Unlucky("a", [delivery(1, 0, 10)], endless=True)
+    task = asyncio.create_task(Ingest([source], store, diagnostics, sleep=at_once).run())
+    while not diagnostics.value("samples_stored_total"):
+        await asyncio.sleep(0)
+    task.cancel()
+    ended, _ = await asyncio.wait({task}, timeout=10)
+    for _ in range(3):  # where it did not
+        task.cancel()
+        await asyncio.wait({task}, timeout=1)
+    assert ended
+    assert task.cancelled()
+    assert diagnostics.value("task_failures_total", task="source a") == 1

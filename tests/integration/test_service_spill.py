@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from plugin.config import Config, load
+from plugin.historian.ingest import Ingest
 from plugin.service import Service
 from tests.integration.acquire_plant import EPOCH, URI, Plant, until
 
@@ -144,3 +145,30 @@ async def test_stopped_while_it_waits_it_stops(tmp_path: Path, caplog: pytest.Lo
     async with running(config):
         await until(lambda: "waiting for the database" in caplog.text)
     assert "stopped before the database was available" in caplog.messages
+
+
+class Unlucky(Ingest):
+    """Breaks down in the very moment that it is told to end, as a TaskGroup does whose task has an error then."""
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        except asyncio.CancelledError:
+            raise ExceptionGroup("unhandled errors in a TaskGroup", [OSError("the disk is gone")]) from None
+
+
+async def test_acquisition_that_breaks_down_while_it_is_stopped_is_not_started_again(
+    plant: Plant, config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("plugin.service.Ingest", Unlucky)
+    stop, service = asyncio.Event(), Service(config)
+    task = asyncio.create_task(service.run(stop))
+    await until(has(service, "source_connected", source="plant"))
+    stop.set()
+    ended, _ = await asyncio.wait({task}, timeout=10)
+    for _ in range(3):  # where it did not
+        task.cancel()
+        await asyncio.wait({task}, timeout=1)
+    assert ended
+    assert "acquisition failed while it was stopped" in caplog.messages
+    assert service.diagnostics.value("task_failures_total", task="acquisition") == 1

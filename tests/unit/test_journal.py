@@ -233,3 +233,18 @@ def test_what_is_being_read_is_not_squeezed(tmp_path: Path) -> None:
         assert journal.squeeze(shrunk) == 100
         assert [frame[:2] for frame in read_all(journal)] == [b"bb", b"c"]
         assert journal.squeeze(shrunk) is None
+
+
+def test_an_append_that_comes_after_the_end_leaves_the_next_owner_his_frames(tmp_path: Path) -> None:
+    """A thread that was still packing when the service was stopped."""
+    with opened(tmp_path) as before:
+        pass
+    with opened(tmp_path) as after:
+        append(after, b"one")
+        with pytest.raises(OSError, match="not open"):
+            append(before, b"late")
+        with pytest.raises(OSError, match="not open"):
+            before.squeeze(lambda _: [])
+        append(after, b"two")
+    with opened(tmp_path) as journal:
+        assert read_all(journal) == [b"one", b"two"]
