@@ -1,12 +1,15 @@
 """Messages become deliveries: decoded, with the gaps they tell of, in order, acknowledged once they are stored."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from plugin.acquire.config import SourceConfig
 from plugin.acquire.current import Currents
 from plugin.acquire.decoding import Values, decode_items
+from plugin.acquire.gaps import Loss
 from plugin.acquire.intake import Intake, Overflow
+from plugin.acquire.items import Item
 from plugin.acquire.losses import Losses
 from plugin.acquire.measuring import Malformed
 from plugin.acquire.outbox import Outbox
@@ -22,18 +25,13 @@ _MANY = 20  # tags that overflow in one message before they share a gap
 
 
 class Arrivals:
-    """What a source's subscriptions receive."""
+    """What a source's subscriptions receive, and what they should have."""
 
     def __init__(
-        self,
-        source: str,
-        intake: Intake,
-        losses: Losses,
-        outbox: Outbox,
-        acks: Acknowledgements,
-        diagnostics: Diagnostics,
-        currents: Currents,
+        self, config: SourceConfig, intake: Intake, losses: Losses, outbox: Outbox, diagnostics: Diagnostics
     ) -> None:
+        self.acks = Acknowledgements()
+        self.currents = Currents(config, intake, outbox)
         self.removed: dict[int, Micros] = {}
         """Tags by handle whose node the server has removed, and when [µs]."""
         self.awaited: set[int] = set()
@@ -41,11 +39,10 @@ class Arrivals:
         self._intake = intake
         self._losses = losses
         self._outbox = outbox
-        self._acks = acks
         self._diagnostics = diagnostics
-        self._currents = currents
-        self._errors = diagnostics.decode_errors.labels(source)
-        self._remarks = Remarks(source, intake.tags, diagnostics)
+        self._errors = diagnostics.decode_errors.labels(config.name)
+        self._remarks = Remarks(config.name, intake.tags, diagnostics)
+        self._ceased: dict[Subscription, Loss] = {}
 
     async def take(self, subscription: Subscription, message: Message) -> None:
         """A message that is due becomes one delivery, with the gaps it tells of; waits where the database is slow.
@@ -66,14 +63,14 @@ class Arrivals:
                     self.removed = gone | self.removed  # the first time that it was said counts
                 batches.append(batch)
                 remarks += self._remarks.of(values, message.received)
-        confirm = partial(self._acks.add, (subscription.id, message.sequence))
+        confirm = partial(self.acks.add, (subscription.id, message.sequence))
         marks = subscription.checkpoint(message)
         samples = SampleBatch.concatenate(batches)
         self._outbox.add(Delivery(samples, checkpoint=marks, remarks=tuple(remarks), confirm=confirm))
         for values in decoded:
             if values is not None:
                 self._intake.arrived(values, message.received)
-                self._currents.heard(values)
+                self.currents.heard(values)
                 if self.awaited:
                     self.awaited.difference_update(values.handle.tolist())
 
@@ -83,8 +80,43 @@ class Arrivals:
         start, end = _span(subscription.latest, after)
         detail = f"messages {numbers[0]} to {numbers[-1]}"
         self._losses.past(GapCause.SEQUENCE, handles, start, end, detail=detail)
-        self._currents.expect(handles, resend=subscription.id)
+        self.currents.expect(handles, resend=subscription.id)
         await self._outbox.tell()
+
+    async def unheard(self, items: Iterable[Item]) -> None:
+        """These said nothing yet, in the place of others that may have had values left, which will not come."""
+        for item in items:
+            start, detail = int(self._intake.reached[item.handle]), "the tag was changed"
+            self._losses.past(
+                GapCause.SUBSCRIPTION_LOST, [item.handle], start, now_micros(), tag=item.tag.name, detail=detail
+            )
+        await self._outbox.tell()
+
+    # --- subscriptions that end, and begin ---
+
+    async def cease(self, subscription: Subscription, cause: GapCause, start: Micros, detail: str = "") -> None:
+        """Nothing of it arrives from ``start`` on, until :meth:`resume`; told at once, and only once."""
+        if subscription not in self._ceased:
+            handles = [item.handle for item in subscription.items]
+            self._ceased[subscription] = self._losses.begin(cause, handles, start, detail=detail)
+            await self._outbox.tell()
+
+    def resume(self, subscription: Subscription) -> None:
+        """Its values arrive, or should."""
+        if subscription in self._ceased:
+            self._losses.end(self._ceased.pop(subscription))
+        self.expect(subscription.items)
+
+    def expect(self, items: Iterable[Item]) -> None:
+        """A value of each of these that is monitored should come soon."""
+        self.currents.expect(item.handle for item in items if item.monitored)
+
+    def mark(self, subscription: Subscription) -> None:
+        """What has to outlive our own restart, where it changed."""
+        if marks := subscription.checkpoint():
+            self._outbox.add(Delivery(SampleBatch.empty(), checkpoint=marks))
+
+    # --- what is in a message ---
 
     async def _read(self, subscription: Subscription, body: bytes, message: Message) -> Values | None:
         """The values by tag; None where there is no telling what they are. Nothing is counted yet."""
@@ -104,7 +136,7 @@ class Arrivals:
         detail = f"{values.lost if values else 'all'} values of message {message.sequence}"
         start, end = _span(subscription.latest, message.published)
         self._losses.past(GapCause.DECODE_ERROR, handles, start, end, detail=detail)
-        self._currents.expect(handles, resend=subscription.id)
+        self.currents.expect(handles, resend=subscription.id)
 
     def _overflowed(self, overflows: Sequence[Overflow]) -> None:
         if len(overflows) > _MANY:

@@ -8,7 +8,7 @@ source time, value and status) is no sample.
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from asyncua.client.ua_session import UaSession
 from numpy.typing import NDArray
 
 from plugin.acquire.config import SourceConfig
+from plugin.acquire.connection import Connection, Review
 from plugin.acquire.decoding import Values
 from plugin.acquire.gaps import Loss
 from plugin.acquire.intake import Intake
@@ -26,7 +27,7 @@ from plugin.acquire.outbox import Outbox
 from plugin.acquire.remarks import Remarks
 from plugin.acquire.roster import Roster
 from plugin.acquire.server import ServerInfo, resolve
-from plugin.acquire.session import ServiceFault, status_name, translated
+from plugin.acquire.session import ServiceFault, translated
 from plugin.acquire.wire import now_micros, read
 from plugin.diagnostics import Diagnostics
 from plugin.domain import GapCause, Micros, Status
@@ -49,9 +50,6 @@ _REFUSALS = np.array(
     np.uint32,
 )  # fmt: skip
 """Answers that speak of the question (OPC 10000-4, 5.11.2.4): no value of the tag is meant."""
-
-Review = Callable[[Sequence[Item]], Awaitable[None]]
-"""Told of items whose answer may have changed."""
 
 
 @dataclass(slots=True)
@@ -95,26 +93,14 @@ class Polling:
         self._known = _Known()
         self._remarks = Remarks(config.name, intake.tags, diagnostics)
 
-    async def run(
-        self, services: UaSession, info: ServerInfo, changed: asyncio.Event, review: Review, cause: GapCause
-    ) -> None:
-        """Until the connection is lost: that is raised. ``changed`` is set when there are other tags; ``cause``: of
-        what was missed since the last connection."""
-        self._begin(cause)
-        async with asyncio.TaskGroup() as tasks:
-            running: dict[float, asyncio.Task[None]] = {}
-            while True:
-                changed.clear()
-                self._roster.drop_replaced()
-                for period in self._parts():
-                    if period not in running or running[period].done():
-                        group = self._groups.setdefault(period, _Group(period))
-                        running[period] = tasks.create_task(self._poll(group, services, info, review))
-                await changed.wait()
+    def failed(self) -> int:
+        """Tags that the server refuses to read."""
+        return self._roster.refused()
 
-    def _begin(self, cause: GapCause) -> None:
+    async def begin(self, connection: Connection) -> None:
         """What was not read since the last connection is missing; every tag is asked for anew."""
         now = now_micros()
+        cause = GapCause.SERVER_DOWN if connection.restarted else GapCause.POLL_MISSED
         for group in self._groups.values():
             if group.loss is not None:
                 self._losses.end(group.loss)
@@ -124,6 +110,19 @@ class Polling:
                 self._losses.past(cause, handles, group.last, now, detail="not read meanwhile")
         for item in self._roster.items:
             item.forget(Status.BAD_WAITING_FOR_INITIAL_DATA)
+
+    async def run(self, connection: Connection, review: Review) -> None:
+        """Until the connection is lost: that is raised."""
+        async with asyncio.TaskGroup() as tasks:
+            running: dict[float, asyncio.Task[None]] = {}
+            while True:
+                self._roster.changed.clear()
+                self._roster.drop_replaced()
+                for period in self._parts():
+                    if period not in running or running[period].done():
+                        group = self._groups.setdefault(period, _Group(period))
+                        running[period] = tasks.create_task(self._poll(group, connection, review))
+                await self._roster.changed.wait()
 
     def _parts(self) -> dict[float, list[Item]]:
         """The items by sampling interval [s]; found anew when the tags have changed."""
@@ -141,13 +140,13 @@ class Polling:
 
     # --- ticks ---
 
-    async def _poll(self, group: _Group, services: UaSession, info: ServerInfo, review: Review) -> None:
+    async def _poll(self, group: _Group, connection: Connection, review: Review) -> None:
         """Until no tag has this interval any more."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         while items := self._parts().get(group.period):
             before, group.last = group.last, now_micros()
-            await self._tick(group, items, services, info, review)
+            await self._tick(group, items, connection, review)
             missed = max(0, math.floor((loop.time() - due) / group.period))
             await self._note(group, missed, before or group.last)
             due += (missed + 1) * group.period
@@ -156,27 +155,26 @@ class Polling:
             self._losses.end(group.loss)
         del self._groups[group.period]
 
-    async def _tick(
-        self, group: _Group, items: Sequence[Item], services: UaSession, info: ServerInfo, review: Review
-    ) -> None:
+    async def _tick(self, group: _Group, items: Sequence[Item], connection: Connection, review: Review) -> None:
         now = asyncio.get_running_loop().time()
         retried = now >= group.retry_at
         wanted = [item for item in items if item.monitored or not item.asked or retried]
         doubtful = [item for item in wanted if not item.monitored]
         before = [item.monitored for item in wanted]
         for item in doubtful:
-            item.node = resolve(item.tag.node, info.namespaces)
+            item.node = resolve(item.tag.node, connection.info.namespaces)
             item.forget(int(ua.StatusCodes.BadNodeIdUnknown))
         readable = [item for item in wanted if item.node is not None]
         position = 0
         while position < len(readable):
-            position += await self._read(readable[position : position + self._size(info)], services)
+            part = readable[position : position + self._size(connection.info)]
+            position += await self._read(part, connection.services)
         if retried:
             better = any(item.monitored for item in doubtful)
             group.pause = _RETRY[0] if better or not doubtful else min(2 * group.pause, _RETRY[1])
             group.retry_at = now + group.pause
         if doubtful or before != [item.monitored for item in wanted]:
-            await review(wanted)
+            await review(wanted, now_micros())
 
     async def _note(self, group: _Group, missed: int, since: Micros) -> None:
         """Ticks that were left out, or none."""
@@ -268,8 +266,3 @@ class _Known:
         self._value = np.append(self._value, np.full(more, np.nan))
         self._status = np.append(self._status, np.full(more, -1, np.int64))
         self._text = np.append(self._text, np.full(more, None, np.object_))
-
-
-def unsupported(error: SourceUnreachable) -> bool:
-    """The server says that it knows no subscriptions."""
-    return isinstance(error, ServiceFault) and status_name(error.code) == "BadServiceUnsupported"

@@ -7,7 +7,6 @@ from plugin.acquire.gaps import Loss
 from plugin.acquire.intake import Intake
 from plugin.acquire.items import Item, describe_refusal
 from plugin.acquire.losses import Losses
-from plugin.acquire.wire import now_micros
 from plugin.domain import GapCause, Micros
 
 _log = logging.getLogger(__name__)
@@ -49,9 +48,9 @@ class Refusals:
                     GapCause.BAD_ITEM, [handle], time, tag=tag.name, detail=f"{tag.node}: {detail}"
                 )
 
-    def review(self, items: Iterable[Item], since: Micros | None = None) -> None:
-        """A gap begins with a refusal (at ``since``, else now), and ends when the tag is monitored."""
-        since = (now_micros() if since is None else since) + self._losses.behind
+    def review(self, items: Iterable[Item], since: Micros) -> None:
+        """A gap begins with a refusal (at ``since``, by our clock), and ends when the tag is monitored."""
+        since += self._losses.behind
         back, refused = [], []
         for item in items:
             if not item.asked or not self._intake.alive(item.handle):

@@ -51,6 +51,8 @@ class Roster:
         self.items: tuple[Item, ...] = tuple(Item(handle, tag) for handle, tag in enumerate(tags))
         """Every tag with what the server answered for it."""
         self.subscriptions: list[Subscription] = []
+        self.changed = asyncio.Event()
+        """The server has yet to hear of changes."""
         self._config = config
         self._intake = intake
         self._arrivals = arrivals
@@ -74,6 +76,10 @@ class Roster:
                 self.subscriptions.append(subscription)
         return sorted((item for items in wanted.values() for item in items), key=attrgetter("handle"))
 
+    def refused(self) -> int:
+        """Tags that the server was asked for, and does not give."""
+        return sum(item.asked and not item.monitored for item in self.items)
+
     def _subscription(self, items: Sequence[Item], slot: int) -> Subscription:
         return Subscription(self._config, items, self._maker, self._arrivals.take, self._arrivals.miss, slot)
 
@@ -91,6 +97,7 @@ class Roster:
         successors = self._made([tag for _, tag in outdated], reached)
         replaced = tuple(zip((old for old, _ in outdated), successors, strict=True))
         self._arrange(added, removed, replaced)
+        self.changed.set()
         return Changed(added, removed, replaced)
 
     def _made(self, tags: Sequence[Tag], known: Mapping[int, Micros]) -> tuple[Item, ...]:
@@ -150,7 +157,7 @@ class Roster:
                 try:
                     await subscription.create(services, info)
                 except ServiceFault:
-                    continue  # refused as before, see the source: it is asked for again later
+                    continue  # refused as before, which is known: it is asked for again later
                 subscriptions.append(subscription)
                 items += subscription.items
         return subscriptions, items

@@ -172,7 +172,7 @@ async def test_more_tags_than_a_subscription_holds_get_one_of_their_own(tmp_path
         await until(source.connected)
         source.change(tags(6))
         await until(lambda: all(item.monitored for item in source.items))
-        assert [len(subscription.items) for subscription in source._subscriptions] == [3, 3]
+        assert [len(subscription.items) for subscription in source._roster.subscriptions] == [3, 3]
         await feed(plant, 1, 2, 3)
         await arrived(historian, 3, *range(1, 7))
         await asyncio.sleep(1.0)  # both keep alive
@@ -210,7 +210,7 @@ async def test_a_source_without_tags_gets_some_and_loses_them_again(tmp_path: Pa
             await feed(plant, 1)
             await arrived(historian, 1, 1)
             source.change([])
-            await until(lambda: not source._subscriptions[0].leaving)
+            await until(lambda: not source._roster.subscriptions[0].leaving)
             wire.cut()
             service = plant.server.iserver.subscription_service
             await service.delete_subscriptions(list(service.subscriptions))

@@ -10,13 +10,11 @@ from asyncua.ua.ua_binary import struct_to_binary
 from plugin.acquire.arrivals import Arrivals
 from plugin.acquire.backfill import Backfill
 from plugin.acquire.config import HistoryConfig, SourceConfig
-from plugin.acquire.current import Currents
 from plugin.acquire.gaps import Gaps
 from plugin.acquire.intake import Intake
 from plugin.acquire.items import Item, ItemMaker
 from plugin.acquire.losses import Losses
 from plugin.acquire.outbox import Outbox
-from plugin.acquire.pump import Acknowledgements
 from plugin.acquire.subscription import Subscription
 from plugin.acquire.wire import DATA_CHANGE, Message
 from plugin.diagnostics import Diagnostics
@@ -53,10 +51,8 @@ class Parts:
         history = HistoryConfig(enabled=False)
         backfill = Backfill("plant", history, intake, self.outbox, gaps, self.diagnostics)
         losses = Losses("plant", history, intake, gaps, backfill)
-        self.acks = Acknowledgements()
         plant = SourceConfig(name="plant", endpoint="opc.tcp://127.0.0.1:1")
-        currents = Currents(plant, intake, self.outbox)
-        self.arrivals = Arrivals("plant", intake, losses, self.outbox, self.acks, self.diagnostics, currents)
+        self.arrivals = Arrivals(plant, intake, losses, self.outbox, self.diagnostics)
         items = [Item(handle, tag) for handle, tag in enumerate(TAGS)]
         self.subscription = Subscription(plant, items, ItemMaker(plant), self.arrivals.take, self.arrivals.miss)
 
