@@ -241,7 +241,7 @@ class OpcUaSource:
             self.state = State.RECOVER
             self._way = way = await self._begin(connection)
             self._server_started = connection.info.started
-            if connection.first:
+            if connection.first:  # only now it is known for which tags the server kept what came meanwhile
                 self._past.begin(self.items)
             self._up_since, self.trouble = asyncio.get_running_loop().time(), ""
             async with asyncio.TaskGroup() as group:

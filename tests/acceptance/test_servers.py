@@ -158,6 +158,7 @@ async def test_a_queue_that_overflows_is_a_gap_of_its_tag(tmp_path: Path) -> Non
             server.write()
         await parts.proxy.mend()
         await until(lambda: sessions(parts) >= 2 and parts.source.connected())
+        await parts.settled()  # else the next value may still find the queues full
         await server.feed(5, 0.06)
         await parts.settled()
     parts.calm()

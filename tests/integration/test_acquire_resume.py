@@ -105,6 +105,20 @@ async def test_what_was_not_committed_when_we_were_killed_comes_again(tmp_path: 
     assert not historian.gaps
 
 
+async def test_tags_that_are_read_after_a_restart_have_our_downtime_as_a_gap(tmp_path: Path) -> None:
+    plant, historian = await started(), Historian()
+    async with running(make(plant.port, TAGS, tmp_path, historian), historian) as source:
+        await until(source.connected)
+        await write(plant, range(1, 4))
+        await stored(historian, 3)
+    await write(plant, range(4, 9))
+    async with running(make(plant.port, TAGS, tmp_path, historian, mode="poll"), historian) as source:
+        await until(source.connected)
+        await stored(historian, 8)
+    await plant.stop()
+    assert [gap.cause for gap in historian.gaps.values()] == [GapCause.CLIENT_DOWN]
+
+
 async def test_tags_that_changed_meanwhile_cost_the_others_nothing(tmp_path: Path) -> None:
     plant, historian = await started(4), Historian()
     t0, t1, t2, t3 = tags(4)
