@@ -78,6 +78,9 @@ class Diagnostics:
         self.texts_cut = counter("texts_cut", "Texts longer than 65536 characters, stored without their end", "source")
         self.remarks = counter("remarks", "What was odd about samples that were kept", "source", "kind")
         self.decode_errors = counter("decode_errors", "Values or messages that could not be decoded", "source")
+        self.foreign_messages = counter(
+            "foreign_messages", "Messages with values of a subscription that is not ours, left out", "source"
+        )
         self.gaps = counter("gaps", "Gaps opened", "source", "cause")
         self.gaps_open = gauge("gaps_open", "Gaps that history may still fill")
         self.reconnects = counter("reconnects", "Sessions built anew or re-activated", "source", "how")

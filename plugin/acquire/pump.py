@@ -76,7 +76,9 @@ class Pumps:
         self._services = services
         self._subscriptions = {subscription.id: subscription for subscription in subscriptions}
         self._acks = acks
+        self._source = source
         self._malformed = partial(diagnostics.decode_errors.labels(source).inc, 1)
+        self._foreign = diagnostics.foreign_messages.labels(source)
         self._most = most
         self._running = min(max(2, len(subscriptions) + 1), most)
         self._asking = 0
@@ -84,6 +86,7 @@ class Pumps:
         self._group: asyncio.TaskGroup | None = None
         self._patience = patience
         self._strangers: dict[int, float] = {}
+        self._said = False
 
     async def run(self) -> None:
         """Until the connection or a subscription is lost: that is raised."""
@@ -133,14 +136,24 @@ class Pumps:
             if known is not None:
                 await known.receive(self._services, message)
             else:
-                await self._dismiss(message.subscription)
+                await self._dismiss(message)
 
-    async def _dismiss(self, stranger: int) -> None:
-        """A subscription that we don't know is being made at this moment, or was left by a process before this one."""
-        now = asyncio.get_running_loop().time()
+    async def _dismiss(self, message: Message) -> None:
+        """A subscription that we don't know is being made at this moment, or was left by a process before this one.
+
+        One that is being made loses nothing: its first messages are missed by their numbers, and fetched.
+        """
+        now, stranger = asyncio.get_running_loop().time(), message.subscription
         if len(self._strangers) < _MOST_STRANGERS:
             self._strangers.setdefault(stranger, now)
-        if now - self._strangers.get(stranger, now) > self._patience:
+        since = self._strangers.get(stranger)
+        overdue = since is not None and now - since > self._patience
+        if message.notifications:
+            self._foreign.inc()
+            if (overdue or since is None) and not self._said:
+                self._said = True  # once a connection; the counter tells how many
+                _log.warning("%s: values of subscription %d, which is not ours, are left out", self._source, stranger)
+        if overdue:
             self._strangers[stranger] = now
             with contextlib.suppress(ServiceFault), translated("delete a subscription that is nobody's"):
                 await self._services.delete_subscriptions([stranger])

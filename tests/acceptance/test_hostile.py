@@ -13,7 +13,7 @@ import pytest
 from asyncua import ua
 
 from plugin.acquire.source import State
-from plugin.domain import GapCause
+from plugin.domain import GapCause, SampleBatch
 from tests.acceptance.channel import Connection, Datum, data_change, status_change
 from tests.acceptance.line import Line, at_once, line
 from tests.acceptance.proxy import Fault
@@ -201,6 +201,30 @@ async def oddly_notified(folder: Path, odd: Callable[[Server], list[tuple[int, b
         assert parts.diagnostics.total("reconnects_total") == 1
     assert parts.balance().in_gaps == 0
     assert (parts.diagnostics.total("decode_errors_total") > 0) == (odd in COUNTED)
+
+
+async def test_values_of_a_subscription_that_is_not_ours_are_counted_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told, sent = "plant: values of subscription 4711, which is not ours, are left out", 0
+    async with line(tmp_path, timeout="500ms") as parts:
+        server = parts.server
+        (subscription,) = server.subscriptions.values()
+
+        def one_more() -> bool:
+            nonlocal sent
+            if waiting := server.take(subscription.session):
+                sent += 1
+                message = server.message(sent, [data_change([(0, Datum(1e9, 1.0))], server.now())])
+                server.answer(waiting, 4711, message)
+            return told in caplog.messages
+
+        await until(one_more, 60)
+        await well_again(parts)
+        assert sent - 1 <= parts.diagnostics.value("foreign_messages_total", source="plant") <= sent
+        assert server.calls["DeleteSubscriptions"] == 1
+    assert caplog.messages.count(told) == 1
+    assert 1e9 not in SampleBatch.concatenate(parts.historian.batches).value
 
 
 async def test_a_flood_of_status_changes(tmp_path: Path) -> None:
