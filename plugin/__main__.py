@@ -47,6 +47,8 @@ _OTHERS = {
     "jax": logging.WARNING,
 }
 """Libraries and the lowest level that is of use to an operator."""
+_TOLD_BY_US = ("asyncua.client.", "asyncua.common.connection")
+"""Loggers, some with tracebacks, of what becomes an error of ours: its source tells of it in a line of its own."""
 
 
 @app.command()
@@ -324,6 +326,8 @@ def _log_to(path: Path, level: str, *, console: bool) -> None:
     handlers: list[logging.Handler] = [logging.handlers.RotatingFileHandler(path, maxBytes=10_000_000, backupCount=3)]
     if console:
         handlers.append(logging.StreamHandler(sys.stderr))
+    for handler in handlers:
+        handler.addFilter(_once)
     logging.basicConfig(
         level=level.upper(), handlers=handlers, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
@@ -336,6 +340,13 @@ def _log_to(path: Path, level: str, *, console: bool) -> None:
     audit.handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     for name, lowest in _OTHERS.items():
         logging.getLogger(name).setLevel(lowest)
+
+
+def _once(record: logging.LogRecord) -> bool:
+    """What we tell ourselves is for who debugs, and lower in rank."""
+    if record.name.startswith(_TOLD_BY_US):
+        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+    return record.levelno >= logging.getLogger().level
 
 
 def main() -> None:

@@ -49,6 +49,7 @@ _log = logging.getLogger(__name__)
 _FIRST_PAUSE = 0.2  # [s] doubled after each failure
 _STEADY = 5.0  # [s]
 _BLOCKED_PAUSE = 5.0  # [s] a person acts; more often is noise in the server's log
+_MOST_TOLD = 20  # different troubles in the log before the connection stands again
 _OVERDUE = "the server has not spoken for longer than it promised"
 
 
@@ -84,6 +85,7 @@ class OpcUaSource:
         self.state = State.DISABLED
         self.trouble = ""
         """Why it is not running, for a person."""
+        self._told: set[str] = set()
         self._config = config
         self._diagnostics = diagnostics
         left = checkpoints or {}
@@ -216,13 +218,18 @@ class OpcUaSource:
         since, self._up_since = self._up_since, None
         return since is not None and asyncio.get_running_loop().time() - since > _STEADY
 
+    def _up(self, *, again: bool) -> None:
+        self._up_since, self.trouble = asyncio.get_running_loop().time(), ""
+        self._told.clear()
+        _log.info("%s: connected; the session %s", self.name, "of before goes on" if again else "is new")
+
     def _down(self, error: BaseException) -> None:
         refused = isinstance(error, SourceRefused)
         self.state = State.BLOCKED if refused else State.CONNECTING
-        trouble = str(error)
-        if trouble != self.trouble:  # once, not at every attempt
+        self.trouble = trouble = f"{self.name}: {str(error).removeprefix(f'{self.name}: ')}"
+        if trouble not in self._told and len(self._told) < _MOST_TOLD:  # once, not at every attempt
+            self._told.add(trouble)
             _log.log(logging.ERROR if refused else logging.WARNING, "%s", trouble)
-        self.trouble = trouble
         self._diagnostics.connected.labels(self.name).set(0)
 
     def _pause(self, failures: int) -> float:
@@ -243,7 +250,7 @@ class OpcUaSource:
             self._server_started = connection.info.started
             if connection.first:  # only now it is known for which tags the server kept what came meanwhile
                 self._past.begin(self.items)
-            self._up_since, self.trouble = asyncio.get_running_loop().time(), ""
+            self._up(again=again)
             async with asyncio.TaskGroup() as group:
                 group.create_task(way.run(connection, self._review))
                 group.create_task(self._session.watch_trust())
