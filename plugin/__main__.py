@@ -127,8 +127,8 @@ def run(
 @app.command()
 def reload(config: ConfigPath = DEFAULT) -> None:
     """Have the running service take up the tags that the file and its CSV name now; nothing else stops."""
+    from plugin.asking import reload_running  # noqa: PLC0415
     from plugin.config import load  # noqa: PLC0415
-    from plugin.running import reload_running  # noqa: PLC0415
 
     try:
         loaded = load(config)
@@ -156,8 +156,8 @@ def status(config: ConfigPath = DEFAULT) -> None:
 
     Exit status: 0 all is well, 1 something is wrong, 2 the command or the file is, 3 it does not run, 4 not known.
     """
+    from plugin.asking import show_status  # noqa: PLC0415
     from plugin.config import load  # noqa: PLC0415
-    from plugin.running import show_status  # noqa: PLC0415
 
     if verdict := _run(show_status(_load(load, config), out)):
         raise typer.Exit(verdict)
@@ -177,8 +177,8 @@ def gaps(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list instead of the table.")] = False,
 ) -> None:
     """List the gaps: when and why values were missed, and what became of it; the newest last."""
+    from plugin.asking import Chosen, show_gaps  # noqa: PLC0415
     from plugin.config import load  # noqa: PLC0415
-    from plugin.running import Chosen, show_gaps  # noqa: PLC0415
 
     chosen = Chosen(open_only=open_only, since=since, tag=tag, source=source, cause=cause, limit=limit)
     _run(show_gaps(_load(load, config), chosen, out, as_json=as_json))

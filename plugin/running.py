@@ -10,36 +10,29 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from plugin import lock
+from plugin.asking import OUTCOME
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
-from plugin.domain import GapCause, RunKind, RunResult
-from plugin.errors import ConfigError, Fault, ForetagError, ServiceError
-from plugin.fields import parse_duration
+from plugin.domain import RunKind, RunResult
+from plugin.errors import ConfigError, Fault, ForetagError
 from plugin.hmi.terminal import LiveView
 from plugin.infer.registry import Registry
 from plugin.infer.runs import Training
 from plugin.reloading import Reloaded
-from plugin.report.gaps import gap_record, gaps_view
-from plugin.report.status import Verdict, status_view
-from plugin.report.told import ask
 from plugin.service import Service, open_compute, open_store
 
 log = logging.getLogger(__name__)
 
 _COLLECT = (50_000, 20, 100)
 """Garbage collection's thresholds: the usual first one, 700, costs a quarter of what decoding and publishing take."""
-_OUTCOME = "reload.json"
-"""File in the data folder: what became of the last reload."""
 _SWITCH_INTERVAL = 0.0005
 """How long a thread that computes in Python may hold the interpreter [s]: SQLite's driver asks at every statement,
 and with the usual 5 ms a commit beside a thread that traces a model takes ten times as long."""
@@ -109,7 +102,7 @@ async def _reload_on(hangup: asyncio.Event, service: Service, stop: asyncio.Even
         for line in reloaded.lines(names=5):
             log.log(logging.ERROR if reloaded.faults else logging.INFO, "reload: %s", line)
         outcome = {"pid": os.getpid(), "begun": begun, **asdict(reloaded)}
-        await asyncio.to_thread(_write_json, service.config.data / _OUTCOME, outcome)
+        await asyncio.to_thread(_write_json, service.config.data / OUTCOME, outcome)
 
 
 async def _reload(service: Service) -> Reloaded:
@@ -123,42 +116,6 @@ async def _reload(service: Service) -> Reloaded:
         service.diagnostics.task_failures.labels("reload").inc()
         log.exception("reload failed")
         return Reloaded(faults=(f"{type(error).__name__}: {error}; the log has more",))
-
-
-async def reload_running(config: Config, wait: float = 60.0) -> Reloaded:
-    """Have the service that runs with this configuration's data folder read its file again; ServiceError where none
-    answers within ``wait`` [s]."""
-    found = lock.holder(config.data / lock.NAME)
-    if found is None:
-        raise ServiceError(f"no foretag runs with the data folder {config.data}; start one with `foretag run`")
-    if found.config != config.path.resolve():
-        raise ServiceError(
-            f"the foretag of {config.data} runs with {found.config}; edit that, or name it with --config"
-        )
-    asked = time.monotonic()
-    try:
-        os.kill(found.pid, signal.SIGHUP)
-    except PermissionError as error:
-        raise ServiceError(f"foretag (process {found.pid}) belongs to another user; ask as that user") from error
-    while time.monotonic() < asked + wait:
-        outcome = _outcome(config.data / _OUTCOME, found.pid, asked)
-        if outcome is not None:
-            return outcome
-        if lock.holder(config.data / lock.NAME) is None:
-            raise ServiceError(f"foretag (process {found.pid}) ended meanwhile; its log has more")
-        await asyncio.sleep(0.05)
-    raise ServiceError(f"foretag (process {found.pid}) did not answer within {wait:g} s; its log may have more")
-
-
-def _outcome(path: Path, pid: int, since: float) -> Reloaded | None:
-    """What the service left there, where it began after ``since``: monotonic clocks of one machine agree."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if found.pop("pid", None) != pid or found.pop("begun", 0.0) < since:
-        return None
-    return Reloaded(**{name: tuple(rows) for name, rows in found.items()})
 
 
 async def _view(service: Service, console: Console, stop: asyncio.Event) -> None:
@@ -230,88 +187,3 @@ async def train_once(config: Config, model: str, console: Console) -> None:
             await training.train(next(s for s in scorers if s.config.name == model))
             newest = (await store.versions(model))[0]
     console.print(f"{newest.label} is stored as {newest.state.value}: {dict(newest.metrics)}", markup=False)
-
-
-async def show_status(config: Config, console: Console) -> Verdict:
-    """What the running service tells, where it runs; and what the database tells."""
-    told = await ask(config.diagnostics.address) if config.diagnostics.listen else None
-    whose = told.facts("foretag_build_info").get("data") if told is not None else None
-    verdict, absence = Verdict.NOT_RUNNING, "foretag is not running"
-    if not config.diagnostics.listen:
-        verdict, absence = Verdict.UNKNOWN, "whether foretag runs is not known: [diagnostics] listen is empty"
-    elif whose == str(config.data):
-        verdict = Verdict.WELL
-    elif told is not None:
-        absence += f": who answers at {config.diagnostics.listen} works on {whose or 'something else'}"
-    else:
-        absence += f": nobody answers at {config.diagnostics.listen}"
-    mine = told if verdict is Verdict.WELL else None
-    async with open_store(config, Diagnostics(), alone=False) as store:
-        patience = {model.name: model.validity + model.schedule.every for model in config.models}
-        view, well = await status_view(store, config.tags, patience, mine, absence)
-    console.print(view)
-    return Verdict.UNWELL if verdict is Verdict.WELL and not well else verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """Which gaps a person wants to see, as they wrote it; empty: all."""
-
-    open_only: bool = False
-    since: str = ""
-    tag: str = ""
-    source: str = ""
-    cause: str = ""
-    limit: int = 100
-
-
-async def show_gaps(config: Config, chosen: Chosen, console: Console, *, as_json: bool) -> None:
-    """The gaps that the database holds, the newest last. ConfigError where a choice names nothing that there is."""
-    now = datetime.now(UTC)
-    source, tag, cause, since = _choice(config, chosen, now)
-    async with open_store(config, Diagnostics(), alone=False) as store:
-        found = await store.gaps(
-            open_only=chosen.open_only, since=since, source=source, tag=tag, cause=cause, limit=chosen.limit
-        )
-    if as_json:
-        console.print_json(data=[gap_record(gap) for gap in reversed(found)])
-    else:
-        console.print(gaps_view(found[::-1], now, limit=chosen.limit, width=console.width))
-
-
-def _choice(
-    config: Config, chosen: Chosen, now: datetime
-) -> tuple[str | None, str | None, GapCause | None, datetime | None]:
-    """Source, tag, cause and time."""
-    sources = {source.name for source in config.sources}
-    of_tag = {tag.name: tag.source for tag in config.tags}
-    causes = [cause.value for cause in GapCause]
-    faults = []
-    if chosen.source and chosen.source not in sources:
-        faults.append(Fault("--source", chosen.source, "is no source", f"Sources are: {', '.join(sorted(sources))}"))
-    if chosen.tag and chosen.tag not in of_tag:
-        like = ", ".join(get_close_matches(chosen.tag, of_tag, 3)) or "see the tag files"
-        faults.append(Fault("--tag", chosen.tag, "is no tag", f"Name one that there is: {like}"))
-    if chosen.cause and chosen.cause not in causes:
-        faults.append(Fault("--cause", chosen.cause, "is no cause", f"Causes are: {', '.join(causes)}"))
-    try:
-        since = _moment(chosen.since, now) if chosen.since else None
-    except ValueError:
-        since = None
-        faults.append(
-            Fault(
-                "--since", chosen.since, "is neither", 'Write a duration, such as "24h", or a date: "2026-03-01T08:00"'
-            )
-        )
-    if faults:
-        raise ConfigError(str(config.path), faults)
-    source = chosen.source or of_tag.get(chosen.tag) or None
-    return source, chosen.tag or None, GapCause(chosen.cause) if chosen.cause else None, since
-
-
-def _moment(text: str, now: datetime) -> datetime:
-    """A date or time as a person writes it, in this machine's zone where it names none; or so long ago."""
-    try:
-        return now - parse_duration(text)
-    except ValueError:
-        return datetime.fromisoformat(text).astimezone()

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from plugin.asking import Chosen, show_gaps
 from plugin.config import Config, load
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, GapCause, GapState, SampleBatch
 from plugin.errors import ConfigError
 from plugin.protocols import Delivery
-from plugin.running import Chosen, show_gaps
 from plugin.service import open_store
 
 FILE = """

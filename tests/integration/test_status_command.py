@@ -11,6 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from plugin.__main__ import app
+from plugin.asking import show_status
 from plugin.config import Config, load
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, GapCause, ModelState, ModelVersion, Run, RunKind, RunResult, SampleBatch
@@ -19,7 +20,6 @@ from plugin.historian.memory import MemoryStore
 from plugin.protocols import Delivery
 from plugin.report.status import Verdict, status_view
 from plugin.report.told import Told, ask, parse
-from plugin.running import show_status
 from plugin.service import Service
 from tests.acceptance.life import free_port
 from tests.integration.acquire_plant import URI, Plant, Wire, tags

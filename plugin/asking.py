@@ -1,0 +1,157 @@
+"""Questions to a service that runs, and to its database beside it: reload, status, gaps.
+
+Nothing here imports the service: a question is answered before JAX is loaded.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+
+from rich.console import Console
+
+from plugin import lock
+from plugin.config import Config
+from plugin.diagnostics import Diagnostics
+from plugin.domain import GapCause
+from plugin.errors import ConfigError, Fault, ServiceError
+from plugin.fields import parse_duration
+from plugin.historian.sql import SqlStore
+from plugin.reloading import Reloaded
+from plugin.report.gaps import gap_record, gaps_view
+from plugin.report.status import Verdict, status_view
+from plugin.report.told import ask
+
+OUTCOME = "reload.json"
+"""File in the data folder: what became of the last reload."""
+
+
+async def reload_running(config: Config, wait: float = 60.0) -> Reloaded:
+    """Have the service that runs with this configuration's data folder read its file again; ServiceError where none
+    answers within ``wait`` [s]."""
+    found = lock.holder(config.data / lock.NAME)
+    if found is None:
+        raise ServiceError(f"no foretag runs with the data folder {config.data}; start one with `foretag run`")
+    if found.config != config.path.resolve():
+        raise ServiceError(
+            f"the foretag of {config.data} runs with {found.config}; edit that, or name it with --config"
+        )
+    asked = time.monotonic()
+    try:
+        os.kill(found.pid, signal.SIGHUP)
+    except PermissionError as error:
+        raise ServiceError(f"foretag (process {found.pid}) belongs to another user; ask as that user") from error
+    while time.monotonic() < asked + wait:
+        outcome = _outcome(config.data / OUTCOME, found.pid, asked)
+        if outcome is not None:
+            return outcome
+        if lock.holder(config.data / lock.NAME) is None:
+            raise ServiceError(f"foretag (process {found.pid}) ended meanwhile; its log has more")
+        await asyncio.sleep(0.05)
+    raise ServiceError(f"foretag (process {found.pid}) did not answer within {wait:g} s; its log may have more")
+
+
+def _outcome(path: Path, pid: int, since: float) -> Reloaded | None:
+    """What the service left there, where it began after ``since``: monotonic clocks of one machine agree."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if found.pop("pid", None) != pid or found.pop("begun", 0.0) < since:
+        return None
+    return Reloaded(**{name: tuple(rows) for name, rows in found.items()})
+
+
+async def show_status(config: Config, console: Console) -> Verdict:
+    """What the running service tells, where it runs; and what the database tells."""
+    told = await ask(config.diagnostics.address) if config.diagnostics.listen else None
+    whose = told.facts("foretag_build_info").get("data") if told is not None else None
+    verdict, absence = Verdict.NOT_RUNNING, "foretag is not running"
+    if not config.diagnostics.listen:
+        verdict, absence = Verdict.UNKNOWN, "whether foretag runs is not known: [diagnostics] listen is empty"
+    elif whose == str(config.data):
+        verdict = Verdict.WELL
+    elif told is not None:
+        absence += f": who answers at {config.diagnostics.listen} works on {whose or 'something else'}"
+    else:
+        absence += f": nobody answers at {config.diagnostics.listen}"
+    mine = told if verdict is Verdict.WELL else None
+    async with _beside(config) as store:
+        patience = {model.name: model.validity + model.schedule.every for model in config.models}
+        view, well = await status_view(store, config.tags, patience, mine, absence)
+    console.print(view)
+    return Verdict.UNWELL if verdict is Verdict.WELL and not well else verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which gaps a person wants to see, as they wrote it; empty: all."""
+
+    open_only: bool = False
+    since: str = ""
+    tag: str = ""
+    source: str = ""
+    cause: str = ""
+    limit: int = 100
+
+
+async def show_gaps(config: Config, chosen: Chosen, console: Console, *, as_json: bool) -> None:
+    """The gaps that the database holds, the newest last. ConfigError where a choice names nothing that there is."""
+    now = datetime.now(UTC)
+    source, tag, cause, since = _choice(config, chosen, now)
+    async with _beside(config) as store:
+        found = await store.gaps(
+            open_only=chosen.open_only, since=since, source=source, tag=tag, cause=cause, limit=chosen.limit
+        )
+    if as_json:
+        console.print_json(data=[gap_record(gap) for gap in reversed(found)])
+    else:
+        console.print(gaps_view(found[::-1], now, limit=chosen.limit, width=console.width))
+
+
+def _choice(
+    config: Config, chosen: Chosen, now: datetime
+) -> tuple[str | None, str | None, GapCause | None, datetime | None]:
+    """Source, tag, cause and time."""
+    sources = {source.name for source in config.sources}
+    of_tag = {tag.name: tag.source for tag in config.tags}
+    causes = [cause.value for cause in GapCause]
+    faults = []
+    if chosen.source and chosen.source not in sources:
+        faults.append(Fault("--source", chosen.source, "is no source", f"Sources are: {', '.join(sorted(sources))}"))
+    if chosen.tag and chosen.tag not in of_tag:
+        like = ", ".join(get_close_matches(chosen.tag, of_tag, 3)) or "see the tag files"
+        faults.append(Fault("--tag", chosen.tag, "is no tag", f"Name one that there is: {like}"))
+    if chosen.cause and chosen.cause not in causes:
+        faults.append(Fault("--cause", chosen.cause, "is no cause", f"Causes are: {', '.join(causes)}"))
+    try:
+        since = _moment(chosen.since, now) if chosen.since else None
+    except ValueError:
+        since = None
+        faults.append(
+            Fault(
+                "--since", chosen.since, "is neither", 'Write a duration, such as "24h", or a date: "2026-03-01T08:00"'
+            )
+        )
+    if faults:
+        raise ConfigError(str(config.path), faults)
+    source = chosen.source or of_tag.get(chosen.tag) or None
+    return source, chosen.tag or None, GapCause(chosen.cause) if chosen.cause else None, since
+
+
+def _moment(text: str, now: datetime) -> datetime:
+    """A date or time as a person writes it, in this machine's zone where it names none; or so long ago."""
+    try:
+        return now - parse_duration(text)
+    except ValueError:
+        return datetime.fromisoformat(text).astimezone()
+
+
+def _beside(config: Config) -> SqlStore:
+    """The historian, for one who only reads it."""
+    return SqlStore.configured(config.historian, config.data, Diagnostics(), with_ring=False)
