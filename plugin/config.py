@@ -164,6 +164,11 @@ class Config:
         """The assets of a model, from tags that have their keys."""
         return tuple(asset for asset in Asset.gather(tags) if matches(asset.name, model.assets))
 
+    def read_by_models(self, tags: Iterable[Tag]) -> set[int]:
+        """Keys of those of the tags that a model reads again and again."""
+        assets = [(model, asset) for model in self.models for asset in self.watched(model, tags)]
+        return {asset.tags[feature].id for model, asset in assets for feature in model.features}
+
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
     """Whether one of the wildcard patterns fits."""

@@ -26,8 +26,10 @@ from plugin.errors import ConfigError, Fault, ForetagError
 from plugin.hmi.terminal import LiveView
 from plugin.infer.registry import Registry
 from plugin.infer.runs import Training
+from plugin.opening import open_compute, open_store
 from plugin.reloading import Reloaded
-from plugin.service import Service, open_compute, open_store
+from plugin.scorers import Scorers
+from plugin.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -182,8 +184,8 @@ async def train_once(config: Config, model: str, console: Console) -> None:
         async with open_store(config, diagnostics, alone=False) as store, open_compute(config, diagnostics) as compute:
             registry = Registry(store, config.model_folder)
             tags = await store.register_tags(config.tags)
-            scorers = Service(config, diagnostics).scorers(tags, store, registry, compute)
+            scorers = Scorers(config, tags, store, registry, compute, diagnostics)
             training = Training(store, registry, compute, diagnostics, listen)
-            await training.train(next(s for s in scorers if s.config.name == model))
+            await training.train(next(s for s in scorers.in_force if s.config.name == model))
             newest = (await store.versions(model))[0]
     console.print(f"{newest.label} is stored as {newest.state.value}: {dict(newest.metrics)}", markup=False)

@@ -21,11 +21,11 @@ from plugin.config import Config, load
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Prediction
 from plugin.errors import ForetagError
+from plugin.opening import open_store
 from plugin.protocols import Store
 from plugin.report.accuracy import Accuracy, Truth, accuracy
 from plugin.report.summary import Figure, ModelRuns, RunSummary
 from plugin.running import stop_on_signals
-from plugin.service import open_store
 
 _PLANT_START_LIMIT = 60.0
 _PLANT_STOP_LIMIT = 3.0

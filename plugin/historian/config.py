@@ -75,9 +75,9 @@ class HistorianConfig(Section):
     busy_timeout: Annotated[Duration, AfterValidator(_bounded)] = timedelta(seconds=5)
     """How long to wait while another program locks the database [0 s .. 1 min]; then it counts as away."""
     ring_samples: int = Field(default=2048, ge=1, le=1_000_000)
-    """Newest samples per tag held in memory, from which models are served [samples]."""
+    """Newest samples held in memory of each tag that a model reads [samples]."""
     ring_memory: int = Field(default=256, ge=1, le=1_000_000)
-    """Upper bound of that memory [MiB]; with many tags there are fewer samples of each."""
+    """Upper bound of that memory [MiB]; with many such tags there are fewer samples of each."""
     rows_per_commit: int = Field(default=50_000, ge=1, le=1_000_000)
     """Samples that are gathered at most into one transaction [rows]."""
     queue: int = Field(default=256, ge=1, le=100_000)

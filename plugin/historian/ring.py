@@ -1,4 +1,4 @@
-"""The newest samples of every tag in memory: what a scoring run reads instead of SQL, and equal to it.
+"""The newest samples of the tags that models read in memory: what a scoring run reads instead of SQL, and equal to it.
 
 One row per tag and one column per sample, circular. A row is sorted by source time (equal ones in order of arrival), so
 a window is two binary searches, done for all tags at once. For each tag the ring knows from which source time on it
@@ -7,7 +7,7 @@ models read numbers, and a tag that has a text is never covered.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,21 +26,37 @@ Indices = NDArray[np.intp]
 class Ring:
     """Takes and gives batches from any thread.
 
-    The newest ``samples`` of each tag, fewer where so many would need more than ``memory`` bytes.
+    The newest ``samples`` of each of ``tags`` (None: of every tag), fewer where so many would need more than ``memory``
+    bytes. Of other tags it takes nothing, and covers nothing.
     """
 
-    def __init__(self, samples: int = 2048, memory: int = 256 * 2**20) -> None:
+    def __init__(self, samples: int = 2048, memory: int = 256 * 2**20, tags: Collection[int] | None = None) -> None:
+        self.tags = None if tags is None else tuple(sorted({int(tag) for tag in tags}))
+        """Those that it holds, in order; None: every one."""
         self._samples = samples
         self._memory = memory
         self._lock = threading.Lock()
-        self._allocate(rows=1)
+        self._allocate(tags=1)
 
-    def _allocate(self, rows: int) -> None:
-        """Empty rows for the tags 0 .. rows-1, covered for ever: nothing is stored of them yet.
+    def holds(self, tags: Collection[int]) -> bool:
+        """Whether these are its tags."""
+        return self.tags is not None and set(self.tags) == set(tags)
+
+    def for_tags(self, tags: Collection[int]) -> "Ring":
+        """An empty one with the same bounds, for these tags."""
+        return Ring(self._samples, self._memory, tags)
+
+    def _allocate(self, tags: int) -> None:
+        """Empty rows for those of the tags 0 .. tags-1 that are held, covered for ever: nothing is stored of them yet.
 
         Zeros cost no memory until they are written.
         """
-        self._capacity = capacity = max(1, min(self._samples, self._memory // (_SAMPLE_BYTES * rows)))
+        every = np.arange(tags, dtype=np.int32)
+        self._tag = every if self.tags is None else np.array([tag for tag in self.tags if tag < tags], np.int32)
+        self._row = np.full(tags, -1, np.intp)
+        self._row[self._tag] = np.arange(len(self._tag))
+        rows = len(self._tag)
+        self._capacity = capacity = max(1, min(self._samples, self._memory // (_SAMPLE_BYTES * max(rows, 1))))
         self._time = np.zeros((rows, capacity), np.int64)
         self._value = np.zeros((rows, capacity), np.float64)
         self._status = np.zeros((rows, capacity), np.uint32)
@@ -53,12 +69,12 @@ class Ring:
     def reserve(self, last: int) -> None:
         """Make room for the tags up to ``last``, new ones having no samples yet; what fits of the others is kept."""
         with self._lock:
-            if last < len(self._size):
+            if last < len(self._row):
                 return
-            held = self._gather(np.arange(len(self._size)), np.zeros_like(self._size), self._size)
+            held = self._gather(np.arange(len(self._tag)), np.zeros_like(self._size), self._size)
             covered = self._covered
-            self._allocate(rows=last + 1)
-            self._covered[: len(covered)] = covered
+            self._allocate(tags=last + 1)
+            self._covered[: len(covered)] = covered  # the new tags have higher keys, and so the rows behind
             self._append(held)
 
     def cover_from(self, time: Micros) -> None:
@@ -79,23 +95,30 @@ class Ring:
     def read(self, tags: Sequence[int], start: Micros, end: Micros) -> SampleBatch | None:
         """Samples with ``start <= source_time < end`` ordered by (tag, source time, arrival); None: not covered."""
         with self._lock:
-            rows = np.unique(np.asarray(tags, np.intp))
-            if len(rows) and (rows[-1] >= len(self._size) or rows[0] < 0 or self._covered[rows].max() > start):
+            asked = np.unique(np.asarray(tags, np.intp))
+            rows = self._rows(asked)
+            if len(rows) < len(asked) or (self._covered[rows] > start).any():
                 return None
             return self._gather(rows, self._search(rows, start), self._search(rows, max(start, end)))
 
     def latest(self, tags: Sequence[int]) -> tuple[SampleBatch, list[int]]:
         """The newest samples by tag, and the tags of which SQL may hold some though the ring has none."""
         with self._lock:
-            rows = np.unique(np.asarray(tags, np.intp))
-            known = (rows >= 0) & (rows < len(self._size))
-            unknown, rows = rows[~known], rows[known]
+            asked = np.unique(np.asarray(tags, np.intp))
+            rows = self._rows(asked)
+            unknown = np.setdiff1d(asked, self._tag[rows], assume_unique=True)
             newest = np.maximum(self._size[rows] - 1, 0)
             found = (self._size[rows] > 0) & (self._time.ravel()[self._cells(rows, newest)] >= self._covered[rows])
-            unknown = np.concatenate([unknown, rows[~found & (self._covered[rows] > _EVER)]])
+            unknown = np.concatenate([unknown, self._tag[rows[~found & (self._covered[rows] > _EVER)]]])
             return self._gather(rows[found], newest[found], newest[found] + 1), unknown.tolist()
 
     # --- the rest is called with the lock held ---
+
+    def _rows(self, tags: NDArray[Any]) -> Indices:
+        """Of those of the tags that are held, in the order of the tags."""
+        rows: Indices = self._row[tags[(tags >= 0) & (tags < len(self._row))]]
+        held: Indices = rows[rows >= 0]
+        return held
 
     def _columns(self) -> tuple[NDArray[Any], ...]:
         return self._time, self._value, self._status, self._server, self._received
@@ -103,11 +126,11 @@ class Ring:
     def _gather(self, rows: Indices, low: Indices, high: Indices) -> SampleBatch:
         """The samples ``low <= place < high`` of each row, place 0 being the oldest."""
         counts = high - low
-        tag = np.repeat(rows, counts)
+        row = np.repeat(rows, counts)
         first = np.repeat(np.cumsum(counts) - counts, counts)
-        place = np.arange(len(tag)) - first + np.repeat(low, counts)
-        cell = self._cells(tag, place)
-        return SampleBatch(tag.astype(np.int32), *(column.ravel().take(cell) for column in self._columns()))
+        place = np.arange(len(row)) - first + np.repeat(low, counts)
+        cell = self._cells(row, place)
+        return SampleBatch(self._tag[row], *(column.ravel().take(cell) for column in self._columns()))
 
     def _cells(self, rows: Indices, places: Indices) -> Indices:
         """Flat indices of places in rows."""
@@ -127,13 +150,16 @@ class Ring:
         return low
 
     def _leave_out(self, tags: NDArray[np.int32]) -> None:
-        self._covered[tags] = _NEVER
-        self._size[tags] = 0
+        rows = self._rows(tags)
+        self._covered[rows] = _NEVER
+        self._size[rows] = 0
 
     def _append(self, batch: SampleBatch) -> None:
         if batch.text is not None:
             self._leave_out(np.unique(batch.tag[batch.with_text()]))
-        keep = batch.source_time >= self._covered[batch.tag]
+        if self.tags is not None:
+            batch = batch.take(self._row[batch.tag] >= 0)
+        keep = batch.source_time >= self._covered[self._row[batch.tag]]
         order = _order(batch.tag, batch.source_time)
         order = order[keep[order]]
         if not len(order):
@@ -145,7 +171,7 @@ class Ring:
         new_tag = np.diff(tag, prepend=-1) != 0
         first = np.flatnonzero(new_tag)
         group = np.cumsum(new_tag) - 1
-        rows, counts = tag[first].astype(np.intp), np.diff(first, append=len(tag))
+        rows, counts = self._row[tag[first]], np.diff(first, append=len(tag))
         newest = self._time.ravel()[self._cells(rows, np.maximum(self._size[rows] - 1, 0))]
         late = (self._size[rows] > 0) & (time[first] <= newest)
         late[group[1:][(np.diff(time) == 0) & ~new_tag[1:]]] = True
@@ -167,8 +193,8 @@ class Ring:
             self._covered[rows[full]] = np.where(held, old, batch.source_time[np.where(held, 0, last)]) + 1
         kept = places >= np.repeat(lost, counts)
         batch, places = batch.take(kept), places[kept]
-        tag = batch.tag.astype(np.intp)
-        self._put(tag * self._capacity + (self._start[tag] + places) % self._capacity, batch)
+        row = self._row[batch.tag]
+        self._put(row * self._capacity + (self._start[row] + places) % self._capacity, batch)
         self._start[rows] = (self._start[rows] + lost) % self._capacity
         self._size[rows] = np.minimum(self._size[rows] + counts, self._capacity)
 

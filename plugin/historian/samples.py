@@ -7,7 +7,7 @@ rows/s down to 1,000.
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import chain
@@ -246,15 +246,20 @@ def select_samples(
     return batch.take(np.argsort(batch.tag, kind="stable"))
 
 
-def newest_samples(database: sqlite3.Connection, limit: int) -> tuple[SampleBatch, Micros | None]:
-    """The newest rows in the order of their key, and the source time up to which rows are missing (None: it is all).
+def newest_samples(
+    database: sqlite3.Connection, limit: int, tags: Collection[int] | None = None
+) -> tuple[SampleBatch, Micros | None]:
+    """Of the newest ``limit`` rows those of ``tags`` (None: all), in the order of their key and without their texts.
 
-    Without their texts.
+    And the source time up to which rows are missing (None: it is all).
     """
-    order = "ORDER BY source_time DESC, tag_id DESC, ordinal DESC LIMIT ?"
-    batch = _fetch(database.execute(f"SELECT {_COLUMNS} FROM samples {order}", (limit,)))  # noqa: S608
-    missing = int(batch.source_time[-1]) if len(batch) == limit else None
-    return batch.take(slice(None, None, -1)), missing
+    order = "ORDER BY source_time DESC, tag_id DESC, ordinal DESC"
+    last = database.execute(f"SELECT source_time FROM samples {order} LIMIT 1 OFFSET ?", (limit - 1,)).fetchone()  # noqa: S608
+    missing: Micros | None = None if last is None else last[0]
+    chosen = "source_time >= ? AND (? OR tag_id IN (SELECT value FROM json_each(?)))"
+    parameters = (-(2**63) if missing is None else missing, tags is None, json.dumps([int(tag) for tag in tags or ()]))
+    query = f"SELECT {_COLUMNS} FROM samples WHERE {chosen} {order} LIMIT ?"  # noqa: S608
+    return _fetch(database.execute(query, (*parameters, limit))).take(slice(None, None, -1)), missing
 
 
 def tags_with_text(database: sqlite3.Connection, after: Micros | None) -> NDArray[np.int32]:

@@ -3,13 +3,14 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
+import numpy as np
 from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -95,6 +96,8 @@ class SqlStore:
         self._pragmas = dict(pragmas or {})
         self._ring = ring
         self._last_tag = 0
+        self._blank: set[int] = set()
+        """Tags that are new since it is open, and have no sample: no need to read the whole table for one."""
         self._looks = Looks()
         self._outputs: dict[OutputTag, int] = {}
         self._writer: AsyncEngine | None = None
@@ -106,14 +109,14 @@ class SqlStore:
     ) -> Self:
         """The store of a configuration whose relative files lie in ``data``.
 
-        ``with_ring``: False for a command beside the running service; it also opens at once.
+        ``with_ring``: one that holds nothing until :meth:`keep_recent`; False for a command beside the running service.
         """
         return cls(
             config.located(data),
             diagnostics,
             synchronous=config.synchronous,
             busy_timeout=config.busy_timeout,
-            ring=Ring(config.ring_samples, config.ring_memory * 2**20) if with_ring else None,
+            ring=Ring(config.ring_samples, config.ring_memory * 2**20, ()) if with_ring else None,
         )
 
     # --- opening and closing ---
@@ -137,14 +140,28 @@ class SqlStore:
 
     def _refill(self, database: sqlite3.Connection) -> None:
         self._last_tag = database.execute("SELECT coalesce(max(id), 0) FROM tags").fetchone()[0]
-        if self._ring is None:
+        if self._ring is not None:
+            self._fill(database, self._ring)
+
+    def _fill(self, database: sqlite3.Connection, ring: Ring) -> None:
+        ring.reserve(self._last_tag)
+        if ring.tags == ():
             return
-        self._ring.reserve(self._last_tag)
-        batch, missing = samples.newest_samples(database, _REFILL_ROWS)
-        self._ring.leave_out(samples.tags_with_text(database, missing))
-        self._ring.append(batch)
+        batch, missing = samples.newest_samples(database, _REFILL_ROWS, ring.tags)
+        ring.leave_out(samples.tags_with_text(database, missing))
+        ring.append(batch)
         if missing is not None:
-            self._ring.cover_from(missing + 1)
+            ring.cover_from(missing + 1)
+
+    async def keep_recent(self, tags: Collection[int]) -> None:
+        """Have the ring, where there is one, hold these tags and no others: those that are read again and again."""
+        if self._ring is not None and not self._ring.holds(tags):
+            await self._in_thread(self._writer, self._exchange, self._ring.for_tags(tags))
+
+    def _exchange(self, database: sqlite3.Connection, ring: Ring) -> None:
+        """In the thread of the commits: none falls between the filling and the exchange."""
+        self._fill(database, ring)
+        self._ring = ring
 
     async def close(self) -> None:
         """Wait for what the database's threads are doing, and end them."""
@@ -201,6 +218,7 @@ class SqlStore:
         keys, last = found
         if self._ring is not None:
             await asyncio.to_thread(self._ring.reserve, last)  # it may have to move 256 MB
+        self._blank.update(range(self._last_tag + 1, last + 1))
         self._last_tag = last
         return tuple(replace(tag, id=keys[tag.name]) for tag in tags)
 
@@ -226,6 +244,8 @@ class SqlStore:
         remarks: Sequence[Remark],
     ) -> Written:
         with self._diagnostics.stage("store"):
+            if self._blank:
+                self._blank.difference_update(np.unique(batch.tag).tolist())
             with transaction(database):
                 # The clock is read with the lock held: a run that is begun later has a later time, and sees all this.
                 now = time.time_ns() // 1000
@@ -236,6 +256,7 @@ class SqlStore:
                 samples.upsert_remarks(database, remarks)
             if self._ring is not None:
                 # In the thread of the commit: a caller that is cancelled can't part the ring from the database.
+                self._ring.reserve(self._last_tag)
                 self._ring.append(batch)
         return written
 
@@ -278,9 +299,10 @@ class SqlStore:
         return await self._in_thread(self._reader, self._latest, tags)
 
     def _latest(self, database: sqlite3.Connection, tags: Sequence[int]) -> SampleBatch:
+        wanted = [tag for tag in tags if tag not in self._blank]
         if self._ring is None:
-            return samples.latest_samples(database, tags)
-        batch, unknown = self._ring.latest(tags)
+            return samples.latest_samples(database, wanted)
+        batch, unknown = self._ring.latest(wanted)
         if unknown:
             batch = SampleBatch.concatenate([batch, samples.latest_samples(database, unknown)])
             batch = batch.take(batch.tag.argsort(kind="stable"))

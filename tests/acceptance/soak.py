@@ -32,7 +32,7 @@ from plugin.historian.config import SpillConfig
 from plugin.historian.ingest import Ingest
 from plugin.historian.spill import Spill
 from plugin.historian.sql import SqlStore
-from plugin.service import open_spill
+from plugin.opening import open_spill
 from tests.acceptance.account import Account, account
 from tests.acceptance.proxy import Fault, Proxy
 from tests.acceptance.scripted import URI, Server

@@ -15,7 +15,8 @@ from opcua_sim.server import serve
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Quality, RunKind, RunResult, Status, quality, to_micros
 from plugin.infer.registry import Registry
-from plugin.service import Service, open_compute, open_store
+from plugin.opening import open_compute, open_store
+from plugin.scorers import Scorers
 from tests.acceptance.life import PERIOD, free_port, read, running, until, write_config
 
 pytestmark = pytest.mark.timeout(240)
@@ -65,8 +66,8 @@ async def _can_be_computed_again(config) -> int:
     diagnostics = Diagnostics()
     async with open_store(config, diagnostics, alone=False) as store, open_compute(config, diagnostics) as compute:
         registry = Registry(store, config.model_folder)
-        scorers = Service(config, diagnostics).scorers(await store.register_tags(config.tags), store, registry, compute)
-        for scorer in scorers:
+        tags = await store.register_tags(config.tags)
+        for scorer in Scorers(config, tags, store, registry, compute, diagnostics).in_force:
             done = [run for run in await store.runs(scorer.config.name, 100) if run.result is RunResult.DONE]
             for run in [run for run in done if run.kind is RunKind.SCORE]:
                 unheard += bool(run.unheard)

@@ -14,8 +14,8 @@ from plugin.config import Config, load
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, GapCause, GapState, SampleBatch
 from plugin.errors import ConfigError
+from plugin.opening import open_store
 from plugin.protocols import Delivery
-from plugin.service import open_store
 
 FILE = """
 [[sources]]

@@ -134,6 +134,38 @@ async def test_a_store_that_can_not_open_leaves_no_thread(path: Path) -> None:
     assert not left_running(before)
 
 
+async def test_the_ring_holds_the_tags_that_are_wanted_and_all_others_are_read_from_sql(path: Path) -> None:
+    async with SqlStore(f"sqlite+aiosqlite:///{path}", ring=Ring(samples=60, tags=())) as store:
+        await store.register_tags(TAGS[:3])
+        first = ticks(0, 10).samples
+        await store.write([Delivery(first.take(first.tag <= 3))])
+        await store.keep_recent([2, 4])
+        await store.register_tags(TAGS)
+        await store.write([ticks(10, 10)])
+        everything = await store.read_samples(ALL, *EVER)
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("DELETE FROM samples WHERE source_time < 15")  # the memory does not see it
+        held = await store.read_samples([2, 4], *EVER)
+        assert equal(held, everything.take(np.isin(everything.tag, [2, 4])))
+        assert len(await store.read_samples([1, 2], *EVER)) == 10, "one of them is not held"
+        await store.keep_recent([4, 2])
+        assert equal(await store.read_samples([2, 4], *EVER), held), "the same again: nothing to do"
+        await store.keep_recent([1, 2])
+        await store.write([ticks(20, 1)])
+        assert len(await store.read_samples([1, 2], *EVER)) == 12
+        assert len(await store.read_samples(ALL, *EVER)) == 30
+
+
+async def test_a_tag_that_is_new_and_silent_is_not_looked_for(store: SqlStore, path: Path) -> None:
+    await store.keep_recent([1])
+    (new,) = await store.register_tags([replace(TAGS[0], name="new")])
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("INSERT INTO samples VALUES (1, ?, 0, 1.0, 0, 1, 1)", (new.id,))
+    assert not len(await store.latest([new.id]))
+    await store.write([Delivery(SampleBatch.of([new.id], 5, 2.0, 0, 5, 5))])
+    assert (await store.latest([new.id])).source_time.tolist() == [5]
+
+
 async def test_what_the_last_run_could_not_see_is_known_after_a_restart(store: SqlStore, path: Path) -> None:
     now = datetime.now(UTC)
     run = await store.write_run(Run(0, "rul", RunKind.SCORE, now, started=now))

@@ -21,8 +21,9 @@ from plugin.__main__ import app
 from plugin.config import load
 from plugin.diagnostics import Diagnostics
 from plugin.errors import AlreadyRunning, ConfigError
+from plugin.opening import open_store
 from plugin.publish.server import OpcUaSink
-from plugin.service import Service, open_store
+from plugin.service import Service
 from tests.integration.acquire_plant import EPOCH, URI, Plant, until
 
 FILE = """

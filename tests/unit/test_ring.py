@@ -76,6 +76,46 @@ def test_ring_equals_sql(batches: list[list[tuple[int, int, float, int]]], capac
     connection.close()
 
 
+@settings(max_examples=80, deadline=None)
+@given(BATCHES, st.sets(st.integers(1, TAGS + 1), max_size=3), st.integers(1, 9), st.integers(1, 40), st.integers(0, 3))
+def test_a_ring_of_some_tags_equals_sql_and_covers_no_others(
+    batches: list[list[tuple[int, int, float, int]]], held: set[int], capacity: int, refill: int, at: int
+) -> None:
+    connection, ring = database(), Ring(capacity, tags=held)
+    for number, samples in enumerate(batches):
+        if number == at:
+            ring = ring.for_tags(held)
+            newest, missing = newest_samples(connection, refill, held)
+            ring.reserve(TAGS)
+            ring.append(newest)
+            if missing is not None:
+                ring.cover_from(missing + 1)
+        ring.reserve(TAGS if number else TAGS - 2)
+        batch = batch_of([s for s in samples if number or s[0] <= TAGS - 2], number)
+        insert_samples(connection, batch)
+        ring.append(batch)
+        every = [time for each in batches for _, time, _, _ in each]
+        for start in {-(2**60), 0, 3, 8, *every[:4]}:
+            for tags in ([1], [3, 2], [4, 1, 2, 3]):
+                got = ring.read(tags, start, 2**60)
+                assert got is None or (set(tags) <= held and same(got, select_samples(connection, tags, start, 2**60)))
+        latest, unknown = ring.latest(range(1, TAGS + 1))
+        known = [tag for tag in range(1, TAGS + 1) if tag not in unknown]
+        assert set(known) <= held
+        assert same(latest, latest_samples(connection, known))
+    connection.close()
+
+
+def test_the_memory_is_shared_by_the_tags_that_are_held() -> None:
+    ring = Ring(samples=100, memory=36 * 200, tags=[7, 3])
+    ring.reserve(1000)
+    ring.append(ticks(0, 100, tags=1000))
+    got = ring.read([3, 7], 0, 100)
+    assert got is not None
+    assert got.tag.tolist() == [3] * 100 + [7] * 100
+    assert ring.read([3, 4], 99, 100) is None
+
+
 def ticks(first: int, count: int, tags: int = 2) -> SampleBatch:
     time = np.repeat(np.arange(first, first + count), tags)
     return SampleBatch.of(np.tile(np.arange(1, tags + 1), count), time, time * 1.5, 0, time, time)

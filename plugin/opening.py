@@ -1,0 +1,81 @@
+"""What is opened before anything runs: the database, waited for where it is away, the spill, and the device."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from plugin import lock
+from plugin.config import Config
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Tag
+from plugin.errors import StoreUnavailable
+from plugin.historian.spill import POSITION, Left, Spill
+from plugin.historian.sql import SqlStore
+from plugin.historian.sqlite import database_path
+from plugin.infer.compute import Compute
+from plugin.protocols import Store
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_PAUSE = 1.0
+"""Between two tries of a database that is away [s]."""
+
+
+class Stopped(Exception):
+    """Stopped while waiting for the database."""
+
+
+async def when_available(stop: asyncio.Event, call: Callable[[], Awaitable[T]]) -> T:
+    """What a step of the start gives, tried until the database is there; Stopped where ``stop`` is set before."""
+    said = False
+    while True:
+        try:
+            return await call()
+        except StoreUnavailable as error:
+            if not said:
+                log.warning("waiting for the database: %s", error)
+            said = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PAUSE):
+                await stop.wait()
+            raise Stopped
+
+
+def lock_files(config: Config) -> list[Path]:
+    """One in the data folder, and one beside a database that lies elsewhere."""
+    database = database_path(config.historian.located(config.data))
+    beside = [] if database.parent == config.data else [database.with_name(f"{database.name}.lock")]
+    return [config.data / lock.NAME, *beside]
+
+
+def open_store(config: Config, diagnostics: Diagnostics, *, alone: bool) -> SqlStore:
+    """The historian of a configuration; a context.
+
+    ``alone``: this process writes the samples, so its ring of recent ones may stand in for the database, where there
+    are models to read it. One beside a running service reads the database itself.
+    """
+    with_ring = alone and bool(config.models)
+    return SqlStore.configured(config.historian, config.data, diagnostics, with_ring=with_ring)
+
+
+async def open_spill(spill: Spill | None, store: Store, tags: Sequence[Tag], diagnostics: Diagnostics) -> Left:
+    """Take the spill, where there is one: what is left in it and the database does not have yet."""
+    if spill is None:
+        return Left({}, {})
+    place = (await store.checkpoints(POSITION)).get(POSITION, "0")
+    left = await spill.open(int(place))
+    spill.know(tags)
+    diagnostics.spill_torn.inc(spill.torn)
+    if spill.rows:
+        log.warning("%d samples of a run before this one are in the spill %s", spill.rows, spill.folder)
+    return left
+
+
+def open_compute(config: Config, diagnostics: Diagnostics) -> Compute:
+    """The device of a configuration and its thread; a context."""
+    return Compute(config.runtime.device, config.data / "compiled", diagnostics, config.runtime.third_party_kinds)

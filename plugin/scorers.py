@@ -1,0 +1,109 @@
+"""The scorers in force, one per model in the order of the configuration; a reload puts others in their places."""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+
+from models.kind import ModelKind
+from plugin.config import Config
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Micros, OutputTag, Tag
+from plugin.errors import ConfigError, Fault, ForetagError
+from plugin.infer.compute import Compute
+from plugin.infer.config import ModelConfig
+from plugin.infer.outputs import model_spec
+from plugin.infer.registry import Registry
+from plugin.infer.runs import Runs
+from plugin.infer.scoring import Scorer
+from plugin.protocols import Sink, Source, Store
+from plugin.schedule import Job
+
+log = logging.getLogger(__name__)
+
+
+class Scorers:
+    """Raises ConfigError where a model's kind is not to be had, or can't be as it is configured."""
+
+    def __init__(
+        self,
+        config: Config,
+        tags: Sequence[Tag],
+        store: Store,
+        registry: Registry,
+        compute: Compute,
+        diagnostics: Diagnostics,
+        sources: Sequence[Source] = (),
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._registry = registry
+        self._compute = compute
+        self._diagnostics = diagnostics
+        self._sources = {source.name: source for source in sources}
+        self.in_force = self._of(tags)
+        """For others to look at each time, never to keep one of them."""
+
+    @property
+    def outputs(self) -> list[OutputTag]:
+        """Every tag from the future."""
+        return [tag for scorer in self.in_force for tag in scorer.tags]
+
+    def past_is_read(self, scorer: Scorer) -> bool:
+        """Of the sources that a model draws on: a dead server holds up no model of another one."""
+        own = {tag.source for asset in scorer.assets for tag in asset.tags.values()}
+        return all(source.history_progress().finished for name, source in self._sources.items() if name in own)
+
+    def job(self, index: int, runs: Runs) -> Job:
+        """A scheduled run of the scorer that is at this place by then."""
+
+        async def job(tick: datetime, end: datetime) -> None:
+            await runs.score(self.in_force[index], tick, end)
+
+        return job
+
+    async def rescore(self, tags: Sequence[Tag], sinks: Sequence[Sink]) -> tuple[list[str], list[str]]:
+        """Put scorers whose assets have changed in their places, between two runs; names of models, and of those that
+        stay as they are until the next start."""
+        done, later = [], []
+        for index, new in enumerate(self._of(tags)):
+            before = self.in_force[index]
+            if new.assets == before.assets:
+                continue
+            try:
+                await new.refresh()  # loaded and compiled before its first run
+                known = {tag.name for tag in before.tags}
+                for sink in sinks:
+                    await sink.extend([tag for tag in new.tags if tag.name not in known])
+            except ForetagError as error:
+                log.warning("model %s goes on with the assets of before: %s", new.config.name, error)
+                later.append(f"models.{new.config.name}")
+            else:
+                self.in_force[index] = new
+                done.append(new.config.name)
+        return done, later
+
+    def _of(self, tags: Sequence[Tag]) -> list[Scorer]:
+        return [
+            Scorer(
+                model, self._kind(model), self._config.watched(model, tags),
+                self._store, self._registry, self._compute, self._diagnostics, self._away,
+            )
+            for model in self._config.models
+        ]  # fmt: skip
+
+    def _away(self, source: str) -> Micros | None:
+        return self._sources[source].health().away_since if source in self._sources else None
+
+    def _kind(self, model: ModelConfig) -> ModelKind:
+        where, path = f"models.{model.name}", str(self._config.path)
+        kind = self._compute.kinds.get(model.kind)
+        if kind is None:
+            known = ", ".join(sorted(self._compute.kinds))
+            raise ConfigError(path, [Fault(f"{where}.kind", model.kind, "is no model kind", f"Kinds are: {known}")])
+        try:
+            kind.check(model_spec(model))
+        except ValueError as error:
+            remedy = "Mend the option, role or window that is named"
+            fault = Fault(f"{where}.options", str(model.options), str(error), remedy)
+            raise ConfigError(path, [fault]) from error
+        return kind
