@@ -231,12 +231,15 @@ async def test_a_full_spill_may_leave_out_the_oldest_and_says_so(store: SqlStore
         assert kept[-10 * ROWS :] == times(191, 200)
         assert plant.confirmed == [*range(1, 201)]
         assert await store.checkpoints(f"{plant.name}/") == {f"{plant.name}/next": "200"}
-        (gap,) = await store.gaps(source=plant.name)
-        assert (gap.cause, gap.state, gap.tag) == (GapCause.SPILL_OVERFLOW, GapState.UNFILLABLE, None)
+        gaps = await store.gaps(source=plant.name)
+        assert len(gaps) <= 3  # joined, but for what was on its way into the database just then
+        assert {(gap.cause, gap.state, gap.tag) for gap in gaps} == {
+            (GapCause.SPILL_OVERFLOW, GapState.UNFILLABLE, None)
+        }
+        spans = [(to_micros(gap.start), to_micros(gap.end)) for gap in gaps if gap.end is not None]
         missing = set(times(1, 200)) - set(kept)
-        assert to_micros(gap.start) <= min(missing)
-        assert gap.end is not None
-        assert to_micros(gap.end) == max(missing) + 1
+        assert all(any(start <= time < end for start, end in spans) for time in missing)
+        assert max(end for _, end in spans) == max(missing) + 1
 
 
 async def test_a_restart_finds_what_was_left_and_where_the_sources_stood(
