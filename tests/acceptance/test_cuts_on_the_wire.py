@@ -12,7 +12,8 @@ from tests.acceptance.proxy import Fault
 
 async def survive(folder: Path, fault: Fault, seconds: float) -> tuple[Account, int]:
     """Numbers before, during and after one cut; the account, and how many gaps there are."""
-    async with line(folder / f"{fault.value}-{seconds}", reconnect_max="500ms") as parts:
+    # twenty values a second: the server's queues bridge the longest cut
+    async with line(folder / f"{fault.value}-{seconds}", reconnect_max="500ms", queue_limit=5000) as parts:
         await parts.server.feed(20, 0.02)
         await parts.settled()
         await asyncio.sleep(0.7)  # keep-alives just before the cut carry the next number
