@@ -7,6 +7,7 @@ does not, TransferSubscriptions first; where that is refused too, the subscripti
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from asyncua import ua
@@ -33,6 +34,7 @@ _PASSING = 0.05  # [s] answers to Publish requests that wait side by side may ov
 _MOST_AGAIN = 1000  # messages fetched before Publish goes on; a server that makes them up would never end
 _GONE = frozenset((int(ua.StatusCodes.BadSubscriptionIdInvalid), int(ua.StatusCodes.BadNoSubscription)))
 
+_LEAP = 1 << 14  # a killed process may have made items that nobody wrote down: new numbers keep clear of theirs
 _STARTED_ALIKE = 2_000_000  # [µs] some servers reckon their start time from their uptime
 
 Deliver = Callable[["Subscription", Message], Awaitable[None]]
@@ -246,7 +248,8 @@ class Subscription:
         self.items = tuple(served)
         self._maker.take_up(self.items)
         first = {item.client: item.handle for item in reversed(served)}  # of those that share an item it has the values
-        self.handles = ClientHandles(first, max((row.client for row in standing.items), default=-1) + 1)
+        newest = max((row.client for row in standing.items), default=0)
+        self.handles = ClientHandles(first, newest + random.randint(1, _LEAP))  # noqa: S311 - no secret
         self._surplus = sorted(set(self._surplus) - {item.id for item in self.items})
 
     async def _modify(self, services: UaSession) -> None:

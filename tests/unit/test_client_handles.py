@@ -2,8 +2,11 @@
 
 import numpy as np
 
+from plugin.acquire.config import Policy, SourceConfig
 from plugin.acquire.handles import ClientHandles
-from plugin.acquire.items import Item
+from plugin.acquire.items import Item, ItemMaker
+from plugin.acquire.resume import Standing
+from plugin.acquire.subscription import Subscription
 from plugin.domain import Tag
 
 NOBODY = 0xFFFF_FFFF
@@ -44,3 +47,20 @@ def test_with_nothing_left_over_the_numbers_begin_behind() -> None:
     handles.name(new)
     assert new[0].client == 3
     assert tags(handles, 0, 3) == [NOBODY, 0]
+
+
+def test_items_that_a_killed_process_made_and_nobody_wrote_down_name_no_other_tag() -> None:
+    """They have the numbers just behind those that are known; each life begins elsewhere."""
+    config = SourceConfig(name="plant", endpoint="opc.tcp://plc:4840", security_policy=Policy.NONE)
+    begins = set()
+    for _ in range(20):
+        subscription = Subscription(config, (), ItemMaker(config), _never, _never)
+        subscription.resume(Standing(7, 0, "", 3.0, 300.0, ()), {})
+        new = items(0)
+        subscription.handles.name(new)
+        begins.add(new[0].client)
+    assert len(begins) > 10
+
+
+async def _never(*_: object) -> None:
+    raise AssertionError
