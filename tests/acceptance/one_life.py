@@ -1,6 +1,7 @@
 """Acquisition into a database and a spill, as a process that can be killed: ``python -m tests.acceptance.one_life``."""
 
 import asyncio
+import signal
 import sys
 from contextlib import suppress
 from datetime import timedelta
@@ -43,5 +44,6 @@ async def live(port: int, folder: Path, after: float = 60.0) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
     with suppress(KeyboardInterrupt):  # asyncio.run has cancelled and awaited it
         asyncio.run(live(int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])))
