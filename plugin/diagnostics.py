@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -156,3 +156,9 @@ class Diagnostics:
             for family in self.registry.restricted_registry([f"foretag_{name}"]).collect()
             for sample in family.samples
         )
+
+
+def some(names: Sequence[str], limit: int) -> str:
+    """A few of many in one line of a log: ``a, b, c and 9 more``."""
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown

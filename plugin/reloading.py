@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 
 from plugin.acquire.source import OpcUaSource
 from plugin.config import Config
+from plugin.diagnostics import some
 from plugin.domain import Asset, Micros, Tag
 from plugin.historian.spill import Spill
 from plugin.hmi.overview import Overview
@@ -52,7 +53,7 @@ class Reloaded:
             ("refused by the server (asked for again by itself)", self.refused),
             ("models that watch other assets now", self.rescored), ("takes effect at the next start", self.restart),
         )  # fmt: skip
-        found = [f"{what}: {len(which)} ({_some(which, names)})" for what, which in told if which]
+        found = [f"{what}: {len(which)} ({some(which, names)})" for what, which in told if which]
         return found or ["Nothing in the file has changed."]
 
 
@@ -124,8 +125,3 @@ class Reloading:
 def tags_in_force(tags: Sequence[Tag]) -> tuple[Tag, ...]:
     """As a configuration has them: without the historian's keys."""
     return tuple(replace(tag, id=0) for tag in tags)
-
-
-def _some(names: Sequence[str], limit: int) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -8,13 +8,14 @@ written whole or not at all, and never in the database.
 import contextlib
 import json
 import logging
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from asyncua import ua
 from asyncua.common.utils import Buffer
 from asyncua.ua.ua_binary import nodeid_from_binary, nodeid_to_binary
+
+from plugin.pki import write_private
 
 _log = logging.getLogger(__name__)
 
@@ -71,16 +72,9 @@ class SessionFile:
             "policies": [(p.PolicyId, int(p.TokenType), p.SecurityPolicyUri) for p in kept.policies],
             "timeout": kept.timeout,
         }
-        unfinished = self._path.with_suffix(".tmp")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            unfinished.unlink(missing_ok=True)
-            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(row, file)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(self._path)
+            write_private(self._path, json.dumps(row).encode())
         except OSError as error:
             _log.warning("%s can't be written, a restart will need a new session: %s", self._path, error)
 

@@ -7,9 +7,12 @@ from plugin.acquire.gaps import Loss
 from plugin.acquire.intake import Intake
 from plugin.acquire.items import Item, describe_refusal
 from plugin.acquire.losses import Losses
+from plugin.diagnostics import some
 from plugin.domain import GapCause, Micros
 
 _log = logging.getLogger(__name__)
+
+_NAMED = 5  # tags in a line of the log
 
 
 class Refusals:
@@ -70,7 +73,6 @@ class Refusals:
             _log.info("%s: %d tag(s) are monitored again: %s", self._source, len(back), _some(back))
 
 
-def _some(names: Sequence[str], limit: int = 5) -> str:
+def _some(names: Sequence[str]) -> str:
     """A few of many, in one line: each has a gap row of its own."""
-    more = f" and {len(names) - limit} more; `foretag check` lists them" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return some(names, _NAMED) + ("; `foretag check` lists them" if len(names) > _NAMED else "")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugin.acquire.decoding import Values
-from plugin.diagnostics import Diagnostics
+from plugin.diagnostics import Diagnostics, some
 from plugin.domain import Micros, Quality, Remark, RemarkKind, Tag, from_micros, qualities
 
 _log = logging.getLogger(__name__)
@@ -128,9 +128,8 @@ class Remarks:
         if not len(handles) or received < self._logged[kind] + _MINUTE:
             return
         self._logged[kind] = received
-        names = ", ".join(self._tags[handle].name for handle in handles[:_NAMED].tolist())
-        more = f" and {len(handles) - _NAMED} more" if len(handles) > _NAMED else ""
-        _log.warning("%s: values of %d tag(s) %s: %s%s", self._source, len(handles), _WORDS[kind], names, more)
+        names = some([self._tags[handle].name for handle in handles.tolist()], _NAMED)
+        _log.warning("%s: values of %d tag(s) %s: %s", self._source, len(handles), _WORDS[kind], names)
 
 
 def _late(before: NDArray[np.int64], now: NDArray[np.int64]) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from plugin.acquire.config import WatchdogConfig
 from plugin.acquire.intake import Intake
 from plugin.acquire.wire import now_micros
-from plugin.diagnostics import Diagnostics
+from plugin.diagnostics import Diagnostics, some
 from plugin.domain import Micros
 
 _log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ _FORGET = 86_400 * _SECOND  # half-life of the longest interval
 _LATE_FOR = 10 * _SECOND  # what is sent again after a cut is late too, and soon over
 _SAY_EVERY = 60 * _SECOND  # flapping tags fill no log
 _NAMED = 3
+_KNOWN = 3  # looks that found something new: before them its own interval says nothing
 _WORDS = {
     "silent": ("have not reported for longer than expected", "report again"),
     "late": ("have values that are old when they arrive", "are in time again"),
@@ -128,7 +129,7 @@ class Watchdog:
         if self._late is not None:
             advanced = heard & (reached > self._reached)
             age = arrival - reached
-            late = (age > self._late) & (age > _TIMES * self._longest) & (self._seen > _NAMED)
+            late = (age > self._late) & (age > _TIMES * self._longest) & (self._seen > _KNOWN)
             self._late_since[advanced & ~late] = 0
             begun = advanced & late & (self._late_since == 0)
             self._late_since[begun] = arrival[begun]
@@ -164,7 +165,7 @@ class Watchdog:
             strict=True,
         ):  # fmt: skip
             if names := self._names(change):
-                _log.log(level, "%s: %d tag(s) %s: %s", self._source, len(names), words, some(names))
+                _log.log(level, "%s: %d tag(s) %s: %s", self._source, len(names), words, some(names, _NAMED))
 
     def _names(self, mask: Mask) -> tuple[str, ...]:
         return tuple(self._intake.tags[handle].name for handle in np.flatnonzero(mask))
@@ -176,12 +177,6 @@ class Watchdog:
         for state in _WORDS:
             self.names[state] = ()
             self._gauges[state].set(0)
-
-
-def some(names: Collection[str], limit: int = _NAMED) -> str:
-    """``a, b, c and 9 more``."""
-    shown = ", ".join(list(names)[:limit])
-    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
 
 
 def _micros(limit: timedelta | str) -> Micros | None:

@@ -11,8 +11,8 @@ import pytest
 from plugin.acquire.config import WatchdogConfig
 from plugin.acquire.decoding import Values
 from plugin.acquire.intake import Intake
-from plugin.acquire.watchdog import Watchdog, some
-from plugin.diagnostics import Diagnostics
+from plugin.acquire.watchdog import Watchdog
+from plugin.diagnostics import Diagnostics, some
 from plugin.domain import Tag
 
 SECOND = 1_000_000
@@ -182,7 +182,7 @@ def test_one_line_tells_of_many_and_flapping_fills_no_log(caplog):
 
 @pytest.mark.parametrize(("count", "text"), [(1, "a"), (3, "a, a, a"), (5, "a, a, a and 2 more")])
 def test_a_few_of_many(count, text):
-    assert some(["a"] * count) == text
+    assert some(["a"] * count, 3) == text
 
 
 def test_the_defaults_are_quiet():
