@@ -12,98 +12,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from plugin.acquire.config import SourceConfig
-from plugin.acquire.elements import parse
 from plugin.domain import Asset, Tag
 from plugin.errors import ConfigError, Fault
 from plugin.exposition import DiagnosticsConfig
-from plugin.fields import Duration, Section
+from plugin.fields import Section
 from plugin.historian.config import HistorianConfig
 from plugin.infer.config import ModelConfig
 from plugin.publish.config import PublishConfig, WriteBackConfig
+from plugin.tag_sections import AssetsConfig, TagRow, expand
 
-_NODE = re.compile(r"(nsu=[^;]+;)?[isgb]=.+")
 _SECRET = re.compile(r"pass|secret|token|credential|key", re.IGNORECASE)
 _USER = re.compile(r"//[^/\s]*@")  # of a URL: a password may stand there
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-
-
-def _node(text: str) -> str:
-    if not _NODE.fullmatch(text):
-        raise ValueError('is no node id; write it by namespace URI, such as "nsu=urn:plant;s=Engine01.T24"')
-    return text
-
-
-def _element(text: str) -> str:
-    parse(text)
-    return text
-
-
-Element = Annotated[str, AfterValidator(_element)]
-
-
-class TagRow(Section):
-    """One line of a tag CSV, or one tag of an asset template."""
-
-    name: str = Field(min_length=1, max_length=200)
-    """Unique in the installation."""
-    node: Annotated[str, AfterValidator(_node)]
-    """NodeId by namespace URI (an index moves when a server restarts)."""
-    source: str = ""
-    """Name of a source; may be left out where there is one only."""
-    asset: str = ""
-    """Name of the machine that it belongs to; models watch assets."""
-    feature: str = ""
-    """Role in its asset; models name their inputs by it."""
-    unit: str = ""
-    """Engineering unit, for people and for results in the same unit."""
-    low: float | None = None
-    """Lower end of the range [unit]; `foretag init` fills in the server's EURange."""
-    high: float | None = None
-    """Upper end of the range [unit]; `foretag init` fills in the server's EURange."""
-    deadband: float | None = Field(default=None, ge=0)
-    """Absolute deadband [unit]; default 0."""
-    sampling: Duration | None = None
-    """Sampling interval; default: the source's."""
-    element: Element = ""
-    """Part of the node's value: ``[3]`` or ``[1,2]`` of an array, ``.Status.Speed`` or ``.Motors[2].Current`` of a
-    structure; empty: all of it, but a name such as ``pressure[3]`` takes that element of an array."""
-
-
-class AssetTagConfig(Section):
-    """What an asset template says of one feature."""
-
-    node: str = ""
-    """Overrides the template's ``node`` for this feature."""
-    unit: str = ""
-    """Engineering unit."""
-    low: float | None = None
-    """Lower end of the range [unit]; `foretag init` fills in the server's EURange."""
-    high: float | None = None
-    """Upper end of the range [unit]; `foretag init` fills in the server's EURange."""
-    deadband: float | None = Field(default=None, ge=0)
-    """Absolute deadband [unit]; default 0."""
-    sampling: Duration | None = None
-    """Sampling interval; default: the source's."""
-    element: Element = ""
-    """Part of the node's value, as in a tag CSV; several features may be parts of one node."""
-
-
-class AssetsConfig(Section):
-    """``[[assets]]``: a template; one tag per name and feature, called ``<asset>.<feature>``."""
-
-    names: tuple[str, ...] = Field(min_length=1)
-    """Names of assets; ``engine-{01..20}`` stands for twenty."""
-    node: Annotated[str, AfterValidator(_node)]
-    """NodeId with ``{asset}`` and ``{feature}`` in it."""
-    source: str = ""
-    """Name of a source; may be left out where there is one only."""
-    tags: dict[str, AssetTagConfig]
-    """By feature: what differs from the template; ``{}`` where nothing does."""
 
 
 class RuntimeConfig(Section):
@@ -308,19 +232,6 @@ def _template_rows(templates: Sequence[AssetsConfig], faults: list[Fault]) -> It
                 yield from _row(f"assets[{number}]", row, faults)
 
 
-def expand(pattern: str) -> list[str]:
-    """``engine-{01..03}`` → ``engine-01``, ``engine-02``, ``engine-03``; the digits keep their width."""
-    match = _RANGE.search(pattern)
-    if match is None:
-        return [pattern]
-    first, last = match[1], match[2]
-    return [
-        tail
-        for number in range(int(first), int(last) + 1)
-        for tail in expand(pattern.replace(match[0], str(number).zfill(len(first)), 1))
-    ]
-
-
 def _tags(sources: Sequence[SourceConfig], rows: Sequence[TagRow], faults: list[Fault]) -> tuple[Tag, ...]:
     names = [source.name for source in sources]
     default = names[0] if len(names) == 1 else ""
@@ -335,7 +246,8 @@ def _tags(sources: Sequence[SourceConfig], rows: Sequence[TagRow], faults: list[
             Tag(
                 name=row.name, source=source, node=row.node, asset=row.asset, feature=row.feature, unit=row.unit,
                 low=row.low, high=row.high, deadband=row.deadband or 0.0, sampling=row.sampling,
-                element=row.element,
+                fill=row.fill, max_age=row.max_age, uncertain=row.uncertain, compression=row.compression,
+                retention=row.retention, element=row.element,
             )
         )  # fmt: skip
     faults += _twins("tags", [tag.name for tag in found])

@@ -9,13 +9,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from plugin.acquire.config import HistoryConfig, SourceConfig, WatchdogConfig
-from plugin.config import AssetsConfig, AssetTagConfig, RuntimeConfig, TagRow
+from plugin.config import RuntimeConfig
 from plugin.diagnostics import Diagnostics
 from plugin.exposition import DiagnosticsConfig
 from plugin.fields import ByteCount, format_duration
 from plugin.historian.config import HistorianConfig, SpillConfig
 from plugin.infer.config import ModelConfig, ScheduleConfig, TrainingConfig
 from plugin.publish.config import PublishConfig, WriteBackConfig, WriteRule
+from plugin.tag_sections import AssetsConfig, AssetTagConfig, TagRow
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "[foretag]": RuntimeConfig,

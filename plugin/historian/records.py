@@ -57,6 +57,11 @@ def tag_record(tag: Tag) -> Record:
         "deadband": tag.deadband,
         "sampling": None if tag.sampling is None else tag.sampling // _MICROSECOND,
         "element": tag.element,
+        "fill": tag.fill,
+        "max_age": None if tag.max_age is None else tag.max_age // _MICROSECOND,
+        "uncertain": tag.uncertain,
+        "compression": tag.compression,
+        "retention": tag.retention,
     }
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from plugin.config import expand, load
+from plugin.config import load
 from plugin.errors import ConfigError, Fault
 from plugin.fields import format_duration, parse_duration
+from plugin.tag_sections import expand
 
 GOOD = """
 tags = ["tags.csv"]

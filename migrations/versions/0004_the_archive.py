@@ -1,0 +1,383 @@
+"""The archive: chunks, roll-ups, corrections; and what people add: laboratory, labels, events, audit, imports."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "audit_log",
+        sa.Column("id", sa.Integer(), sa.Identity(always=False), nullable=False),
+        sa.Column("time", sa.BigInteger(), nullable=False),
+        sa.Column("user_name", sa.Text(), nullable=False, comment="Who; foretag itself for a promotion by rule"),
+        sa.Column("origin", sa.Text(), nullable=False, comment="command, page, opcua, service"),
+        sa.Column("action", sa.Text(), nullable=False, comment="Such as promote, correct, reload, import, drop"),
+        sa.Column("subject", sa.Text(), nullable=False, comment="What was changed"),
+        sa.Column("before", sa.JSON(), nullable=False),
+        sa.Column("after", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_log")),
+        comment="Every change that a person or a promotion made; rows are only added",
+    )
+    op.create_index(op.f("ix_audit_log_time"), "audit_log", ["time"], unique=False)
+    op.create_table(
+        "bookkeeping",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("value", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_bookkeeping")),
+        comment="Of the historian itself: samples (stored in all), closed_until, latest_since",
+    )
+    op.create_table(
+        "events",
+        sa.Column("id", sa.Text(), nullable=False, comment="EventId, as hexadecimal digits, or a UUID"),
+        sa.Column("time", sa.BigInteger(), nullable=False, comment="When it happened, by its source"),
+        sa.Column("received", sa.BigInteger(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False, comment="Plant server, or foretag"),
+        sa.Column("source_name", sa.Text(), nullable=False, comment="What it is about, as the source names it"),
+        sa.Column("asset", sa.Text(), nullable=True, comment="NULL: of none"),
+        sa.Column("type", sa.Text(), nullable=False, comment="BrowseName of the OPC UA type"),
+        sa.Column("condition", sa.Text(), nullable=True, comment="Key in alarms; NULL: no condition's event"),
+        sa.Column("severity", sa.Integer(), nullable=False, comment="1..1000"),
+        sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("fields", sa.JSON(), nullable=False, comment="What its type adds"),
+        sa.CheckConstraint("severity BETWEEN 1 AND 1000", name=op.f("ck_events_severity")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
+        comment="Events and changes of alarms, as they came",
+    )
+    op.create_index(op.f("ix_events_time"), "events", ["time"], unique=False)
+    op.create_table(
+        "imports",
+        sa.Column("id", sa.Text(), nullable=False, comment="SHA-256 of file and options"),
+        sa.Column("file", sa.Text(), nullable=False, comment="Its name"),
+        sa.Column("started", sa.BigInteger(), nullable=False),
+        sa.Column("finished", sa.BigInteger(), nullable=True, comment="NULL: it can be taken up again"),
+        sa.Column("position", sa.BigInteger(), nullable=False, comment="Rows of the file that are done"),
+        sa.Column("stored", sa.BigInteger(), nullable=False),
+        sa.Column("duplicates", sa.BigInteger(), nullable=False),
+        sa.Column("quarantined", sa.BigInteger(), nullable=False),
+        sa.Column("options", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_imports")),
+        comment="History that was brought from files",
+    )
+    op.create_table(
+        "lab_samples",
+        sa.Column("id", sa.Text(), nullable=False, comment="UUID, or the laboratory's own number"),
+        sa.Column("asset", sa.Text(), nullable=False),
+        sa.Column("quantity", sa.Text(), nullable=False, comment="What was measured; an output of a soft sensor"),
+        sa.Column("taken", sa.BigInteger(), nullable=False, comment="When the sample was drawn"),
+        sa.Column("known", sa.BigInteger(), nullable=False, comment="When we had the result, by our clock"),
+        sa.Column("value", sa.Double(), nullable=True),
+        sa.Column("unit", sa.Text(), nullable=False),
+        sa.Column("status", sa.BigInteger(), nullable=False),
+        sa.Column("user_name", sa.Text(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_lab_samples")),
+        comment="What the laboratory measured",
+    )
+    op.create_index("ix_lab_samples_asset_taken", "lab_samples", ["asset", "taken"], unique=False)
+    op.create_table(
+        "labels",
+        sa.Column("id", sa.Text(), nullable=False, comment="UUID"),
+        sa.Column("kind", sa.Text(), nullable=False, comment="failure, work_order, verdict, normal"),
+        sa.Column("asset", sa.Text(), nullable=False),
+        sa.Column("start_time", sa.BigInteger(), nullable=False),
+        sa.Column("end_time", sa.BigInteger(), nullable=True, comment="NULL: a moment, or it lasts"),
+        sa.Column("verdict", sa.Text(), nullable=True, comment="Of a flag: confirmed, false_alarm, unclear"),
+        sa.Column("model", sa.Text(), nullable=True, comment="Of the flag"),
+        sa.Column("as_of", sa.BigInteger(), nullable=True, comment="Of the flag"),
+        sa.Column("run_id", sa.Integer(), nullable=True, comment="Of the flag"),
+        sa.Column("reference", sa.Text(), nullable=False, comment="Such as the number of a work order"),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("user_name", sa.Text(), nullable=False),
+        sa.Column("created", sa.BigInteger(), nullable=False, comment="When we had it, by our clock"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_labels")),
+        comment="What people say happened",
+    )
+    op.create_index("ix_labels_asset_start_time", "labels", ["asset", "start_time"], unique=False)
+    op.create_table(
+        "latest_samples",
+        sa.Column("tag_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("source_time", sa.BigInteger(), nullable=False),
+        sa.Column("ordinal", sa.SmallInteger(), nullable=False),
+        sa.Column("value", sa.Double(), nullable=True),
+        sa.Column("status", sa.BigInteger(), nullable=False),
+        sa.Column("server_time", sa.BigInteger(), nullable=False),
+        sa.Column("received_time", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("tag_id", name=op.f("pk_latest_samples")),
+        comment="The newest sample of each tag, but for samples from bookkeeping 'latest_since' on",
+    )
+    op.create_table(
+        "leaders",
+        sa.Column("shard", sa.Text(), nullable=False),
+        sa.Column(
+            "epoch",
+            sa.BigInteger(),
+            nullable=False,
+            comment="Counts the leaders; a write under an older one is refused",
+        ),
+        sa.Column("holder", sa.Text(), nullable=False, comment="Host and process"),
+        sa.Column("since", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("shard", name=op.f("pk_leaders")),
+        comment="Which gateway acquires the sources of a shard",
+    )
+    op.create_table(
+        "modified_samples",
+        sa.Column("tag_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("source_time", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("ordinal", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("modified", sa.BigInteger(), autoincrement=False, nullable=False, comment="When, by our clock"),
+        sa.Column("value", sa.Double(), nullable=True),
+        sa.Column("status", sa.BigInteger(), nullable=False),
+        sa.Column("server_time", sa.BigInteger(), nullable=False),
+        sa.Column("received_time", sa.BigInteger(), nullable=False),
+        sa.Column("text", sa.Text(), nullable=True),
+        sa.Column(
+            "update_type", sa.Text(), nullable=False, comment="replaced, deleted (OPC 10000-11, HistoryUpdateType)"
+        ),
+        sa.Column("user_name", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("tag_id", "source_time", "ordinal", "modified", name=op.f("pk_modified_samples")),
+        comment="What samples were before somebody corrected them",
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "places",
+        sa.Column("place", sa.Integer(), autoincrement=False, nullable=False),
+        sa.PrimaryKeyConstraint("place", name=op.f("pk_places")),
+        comment="0 to 511: of a sample in its chunk",
+    )
+    op.create_table(
+        "powers",
+        sa.Column("exponent", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("power", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("exponent", name=op.f("pk_powers")),
+        comment="2 to the power of the exponent, -1074 to 971",
+    )
+    op.create_table(
+        "rollup_days",
+        sa.Column("tag_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("start_time", sa.BigInteger(), autoincrement=False, nullable=False, comment="Of the day, in UTC"),
+        sa.Column("samples", sa.Integer(), nullable=False),
+        sa.Column("good", sa.Integer(), nullable=False, comment="Samples that are Good"),
+        sa.Column("minimum", sa.Double(), nullable=True, comment="Of Good and Uncertain values; NULL: there is none"),
+        sa.Column("maximum", sa.Double(), nullable=True),
+        sa.Column("mean", sa.Double(), nullable=True, comment="Of the values"),
+        sa.Column("numbers", sa.Integer(), nullable=False, comment="Values that the mean is of"),
+        sa.Column("first_time", sa.BigInteger(), nullable=False),
+        sa.Column("first_value", sa.Double(), nullable=True),
+        sa.Column("last_time", sa.BigInteger(), nullable=False),
+        sa.Column("last_value", sa.Double(), nullable=True),
+        sa.Column("last_status", sa.BigInteger(), nullable=False),
+        sa.Column("weighted_mean", sa.Double(), nullable=True, comment="Weighted by how long each value stood"),
+        sa.Column("observed", sa.BigInteger(), nullable=False, comment="How long there was a value [µs]"),
+        sa.Column("good_time", sa.BigInteger(), nullable=False, comment="How long the value was Good [µs]"),
+        sa.PrimaryKeyConstraint("tag_id", "start_time", name=op.f("pk_rollup_days")),
+        comment="Samples of closed partitions by day",
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "rollup_hours",
+        sa.Column("tag_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("start_time", sa.BigInteger(), autoincrement=False, nullable=False, comment="Of the hour, in UTC"),
+        sa.Column("samples", sa.Integer(), nullable=False),
+        sa.Column("good", sa.Integer(), nullable=False, comment="Samples that are Good"),
+        sa.Column("minimum", sa.Double(), nullable=True, comment="Of Good and Uncertain values; NULL: there is none"),
+        sa.Column("maximum", sa.Double(), nullable=True),
+        sa.Column("mean", sa.Double(), nullable=True, comment="Of the values"),
+        sa.Column("numbers", sa.Integer(), nullable=False, comment="Values that the mean is of"),
+        sa.Column("first_time", sa.BigInteger(), nullable=False),
+        sa.Column("first_value", sa.Double(), nullable=True),
+        sa.Column("last_time", sa.BigInteger(), nullable=False),
+        sa.Column("last_value", sa.Double(), nullable=True),
+        sa.Column("last_status", sa.BigInteger(), nullable=False),
+        sa.Column("weighted_mean", sa.Double(), nullable=True, comment="Weighted by how long each value stood"),
+        sa.Column("observed", sa.BigInteger(), nullable=False, comment="How long there was a value [µs]"),
+        sa.Column("good_time", sa.BigInteger(), nullable=False, comment="How long the value was Good [µs]"),
+        sa.PrimaryKeyConstraint("tag_id", "start_time", name=op.f("pk_rollup_hours")),
+        comment="Samples of closed partitions by hour",
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "rollup_minutes",
+        sa.Column("tag_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("start_time", sa.BigInteger(), autoincrement=False, nullable=False, comment="Of the minute, in UTC"),
+        sa.Column("samples", sa.Integer(), nullable=False),
+        sa.Column("good", sa.Integer(), nullable=False, comment="Samples that are Good"),
+        sa.Column("minimum", sa.Double(), nullable=True, comment="Of Good and Uncertain values; NULL: there is none"),
+        sa.Column("maximum", sa.Double(), nullable=True),
+        sa.Column("mean", sa.Double(), nullable=True, comment="Of the values"),
+        sa.Column("numbers", sa.Integer(), nullable=False, comment="Values that the mean is of"),
+        sa.Column("first_time", sa.BigInteger(), nullable=False),
+        sa.Column("first_value", sa.Double(), nullable=True),
+        sa.Column("last_time", sa.BigInteger(), nullable=False),
+        sa.Column("last_value", sa.Double(), nullable=True),
+        sa.Column("last_status", sa.BigInteger(), nullable=False),
+        sa.Column("weighted_mean", sa.Double(), nullable=True, comment="Weighted by how long each value stood"),
+        sa.Column("observed", sa.BigInteger(), nullable=False, comment="How long there was a value [µs]"),
+        sa.Column("good_time", sa.BigInteger(), nullable=False, comment="How long the value was Good [µs]"),
+        sa.PrimaryKeyConstraint("tag_id", "start_time", name=op.f("pk_rollup_minutes")),
+        comment="Samples of closed partitions by minute",
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "sample_chunks",
+        sa.Column("tag_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column(
+            "first_time",
+            sa.BigInteger(),
+            autoincrement=False,
+            nullable=False,
+            comment="Source time of the first sample",
+        ),
+        sa.Column("first_ordinal", sa.SmallInteger(), autoincrement=False, nullable=False, comment="Its ordinal"),
+        sa.Column("last_time", sa.BigInteger(), nullable=False, comment="Source time of the last sample"),
+        sa.Column("samples", sa.Integer(), nullable=False, comment="How many, 1 to 512"),
+        sa.Column("partition_id", sa.Integer(), nullable=False),
+        sa.Column(
+            "step",
+            sa.BigInteger(),
+            nullable=False,
+            comment="Of sample i: first_time + i * step + time_base + time code",
+        ),
+        sa.Column("time_base", sa.BigInteger(), nullable=False),
+        sa.Column("time_width", sa.SmallInteger(), nullable=False, comment="Bytes of a code, 0 to 8"),
+        sa.Column(
+            "scale",
+            sa.Double(),
+            nullable=True,
+            comment="Value: (value_base + code) / scale, code 0 is NULL; NULL: code is IEEE 754",
+        ),
+        sa.Column("value_base", sa.BigInteger(), nullable=False),
+        sa.Column("value_width", sa.SmallInteger(), nullable=False),
+        sa.Column("status_base", sa.BigInteger(), nullable=False),
+        sa.Column("status_width", sa.SmallInteger(), nullable=False),
+        sa.Column(
+            "server_base", sa.BigInteger(), nullable=False, comment="Server time: source time + server_base + code"
+        ),
+        sa.Column("server_width", sa.SmallInteger(), nullable=False),
+        sa.Column(
+            "received_base",
+            sa.BigInteger(),
+            nullable=False,
+            comment="Received time: server time + received_base + code",
+        ),
+        sa.Column("received_width", sa.SmallInteger(), nullable=False),
+        sa.Column("ordinal_base", sa.SmallInteger(), nullable=False),
+        sa.Column("ordinal_width", sa.SmallInteger(), nullable=False),
+        sa.Column(
+            "data",
+            sa.LargeBinary(),
+            nullable=False,
+            comment="Codes, little end first: all lowest bytes of the times, …",
+        ),
+        sa.PrimaryKeyConstraint("tag_id", "first_time", "first_ordinal", name=op.f("pk_sample_chunks")),
+        comment="Samples of one tag that follow one another, coded without loss",
+    )
+    op.create_index(op.f("ix_sample_chunks_partition_id"), "sample_chunks", ["partition_id"], unique=False)
+    op.create_table(
+        "sample_partitions",
+        sa.Column("id", sa.Integer(), sa.Identity(always=False), nullable=False),
+        sa.Column("retention", sa.Text(), nullable=False, comment="Class of retention of all its tags"),
+        sa.Column("start_time", sa.BigInteger(), nullable=False, comment="Oldest source time"),
+        sa.Column("end_time", sa.BigInteger(), nullable=False, comment="Newest source time, exclusive"),
+        sa.Column("samples", sa.BigInteger(), nullable=False),
+        sa.Column("left_out", sa.BigInteger(), nullable=False, comment="Samples that the swinging door left out"),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("closed", sa.BigInteger(), nullable=False, comment="When, by our clock"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_sample_partitions")),
+        comment="Stretches of time whose samples are coded; retention drops them whole",
+    )
+    op.create_index("ix_sample_partitions_end_time", "sample_partitions", ["end_time"], unique=False)
+    op.create_table(
+        "quarantine",
+        sa.Column("import_id", sa.Text(), nullable=False),
+        sa.Column(
+            "row", sa.BigInteger(), autoincrement=False, nullable=False, comment="In the file, from 1, heading left out"
+        ),
+        sa.Column("column", sa.Text(), nullable=False, comment="Empty: the whole row"),
+        sa.Column("content", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["import_id"], ["imports.id"], name=op.f("fk_quarantine_import_id")),
+        sa.PrimaryKeyConstraint("import_id", "row", "column", name=op.f("pk_quarantine")),
+        comment="What of a file could not be taken",
+        sqlite_with_rowid=False,
+    )
+    op.add_column(
+        "tags",
+        sa.Column("fill", sa.Text(), server_default="hold", nullable=False, comment="Between samples: hold, linear"),
+    )
+    op.add_column(
+        "tags",
+        sa.Column(
+            "max_age",
+            sa.BigInteger(),
+            nullable=True,
+            comment="How long a value stands for itself [µs]; NULL: as the model says",
+        ),
+    )
+    op.add_column(
+        "tags",
+        sa.Column(
+            "uncertain",
+            sa.Boolean(),
+            server_default=sa.text("1"),
+            nullable=False,
+            comment="Uncertain values are used by models",
+        ),
+    )
+    op.add_column(
+        "tags",
+        sa.Column(
+            "compression",
+            sa.Double(),
+            server_default="0",
+            nullable=False,
+            comment="Swinging door at the archive [unit]",
+        ),
+    )
+    op.add_column(
+        "tags",
+        sa.Column(
+            "retention", sa.Text(), server_default="", nullable=False, comment="Class of retention; empty: the default"
+        ),
+    )
+    op.bulk_insert(sa.table("places", sa.column("place", sa.Integer)), [{"place": place} for place in range(512)])
+    powers = [{"exponent": exponent, "power": 2.0**exponent} for exponent in range(-1074, 972)]
+    op.bulk_insert(sa.table("powers", sa.column("exponent", sa.Integer), sa.column("power", sa.Double)), powers)
+
+
+def downgrade() -> None:
+    # ### commands auto generated by Alembic - please adjust! ###
+    op.drop_column("tags", "retention")
+    op.drop_column("tags", "compression")
+    op.drop_column("tags", "uncertain")
+    op.drop_column("tags", "max_age")
+    op.drop_column("tags", "fill")
+    op.drop_table("quarantine")
+    op.drop_index("ix_sample_partitions_end_time", table_name="sample_partitions")
+    op.drop_table("sample_partitions")
+    op.drop_index(op.f("ix_sample_chunks_partition_id"), table_name="sample_chunks")
+    op.drop_table("sample_chunks")
+    op.drop_table("rollup_minutes")
+    op.drop_table("rollup_hours")
+    op.drop_table("rollup_days")
+    op.drop_table("powers")
+    op.drop_table("places")
+    op.drop_table("modified_samples")
+    op.drop_table("leaders")
+    op.drop_table("latest_samples")
+    op.drop_index("ix_labels_asset_start_time", table_name="labels")
+    op.drop_table("labels")
+    op.drop_index("ix_lab_samples_asset_taken", table_name="lab_samples")
+    op.drop_table("lab_samples")
+    op.drop_table("imports")
+    op.drop_index(op.f("ix_events_time"), table_name="events")
+    op.drop_table("events")
+    op.drop_table("bookkeeping")
+    op.drop_index(op.f("ix_audit_log_time"), table_name="audit_log")
+    op.drop_table("audit_log")
+    # ### end Alembic commands ###

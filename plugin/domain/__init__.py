@@ -1,0 +1,64 @@
+"""The nouns of foretag. Frozen values only: no database, no socket, no clock, no array library but NumPy.
+
+Times that a person reads are aware UTC ``datetime``; columns of many times are ``int64`` microseconds since 1970-01-01
+UTC (``Micros``). Intervals are half-open, ``[start, end)``.
+"""
+
+from plugin.domain.archive import Level, Modified, RollUps, UpdateType
+from plugin.domain.gaps import Gap, GapCause, GapState, Remark, RemarkKind
+from plugin.domain.people import Audit, Event, Label, LabelKind, LabSample, Verdict
+from plugin.domain.plant import Asset, Fill, Tag
+from plugin.domain.quality import Quality, Status, qualities, quality
+from plugin.domain.results import (
+    Flag,
+    ModelState,
+    ModelVersion,
+    Outage,
+    Outcome,
+    OutputTag,
+    Prediction,
+    Run,
+    RunKind,
+    RunResult,
+)
+from plugin.domain.samples import SampleBatch
+from plugin.domain.times import Micros, from_micros, to_micros
+
+__all__ = [
+    "Asset",
+    "Audit",
+    "Event",
+    "Fill",
+    "Flag",
+    "Gap",
+    "GapCause",
+    "GapState",
+    "LabSample",
+    "Label",
+    "LabelKind",
+    "Level",
+    "Micros",
+    "ModelState",
+    "ModelVersion",
+    "Modified",
+    "Outage",
+    "Outcome",
+    "OutputTag",
+    "Prediction",
+    "Quality",
+    "Remark",
+    "RemarkKind",
+    "RollUps",
+    "Run",
+    "RunKind",
+    "RunResult",
+    "SampleBatch",
+    "Status",
+    "Tag",
+    "UpdateType",
+    "Verdict",
+    "from_micros",
+    "qualities",
+    "quality",
+    "to_micros",
+]

@@ -1,0 +1,162 @@
+"""What models are, and what they give."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from plugin.domain.times import Micros
+
+
+class ModelState(StrEnum):
+    """Life of a model version."""
+
+    CHAMPION = "champion"
+    CHALLENGER = "challenger"
+    RETIRED = "retired"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A trained model: what it is, how it was made, how good it was, and the hash that its artifact must have."""
+
+    model: str
+    version: int
+    """1, 2, … within the model."""
+    kind: str
+    state: ModelState
+    created: datetime
+    spec: Mapping[str, Any]
+    """JSON: features, window, outputs and hyperparameters, as the kind reads them back."""
+    metrics: Mapping[str, float]
+    """On held-out groups, under plain names such as ``rmse`` or ``coverage``."""
+    provenance: Mapping[str, Any]
+    """JSON: data window, rows, seeds, code version, device, duration."""
+    artifact: str
+    """File name relative to the model folder."""
+    sha256: str
+
+    @property
+    def label(self) -> str:
+        """How it is named in logs and nodes, such as ``rul-3``."""
+        return f"{self.model}-{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTag:
+    """A tag from the future: one number that a model gives for one asset, described before it has a value."""
+
+    model: str
+    asset: str
+    output: str
+    """Name of the output in the model's kind, such as ``rul``, ``health``, ``nox``, ``score``."""
+    unit: str
+    low: float
+    high: float
+    """Range of the value, for bar graphs [unit]."""
+    description: str
+    flag: bool = False
+    """True: it is given as a :class:`Flag`, never as a :class:`Prediction`."""
+
+    @property
+    def name(self) -> str:
+        """Unique in one installation."""
+        return f"{self.asset}.{self.model}.{self.output}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """What can't be seen of the plant at present."""
+
+    away: frozenset[str]
+    """Names of the sources that are away, or that say themselves that they can't be relied on."""
+    sources: int
+    """How many there are in all."""
+    outputs: frozenset[str]
+    """:attr:`OutputTag.name` of every output that draws on one of ``away``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one model said of one output of one asset for one instant."""
+
+    tag: OutputTag
+    version: int
+    """:attr:`ModelVersion.version`; 0: no model has run."""
+    as_of: datetime
+    """End of the window that was looked at: the prediction's source time."""
+    target_time: datetime
+    """The instant that the number speaks of; equals ``as_of`` for a soft sensor."""
+    valid_until: datetime
+    """After this the value is stale, whatever the scheduler does."""
+    value: float | None
+    """None: no number (then the status is Bad)."""
+    lower: float | None
+    upper: float | None
+    status: int
+    coverage: float
+    """Share of the window's grid cells that were observed, 0..1."""
+    run: int
+    """Key of the :class:`Run` that made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """The decision on an anomaly score: raised or not, and since when."""
+
+    model: str
+    asset: str
+    version: int
+    as_of: datetime
+    raised: bool
+    score: float
+    threshold: float
+    status: int
+    run: int
+
+
+class RunKind(StrEnum):
+    """What a run did."""
+
+    SCORE = "score"
+    TRAIN = "train"
+
+
+class RunResult(StrEnum):
+    """How a run ended. ``missed``: it never started, another still ran or the process was away."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    MISSED = "missed"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One scheduled execution."""
+
+    id: int
+    """0 until :meth:`plugin.protocols.Store.write_run` gives a key."""
+    model: str
+    kind: RunKind
+    scheduled: datetime
+    started: datetime | None = None
+    finished: datetime | None = None
+    result: RunResult = RunResult.RUNNING
+    version: int = 0
+    assets: int = 0
+    error: str = ""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage: ``window``, ``infer``, ``store``, ``publish``."""
+    unheard: Mapping[str, Micros] = field(default_factory=dict)
+    """Sources that were away when it looked, each with its last word [µs]: nothing was held beyond it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All that one scoring run gives to the store and to the sinks."""
+
+    run: Run
+    predictions: tuple[Prediction, ...]
+    flags: tuple[Flag, ...]
