@@ -13,8 +13,8 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import Tag
 from plugin.errors import StoreUnavailable
 from plugin.historian.spill import POSITION, Left, Spill
-from plugin.historian.sql import SqlStore
 from plugin.historian.sqlite import database_path
+from plugin.historian.sqlite_store import SqliteStore
 from plugin.infer.compute import Compute
 from plugin.protocols import Store
 
@@ -53,14 +53,14 @@ def lock_files(config: Config) -> list[Path]:
     return [config.data / lock.NAME, *beside]
 
 
-def open_store(config: Config, diagnostics: Diagnostics, *, alone: bool) -> SqlStore:
+def open_store(config: Config, diagnostics: Diagnostics, *, alone: bool) -> SqliteStore:
     """The historian of a configuration; a context.
 
     ``alone``: this process writes the samples, so its ring of recent ones may stand in for the database, where there
     are models to read it. One beside a running service reads the database itself.
     """
     with_ring = alone and bool(config.models)
-    return SqlStore.configured(config.historian, config.data, diagnostics, with_ring=with_ring)
+    return SqliteStore.configured(config.historian, config.data, diagnostics, with_ring=with_ring)
 
 
 async def open_spill(spill: Spill | None, store: Store, tags: Sequence[Tag], diagnostics: Diagnostics) -> Left:

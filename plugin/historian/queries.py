@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import FromClause, Select, Subquery, Table, func, or_, select, union_all, update
-from sqlalchemy.dialects.sqlite import Insert, insert
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugin.domain import (
@@ -27,10 +27,17 @@ from plugin.historian import records, schema
 
 _COUNTED = ("samples", "gaps", "predictions", "flags", "runs", "model_versions")
 
+Insert = postgresql.Insert | sqlite.Insert
 
-def _upsert(table: Table, *key: str) -> Insert:
+
+def insert(connection: AsyncConnection, table: Table) -> Insert:
+    """An insertion that may say what to do where the key is taken already, which either database says alike."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def _upsert(connection: AsyncConnection, table: Table, *key: str) -> Insert:
     """Insert, or update all but the key."""
-    statement = insert(table)
+    statement = insert(connection, table)
     changed = {column.name: column for column in statement.excluded if column.name not in {"id", *key}}
     return statement.on_conflict_do_update(index_elements=key, set_=changed)
 
@@ -53,9 +60,9 @@ async def put_tags(connection: AsyncConnection, tags: Sequence[Tag]) -> tuple[Ma
     """Add or update tags and their assets; the keys of all tags by name, and the highest."""
     assets = [{"name": asset} for asset in dict.fromkeys(tag.asset for tag in tags if tag.asset)]
     if assets:
-        await connection.execute(insert(schema.assets).on_conflict_do_nothing(), assets)
+        await connection.execute(insert(connection, schema.assets).on_conflict_do_nothing(), assets)
     if tags:
-        await connection.execute(_upsert(schema.tags, "name"), [records.tag_record(tag) for tag in tags])
+        await connection.execute(_upsert(connection, schema.tags, "name"), [records.tag_record(tag) for tag in tags])
     rows = await connection.execute(select(schema.tags.c.name, schema.tags.c.id))
     keys: dict[str, int] = {row.name: row.id for row in rows}
     return keys, max(keys.values(), default=0)
@@ -116,8 +123,8 @@ def checkpoints(prefix: str) -> Select[Any]:
 async def put_run(connection: AsyncConnection, run: Run) -> Run:
     """Insert (``id`` 0) or update."""
     if not run.id:
-        result = await connection.execute(insert(schema.runs).returning(schema.runs.c.id), records.run_record(run))
-        return replace(run, id=result.scalar_one())
+        statement = insert(connection, schema.runs).returning(schema.runs.c.id)
+        return replace(run, id=(await connection.execute(statement, records.run_record(run))).scalar_one())
     chosen = update(schema.runs).where(schema.runs.c.id == run.id)
     if not (await connection.execute(chosen.values(records.run_record(run)))).rowcount:
         raise StoreError(f"There is no run {run.id}")
@@ -128,7 +135,7 @@ async def put_outputs(connection: AsyncConnection, tags: Sequence[OutputTag]) ->
     """Add output tags, or update their descriptions; gives their keys."""
     key = ("model", "asset", "output")
     table = schema.output_tags
-    await connection.execute(_upsert(table, *key), [records.output_record(tag) for tag in tags])
+    await connection.execute(_upsert(connection, table, *key), [records.output_record(tag) for tag in tags])
     rows = await connection.execute(select(table))
     keys: dict[tuple[str, str, str], int] = {(row.model, row.asset, row.output): row.id for row in rows}
     return {tag: keys[tag.model, tag.asset, tag.output] for tag in tags}
@@ -141,7 +148,7 @@ async def put_outcome(connection: AsyncConnection, outcome: Outcome, keys: Mappi
     flags = [records.flag_record(flag) for flag in outcome.flags]
     for table, rows in ((schema.predictions, predictions), (schema.flags, flags)):
         if rows:
-            await connection.execute(insert(table).on_conflict_do_nothing(), rows)
+            await connection.execute(insert(connection, table).on_conflict_do_nothing(), rows)
 
 
 def predictions(model: str, start: datetime, end: datetime, asset: str | None, output: str | None) -> Select[Any]:
@@ -193,7 +200,7 @@ async def add_version(connection: AsyncConnection, version: ModelVersion) -> Mod
     version = replace(version, version=(newest or 0) + 1)
     if version.state is ModelState.CHAMPION:
         await _retire_champion(connection, version.model)
-    await connection.execute(insert(table), records.version_record(version))
+    await connection.execute(insert(connection, table), records.version_record(version))
     return version
 
 

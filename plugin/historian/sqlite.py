@@ -1,11 +1,10 @@
 """SQLite as the historian uses it: files, connections, the database's own thread, and errors in our words."""
 
-import asyncio
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
-from functools import wraps
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -34,6 +33,8 @@ _PASSING = {
 
 _WAL_LIMIT = 64 * 2**20
 """Bytes that the write-ahead log is cut back to after a burst."""
+
+_READERS = 4
 
 
 def database_path(url: str) -> Path:
@@ -76,21 +77,83 @@ def _translation(path: Path, error: BaseException) -> StoreError:
     return StoreError(f"{path}: {error}")
 
 
-def writing_engine(url: str, *, synchronous: str, busy_timeout: float, pragmas: Mapping[str, str | int]) -> AsyncEngine:
-    """One connection, for SQLite has one writer; whoever writes waits for it here instead of for a lock there."""
-    settings = {
-        "journal_mode": "WAL",
-        "synchronous": synchronous.upper(),
-        "foreign_keys": "ON",
-        "journal_size_limit": _WAL_LIMIT,
-        **pragmas,
-    }
-    return _engine(url, "BEGIN IMMEDIATE", settings, busy_timeout, size=1)
+class SqliteFile:
+    """A database file, its one connection that writes and those that can't; open between ``open`` and ``close``."""
 
+    def __init__(
+        self, url: str, *, synchronous: str, busy_timeout: timedelta, pragmas: Mapping[str, str | int]
+    ) -> None:
+        self.path = database_path(url)
+        self._url = url
+        self._busy_timeout = busy_timeout.total_seconds()
+        # SQLite has one writer; whoever writes waits for its connection here instead of for a lock there.
+        self._settings = {
+            "journal_mode": "WAL",
+            "synchronous": synchronous.upper(),
+            "foreign_keys": "ON",
+            "journal_size_limit": _WAL_LIMIT,
+            **pragmas,
+        }
+        self._writer: AsyncEngine | None = None
+        self._reader: AsyncEngine | None = None
 
-def reading_engine(url: str, *, busy_timeout: float, size: int) -> AsyncEngine:
-    """Connections that can't write."""
-    return _engine(url, "BEGIN", {"query_only": "ON"}, busy_timeout, size)
+    def open(self) -> None:
+        """Connections are made when they are needed; the writer's first one makes the write-ahead log."""
+        self._writer = _engine(self._url, "BEGIN IMMEDIATE", self._settings, self._busy_timeout, size=1)
+        self._reader = _engine(self._url, "BEGIN", {"query_only": "ON"}, self._busy_timeout, size=_READERS)
+
+    async def close(self) -> None:
+        """Wait for what the database's threads are doing, and end them."""
+        engines, self._writer, self._reader = (self._reader, self._writer), None, None
+        for engine in engines:
+            if engine is not None:
+                await engine.dispose()
+
+    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction that sees one moment, and can't write."""
+        return self._begin(self._reader)
+
+    def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction; they come one after another."""
+        return self._begin(self._writer)
+
+    @asynccontextmanager
+    async def _begin(self, engine: AsyncEngine | None) -> AsyncIterator[AsyncConnection]:
+        if engine is None:
+            raise StoreError(f"{self.path} is not open")
+        with translated(self.path):
+            async with engine.begin() as connection:
+                yield connection
+
+    async def read(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """What a function gives of a plain connection that can't write, in the thread that owns it."""
+        return await self._in_thread(self._reader, function, *args, **kwargs)
+
+    async def write(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """The same with the connection that writes; the function makes its own transaction."""
+        return await self._in_thread(self._writer, function, *args, **kwargs)
+
+    async def _in_thread(
+        self,
+        engine: AsyncEngine | None,
+        function: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        if engine is None:
+            raise StoreError(f"{self.path} is not open")
+        with translated(self.path):
+            async with engine.connect() as connection:
+                return await in_thread(connection, function, *args, **kwargs)
+
+    async def size(self) -> int:
+        """The file with its write-ahead log [byte]."""
+        files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
 
 
 def _engine(url: str, begin: str, pragmas: Mapping[str, str | int], busy_timeout: float, size: int) -> AsyncEngine:
@@ -131,27 +194,6 @@ async def in_thread(
         raise StoreError("The connection was closed")
     result: T = await driver._execute(function, driver._conn, *args, **kwargs)  # type: ignore[no-untyped-call]
     return result
-
-
-def to_its_end(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """A method that ends what it has begun before a cancellation goes on: bounded by the database's busy timeout.
-
-    SQLAlchemy's transaction that is cancelled between two answers of the driver's thread leaves its connection in the
-    middle of it, and the database locked for everybody.
-    """
-
-    @wraps(method)
-    async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
-        task = asyncio.ensure_future(method(*args, **kwargs))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait({task})
-            if not task.cancelled():
-                task.exception()  # looked at, so that nobody is warned of it: the caller asked for no answer
-            raise
-
-    return whole
 
 
 @contextmanager

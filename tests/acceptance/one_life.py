@@ -14,7 +14,7 @@ from plugin.fields import ByteCount
 from plugin.historian.config import SpillConfig
 from plugin.historian.ingest import Ingest
 from plugin.historian.spill import POSITION, Spill
-from plugin.historian.sql import SqlStore
+from plugin.historian.sqlite_store import SqliteStore
 from tests.acceptance.scripted import URI
 from tests.integration.acquire_plant import config
 
@@ -25,7 +25,7 @@ TAGS, TOGETHER = 5, 2
 async def live(port: int, folder: Path, after: float = 60.0) -> None:
     """Until it is cancelled; ``after``: patience with the database before values go into the spill [s]."""
     diagnostics, wait = Diagnostics(), timedelta(milliseconds=100)
-    async with SqlStore(f"sqlite+aiosqlite:///{folder}/historian.db", diagnostics, busy_timeout=wait) as store:
+    async with SqliteStore(f"sqlite+aiosqlite:///{folder}/historian.db", diagnostics, busy_timeout=wait) as store:
         tags = await store.register_tags([Tag(f"t{n}", "plant", f"nsu={URI};s=t{n}") for n in range(TAGS)])
         spill = Spill(folder / "spill", SpillConfig(after=timedelta(seconds=after), reserve=ByteCount(0)))
         left = await spill.open(int((await store.checkpoints(POSITION)).get(POSITION, "0")))

@@ -31,7 +31,7 @@ from plugin.fields import ByteCount
 from plugin.historian.config import SpillConfig
 from plugin.historian.ingest import Ingest
 from plugin.historian.spill import Spill
-from plugin.historian.sql import SqlStore
+from plugin.historian.sqlite_store import SqliteStore
 from plugin.opening import open_spill
 from tests.acceptance.account import Account, account
 from tests.acceptance.proxy import Fault, Proxy
@@ -169,7 +169,7 @@ class Soak:
         self.database = folder / "soak.db"
         self.sources: list[OpcUaSource] = []
         self.plants: list[Plant] = []
-        self.store: SqlStore
+        self.store: SqliteStore
         self.tags: tuple[Tag, ...] = ()
 
     async def run(self, minutes: float) -> Report:
@@ -180,7 +180,7 @@ class Soak:
                 proxy = await stack.enter_async_context(Proxy(server.port))
                 self.plants.append(Plant(name, server, proxy, random.Random(self.dice.random())))
             url, wait = f"sqlite+aiosqlite:///{self.database}", timedelta(milliseconds=100)
-            self.store = await stack.enter_async_context(SqlStore(url, self.diagnostics, busy_timeout=wait))
+            self.store = await stack.enter_async_context(SqliteStore(url, self.diagnostics, busy_timeout=wait))
             names = [(plant.name, number) for plant in self.plants for number in range(TAGS)]
             tags = [Tag(f"{plant}.t{number}", plant, f"nsu={URI};s=t{number}") for plant, number in names]
             self.tags = await self.store.register_tags(tags)

@@ -11,7 +11,7 @@ import pytest
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import GapCause, GapState, SampleBatch
-from plugin.historian.sql import SqlStore
+from plugin.historian.sqlite_store import SqliteStore
 from plugin.protocols import Delivery
 from tests.acceptance.line import Line, line
 from tests.acceptance.proxy import Fault
@@ -200,7 +200,7 @@ async def test_odd_times_cost_no_row(tmp_path: Path) -> None:
     arrived = SampleBatch.concatenate(parts.historian.batches)
     mine = arrived.take(arrived.value > 0)
     assert list(zip(mine.value.tolist(), mine.source_time.tolist(), strict=True)) == written
-    async with SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'rows.sqlite'}", Diagnostics()) as store:
+    async with SqliteStore(f"sqlite+aiosqlite:///{tmp_path / 'rows.sqlite'}", Diagnostics()) as store:
         (tag,) = await store.register_tags(tags(1))
         rows = mine.take(slice(None))
         await store.write([Delivery(SampleBatch.of(np.full(len(rows), tag.id), *rows.columns()[1:]))])

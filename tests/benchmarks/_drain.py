@@ -24,7 +24,7 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import Tag
 from plugin.historian.ingest import Ingest
 from plugin.historian.ring import Ring
-from plugin.historian.sql import SqlStore
+from plugin.historian.sqlite_store import SqliteStore
 from tests.benchmarks import _stock
 from tests.benchmarks._measuring import SUBSCRIPTION, Count, Result, Task, cpu, peak
 from tests.benchmarks._notifications import URI
@@ -61,7 +61,7 @@ async def to_batches(task: Task, folder: Path) -> Result:
 async def to_rows(task: Task, folder: Path) -> Result:
     """Socket to committed rows, and into the ring of the newest samples that models read."""
     diagnostics, count, ring = Diagnostics(), Count(task), Ring() if task.ring else None
-    async with SqlStore(f"sqlite+aiosqlite:///{folder / 'historian.db'}", diagnostics, ring=ring) as store:
+    async with SqliteStore(f"sqlite+aiosqlite:///{folder / 'historian.db'}", diagnostics, ring=ring) as store:
         tags = await store.register_tags(described(task))
         ingest = Ingest(
             [source(task, folder, tags, diagnostics)], store, diagnostics,

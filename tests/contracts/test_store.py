@@ -33,7 +33,7 @@ from plugin.domain import (
 from plugin.errors import StoreError
 from plugin.historian.memory import MemoryStore
 from plugin.historian.ring import Ring
-from plugin.historian.sql import SqlStore
+from plugin.historian.sqlite_store import SqliteStore
 from plugin.protocols import Delivery, Store, Written
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -53,7 +53,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if request.param == "memory":
         yield MemoryStore()
         return
-    async with SqlStore(f"sqlite+aiosqlite:///{tmp_path}/historian.db", ring=RINGS[request.param]()) as store:
+    async with SqliteStore(f"sqlite+aiosqlite:///{tmp_path}/historian.db", ring=RINGS[request.param]()) as store:
         yield store
 
 

@@ -35,7 +35,7 @@ from plugin.historian.config import SpillConfig
 from plugin.historian.ingest import Ingest
 from plugin.historian.segment import remove
 from plugin.historian.spill import POSITION, Spill
-from plugin.historian.sql import SqlStore
+from plugin.historian.sqlite_store import SqliteStore
 from plugin.protocols import Delivery, Health, HistoryProgress
 
 SOURCES = ("a", "b")
@@ -130,7 +130,7 @@ def source_times(number: int) -> Any:
 async def live(folder: Path, ledger: Ledger, last: int | None) -> None:
     """One life, as the service lives it."""
     async with AsyncExitStack() as stack:
-        store = await opened(stack, SqlStore(url(folder), busy_timeout=timedelta(milliseconds=10)))
+        store = await opened(stack, SqliteStore(url(folder), busy_timeout=timedelta(milliseconds=10)))
         tags = await registered(store)
         spill = Spill(folder / "spill", SPILL)
         left = await spill.open(int((await store.checkpoints(POSITION)).get(POSITION, "0")))
@@ -149,7 +149,7 @@ async def live(folder: Path, ledger: Ledger, last: int | None) -> None:
         spill.close()
 
 
-async def opened(stack: AsyncExitStack, store: SqlStore) -> SqlStore:
+async def opened(stack: AsyncExitStack, store: SqliteStore) -> SqliteStore:
     """A database whose making was cut off can't be opened while another program has it."""
     while True:
         with contextlib.suppress(StoreUnavailable):
@@ -157,7 +157,7 @@ async def opened(stack: AsyncExitStack, store: SqlStore) -> SqlStore:
         await asyncio.sleep(0.01)
 
 
-async def registered(store: SqlStore) -> tuple[Tag, ...]:
+async def registered(store: SqliteStore) -> tuple[Tag, ...]:
     while True:
         with contextlib.suppress(StoreUnavailable):
             return await store.register_tags(TAGS)

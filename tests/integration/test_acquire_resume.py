@@ -299,10 +299,10 @@ from plugin.acquire.source import OpcUaSource
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Tag
 from plugin.historian.ingest import Ingest
-from plugin.historian.sql import SqlStore
+from plugin.historian.sqlite_store import SqliteStore
 
 async def main(port, folder):
-    async with SqlStore(f"sqlite+aiosqlite:///{folder}/historian.db") as store:
+    async with SqliteStore(f"sqlite+aiosqlite:///{folder}/historian.db") as store:
         tags = [Tag(f"t{n}", "plant", f"nsu=urn:test:plant;s=t{n}") for n in range(3)]
         tags = await store.register_tags(tags)
         newest = await store.latest([tag.id for tag in tags])

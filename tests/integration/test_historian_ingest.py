@@ -15,7 +15,7 @@ import pytest
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, GapCause, GapState, SampleBatch, Tag
 from plugin.historian.ingest import Ingest
-from plugin.historian.sql import SqlStore
+from plugin.historian.sqlite_store import SqliteStore
 from plugin.protocols import Delivery, Health, HistoryProgress
 
 EVER = (-(2**60), 2**60)
@@ -56,8 +56,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqlStore]:
-    async with SqlStore(f"sqlite+aiosqlite:///{path}", busy_timeout=timedelta(0)) as store:
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    async with SqliteStore(f"sqlite+aiosqlite:///{path}", busy_timeout=timedelta(0)) as store:
         await store.register_tags([Tag(f"T{n}", "plant", f"nsu=urn:plant;s=T{n}") for n in (1, 2)])
         yield store
 
@@ -78,7 +78,7 @@ async def at_once(_seconds: float) -> None:
     await asyncio.sleep(0)
 
 
-async def test_everything_is_stored_before_it_is_confirmed(store: SqlStore, path: Path) -> None:
+async def test_everything_is_stored_before_it_is_confirmed(store: SqliteStore, path: Path) -> None:
     confirmed: list[tuple[int, int]] = []
     heard: list[SampleBatch] = []
     diagnostics = Diagnostics()
@@ -105,7 +105,7 @@ async def test_everything_is_stored_before_it_is_confirmed(store: SqlStore, path
 
 
 async def test_while_the_database_is_away_the_source_waits_and_nothing_is_confirmed(
-    store: SqlStore, path: Path, caplog: pytest.LogCaptureFixture
+    store: SqliteStore, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     confirmed: list[int] = []
     tries = asyncio.Event()
@@ -138,7 +138,7 @@ async def test_while_the_database_is_away_the_source_waits_and_nothing_is_confir
 
 
 @pytest.mark.parametrize("at", [0, 3, 10, 40, 70, 99])
-async def test_cancelled_it_confirms_nothing_that_is_not_stored(store: SqlStore, path: Path, at: int) -> None:
+async def test_cancelled_it_confirms_nothing_that_is_not_stored(store: SqliteStore, path: Path, at: int) -> None:
     confirmed: list[int] = []
     reached = asyncio.Event()
 
@@ -163,7 +163,7 @@ async def test_cancelled_it_confirms_nothing_that_is_not_stored(store: SqlStore,
 
 
 async def test_a_source_that_breaks_down_is_started_again_and_stops_no_other(
-    store: SqlStore, caplog: pytest.LogCaptureFixture
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = Script("a", [delivery(1, 0, 5), ValueError("wire"), delivery(1, 5, 5)])
     diagnostics = Diagnostics()
@@ -175,7 +175,7 @@ async def test_a_source_that_breaks_down_is_started_again_and_stops_no_other(
     assert "Source a broke down" in caplog.text
 
 
-async def test_samples_that_the_store_refuses_leave_a_gap_and_stop_no_other(store: SqlStore) -> None:
+async def test_samples_that_the_store_refuses_leave_a_gap_and_stop_no_other(store: SqliteStore) -> None:
     confirmed: list[str] = []
     steps = [
         delivery(1, 0, 5, lambda: confirmed.append("good")),
@@ -194,7 +194,7 @@ async def test_samples_that_the_store_refuses_leave_a_gap_and_stop_no_other(stor
 
 
 async def test_a_store_that_takes_nothing_is_away_and_nothing_is_left_out(
-    store: SqlStore, path: Path, caplog: pytest.LogCaptureFixture
+    store: SqliteStore, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("ALTER TABLE samples RENAME TO away")
@@ -224,7 +224,7 @@ async def test_a_store_that_takes_nothing_is_away_and_nothing_is_left_out(
     assert ["no such table" in line or "is back" in line for line in caplog.messages] == [True, True]
 
 
-async def test_what_no_store_takes_is_left_out_though_it_has_no_samples(store: SqlStore) -> None:
+async def test_what_no_store_takes_is_left_out_though_it_has_no_samples(store: SqliteStore) -> None:
     """A gap whose text is no text: SQLite can't take it, nor the gap that would say so."""
     now = datetime.now(UTC)
     bad = Gap("id", "a", None, now, None, GapCause.SEQUENCE, now, detail="\ud800")
@@ -249,7 +249,7 @@ class Unlucky(Script):
             raise RuntimeError("the line was cut")
 
 
-async def test_a_source_that_breaks_down_while_it_is_ended_is_not_started_again(store: SqlStore) -> None:
+async def test_a_source_that_breaks_down_while_it_is_ended_is_not_started_again(store: SqliteStore) -> None:
     diagnostics, source = Diagnostics(), Unlucky("a", [delivery(1, 0, 10)], endless=True)
     task = asyncio.create_task(Ingest([source], store, diagnostics, sleep=at_once).run())
     while not diagnostics.value("samples_stored_total"):

@@ -24,7 +24,7 @@ from plugin.historian.config import SpillConfig
 from plugin.historian.frames import Kept
 from plugin.historian.ingest import Ingest
 from plugin.historian.spill import POSITION, Left, Spill
-from plugin.historian.sql import SqlStore
+from plugin.historian.sqlite_store import SqliteStore
 from plugin.protocols import Delivery, Health, HistoryProgress, Written
 
 EVER = (-(2**60), 2**60)
@@ -98,8 +98,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqlStore]:
-    async with SqlStore(f"sqlite+aiosqlite:///{path}", busy_timeout=timedelta(0)) as store:
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    async with SqliteStore(f"sqlite+aiosqlite:///{path}", busy_timeout=timedelta(0)) as store:
         await store.register_tags(TAGS)
         yield store
 
@@ -140,7 +140,7 @@ async def running(ingest: Ingest) -> AsyncIterator[asyncio.Task[None]]:
         await asyncio.wait([task])
 
 
-async def stored(store: SqlStore, tag: int = 1) -> list[int]:
+async def stored(store: SqliteStore, tag: int = 1) -> list[int]:
     found: list[int] = (await store.read_samples([tag], *EVER)).source_time.tolist()
     return found
 
@@ -151,7 +151,7 @@ def times(first: int, last: int) -> list[int]:
 
 
 async def test_while_the_database_is_away_samples_go_to_the_spill_and_follow_in_order(
-    store: SqlStore, path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    store: SqliteStore, path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plant, diagnostics, heard = Plant(), Diagnostics(), list[int]()
     async with opened(tmp_path / "spill") as spill:
@@ -185,7 +185,7 @@ async def test_while_the_database_is_away_samples_go_to_the_spill_and_follow_in_
     assert ["unavailable" in line or "is back" in line for line in caplog.messages] == [True, True]
 
 
-async def test_nothing_is_confirmed_while_it_is_durable_nowhere(store: SqlStore, path: Path, tmp_path: Path) -> None:
+async def test_nothing_is_confirmed_while_it_is_durable_nowhere(store: SqliteStore, path: Path, tmp_path: Path) -> None:
     """The database away and the spill full: the source is made to wait, and only so much is in memory."""
     plant, diagnostics = Plant(), Diagnostics()
     async with opened(tmp_path / "spill", limit=100_000) as spill:
@@ -208,7 +208,9 @@ async def test_nothing_is_confirmed_while_it_is_durable_nowhere(store: SqlStore,
     assert not await store.gaps()
 
 
-async def test_a_full_spill_may_leave_out_the_oldest_and_says_so(store: SqlStore, path: Path, tmp_path: Path) -> None:
+async def test_a_full_spill_may_leave_out_the_oldest_and_says_so(
+    store: SqliteStore, path: Path, tmp_path: Path
+) -> None:
     """Gaps, progress and the newest samples stay; what is left out is counted and inside a gap, source by source."""
     plants, diagnostics = [Plant("plant"), Plant("other", tag=2)], Diagnostics()
     async with opened(tmp_path / "spill", limit=200_000, keep="newest") as spill:
@@ -243,7 +245,7 @@ async def test_a_full_spill_may_leave_out_the_oldest_and_says_so(store: SqlStore
 
 
 async def test_a_restart_finds_what_was_left_and_where_the_sources_stood(
-    store: SqlStore, path: Path, tmp_path: Path
+    store: SqliteStore, path: Path, tmp_path: Path
 ) -> None:
     plant = Plant()
     async with opened(tmp_path / "spill") as spill:
@@ -269,7 +271,9 @@ async def test_a_restart_finds_what_was_left_and_where_the_sources_stood(
     assert diagnostics.value("samples_duplicate_total") == 0
 
 
-async def test_what_the_database_has_already_is_not_taken_for_new(store: SqlStore, path: Path, tmp_path: Path) -> None:
+async def test_what_the_database_has_already_is_not_taken_for_new(
+    store: SqliteStore, path: Path, tmp_path: Path
+) -> None:
     """Killed between the commit and the deletion of the file: older progress must not come back."""
     async with opened(tmp_path / "spill") as spill:
         number = await spill.append([Kept("plant", numbered(1))])
@@ -285,7 +289,7 @@ async def test_a_spill_finds_its_tags_in_another_database(tmp_path: Path) -> Non
     """The database went bad and a new one was made, in which the tags have other numbers, and one is not configured."""
     async with opened(tmp_path / "spill") as spill:
         await spill.append([Kept("plant", numbered(1, tag=1)), Kept("plant", numbered(2, tag=2))])
-    async with SqlStore(f"sqlite+aiosqlite:///{tmp_path}/new.db") as store:
+    async with SqliteStore(f"sqlite+aiosqlite:///{tmp_path}/new.db") as store:
         tags = await store.register_tags([Tag("T0", "plant", "nsu=urn:plant;s=T0"), TAGS[1]])
         spill = Spill(tmp_path / "spill", settings())
         assert (await spill.open(0)).known == {"T1": times(1, 1)[-1], "T2": times(2, 2)[-1]}
@@ -299,7 +303,7 @@ async def test_a_spill_finds_its_tags_in_another_database(tmp_path: Path) -> Non
         assert await stored(store, 1) == []
 
 
-async def test_history_waits_for_the_database_itself(store: SqlStore, path: Path, tmp_path: Path) -> None:
+async def test_history_waits_for_the_database_itself(store: SqliteStore, path: Path, tmp_path: Path) -> None:
     """Who asks whether the past is read then reads the database, not the spill."""
     plant = Plant(patient=lambda number: number % 2 == 0)
     async with opened(tmp_path / "spill") as spill:
@@ -314,7 +318,7 @@ async def test_history_waits_for_the_database_itself(store: SqlStore, path: Path
     assert sorted(plant.confirmed) == [*range(1, 21)]
 
 
-async def test_history_alone_is_never_spilled(store: SqlStore, path: Path, tmp_path: Path) -> None:
+async def test_history_alone_is_never_spilled(store: SqliteStore, path: Path, tmp_path: Path) -> None:
     plant, tries = Plant(patient=lambda _: True), list[float]()
 
     async def pause(seconds: float) -> None:
@@ -334,7 +338,7 @@ async def test_history_alone_is_never_spilled(store: SqlStore, path: Path, tmp_p
 async def test_a_slow_database_is_relieved_too(path: Path, tmp_path: Path) -> None:
     """It commits, but later than samples arrive: they are safe in the spill long before."""
 
-    class Slow(SqlStore):
+    class Slow(SqliteStore):
         """A disk that takes its time."""
 
         async def write(self, deliveries: Sequence[Delivery]) -> Written:
@@ -380,7 +384,7 @@ async def test_a_full_disk_confirms_nothing_says_so_once_and_goes_on_when_there_
     plant, diagnostics = Plant(), Diagnostics()
     other = small_disk / "other"
     async with (
-        SqlStore(f"sqlite+aiosqlite:///{small_disk}/historian.db") as store, opened(small_disk / "spill") as spill
+        SqliteStore(f"sqlite+aiosqlite:///{small_disk}/historian.db") as store, opened(small_disk / "spill") as spill
     ):  # fmt: skip
         await store.register_tags(TAGS)
         ingest = Ingest([plant], store, diagnostics, spill=spill, rows_per_commit=5 * ROWS, queue=10)
@@ -409,7 +413,7 @@ def fill(path: Path) -> None:
             pass
 
 
-async def test_room_is_left_for_the_database(store: SqlStore, path: Path, tmp_path: Path) -> None:
+async def test_room_is_left_for_the_database(store: SqliteStore, path: Path, tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     async with opened(tmp_path / "spill", reserve=ByteCount(2 * free)) as spill:
         with pytest.raises(StoreUnavailable, match="would be left free"):
@@ -473,7 +477,7 @@ async def test_a_folder_that_can_not_be_used_is_told_with_the_remedy(tmp_path: P
 
 
 async def test_what_went_bad_on_disk_is_a_gap_and_not_silence(
-    store: SqlStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    store: SqliteStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(tmp_path / "spill") as spill:
         for number in range(1, 4):
@@ -495,7 +499,7 @@ async def test_what_went_bad_on_disk_is_a_gap_and_not_silence(
     assert [path.suffix for path in (tmp_path / "spill").iterdir()] == [".damaged"]
 
 
-async def test_a_gap_is_never_dropped(store: SqlStore, path: Path, tmp_path: Path) -> None:
+async def test_a_gap_is_never_dropped(store: SqliteStore, path: Path, tmp_path: Path) -> None:
     now = datetime.now(UTC)
     gaps = [Gap(str(n), "plant", "T1", now, now, GapCause.SEQUENCE, now) for n in range(100)]
     async with opened(tmp_path / "spill", limit=50_000, keep="newest") as spill:

@@ -20,7 +20,7 @@ from plugin.errors import StoreError, StoreUnavailable
 from plugin.historian import samples
 from plugin.historian.config import HistorianConfig
 from plugin.historian.ring import Ring
-from plugin.historian.sql import SqlStore
+from plugin.historian.sqlite_store import SqliteStore
 from plugin.protocols import Delivery, Store, Written
 
 TAGS = [Tag(f"T{n}", "plant", f"nsu=urn:plant;s=T{n}") for n in range(1, 6)]
@@ -34,8 +34,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqlStore]:
-    async with SqlStore(f"sqlite+aiosqlite:///{path}", busy_timeout=timedelta(0), ring=Ring()) as store:
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    async with SqliteStore(f"sqlite+aiosqlite:///{path}", busy_timeout=timedelta(0), ring=Ring()) as store:
         await store.register_tags(TAGS)
         yield store
 
@@ -83,11 +83,11 @@ def on_disk(path: Path) -> SampleBatch:
 
 
 def test_the_store_is_a_store(path: Path) -> None:
-    store: Store = SqlStore(f"sqlite+aiosqlite:///{path}")
+    store: Store = SqliteStore(f"sqlite+aiosqlite:///{path}")
     assert store
 
 
-async def test_only_the_owner_can_read_the_files(store: SqlStore, path: Path) -> None:
+async def test_only_the_owner_can_read_the_files(store: SqliteStore, path: Path) -> None:
     await store.write([ticks(0, 10)])
     assert files(path.parent) == {"historian.db": 0o600, "historian.db-wal": 0o600, "historian.db-shm": 0o600}
     assert files(path.parent.parent) == {"data": 0o700}
@@ -96,11 +96,11 @@ async def test_only_the_owner_can_read_the_files(store: SqlStore, path: Path) ->
 async def test_the_settings_reach_the_database(path: Path) -> None:
     for synchronous, number in (("full", 2), ("normal", 1)):
         config = HistorianConfig(synchronous=synchronous)  # type: ignore[arg-type]
-        async with SqlStore.configured(config, path.parent, Diagnostics()) as store:
+        async with SqliteStore.configured(config, path.parent, Diagnostics()) as store:
             asked = ("synchronous", "journal_mode", "foreign_keys")
-            got = [await store._in_thread(store._writer, _pragma, name) for name in asked]
+            got = [await store._file.write(_pragma, name) for name in asked]
             assert got == [number, "wal", 1]
-            assert await store._in_thread(store._reader, _pragma, "query_only") == 1
+            assert await store._file.read(_pragma, "query_only") == 1
 
 
 def _pragma(database: sqlite3.Connection, name: str) -> object:
@@ -109,7 +109,7 @@ def _pragma(database: sqlite3.Connection, name: str) -> object:
 
 async def test_closing_ends_every_thread_and_leaves_one_file(path: Path) -> None:
     before = set(threading.enumerate())
-    async with SqlStore(f"sqlite+aiosqlite:///{path}") as store:
+    async with SqliteStore(f"sqlite+aiosqlite:///{path}") as store:
         await store.register_tags(TAGS)
         await store.write([ticks(0, 10)])
         await asyncio.gather(*(store.read_samples(ALL, *EVER) for _ in range(8)), store.counts(), store.gaps())
@@ -123,19 +123,19 @@ async def test_closing_ends_every_thread_and_leaves_one_file(path: Path) -> None
 
 
 async def test_a_store_that_can_not_open_leaves_no_thread(path: Path) -> None:
-    async with SqlStore(f"sqlite+aiosqlite:///{path}") as store:
+    async with SqliteStore(f"sqlite+aiosqlite:///{path}") as store:
         await store.register_tags(TAGS)
         await store.write([ticks(0, 5000)])
     damage(path)
     before = set(threading.enumerate())
     with pytest.raises(StoreError, match="malformed"):
-        async with SqlStore(f"sqlite+aiosqlite:///{path}", ring=Ring()):
+        async with SqliteStore(f"sqlite+aiosqlite:///{path}", ring=Ring()):
             pass
     assert not left_running(before)
 
 
 async def test_the_ring_holds_the_tags_that_are_wanted_and_all_others_are_read_from_sql(path: Path) -> None:
-    async with SqlStore(f"sqlite+aiosqlite:///{path}", ring=Ring(samples=60, tags=())) as store:
+    async with SqliteStore(f"sqlite+aiosqlite:///{path}", ring=Ring(samples=60, tags=())) as store:
         await store.register_tags(TAGS[:3])
         first = ticks(0, 10).samples
         await store.write([Delivery(first.take(first.tag <= 3))])
@@ -156,7 +156,7 @@ async def test_the_ring_holds_the_tags_that_are_wanted_and_all_others_are_read_f
         assert len(await store.read_samples(ALL, *EVER)) == 30
 
 
-async def test_a_tag_that_is_new_and_silent_is_not_looked_for(store: SqlStore, path: Path) -> None:
+async def test_a_tag_that_is_new_and_silent_is_not_looked_for(store: SqliteStore, path: Path) -> None:
     await store.keep_recent([1])
     (new,) = await store.register_tags([replace(TAGS[0], name="new")])
     with closing(sqlite3.connect(path)) as database, database:
@@ -166,11 +166,11 @@ async def test_a_tag_that_is_new_and_silent_is_not_looked_for(store: SqlStore, p
     assert (await store.latest([new.id])).source_time.tolist() == [5]
 
 
-async def test_what_the_last_run_could_not_see_is_known_after_a_restart(store: SqlStore, path: Path) -> None:
+async def test_what_the_last_run_could_not_see_is_known_after_a_restart(store: SqliteStore, path: Path) -> None:
     now = datetime.now(UTC)
     run = await store.write_run(Run(0, "rul", RunKind.SCORE, now, started=now))
     await store.close()
-    async with SqlStore(f"sqlite+aiosqlite:///{path}", ring=Ring()) as again:
+    async with SqliteStore(f"sqlite+aiosqlite:///{path}", ring=Ring()) as again:
         await again.register_tags(TAGS)
         await again.write([ticks(0, 5)])
         assert not len(await again.read_samples(ALL, *EVER, received_by=to_micros(now)))
@@ -178,13 +178,13 @@ async def test_what_the_last_run_could_not_see_is_known_after_a_restart(store: S
         assert await again.runs("rul") == (run,)
 
 
-async def test_a_restart_finds_everything_and_fills_the_ring(store: SqlStore, path: Path) -> None:
+async def test_a_restart_finds_everything_and_fills_the_ring(store: SqliteStore, path: Path) -> None:
     deliveries = [ticks(0, 100), ticks(50, 100), ticks(400, 30), ticks(300, 10)]
     for delivery in deliveries:
         await store.write([delivery])
     expected = await store.read_samples(ALL, *EVER)
     await store.close()
-    async with SqlStore(f"sqlite+aiosqlite:///{path}", ring=(ring := Ring(samples=60))) as again:
+    async with SqliteStore(f"sqlite+aiosqlite:///{path}", ring=(ring := Ring(samples=60))) as again:
         assert await again.register_tags(TAGS) == with_keys()
         assert equal(await again.read_samples(ALL, *EVER), expected)
         newest = ring.read(ALL, 400, 500)
@@ -195,14 +195,14 @@ async def test_a_restart_finds_everything_and_fills_the_ring(store: SqlStore, pa
         assert await again.write(deliveries) == Written(0, 240 * 5)
 
 
-async def test_what_the_ring_gives_is_what_the_file_holds(store: SqlStore, path: Path) -> None:
+async def test_what_the_ring_gives_is_what_the_file_holds(store: SqliteStore, path: Path) -> None:
     for delivery in (ticks(0, 200), ticks(190, 30), ticks(-20, 10), ticks(205, 2)):
         await store.write([delivery])
     assert equal(await store.read_samples(ALL, *EVER), on_disk(path))
 
 
-async def test_beside_the_process_that_writes_all_is_read_from_the_file(store: SqlStore, path: Path) -> None:
-    beside = SqlStore.configured(HistorianConfig(), path.parent, Diagnostics(), with_ring=False)
+async def test_beside_the_process_that_writes_all_is_read_from_the_file(store: SqliteStore, path: Path) -> None:
+    beside = SqliteStore.configured(HistorianConfig(), path.parent, Diagnostics(), with_ring=False)
     async with beside:
         for first in (0, 10):
             await store.write([ticks(first, 10)])
@@ -214,24 +214,24 @@ async def test_a_full_disk_is_told_and_nothing_is_half_written(path: Path) -> No
     url = f"sqlite+aiosqlite:///{path}"
     committed: list[int] = []
 
-    async def fill(store: SqlStore) -> None:
+    async def fill(store: SqliteStore) -> None:
         for number in range(100):
             await store.write([ticks(number * 100, 100)])
             committed.append(number)
 
-    async with SqlStore(url, pragmas={"max_page_count": 60}, ring=Ring()) as store:
+    async with SqliteStore(url, pragmas={"max_page_count": 160}, ring=Ring()) as store:
         await store.register_tags(TAGS)
         with pytest.raises(StoreUnavailable, match="full"):
             await fill(store)
         assert len(committed) > 1
         assert equal(await store.read_samples(ALL, *EVER), on_disk(path))
         assert (await store.counts())["samples"] == len(committed) * 500
-    async with SqlStore(url) as store:
+    async with SqliteStore(url) as store:
         assert await store.write([ticks(len(committed) * 100, 100)]) == Written(500, 0)
         assert (await store.counts())["samples"] == (len(committed) + 1) * 500
 
 
-async def test_a_lock_of_another_program_may_pass(store: SqlStore, path: Path) -> None:
+async def test_a_lock_of_another_program_may_pass(store: SqliteStore, path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreUnavailable, match="locked"):
@@ -244,29 +244,29 @@ async def test_a_lock_of_another_program_may_pass(store: SqlStore, path: Path) -
     assert await store.write([ticks(0, 1)]) == Written(5, 0)
 
 
-async def test_a_store_opens_while_another_program_writes(store: SqlStore, path: Path) -> None:
+async def test_a_store_opens_while_another_program_writes(store: SqliteStore, path: Path) -> None:
     await store.write([ticks(0, 2)])
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        async with SqlStore(f"sqlite+aiosqlite:///{path}", busy_timeout=timedelta(0), ring=Ring()) as second:
+        async with SqliteStore(f"sqlite+aiosqlite:///{path}", busy_timeout=timedelta(0), ring=Ring()) as second:
             assert await second.register_tags(TAGS) == with_keys()
             assert len(await second.latest(ALL)) == 5
         other.execute("ROLLBACK")
 
 
 async def test_a_file_that_went_bad_is_no_passing_trouble(path: Path) -> None:
-    async with SqlStore(f"sqlite+aiosqlite:///{path}") as store:
+    async with SqliteStore(f"sqlite+aiosqlite:///{path}") as store:
         await store.register_tags(TAGS)
         await store.write([ticks(0, 5000)])
     damage(path)
     with pytest.raises(StoreError) as caught:
-        async with SqlStore(f"sqlite+aiosqlite:///{path}") as store:
+        async with SqliteStore(f"sqlite+aiosqlite:///{path}") as store:
             await store.counts()
     assert not isinstance(caught.value, StoreUnavailable)
     assert "malformed" in str(caught.value)
 
 
-async def test_a_cancelled_write_is_whole_or_absent_in_file_and_ring_alike(store: SqlStore, path: Path) -> None:
+async def test_a_cancelled_write_is_whole_or_absent_in_file_and_ring_alike(store: SqliteStore, path: Path) -> None:
     for number in range(12):
         write = asyncio.create_task(store.write([ticks(number * 100, 100)]))
         for _ in range(number):
@@ -279,7 +279,7 @@ async def test_a_cancelled_write_is_whole_or_absent_in_file_and_ring_alike(store
     assert equal(await store.read_samples(ALL, *EVER), disk)
 
 
-async def test_writers_and_readers_at_once(store: SqlStore) -> None:
+async def test_writers_and_readers_at_once(store: SqliteStore) -> None:
     async with asyncio.TaskGroup() as tasks:
         writes = [tasks.create_task(store.write([ticks(n * 10, 10)])) for n in range(20)]
         reads = [tasks.create_task(store.read_samples(ALL, *EVER)) for _ in range(20)]
@@ -291,13 +291,13 @@ async def test_writers_and_readers_at_once(store: SqlStore) -> None:
 
 async def test_the_time_of_the_database_thread_is_counted(path: Path) -> None:
     diagnostics = Diagnostics()
-    async with SqlStore(f"sqlite+aiosqlite:///{path}", diagnostics) as store:
+    async with SqliteStore(f"sqlite+aiosqlite:///{path}", diagnostics) as store:
         await store.register_tags(TAGS)
         await store.write([ticks(0, 1000)])
     assert diagnostics.value("stage_cpu_seconds_total", stage="store") > 0
 
 
-async def test_the_summary_for_an_operator(store: SqlStore, path: Path) -> None:
+async def test_the_summary_for_an_operator(store: SqliteStore, path: Path) -> None:
     empty = await store.summary()
     assert (empty.newest, empty.open_gaps, empty.counts["samples"]) == (None, 0, 0)
     await store.write([ticks(0, 10)])
@@ -309,7 +309,7 @@ async def test_the_summary_for_an_operator(store: SqlStore, path: Path) -> None:
 async def test_a_cancelled_write_leaves_no_lock_behind(tmp_path):
     """A run's deadline may cancel a write at any of its awaits; the next writer must not find the database locked."""
     run = Run(0, "m", RunKind.SCORE, datetime.now(UTC))
-    async with SqlStore(f"sqlite+aiosqlite:///{tmp_path}/h.db", busy_timeout=timedelta(seconds=1)) as store:
+    async with SqliteStore(f"sqlite+aiosqlite:///{tmp_path}/h.db", busy_timeout=timedelta(seconds=1)) as store:
         for awaits in range(60):
             task = asyncio.create_task(store.write_run(run))
             for _ in range(awaits % 20):

@@ -53,7 +53,7 @@ tags = Table(
 )
 
 # Keyed by time first: appending stays as fast as in an empty table however many rows there are, and neighbours in time
-# share pages. There is no foreign key to tags, which would cost a look-up per row: SqlStore.write checks the keys.
+# share pages. There is no foreign key to tags, which would cost a look-up per row: SqliteStore.write checks the keys.
 samples = Table(
     "samples",
     metadata,

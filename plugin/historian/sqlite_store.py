@@ -1,0 +1,215 @@
+"""The store that a plant runs on: one SQLite file, its write-ahead log, and a ring of the newest samples in memory."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Gap, Micros, Remark, SampleBatch, Tag
+from plugin.errors import StoreError
+from plugin.historian import samples
+from plugin.historian.config import HistorianConfig
+from plugin.historian.migrate import prepare
+from plugin.historian.ring import Ring
+from plugin.historian.sqlite import SqliteFile, transaction
+from plugin.historian.tables import Tables
+from plugin.protocols import Delivery, Written
+
+_REFILL_ROWS = 1_000_000
+"""Newest rows read into the ring at most when the store opens: a second or two."""
+
+
+class SqliteStore(Tables):
+    """See :class:`plugin.protocols.Store`; an async context manager, open while the context lasts.
+
+    One process writes samples, and it alone may have a ring, which does not see what others add.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        diagnostics: Diagnostics | None = None,
+        *,
+        synchronous: str = "full",
+        busy_timeout: timedelta = timedelta(seconds=5),
+        ring: Ring | None = None,
+        pragmas: Mapping[str, str | int] | None = None,
+    ) -> None:
+        """``ring``: serves the newest samples; None: SQL serves all, as it must beside the process that writes them.
+
+        ``pragmas``: further SQLite settings of the connection that writes, such as ``max_page_count``.
+        """
+        self._file = SqliteFile(url, synchronous=synchronous, busy_timeout=busy_timeout, pragmas=pragmas or {})
+        super().__init__(self._file)
+        self.path: Path = self._file.path
+        self._url = url
+        self._diagnostics = diagnostics or Diagnostics()
+        self._ring = ring
+        self._last_tag = 0
+        self._blank: set[int] = set()
+        """Tags that are new since it is open, and have no sample: no need to read the whole table for one."""
+
+    @classmethod
+    def configured(
+        cls, config: HistorianConfig, data: Path, diagnostics: Diagnostics, *, with_ring: bool = True
+    ) -> Self:
+        """The store of a configuration whose relative files lie in ``data``.
+
+        ``with_ring``: one that holds nothing until :meth:`keep_recent`; False for a command beside the running service.
+        """
+        return cls(
+            config.located(data),
+            diagnostics,
+            synchronous=config.synchronous,
+            busy_timeout=config.busy_timeout,
+            ring=Ring(config.ring_samples, config.ring_memory * 2**20, ()) if with_ring else None,
+        )
+
+    # --- opening and closing ---
+
+    async def open(self) -> None:
+        """Make a new database or check the one that is there, and fill the ring from it."""
+        await asyncio.to_thread(prepare, self._url)
+        self._file.open()
+        try:
+            # The writer first: it makes the write-ahead log, without which a reader can't open.
+            await self._file.write(self._refill)
+            await self._recall()
+        except BaseException:
+            await self.close()
+            raise
+
+    def _refill(self, database: sqlite3.Connection) -> None:
+        self._last_tag = database.execute("SELECT coalesce(max(id), 0) FROM tags").fetchone()[0]
+        if self._ring is not None:
+            self._fill(database, self._ring)
+
+    def _fill(self, database: sqlite3.Connection, ring: Ring) -> None:
+        ring.reserve(self._last_tag)
+        if ring.tags == ():
+            return
+        batch, missing = samples.newest_samples(database, _REFILL_ROWS, ring.tags)
+        ring.leave_out(samples.tags_with_text(database, missing))
+        ring.append(batch)
+        if missing is not None:
+            ring.cover_from(missing + 1)
+
+    async def keep_recent(self, tags: Collection[int]) -> None:
+        """Have the ring, where there is one, hold these tags and no others: those that are read again and again."""
+        if self._ring is not None and not self._ring.holds(tags):
+            await self._file.write(self._exchange, self._ring.for_tags(tags))
+
+    def _exchange(self, database: sqlite3.Connection, ring: Ring) -> None:
+        """In the thread of the commits: none falls between the filling and the exchange."""
+        self._fill(database, ring)
+        self._ring = ring
+
+    async def close(self) -> None:
+        """Wait for what the database's threads are doing, and end them."""
+        await self._file.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.close()
+
+    # --- what arrives ---
+
+    async def register_tags(self, tags: Sequence[Tag]) -> tuple[Tag, ...]:
+        """See the protocol."""
+        registered, last = await self._put_tags(tags)
+        if self._ring is not None:
+            await asyncio.to_thread(self._ring.reserve, last)  # it may have to move 256 MB
+        self._blank.update(range(self._last_tag + 1, last + 1))
+        self._last_tag = last
+        return registered
+
+    async def write(self, deliveries: Sequence[Delivery]) -> Written:
+        """See the protocol. A sample of a tag that was never registered refuses the whole write (StoreError)."""
+        batch = SampleBatch.concatenate([delivery.samples for delivery in deliveries])
+        gaps = [gap for delivery in deliveries for gap in delivery.gaps]
+        remarks = [remark for delivery in deliveries for remark in delivery.remarks]
+        checkpoints = {key: text for delivery in deliveries for key, text in delivery.checkpoint.items()}
+        if len(batch) and (batch.tag.min() < 1 or batch.tag.max() > self._last_tag):
+            unknown = sorted({int(tag) for tag in batch.tag if not 1 <= tag <= self._last_tag})
+            raise StoreError(f"{self.path}: samples of tags that are not registered: {unknown[:10]}")
+        if not (len(batch) or gaps or checkpoints or remarks):
+            return Written(0, 0)
+        return await self._file.write(self._commit, batch, gaps, checkpoints, remarks)
+
+    def _commit(
+        self,
+        database: sqlite3.Connection,
+        batch: SampleBatch,
+        gaps: Sequence[Gap],
+        checkpoints: Mapping[str, str],
+        remarks: Sequence[Remark],
+    ) -> Written:
+        with self._diagnostics.stage("store"):
+            if self._blank:
+                self._blank.difference_update(np.unique(batch.tag).tolist())
+            with transaction(database):
+                # The clock is read with the lock held: a run that is begun later has a later time, and sees all this.
+                now = time.time_ns() // 1000
+                batch = self._looks.arrive(batch, now)
+                written = samples.insert_samples(database, batch)
+                samples.upsert_gaps(database, gaps, now)
+                samples.upsert_checkpoints(database, checkpoints)
+                samples.upsert_remarks(database, remarks)
+            if self._ring is not None:
+                # In the thread of the commit: a caller that is cancelled can't part the ring from the database.
+                self._ring.reserve(self._last_tag)
+                self._ring.append(batch)
+        return written
+
+    async def read_samples(
+        self,
+        tags: Sequence[int],
+        start: Micros,
+        end: Micros,
+        *,
+        known_by: Micros | None = None,
+        received_by: Micros | None = None,
+    ) -> SampleBatch:
+        """See the protocol. From the ring where it covers the window of every tag, else from SQL."""
+        return await self._file.read(self._select, tags, start, end, known_by, received_by)
+
+    def _select(
+        self,
+        database: sqlite3.Connection,
+        tags: Sequence[int],
+        start: Micros,
+        end: Micros,
+        known_by: Micros | None,
+        received_by: Micros | None,
+    ) -> SampleBatch:
+        batch = self._ring.read(tags, start, end) if self._ring is not None else None
+        if batch is None:
+            return samples.select_samples(database, tags, start, end, known_by, received_by)
+        if known_by is not None:
+            batch = batch.take(batch.server_time <= known_by)
+        if received_by is not None:
+            batch = batch.take(batch.received_time <= received_by)
+        return batch
+
+    async def latest(self, tags: Sequence[int]) -> SampleBatch:
+        """See the protocol; ordered by tag."""
+        return await self._file.read(self._latest, tags)
+
+    def _latest(self, database: sqlite3.Connection, tags: Sequence[int]) -> SampleBatch:
+        wanted = [tag for tag in tags if tag not in self._blank]
+        if self._ring is None:
+            return samples.latest_samples(database, wanted)
+        batch, unknown = self._ring.latest(wanted)
+        if unknown:
+            batch = SampleBatch.concatenate([batch, samples.latest_samples(database, unknown)])
+            batch = batch.take(batch.tag.argsort(kind="stable"))
+        return batch

@@ -1,0 +1,210 @@
+"""Everything that a store keeps but samples: SQLAlchemy Core, the same for every database."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import wraps
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from sqlalchemy import Select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from plugin.domain import (
+    Flag,
+    Gap,
+    GapCause,
+    Micros,
+    ModelState,
+    ModelVersion,
+    Outcome,
+    OutputTag,
+    Prediction,
+    Remark,
+    Run,
+    Tag,
+)
+from plugin.historian import queries, records
+from plugin.historian.looks import Looks
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Database(Protocol):
+    """Where the tables are. Its errors are :class:`plugin.errors.StoreError` and StoreUnavailable."""
+
+    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction that sees one moment."""
+
+    def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction that is committed where the context ends well."""
+
+    async def size(self) -> int:
+        """On disk [byte]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What ``foretag status`` says of the historian."""
+
+    counts: Mapping[str, int]
+    """Rows by table."""
+    newest: Micros | None
+    """Newest source time of all samples; None: there are none."""
+    size: int
+    """Database with its write-ahead log [byte]."""
+    open_gaps: int
+
+
+def to_its_end(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """A method that ends what it has begun before a cancellation goes on: bounded by the database's busy timeout.
+
+    SQLAlchemy's transaction that is cancelled between two answers of the driver's thread leaves its connection in the
+    middle of it, and the database locked for everybody.
+    """
+
+    @wraps(method)
+    async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
+        task = asyncio.ensure_future(method(*args, **kwargs))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # looked at, so that nobody is warned of it: the caller asked for no answer
+            raise
+
+    return whole
+
+
+class Tables:
+    """The half of :class:`plugin.protocols.Store` that is not about samples."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._looks = Looks()
+        self._outputs: dict[OutputTag, int] = {}
+
+    async def _recall(self) -> None:
+        """What has to be known of runs before samples are written."""
+        for run in await self._rows(queries.last_look()):
+            self._looks.begun(records.run_of(run))
+
+    @to_its_end
+    async def _rows(self, query: Select[Any]) -> Sequence[Any]:
+        async with self._database.reading() as connection:
+            rows: Sequence[Any] = (await connection.execute(query)).all()
+            return rows
+
+    @to_its_end
+    async def _put_tags(self, tags: Sequence[Tag]) -> tuple[tuple[Tag, ...], int]:
+        """The tags with their keys, and the highest key of all.
+
+        Where nothing changes nothing is written, so a database that is locked does not matter.
+        """
+        async with self._database.reading() as connection:
+            found = await queries.same_tags(connection, tags)
+        if found is None:
+            async with self._database.writing() as connection:
+                found = await queries.put_tags(connection, tags)
+        keys, last = found
+        return tuple(replace(tag, id=keys[tag.name]) for tag in tags), last
+
+    async def checkpoints(self, prefix: str) -> Mapping[str, str]:
+        """See the protocol."""
+        return {row.key: row.value for row in await self._rows(queries.checkpoints(prefix))}
+
+    async def gaps(
+        self,
+        *,
+        open_only: bool = False,
+        since: datetime | None = None,
+        source: str | None = None,
+        tag: str | None = None,
+        cause: GapCause | None = None,
+        known_by: Micros | None = None,
+        limit: int = 1000,
+    ) -> tuple[Gap, ...]:
+        """See the protocol."""
+        query = queries.gaps(open_only, since, source, tag, cause, known_by, limit)
+        return tuple(records.gap_of(row) for row in await self._rows(query))
+
+    @to_its_end
+    async def open_gaps(self) -> int:
+        """See the protocol."""
+        async with self._database.reading() as connection:
+            return await queries.open_gaps(connection)
+
+    async def remarks(
+        self, *, tag: str | None = None, since: datetime | None = None, limit: int = 1000
+    ) -> tuple[Remark, ...]:
+        """See the protocol."""
+        return tuple(records.remark_of(row) for row in await self._rows(queries.remarks(tag, since, limit)))
+
+    # --- what models give ---
+
+    @to_its_end
+    async def write_run(self, run: Run) -> Run:
+        """See the protocol; StoreError where there is no run with its key."""
+        async with self._database.writing() as connection:
+            if not run.id:
+                self._looks.begun(run)
+            return await queries.put_run(connection, run)
+
+    @to_its_end
+    async def write_outcome(self, outcome: Outcome) -> None:
+        """See the protocol. A prediction or flag that its run has written already stays as it is."""
+        new = [tag for tag in dict.fromkeys(each.tag for each in outcome.predictions) if tag not in self._outputs]
+        async with self._database.writing() as connection:
+            keys = self._outputs | (await queries.put_outputs(connection, new) if new else {})
+            await queries.put_outcome(connection, outcome, keys)
+        self._outputs = keys
+
+    async def predictions(
+        self, model: str, start: datetime, end: datetime, *, asset: str | None = None, output: str | None = None
+    ) -> tuple[Prediction, ...]:
+        """See the protocol."""
+        query = queries.predictions(model, start, end, asset, output)
+        return tuple(records.prediction_of(row) for row in await self._rows(query))
+
+    async def flags(self, start: datetime, end: datetime, *, asset: str | None = None) -> tuple[Flag, ...]:
+        """See the protocol."""
+        return tuple(records.flag_of(row) for row in await self._rows(queries.flags(start, end, asset)))
+
+    async def runs(self, model: str, limit: int = 100) -> tuple[Run, ...]:
+        """See the protocol."""
+        return tuple(records.run_of(row) for row in await self._rows(queries.runs(model, limit)))
+
+    @to_its_end
+    async def add_version(self, version: ModelVersion) -> ModelVersion:
+        """See the protocol; a champion retires the one before it."""
+        async with self._database.writing() as connection:
+            return await queries.add_version(connection, version)
+
+    async def versions(self, model: str) -> tuple[ModelVersion, ...]:
+        """See the protocol."""
+        return tuple(records.version_of(row) for row in await self._rows(queries.versions(model)))
+
+    @to_its_end
+    async def set_state(self, model: str, version: int, state: ModelState) -> None:
+        """See the protocol; StoreError where there is no such version."""
+        async with self._database.writing() as connection:
+            await queries.set_state(connection, model, version, state)
+
+    # --- for an operator ---
+
+    @to_its_end
+    async def counts(self) -> Mapping[str, int]:
+        """See the protocol."""
+        async with self._database.reading() as connection:
+            return await queries.counts(connection)
+
+    @to_its_end
+    async def summary(self) -> Summary:
+        """Rows, newest sample, size on disk and open gaps, all of one moment but the size."""
+        async with self._database.reading() as connection:
+            counts = await queries.counts(connection)
+            newest, open_gaps = await queries.newest(connection), await queries.open_gaps(connection)
+        return Summary(counts, newest, await self._database.size(), open_gaps)
