@@ -1,9 +1,38 @@
-"""What all tests share: one compile cache, so that a program is compiled once in a test run and not in every test."""
+"""What all tests share: one compile cache, so that a program is compiled once in a test run and not in every test; and
+a PostgreSQL, started when the first test asks for it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+
+from tests.postgres import Database, NoPostgres, Postgres, installed
 
 _CACHE = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """Running. Skips where there is none and none can be installed, but never on the build server."""
+    try:
+        installed()
+    except NoPostgres as error:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
+    server = Postgres()
+    try:
+        server.create()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def postgres(postgres_server: Postgres) -> Iterator[Database]:
+    """An empty database."""
+    database = postgres_server.fresh()
+    yield database
+    postgres_server.drop(database)
