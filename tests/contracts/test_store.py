@@ -2,10 +2,8 @@
 
 import math
 import time
-from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,30 +29,11 @@ from plugin.domain import (
     from_micros,
 )
 from plugin.errors import StoreError
-from plugin.historian.memory import MemoryStore
-from plugin.historian.ring import Ring
-from plugin.historian.sqlite_store import SqliteStore
 from plugin.protocols import Delivery, Store, Written
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 ANY = (-(2**62), 2**62)
-
-
-RINGS: dict[str, Callable[[], Ring | None]] = {
-    "sql": Ring,
-    "sql with a short ring": lambda: Ring(samples=1),
-    "sql without a ring": lambda: None,
-}
-
-
-@pytest.fixture(params=[*RINGS, "memory"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    if request.param == "memory":
-        yield MemoryStore()
-        return
-    async with SqliteStore(f"sqlite+aiosqlite:///{tmp_path}/historian.db", ring=RINGS[request.param]()) as store:
-        yield store
 
 
 def tags(count: int) -> list[Tag]:
