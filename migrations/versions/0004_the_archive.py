@@ -111,6 +111,14 @@ def upgrade() -> None:
         comment="The newest sample of each tag, but for samples from bookkeeping 'latest_since' on",
     )
     op.create_table(
+        "claims",
+        sa.Column("kind", sa.Text(), nullable=False, comment="source, model"),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("shard", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("kind", "name", name=op.f("pk_claims")),
+        comment="Which shard's leader acquired a source, or ran a model, last",
+    )
+    op.create_table(
         "leaders",
         sa.Column("shard", sa.Text(), nullable=False),
         sa.Column(
@@ -119,6 +127,7 @@ def upgrade() -> None:
             nullable=False,
             comment="Counts the leaders; a write under an older one is refused",
         ),
+        sa.Column("gateway", sa.Text(), nullable=False, comment="UUID of its data folder"),
         sa.Column("holder", sa.Text(), nullable=False, comment="Host and process"),
         sa.Column("since", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("shard", name=op.f("pk_leaders")),
@@ -369,6 +378,7 @@ def downgrade() -> None:
     op.drop_table("places")
     op.drop_table("modified_samples")
     op.drop_table("leaders")
+    op.drop_table("claims")
     op.drop_table("latest_samples")
     op.drop_index("ix_labels_asset_start_time", table_name="labels")
     op.drop_table("labels")

@@ -18,7 +18,7 @@ from plugin.historian.schema.archive import (
     sample_partitions,
 )
 from plugin.historian.schema.names import metadata
-from plugin.historian.schema.people import audit_log, events, imports, lab_samples, labels, leaders, quarantine
+from plugin.historian.schema.people import audit_log, claims, events, imports, lab_samples, labels, leaders, quarantine
 from plugin.historian.schema.plant import assets, checkpoints, gap_history, gaps, remarks, sample_texts, samples, tags
 from plugin.historian.schema.results import alarms, flags, model_versions, output_tags, predictions, runs
 
@@ -28,6 +28,7 @@ __all__ = [
     "audit_log",
     "bookkeeping",
     "checkpoints",
+    "claims",
     "events",
     "flags",
     "gap_history",

@@ -117,7 +117,17 @@ leaders = Table(
     metadata,
     Column("shard", Text, primary_key=True),
     Column("epoch", BigInteger, nullable=False, comment="Counts the leaders; a write under an older one is refused"),
+    Column("gateway", Text, nullable=False, comment="UUID of its data folder"),
     Column("holder", Text, nullable=False, comment="Host and process"),
     Column("since", BigInteger, nullable=False),
     comment="Which gateway acquires the sources of a shard",
+)
+
+claims = Table(
+    "claims",
+    metadata,
+    Column("kind", Text, primary_key=True, comment="source, model"),
+    Column("name", Text, primary_key=True),
+    Column("shard", Text, nullable=False),
+    comment="Which shard's leader acquired a source, or ran a model, last",
 )
