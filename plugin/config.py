@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from plugin.errors import ConfigError, Fault
 from plugin.exposition import DiagnosticsConfig
 from plugin.fields import Section
 from plugin.historian.config import HistorianConfig
+from plugin.historian.retention import DEFAULT, RetentionConfig, class_of, fits
 from plugin.infer.config import ModelConfig
 from plugin.publish.config import PublishConfig, WriteBackConfig
 from plugin.tag_sections import AssetsConfig, TagRow, expand
@@ -105,6 +106,8 @@ def load(path: Path) -> Config:
     file = _parse(path)
     rows = [*_csv_rows(path.parent, file.tags, faults), *_template_rows(file.assets, faults)]
     tags = _tags(file.sources, rows, faults)
+    faults += _retention_faults(file.historian.retention, tags)
+    tags = tuple(replace(tag, retention=class_of(tag.name, tag.retention, file.historian.retention)) for tag in tags)
     faults += [fault for number, source in enumerate(file.sources) for fault in _too_many(number, source, tags)]
     faults += _twins("sources", [source.name for source in file.sources])
     faults += _twins("models", [model.name for model in file.models])
@@ -257,6 +260,22 @@ def _tags(sources: Sequence[SourceConfig], rows: Sequence[TagRow], faults: list[
     if not found:
         faults.append(Fault("tags", "(none)", "there is no tag at all", "List a tag CSV under tags, or add [[assets]]"))
     return tuple(found)
+
+
+def _retention_faults(classes: Sequence[RetentionConfig], tags: Sequence[Tag]) -> Iterator[Fault]:
+    names = [each.name for each in classes]
+    yield from _twins("historian.retention", names)
+    known = list(dict.fromkeys([*names, DEFAULT]))
+    for tag in tags:
+        if tag.retention and tag.retention not in known:
+            yield Fault(
+                f"tag {tag.name}: retention", _shown(tag.retention), "is no class of retention", f"Name one of {known}"
+            )
+    for number, each in enumerate(classes):
+        for pattern in each.tags:
+            if not any(fits(pattern, tag.name) for tag in tags):
+                remedy = "Mend the pattern or remove it: what is stored stays in its class, which needs no pattern"
+                yield Fault(f"historian.retention[{number}].tags", _shown(pattern), "fits no tag", remedy)
 
 
 def _too_many(number: int, source: SourceConfig, tags: Sequence[Tag]) -> Iterator[Fault]:

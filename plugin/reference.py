@@ -14,6 +14,7 @@ from plugin.diagnostics import Diagnostics
 from plugin.exposition import DiagnosticsConfig
 from plugin.fields import ByteCount, format_duration
 from plugin.historian.config import HistorianConfig, SpillConfig
+from plugin.historian.retention import KeepConfig, RetentionConfig
 from plugin.infer.config import ModelConfig, ScheduleConfig, TrainingConfig
 from plugin.publish.config import PublishConfig, WriteBackConfig, WriteRule
 from plugin.tag_sections import AssetsConfig, AssetTagConfig, TagRow
@@ -22,6 +23,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[foretag]": RuntimeConfig,
     "[historian]": HistorianConfig,
     "[historian.spill]": SpillConfig,
+    "[[historian.retention]]": RetentionConfig,
+    "[historian.keep]": KeepConfig,
     "[[sources]]": SourceConfig,
     "[sources.history]": HistoryConfig,
     "[sources.watchdog]": WatchdogConfig,

@@ -64,6 +64,25 @@ def upgrade() -> None:
         comment="History that was brought from files",
     )
     op.create_table(
+        "growth",
+        sa.Column("time", sa.BigInteger(), autoincrement=False, nullable=False, comment="By our clock"),
+        sa.Column("used", sa.BigInteger(), nullable=False, comment="Database without free pages [byte]"),
+        sa.Column("closed", sa.BigInteger(), nullable=False, comment="Samples of closed partitions among them [byte]"),
+        sa.Column("hot", sa.BigInteger(), nullable=False, comment="Samples that are not in a closed partition yet"),
+        sa.PrimaryKeyConstraint("time", name=op.f("pk_growth")),
+        comment="How large the database was, for the forecast of when its disk is full",
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "kept_since",
+        sa.Column("tag_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("what", sa.Text(), nullable=False, comment="samples, minutes, hours, days"),
+        sa.Column("since", sa.BigInteger(), nullable=False, comment="From then on nothing is missing that was stored"),
+        sa.PrimaryKeyConstraint("tag_id", "what", name=op.f("pk_kept_since")),
+        comment="How far back the archive of a tag is whole; no row: retention has dropped nothing of it",
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "lab_samples",
         sa.Column("id", sa.Text(), nullable=False, comment="UUID, or the laboratory's own number"),
         sa.Column("asset", sa.Text(), nullable=False),
@@ -384,6 +403,8 @@ def downgrade() -> None:
     op.drop_table("labels")
     op.drop_index("ix_lab_samples_asset_taken", table_name="lab_samples")
     op.drop_table("lab_samples")
+    op.drop_table("kept_since")
+    op.drop_table("growth")
     op.drop_table("imports")
     op.drop_index(op.f("ix_events_time"), table_name="events")
     op.drop_table("events")

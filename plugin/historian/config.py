@@ -9,6 +9,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from plugin.fields import ByteCount, Duration, Section, Size
+from plugin.historian.retention import KeepConfig, RetentionConfig
 
 _DRIVER = "sqlite+aiosqlite"
 
@@ -84,6 +85,10 @@ class HistorianConfig(Section):
     """Deliveries that may wait for the database before the sources are made to wait [deliveries]."""
     spill: SpillConfig = SpillConfig()
     """What happens while the database is away."""
+    retention: tuple[RetentionConfig, ...] = ()
+    """Classes of tags, and how long what of them is kept; default: all of all tags for good."""
+    keep: KeepConfig = KeepConfig()
+    """How long results and events are kept; default: for good."""
 
     def located(self, data: Path) -> str:
         """The URL with its file made absolute: a relative one lies in ``data``."""

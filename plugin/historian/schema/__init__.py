@@ -7,6 +7,8 @@ and wide enough for the stamps that OPC UA allows (1601 to 9999). Types suit bot
 
 from plugin.historian.schema.archive import (
     bookkeeping,
+    growth,
+    kept_since,
     latest_samples,
     modified_samples,
     places,
@@ -33,7 +35,9 @@ __all__ = [
     "flags",
     "gap_history",
     "gaps",
+    "growth",
     "imports",
+    "kept_since",
     "lab_samples",
     "labels",
     "latest_samples",

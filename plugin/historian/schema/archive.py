@@ -102,6 +102,27 @@ bookkeeping = Table(
     comment="Of the historian itself: samples (stored in all), closed_until, latest_since",
 )
 
+kept_since = Table(
+    "kept_since",
+    metadata,
+    Column("tag_id", Integer, primary_key=True, autoincrement=False),
+    Column("what", Text, primary_key=True, comment="samples, minutes, hours, days"),
+    Column("since", BigInteger, nullable=False, comment="From then on nothing is missing that was stored"),
+    sqlite_with_rowid=False,
+    comment="How far back the archive of a tag is whole; no row: retention has dropped nothing of it",
+)
+
+growth = Table(
+    "growth",
+    metadata,
+    Column("time", BigInteger, primary_key=True, autoincrement=False, comment="By our clock"),
+    Column("used", BigInteger, nullable=False, comment="Database without free pages [byte]"),
+    Column("closed", BigInteger, nullable=False, comment="Samples of closed partitions among them [byte]"),
+    Column("hot", BigInteger, nullable=False, comment="Samples that are not in a closed partition yet"),
+    sqlite_with_rowid=False,
+    comment="How large the database was, for the forecast of when its disk is full",
+)
+
 
 def _rollup(level: str) -> Table:
     return Table(
