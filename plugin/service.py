@@ -3,11 +3,11 @@
     sources ──deliveries──> Ingest ──commit──> Store ──windows──> Scorer ──outcome──> Store, then sinks
                                └─confirm─> acknowledged to the plant's server
 
-Start: database, and what is in the spill and it lacks; acquisition of past and present; the device; the sinks; the
-schedule. A database that can't be read is waited for; one that is readable but takes nothing is enough to acquire, into
-the spill. Models that do not exist yet are trained when the past has been read. Stop, each step bounded in time:
-training; no new runs, and the running ones end; results are no longer served; acquisition ends with its last
-transaction committed; the database closes.
+Start: database, and what is in the spill and it lacks; acquisition of past and present; the upkeep of the historian;
+the device; the sinks; the schedule. A database that can't be read is waited for; one that is readable but takes nothing
+is enough to acquire, into the spill. Models that do not exist yet are trained when the past has been read. Stop, each
+step bounded in time: training; no new runs, and the running ones end; results are no longer served; acquisition ends
+with its last transaction committed; the database closes.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from plugin.exposition import serving
 from plugin.historian.ingest import Ingest
 from plugin.historian.spill import Left, Spill
 from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.upkeep import Upkeep
 from plugin.hmi.overview import Overview
 from plugin.infer.outages import Outages
 from plugin.infer.registry import Registry
@@ -89,6 +90,8 @@ class Service:
         overview = Overview(sources, Asset.gather(tags), self.config.models, self.diagnostics)
         self.overview.set_result(overview)
         await enter(self._acquiring(sources, store, spill, overview))
+        upkeep = Upkeep(store.chores(self.config.historian), self.diagnostics)
+        await enter(running(self._supervision.keep("upkeep", upkeep.run)))
         compute = await enter(open_compute(self.config, self.diagnostics))
         registry = Registry(store, self.config.model_folder)
         scorers = Scorers(self.config, tags, store, registry, compute, self.diagnostics, sources)

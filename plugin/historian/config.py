@@ -83,6 +83,10 @@ class HistorianConfig(Section):
     """Samples that are gathered at most into one transaction [rows]."""
     queue: int = Field(default=256, ge=1, le=100_000)
     """Deliveries that may wait for the database before the sources are made to wait [deliveries]."""
+    close_after: Duration = timedelta(hours=1)
+    """How far samples have to be behind the newest before they are coded by tag, rolled up by minute, hour and day, and
+    compressed where a tag asks for it; late ones follow. "0s": never. The database then needs three times the room, and
+    nothing is dropped by age."""
     spill: SpillConfig = SpillConfig()
     """What happens while the database is away."""
     retention: tuple[RetentionConfig, ...] = ()

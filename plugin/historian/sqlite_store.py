@@ -19,6 +19,7 @@ from plugin.historian.migrate import prepare
 from plugin.historian.ring import Ring
 from plugin.historian.sqlite import SqliteFile, transaction
 from plugin.historian.tables import Tables
+from plugin.historian.upkeep import Chore
 from plugin.protocols import Delivery, Written
 
 _REFILL_ROWS = 1_000_000
@@ -120,6 +121,10 @@ class SqliteStore(Tables):
 
     async def __aexit__(self, *_error: object) -> None:
         await self.close()
+
+    def chores(self, config: HistorianConfig) -> tuple[Chore, ...]:
+        """What is to be done beside the writing, for as long as the service runs."""
+        return ()
 
     # --- what arrives ---
 
