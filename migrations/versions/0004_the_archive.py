@@ -269,30 +269,39 @@ def upgrade() -> None:
             "step",
             sa.BigInteger(),
             nullable=False,
-            comment="Of sample i: first_time + i * step + time_base + time code",
+            comment="Time of sample i: first_time + time_base + time_unit * (i * step / time_unit, cut off, + code)",
         ),
         sa.Column("time_base", sa.BigInteger(), nullable=False),
+        sa.Column("time_unit", sa.Integer(), nullable=False, comment="[µs]"),
         sa.Column("time_width", sa.SmallInteger(), nullable=False, comment="Bytes of a code, 0 to 8"),
         sa.Column(
-            "scale",
-            sa.Double(),
-            nullable=True,
-            comment="Value: (value_base + code) / scale, code 0 is NULL; NULL: code is IEEE 754",
+            "scale", sa.Double(), nullable=True, comment="Value: (value_base + code) / scale; NULL: as ieee says"
+        ),
+        sa.Column(
+            "ieee",
+            sa.SmallInteger(),
+            nullable=False,
+            comment="32, 64: value_base + code are the bits of an IEEE 754 number",
+        ),
+        sa.Column(
+            "nulls",
+            sa.Integer(),
+            nullable=False,
+            comment="Values that are NULL; where there are any, code 0 is NULL",
         ),
         sa.Column("value_base", sa.BigInteger(), nullable=False),
         sa.Column("value_width", sa.SmallInteger(), nullable=False),
         sa.Column("status_base", sa.BigInteger(), nullable=False),
         sa.Column("status_width", sa.SmallInteger(), nullable=False),
         sa.Column(
-            "server_base", sa.BigInteger(), nullable=False, comment="Server time: source time + server_base + code"
+            "server_base", sa.BigInteger(), nullable=False, comment="Server time: source time + base + unit * code"
         ),
+        sa.Column("server_unit", sa.Integer(), nullable=False, comment="[µs]"),
         sa.Column("server_width", sa.SmallInteger(), nullable=False),
         sa.Column(
-            "received_base",
-            sa.BigInteger(),
-            nullable=False,
-            comment="Received time: server time + received_base + code",
+            "received_base", sa.BigInteger(), nullable=False, comment="Received time: server time + base + unit * code"
         ),
+        sa.Column("received_unit", sa.Integer(), nullable=False, comment="[µs]"),
         sa.Column("received_width", sa.SmallInteger(), nullable=False),
         sa.Column("ordinal_base", sa.SmallInteger(), nullable=False),
         sa.Column("ordinal_width", sa.SmallInteger(), nullable=False),
@@ -300,7 +309,7 @@ def upgrade() -> None:
             "data",
             sa.LargeBinary(),
             nullable=False,
-            comment="Codes, little end first: all lowest bytes of the times, …",
+            comment="Codes of times, values, statuses, …: of each all lowest bytes, …, all highest",
         ),
         sa.PrimaryKeyConstraint("tag_id", "first_time", "first_ordinal", name=op.f("pk_sample_chunks")),
         comment="Samples of one tag that follow one another, coded without loss",
