@@ -7,9 +7,15 @@ from datetime import datetime
 from typing import Protocol
 
 from plugin.domain import (
+    Alarm,
+    Audit,
+    Event,
     Flag,
     Gap,
     GapCause,
+    Label,
+    LabelKind,
+    LabSample,
     Micros,
     ModelState,
     ModelVersion,
@@ -196,14 +202,91 @@ class Store(Protocol):
     async def runs(self, model: str, limit: int = 100) -> tuple[Run, ...]:
         """Newest first."""
 
-    async def add_version(self, version: ModelVersion) -> ModelVersion:
-        """Store a model version under the next free number (the number given is ignored)."""
+    async def add_version(
+        self, version: ModelVersion, *, user: str = "foretag", origin: str = "service"
+    ) -> ModelVersion:
+        """Store a model version under the next free number (the number given is ignored).
+
+        A champion retires the one before it; the audit log says so, with ``user`` and ``origin`` as in :class:`Audit`.
+        """
 
     async def versions(self, model: str) -> tuple[ModelVersion, ...]:
         """All versions, newest first."""
 
-    async def set_state(self, model: str, version: int, state: ModelState) -> None:
-        """Change a version's state; making one the champion retires the champion before it, in one transaction."""
+    async def set_state(
+        self, model: str, version: int, state: ModelState, *, user: str = "foretag", origin: str = "service"
+    ) -> None:
+        """Change a version's state; making one the champion retires the champion before it.
+
+        In one transaction with the entries of the audit log, which has one for each version that is in another state.
+        """
+
+    async def write_events(self, events: Sequence[Event]) -> None:
+        """Add events; one whose id is there already stays as it is."""
+
+    async def events(
+        self,
+        start: datetime,
+        end: datetime,
+        *,
+        source: str | None = None,
+        asset: str | None = None,
+        limit: int = 1000,
+    ) -> tuple[Event, ...]:
+        """Events with ``start <= time < end``, newest first."""
+
+    async def write_alarms(self, alarms: Sequence[Alarm], events: Sequence[Event] = ()) -> None:
+        """Put alarms in place of those of the same id and branch, and add the events that tell of it, in one go."""
+
+    async def alarms(self, *, active_only: bool = False) -> tuple[Alarm, ...]:
+        """Alarms and their branches, the most severe first, then the newest."""
+
+    async def write_lab_samples(self, samples: Sequence[LabSample], *, origin: str = "command") -> int:
+        """Add lab samples, or correct those of the same id; how many were new or other than before.
+
+        What was corrected goes whole into the audit log, in the same transaction. The same result told again, whenever
+        and by whomever, changes nothing: it is known since it was first told.
+        """
+
+    async def lab_samples(
+        self,
+        asset: str | None,
+        quantity: str | None,
+        start: datetime,
+        end: datetime,
+        *,
+        known_by: Micros | None = None,
+    ) -> tuple[LabSample, ...]:
+        """Lab samples with ``start <= taken < end``, ordered by (taken, asset, quantity, id); None: of all.
+
+        ``known_by``: as they were known then, by our clock [µs]: what came later is left out, and what was corrected
+        later is as it was.
+        """
+
+    async def write_labels(self, labels: Sequence[Label], *, origin: str = "command") -> int:
+        """Add labels, or replace those of the same id; how many were new or other. As :meth:`write_lab_samples`."""
+
+    async def labels(
+        self,
+        asset: str | None,
+        start: datetime,
+        end: datetime,
+        *,
+        kind: LabelKind | None = None,
+        known_by: Micros | None = None,
+    ) -> tuple[Label, ...]:
+        """Labels that begin in ``[start, end)`` or reach into it, ordered by (start, asset, kind, id).
+
+        ``asset``: None: of all. ``known_by``: as for :meth:`lab_samples`.
+        """
+
+    async def write_audit(self, *entries: Audit) -> None:
+        """Add entries to the audit log, which is only ever added to."""
+
+    async def audit(
+        self, since: datetime | None = None, *, action: str | None = None, limit: int = 1000
+    ) -> tuple[Audit, ...]:
+        """Entries of the audit log, newest first; ``since``: only those from then on."""
 
     async def counts(self) -> Mapping[str, int]:
         """Rows by table: ``samples``, ``gaps``, ``predictions``, ``flags``, ``runs``, ``model_versions``."""

@@ -4,9 +4,10 @@ Times that a person reads are aware UTC ``datetime``; columns of many times are 
 UTC (``Micros``). Intervals are half-open, ``[start, end)``.
 """
 
+from plugin.domain.alarms import Alarm, AlarmState
 from plugin.domain.archive import Level, Modified, RollUps, UpdateType
 from plugin.domain.gaps import Gap, GapCause, GapState, Remark, RemarkKind
-from plugin.domain.people import Audit, Event, Label, LabelKind, LabSample, Verdict
+from plugin.domain.people import LASTING, Audit, Event, Label, LabelKind, LabSample, Verdict
 from plugin.domain.plant import Asset, Fill, Tag
 from plugin.domain.quality import Quality, Status, qualities, quality
 from plugin.domain.results import (
@@ -25,6 +26,9 @@ from plugin.domain.samples import SampleBatch
 from plugin.domain.times import Micros, from_micros, to_micros
 
 __all__ = [
+    "LASTING",
+    "Alarm",
+    "AlarmState",
     "Asset",
     "Audit",
     "Event",

@@ -61,6 +61,10 @@ class LabelKind(StrEnum):
     NORMAL = "normal"
 
 
+LASTING = frozenset({LabelKind.WORK_ORDER, LabelKind.NORMAL})
+"""Without an end these last; the others are of a moment."""
+
+
 class Verdict(StrEnum):
     """An operator's word on a raised flag."""
 
@@ -81,7 +85,7 @@ class Label:
     created: datetime
     """When we had it: a backtest must not see it earlier."""
     end: datetime | None = None
-    """None: a moment, or it lasts."""
+    """None: a moment, or it lasts (:data:`LASTING`)."""
     verdict: Verdict | None = None
     """With ``model``, ``as_of`` and ``run`` for a verdict, else None: which flag it is about."""
     model: str = ""

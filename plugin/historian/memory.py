@@ -25,16 +25,19 @@ from plugin.domain import (
 )
 from plugin.errors import StoreError
 from plugin.historian.looks import Looks
+from plugin.historian.memory_people import MemoryPeople
+from plugin.historian.people_records import SELF, now, promotions
 from plugin.protocols import Delivery, Written
 
 _Sample = tuple[float, int, Micros, Micros, str | None]
 """Value, status, server time, received time, text."""
 
 
-class MemoryStore:
+class MemoryStore(MemoryPeople):
     """See :class:`plugin.protocols.Store`; held to the same contract tests as the SQL store."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._tags: dict[str, Tag] = {}
         self._samples: dict[int, dict[Micros, list[_Sample]]] = {}
         self._gaps: dict[str, list[tuple[Micros, Gap]]] = {}
@@ -45,7 +48,6 @@ class MemoryStore:
         self._runs: dict[int, Run] = {}
         self._predictions: dict[tuple[object, ...], Prediction] = {}
         self._flags: dict[tuple[object, ...], Flag] = {}
-        self._versions: dict[str, dict[int, ModelVersion]] = {}
 
     async def register_tags(self, tags: Sequence[Tag]) -> tuple[Tag, ...]:
         """See the protocol."""
@@ -207,33 +209,40 @@ class MemoryStore:
         found = (run for run in self._runs.values() if run.model == model)
         return tuple(sorted(found, key=lambda run: (run.scheduled, run.id), reverse=True)[:limit])
 
-    async def add_version(self, version: ModelVersion) -> ModelVersion:
+    async def add_version(self, version: ModelVersion, *, user: str = SELF, origin: str = "service") -> ModelVersion:
         """See the protocol; a champion retires the one before it."""
-        if version.state is ModelState.CHAMPION:
-            self._retire_champion(version.model)
+        changed = self._retire_champion(version.model) if version.state is ModelState.CHAMPION else {}
         versions = self._versions.setdefault(version.model, {})
         version = replace(version, version=len(versions) + 1)
         versions[version.version] = version
+        changed[version.version] = None, version.state
+        self._log.extend(promotions(version.model, changed, user, origin, now()))
         return version
 
     async def versions(self, model: str) -> tuple[ModelVersion, ...]:
         """See the protocol."""
         return tuple(reversed(self._versions.get(model, {}).values()))
 
-    async def set_state(self, model: str, version: int, state: ModelState) -> None:
+    async def set_state(
+        self, model: str, version: int, state: ModelState, *, user: str = SELF, origin: str = "service"
+    ) -> None:
         """See the protocol; StoreError where there is no such version."""
         versions = self._versions.get(model, {})
         if version not in versions:
             raise StoreError(f"{model} has no version {version}")
-        if state is ModelState.CHAMPION:
-            self._retire_champion(model)
+        before = versions[version].state
+        if before is state:
+            return
+        changed = self._retire_champion(model) if state is ModelState.CHAMPION else {}
         versions[version] = replace(versions[version], state=state)
+        self._log.extend(promotions(model, {**changed, version: (before, state)}, user, origin, now()))
 
-    def _retire_champion(self, model: str) -> None:
+    def _retire_champion(self, model: str) -> dict[int, tuple[ModelState | None, ModelState]]:
         versions = self._versions.get(model, {})
-        for number, version in versions.items():
-            if version.state is ModelState.CHAMPION:
-                versions[number] = replace(version, state=ModelState.RETIRED)
+        champions = [number for number, version in versions.items() if version.state is ModelState.CHAMPION]
+        for number in champions:
+            versions[number] = replace(versions[number], state=ModelState.RETIRED)
+        return dict.fromkeys(champions, (ModelState.CHAMPION, ModelState.RETIRED))
 
     async def counts(self) -> Mapping[str, int]:
         """See the protocol."""

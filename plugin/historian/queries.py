@@ -24,6 +24,7 @@ from plugin.domain import (
 )
 from plugin.errors import StoreError
 from plugin.historian import records, schema
+from plugin.historian.people_records import States
 
 _COUNTED = ("samples", "gaps", "predictions", "flags", "runs", "model_versions")
 
@@ -35,7 +36,7 @@ def insert(connection: AsyncConnection, table: Table) -> Insert:
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
-def _upsert(connection: AsyncConnection, table: Table, *key: str) -> Insert:
+def upsert(connection: AsyncConnection, table: Table, *key: str) -> Insert:
     """Insert, or update all but the key."""
     statement = insert(connection, table)
     changed = {column.name: column for column in statement.excluded if column.name not in {"id", *key}}
@@ -62,7 +63,7 @@ async def put_tags(connection: AsyncConnection, tags: Sequence[Tag]) -> tuple[Ma
     if assets:
         await connection.execute(insert(connection, schema.assets).on_conflict_do_nothing(), assets)
     if tags:
-        await connection.execute(_upsert(connection, schema.tags, "name"), [records.tag_record(tag) for tag in tags])
+        await connection.execute(upsert(connection, schema.tags, "name"), [records.tag_record(tag) for tag in tags])
     rows = await connection.execute(select(schema.tags.c.name, schema.tags.c.id))
     keys: dict[str, int] = {row.name: row.id for row in rows}
     return keys, max(keys.values(), default=0)
@@ -135,7 +136,7 @@ async def put_outputs(connection: AsyncConnection, tags: Sequence[OutputTag]) ->
     """Add output tags, or update their descriptions; gives their keys."""
     key = ("model", "asset", "output")
     table = schema.output_tags
-    await connection.execute(_upsert(connection, table, *key), [records.output_record(tag) for tag in tags])
+    await connection.execute(upsert(connection, table, *key), [records.output_record(tag) for tag in tags])
     rows = await connection.execute(select(table))
     keys: dict[tuple[str, str, str], int] = {(row.model, row.asset, row.output): row.id for row in rows}
     return {tag: keys[tag.model, tag.asset, tag.output] for tag in tags}
@@ -193,31 +194,38 @@ def last_look() -> Select[Any]:
 # --- model versions ---
 
 
-async def add_version(connection: AsyncConnection, version: ModelVersion) -> ModelVersion:
+async def add_version(connection: AsyncConnection, version: ModelVersion) -> tuple[ModelVersion, States]:
     """Under the next free number; a champion retires the one before it."""
     table = schema.model_versions
     newest = await connection.scalar(select(func.max(table.c.version)).where(table.c.model == version.model))
     version = replace(version, version=(newest or 0) + 1)
+    retired: States = {}
     if version.state is ModelState.CHAMPION:
-        await _retire_champion(connection, version.model)
+        retired = await _retire_champion(connection, version.model)
     await connection.execute(insert(connection, table), records.version_record(version))
-    return version
+    return version, {**retired, version.version: (None, version.state)}
 
 
-async def set_state(connection: AsyncConnection, model: str, version: int, state: ModelState) -> None:
-    """StoreError where there is no such version."""
+async def set_state(connection: AsyncConnection, model: str, version: int, state: ModelState) -> States:
+    """What it changed; StoreError where there is no such version."""
     table = schema.model_versions
-    if state is ModelState.CHAMPION:
-        await _retire_champion(connection, model)
-    chosen = update(table).where(table.c.model == model, table.c.version == version)
-    if not (await connection.execute(chosen.values(state=state))).rowcount:
+    this = table.c.model == model, table.c.version == version
+    before = await connection.scalar(select(table.c.state).where(*this))
+    if before is None:
         raise StoreError(f"{model} has no version {version}")
+    if before == state:
+        return {}
+    retired = await _retire_champion(connection, model) if state is ModelState.CHAMPION else {}
+    await connection.execute(update(table).where(*this).values(state=state))
+    return {**retired, version: (ModelState(before), state)}
 
 
-async def _retire_champion(connection: AsyncConnection, model: str) -> None:
+async def _retire_champion(connection: AsyncConnection, model: str) -> States:
     table = schema.model_versions
     champion = table.c.model == model, table.c.state == ModelState.CHAMPION
+    versions = (await connection.scalars(select(table.c.version).where(*champion))).all()
     await connection.execute(update(table).where(*champion).values(state=ModelState.RETIRED))
+    return dict.fromkeys(versions, (ModelState.CHAMPION, ModelState.RETIRED))
 
 
 def versions(model: str) -> Select[Any]:

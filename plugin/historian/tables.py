@@ -1,15 +1,11 @@
 """Everything that a store keeps but samples: SQLAlchemy Core, the same for every database."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import wraps
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any
 
 from sqlalchemy import Select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugin.domain import (
     Flag,
@@ -26,23 +22,10 @@ from plugin.domain import (
     Tag,
 )
 from plugin.historian import queries, records
+from plugin.historian.database import Database, to_its_end
 from plugin.historian.looks import Looks
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Database(Protocol):
-    """Where the tables are. Its errors are :class:`plugin.errors.StoreError` and StoreUnavailable."""
-
-    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction that sees one moment."""
-
-    def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction that is committed where the context ends well."""
-
-    async def size(self) -> int:
-        """On disk [byte]."""
+from plugin.historian.people import People, add_audit
+from plugin.historian.people_records import SELF, now, promotions
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +41,11 @@ class Summary:
     open_gaps: int
 
 
-def to_its_end(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """A method that ends what it has begun before a cancellation goes on: bounded by the database's busy timeout.
-
-    SQLAlchemy's transaction that is cancelled between two answers of the driver's thread leaves its connection in the
-    middle of it, and the database locked for everybody.
-    """
-
-    @wraps(method)
-    async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
-        task = asyncio.ensure_future(method(*args, **kwargs))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait({task})
-            if not task.cancelled():
-                task.exception()  # looked at, so that nobody is warned of it: the caller asked for no answer
-            raise
-
-    return whole
-
-
-class Tables:
+class Tables(People):
     """The half of :class:`plugin.protocols.Store` that is not about samples."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self._looks = Looks()
         self._outputs: dict[OutputTag, int] = {}
 
@@ -178,20 +140,25 @@ class Tables:
         return tuple(records.run_of(row) for row in await self._rows(queries.runs(model, limit)))
 
     @to_its_end
-    async def add_version(self, version: ModelVersion) -> ModelVersion:
+    async def add_version(self, version: ModelVersion, *, user: str = SELF, origin: str = "service") -> ModelVersion:
         """See the protocol; a champion retires the one before it."""
         async with self._database.writing() as connection:
-            return await queries.add_version(connection, version)
+            version, changed = await queries.add_version(connection, version)
+            await add_audit(connection, promotions(version.model, changed, user, origin, now()))
+            return version
 
     async def versions(self, model: str) -> tuple[ModelVersion, ...]:
         """See the protocol."""
         return tuple(records.version_of(row) for row in await self._rows(queries.versions(model)))
 
     @to_its_end
-    async def set_state(self, model: str, version: int, state: ModelState) -> None:
+    async def set_state(
+        self, model: str, version: int, state: ModelState, *, user: str = SELF, origin: str = "service"
+    ) -> None:
         """See the protocol; StoreError where there is no such version."""
         async with self._database.writing() as connection:
-            await queries.set_state(connection, model, version, state)
+            changed = await queries.set_state(connection, model, version, state)
+            await add_audit(connection, promotions(model, changed, user, origin, now()))
 
     # --- for an operator ---
 
