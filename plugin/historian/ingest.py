@@ -21,7 +21,7 @@ from plugin.diagnostics import STATES, Diagnostics
 from plugin.domain import GapCause, SampleBatch
 from plugin.errors import StoreUnavailable
 from plugin.historian.frames import Kept
-from plugin.historian.spill import Chunk, Spill, position
+from plugin.historian.spill import Chunk, Spill
 from plugin.historian.waiting import Taken, Waiting
 from plugin.historian.writer import FIRST_PAUSE, Sleep, Writer, pauses
 from plugin.protocols import Delivery, Source, Store
@@ -192,7 +192,7 @@ class Ingest:
                 if before.stored:
                     copy.delivery = replace(copy.delivery, samples=SampleBatch.empty())
             self._copied = None
-        await self._writer.commit(taken, position(chunk.number))
+        await self._writer.commit(taken, spill.position(chunk.number))
         await spill.release(chunk.number, chunk.rows)
         for number in [number for number in self._promised if number <= chunk.number]:
             for patient in self._promised.pop(number):

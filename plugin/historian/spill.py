@@ -7,7 +7,7 @@ what is left in it finds its way into a database that numbers them otherwise.
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from plugin.historian.config import SpillConfig
 from plugin.historian.frames import Kept, pack, pack_tags, unpack, unpack_tags
 from plugin.historian.journal import Found, Journal
 from plugin.historian.segment import Damage, Frame
+from plugin.pki import write_private
 from plugin.protocols import Delivery
 
 _log = logging.getLogger(__name__)
@@ -31,7 +32,10 @@ _SEGMENT = 16 * 2**20
 _SEGMENTS = 8
 """A spill has at least so many files, so that leaving out the oldest leaves out little."""
 POSITION = "/spill"
-"""The checkpoint that says up to which frame the database has the spill; no source has a name that begins so."""
+"""The checkpoint that says up to which frame the database has the spill; no source has a name that begins so. Where
+several gateways share a database, each has its own below it."""
+_DISOWNED = "disowned"
+"""File in the folder: the number of the newest frame that says nothing of progress any more."""
 _NEVER = np.iinfo(np.int64).min
 _YEARS = to_micros(datetime.min.replace(tzinfo=UTC)), to_micros(datetime.max.replace(tzinfo=UTC))
 
@@ -69,8 +73,10 @@ class Spill:
     Raises :class:`plugin.errors.StoreUnavailable` where the disk, or a bound, is in the way: nothing has changed then.
     """
 
-    def __init__(self, folder: Path, config: SpillConfig) -> None:
+    def __init__(self, folder: Path, config: SpillConfig, mark: str = POSITION) -> None:
+        """``mark``: the checkpoint for its position."""
         self.folder = folder
+        self.mark = mark
         self.torn = 0
         """Bytes that a crash had left unfinished when it was opened: no one had been told that we have them."""
         self._config = config
@@ -81,16 +87,19 @@ class Spill:
         self._head = b""
         self._heads: dict[bytes, tuple[Tag, ...]] = {}
         self._dropped: dict[str, int] = {}
+        self._disowned = 0
+        self._known_gaps: Collection[str] = ()
 
     @classmethod
-    def configured(cls, config: SpillConfig, data: Path) -> Self | None:
+    def configured(cls, config: SpillConfig, data: Path, mark: str = POSITION) -> Self | None:
         """The spill of a configuration; None where there is none."""
-        return cls(data / config.folder, config) if config.limit else None
+        return cls(data / config.folder, config, mark) if config.limit else None
 
     async def open(self, position: int) -> Left:
         """Take the folder and look through what is left in it; ``position``: up to where the database has it."""
         try:
             self.torn = await asyncio.to_thread(self._journal.open, position)
+            self._disowned = await asyncio.to_thread(self._read_disowned)
             return await asyncio.to_thread(self._look_through)
         except BlockingIOError as error:
             raise StoreError(f"{self.folder} is in use by another foretag: stop it, or name another folder") from error
@@ -146,6 +155,45 @@ class Spill:
         found = {tag.name: tag for tags in self._heads.values() for tag in tags if tag.name not in self._tags}
         return list(found.values())
 
+    # --- of a gateway that another one has replaced ---
+
+    @property
+    def disowned(self) -> bool:
+        """Something in it may be of a time before another gateway went on: :meth:`know_gaps` is needed to read it."""
+        return self._disowned > self._journal.released
+
+    def know_gaps(self, ids: Collection[str]) -> None:
+        """Gaps that the database has: it knows more of them than what is disowned here."""
+        self._known_gaps = ids
+
+    async def disown(self) -> None:
+        """Another gateway goes on where this one stood: what is in here now is read as samples, remarks, and gaps that
+        nobody has heard of; not as progress, which is the other's. StoreUnavailable: the disk is in the way."""
+        try:
+            await asyncio.to_thread(self._disown)
+        except OSError as error:
+            raise StoreUnavailable(f"{self.folder}: {error.strerror or error}") from error
+
+    def _disown(self) -> None:
+        if self.empty or self._disowned == self._journal.newest:
+            return
+        number = self._journal.newest
+        write_private(self.folder / _DISOWNED, str(number).encode())
+        self._disowned = number
+
+    def _read_disowned(self) -> int:
+        path = self.folder / _DISOWNED
+        try:
+            number = int(path.read_text())
+        except FileNotFoundError:
+            return 0
+        except ValueError:  # whatever it said, progress that was another's must not come back
+            number = self._journal.newest
+        if number <= self._journal.released:
+            path.unlink()
+            return 0
+        return number
+
     # --- in and out ---
 
     async def append(self, kept: Sequence[Kept]) -> int:
@@ -191,12 +239,18 @@ class Spill:
         if isinstance(found.content, Damage):
             return self._damage(found, found.content)
         kept = unpack(found.content.payload)
+        if found.content.number <= self._disowned:
+            kept = [_without_progress(each, self._known_gaps) for each in kept]
         lookup = self._lookup(found.segment.head)
         return kept if lookup is None else [_renumbered(each, lookup) for each in kept]
 
     def rewind(self) -> None:
         """Read again from the oldest that is not released."""
         self._journal.rewind()
+
+    def position(self, number: int) -> Delivery:
+        """What goes into the database together with all up to a frame: it will not be read again."""
+        return Delivery(SampleBatch.empty(), checkpoint={self.mark: str(number)})
 
     async def release(self, number: int, rows: int) -> None:
         """What was read up to this number, so many samples, is committed."""
@@ -213,7 +267,8 @@ class Spill:
                     head = each.segment.head
                     times = newest.setdefault(head, _none_yet(self._opened(head)))
                     for kept in unpack(each.content.payload):
-                        checkpoints |= kept.delivery.checkpoint
+                        if each.content.number > self._disowned:
+                            checkpoints |= kept.delivery.checkpoint
                         known = kept.delivery.samples.take(kept.delivery.samples.tag < len(times))
                         np.maximum.at(times, known.tag, known.source_time)
         self._journal.rewind()
@@ -278,11 +333,6 @@ class Spill:
         return kept
 
 
-def position(number: int) -> Delivery:
-    """What goes into the database together with all up to a frame: it will not be read again."""
-    return Delivery(SampleBatch.empty(), checkpoint={POSITION: str(number)})
-
-
 def _none_yet(tags: Sequence[Tag]) -> NDArray[np.int64]:
     """A newest source time for each tag, by its number."""
     return np.full(max((tag.id for tag in tags), default=0) + 1, _NEVER, np.int64)
@@ -291,6 +341,19 @@ def _none_yet(tags: Sequence[Tag]) -> NDArray[np.int64]:
 def _renumbered(kept: Kept, lookup: NDArray[np.int32]) -> Kept:
     samples = kept.delivery.samples
     return replace(kept, delivery=replace(kept.delivery, samples=replace(samples, tag=lookup[samples.tag])))
+
+
+def _without_progress(kept: Kept, known: Collection[str]) -> Kept:
+    gaps = tuple(_settled(gap) for gap in kept.delivery.gaps if gap.id not in known)
+    return replace(kept, delivery=Delivery(kept.delivery.samples, gaps, remarks=kept.delivery.remarks))
+
+
+def _settled(gap: Gap) -> Gap:
+    """Nobody looks after it any more; the gateway that went on has a gap of its own for what it missed."""
+    if gap.state is not GapState.OPEN:
+        return gap
+    detail = "; ".join(part for part in (gap.detail, "another gateway went on before it could be filled") if part)
+    return replace(gap, state=GapState.UNFILLABLE, end=gap.end or max(gap.start, gap.detected), detail=detail)
 
 
 def _overflow(source: str, batch: SampleBatch, before: Gap | None) -> Gap:

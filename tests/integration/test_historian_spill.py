@@ -29,6 +29,7 @@ from plugin.protocols import Delivery, Health, HistoryProgress, Written
 
 EVER = (-(2**60), 2**60)
 TAGS = [Tag(f"T{n}", "plant", f"nsu=urn:plant;s=T{n}") for n in (1, 2)]
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ROWS = 100
 """In a delivery."""
 
@@ -301,6 +302,59 @@ async def test_a_spill_finds_its_tags_in_another_database(tmp_path: Path) -> Non
         assert await stored(store, 3) == times(1, 1)
         assert await stored(store, 2) == times(2, 2)
         assert await stored(store, 1) == []
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+async def test_what_is_disowned_is_read_as_samples_and_not_as_progress(
+    store: SqliteStore, tmp_path: Path, reopened: bool
+) -> None:
+    """Another gateway went on meanwhile: the database has its progress, and knows more of gaps that both know."""
+    known = Gap("known", "plant", None, NOON, NOON, GapCause.SEQUENCE, NOON, GapState.FILLED)
+    others = {"plant/next": "40", "plant/gaps": "theirs"}
+    await store.write([Delivery(SampleBatch.empty(), (known,), others)])
+    spill = Spill(tmp_path / "spill", settings())
+    await spill.open(0)
+    spill.know(await store.register_tags(TAGS))
+    lasts, filled = (
+        replace(known, id="lasts", state=GapState.OPEN, end=None, start=NOON - timedelta(hours=1)),
+        replace(known, id="filled"),
+    )
+    stale = replace(known, state=GapState.OPEN)
+    for number, gaps in enumerate(((lasts,), (stale, filled)), 1):
+        await spill.append([Kept("plant", replace(numbered(number), gaps=gaps))])
+    await spill.disown()
+    if reopened:
+        spill.close()
+        spill = Spill(tmp_path / "spill", settings())
+        assert await spill.open(0) == Left({"T1": times(2, 2)[-1]}, {})
+    assert spill.disowned
+    spill.know_gaps({"known"})
+    await spill.append([Kept("plant", replace(numbered(3), checkpoint={"plant/mine": "again"}))])
+    spill.know(await store.register_tags(TAGS))
+    await Ingest([], store, Diagnostics(), spill=spill).run()
+    assert await stored(store) == times(1, 3)
+    assert await store.checkpoints("plant/") == {**others, "plant/mine": "again"}
+    told = {gap.id: gap for gap in await store.gaps()}
+    assert told["known"] == known
+    assert told["filled"] == filled
+    assert told["lasts"].state is GapState.UNFILLABLE
+    assert (told["lasts"].end, told["lasts"].detail) == (NOON, "another gateway went on before it could be filled")
+    spill.close()
+    assert await spill.open(3) == Left({}, {})
+    spill.close()
+    assert list((tmp_path / "spill").iterdir()) == []
+
+
+async def test_two_spills_of_one_database_keep_their_own_positions(store: SqliteStore, tmp_path: Path) -> None:
+    first, second = (Spill(tmp_path / name, settings(), f"{POSITION}/{name}") for name in ("a", "b"))
+    for number, spill in enumerate((first, second), 1):
+        await spill.open(0)
+        spill.know(await store.register_tags(TAGS))
+        for _ in range(number):
+            await spill.append([Kept("plant", numbered(number, tag=number))])
+        await Ingest([], store, Diagnostics(), spill=spill).run()
+        spill.close()
+    assert await store.checkpoints("/") == {"/spill/a": "1", "/spill/b": "2"}
 
 
 async def test_history_waits_for_the_database_itself(store: SqliteStore, path: Path, tmp_path: Path) -> None:
