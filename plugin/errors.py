@@ -14,7 +14,8 @@
     ├── ModelError           a model can't be trained or used
     │   ├── TrainingDataError    the historian does not (yet) hold what the model needs
     │   └── ArtifactError        an artifact is missing, truncated, altered or of another version
-    └── PublishError         a result could not be published or written back
+    ├── PublishError         a result could not be published or written back
+    └── ExchangeError        a file of history can't be read or written
 
 Errors of libraries are translated where they enter (acquire, historian, publish, infer) with ``from``.
 """
@@ -100,3 +101,7 @@ class ArtifactError(ModelError):
 
 class PublishError(ForetagError):
     """A result could not be published or written back."""
+
+
+class ExchangeError(ForetagError):
+    """A file of history can't be read or written; what was stored of it before stays."""

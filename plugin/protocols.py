@@ -13,6 +13,7 @@ from plugin.domain import (
     Flag,
     Gap,
     GapCause,
+    Import,
     Label,
     LabelKind,
     LabSample,
@@ -23,6 +24,7 @@ from plugin.domain import (
     Outcome,
     OutputTag,
     Prediction,
+    Reject,
     Remark,
     Run,
     SampleBatch,
@@ -134,6 +136,9 @@ class Store(Protocol):
     async def register_tags(self, tags: Sequence[Tag]) -> tuple[Tag, ...]:
         """The same tags, in the same order, with their keys; what is new is added, what changed is updated."""
 
+    async def tags(self) -> tuple[Tag, ...]:
+        """All tags that were ever registered, by key."""
+
     async def write(self, deliveries: Sequence[Delivery]) -> Written:
         """Commit samples, gaps, remarks and checkpoints of several deliveries in one transaction (confirms none)."""
 
@@ -158,6 +163,12 @@ class Store(Protocol):
 
     async def latest(self, tags: Sequence[int]) -> SampleBatch:
         """The newest sample of each tag that has one."""
+
+    async def next_time(self, start: Micros) -> Micros | None:
+        """A time from ``start`` on, before which there are no samples but those older than ``start``.
+
+        Often the source time of the next one: who reads in slices need not try the empty ones. None: there is none.
+        """
 
     async def gaps(
         self,
@@ -287,6 +298,18 @@ class Store(Protocol):
         self, since: datetime | None = None, *, action: str | None = None, limit: int = 1000
     ) -> tuple[Audit, ...]:
         """Entries of the audit log, newest first; ``since``: only those from then on."""
+
+    async def write_import(self, record: Import, rejects: Sequence[Reject] = ()) -> None:
+        """Insert or update an import by its id, and add to what could not be taken, in one transaction.
+
+        One whose ``position`` is 0 begins anew: what could not be taken before is forgotten.
+        """
+
+    async def imports(self, *, id: str | None = None, limit: int = 100) -> tuple[Import, ...]:  # noqa: A002
+        """Newest first; ``id``: that one alone, where there is one."""
+
+    async def rejects(self, import_id: str, *, limit: int = 1_000_000) -> tuple[Reject, ...]:
+        """What of an import could not be taken, ordered by (row, column)."""
 
     async def counts(self) -> Mapping[str, int]:
         """Rows by table: ``samples``, ``gaps``, ``predictions``, ``flags``, ``runs``, ``model_versions``."""

@@ -6,6 +6,7 @@ UTC (``Micros``). Intervals are half-open, ``[start, end)``.
 
 from plugin.domain.alarms import Alarm, AlarmState
 from plugin.domain.archive import Level, Modified, RollUps, UpdateType
+from plugin.domain.files import Import, Reject
 from plugin.domain.gaps import Gap, GapCause, GapState, Remark, RemarkKind
 from plugin.domain.people import LASTING, Audit, Event, Label, LabelKind, LabSample, Verdict
 from plugin.domain.plant import Asset, Fill, Tag
@@ -37,6 +38,7 @@ __all__ = [
     "Gap",
     "GapCause",
     "GapState",
+    "Import",
     "LabSample",
     "Label",
     "LabelKind",
@@ -50,6 +52,7 @@ __all__ = [
     "OutputTag",
     "Prediction",
     "Quality",
+    "Reject",
     "Remark",
     "RemarkKind",
     "RollUps",

@@ -13,11 +13,13 @@ from plugin.domain import (
     Gap,
     GapCause,
     GapState,
+    Import,
     Micros,
     ModelState,
     ModelVersion,
     Outcome,
     Prediction,
+    Reject,
     Remark,
     Run,
     SampleBatch,
@@ -48,6 +50,8 @@ class MemoryStore(MemoryPeople):
         self._runs: dict[int, Run] = {}
         self._predictions: dict[tuple[object, ...], Prediction] = {}
         self._flags: dict[tuple[object, ...], Flag] = {}
+        self._imports: dict[str, Import] = {}
+        self._rejects: dict[str, dict[tuple[int, str], Reject]] = {}
 
     async def register_tags(self, tags: Sequence[Tag]) -> tuple[Tag, ...]:
         """See the protocol."""
@@ -55,6 +59,10 @@ class MemoryStore(MemoryPeople):
             known = self._tags.get(tag.name)
             self._tags[tag.name] = replace(tag, id=known.id if known else len(self._tags) + 1)
         return tuple(replace(tag, id=self._tags[tag.name].id) for tag in tags)
+
+    async def tags(self) -> tuple[Tag, ...]:
+        """See the protocol."""
+        return tuple(sorted(self._tags.values(), key=lambda tag: tag.id))
 
     async def write(self, deliveries: Sequence[Delivery]) -> Written:
         """See the protocol. A sample of a tag that was never registered refuses the whole write (StoreError)."""
@@ -243,6 +251,30 @@ class MemoryStore(MemoryPeople):
         for number in champions:
             versions[number] = replace(versions[number], state=ModelState.RETIRED)
         return dict.fromkeys(champions, (ModelState.CHAMPION, ModelState.RETIRED))
+
+    async def next_time(self, start: Micros) -> Micros | None:
+        """See the protocol."""
+        return min((time for times in self._samples.values() for time in times if time >= start), default=None)
+
+    async def write_import(self, record: Import, rejects: Sequence[Reject] = ()) -> None:
+        """See the protocol."""
+        self._imports[record.id] = record
+        known = self._rejects.setdefault(record.id, {})
+        if not record.position:
+            known.clear()
+        for reject in rejects:
+            known.setdefault((reject.row, reject.column), reject)
+
+    async def imports(self, *, id: str | None = None, limit: int = 100) -> tuple[Import, ...]:  # noqa: A002
+        """See the protocol."""
+        found = (record for record in self._imports.values() if id in {None, record.id})
+        by_id = sorted(found, key=lambda record: record.id)
+        return tuple(sorted(by_id, key=lambda record: record.started, reverse=True)[:limit])
+
+    async def rejects(self, import_id: str, *, limit: int = 1_000_000) -> tuple[Reject, ...]:
+        """See the protocol."""
+        known = self._rejects.get(import_id, {})
+        return tuple(known[key] for key in sorted(known))[:limit]
 
     async def counts(self) -> Mapping[str, int]:
         """See the protocol."""

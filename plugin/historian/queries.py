@@ -5,18 +5,20 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import FromClause, Select, Subquery, Table, func, or_, select, union_all, update
+from sqlalchemy import FromClause, Select, Subquery, Table, delete, func, or_, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugin.domain import (
     GapCause,
     GapState,
+    Import,
     Micros,
     ModelState,
     ModelVersion,
     Outcome,
     OutputTag,
+    Reject,
     Run,
     RunKind,
     Tag,
@@ -232,6 +234,48 @@ def versions(model: str) -> Select[Any]:
     """Newest first."""
     table = schema.model_versions
     return select(table).where(table.c.model == model).order_by(table.c.version.desc())
+
+
+# --- history from files ---
+
+
+async def put_import(connection: AsyncConnection, record: Import, rejects: Sequence[Reject]) -> None:
+    """Insert or update; at position 0 what could not be taken before is forgotten. A reject that is there stays."""
+    await connection.execute(upsert(connection, schema.imports, "id"), records.import_record(record))
+    table = schema.quarantine
+    if not record.position:
+        await connection.execute(delete(table).where(table.c.import_id == record.id))
+    if rejects:
+        rows = [records.reject_record(reject, record.id) for reject in rejects]
+        await connection.execute(insert(connection, table).on_conflict_do_nothing(), rows)
+
+
+def imports(id: str | None, limit: int) -> Select[Any]:  # noqa: A002 - as the column is called
+    """Newest first."""
+    table = schema.imports
+    query = select(table).order_by(table.c.started.desc(), table.c.id).limit(limit)
+    return query if id is None else query.where(table.c.id == id)
+
+
+def rejects(import_id: str, limit: int) -> Select[Any]:
+    """Ordered by (row, column)."""
+    table = schema.quarantine
+    return select(table).where(table.c.import_id == import_id).order_by(table.c.row, table.c.column).limit(limit)
+
+
+def tags() -> Select[Any]:
+    """By key."""
+    return select(schema.tags).order_by(schema.tags.c.id)
+
+
+async def next_time(connection: AsyncConnection, start: Micros) -> Micros | None:
+    """Of the next sample that is in no partition, or of the next partition: its samples may begin later."""
+    hot, closed = schema.samples.c.source_time, schema.sample_partitions.c
+    found = [
+        await connection.scalar(select(func.min(hot)).where(hot >= start)),
+        await connection.scalar(select(func.min(closed.start_time)).where(closed.end_time > start)),
+    ]
+    return min((max(time, start) for time in found if time is not None), default=None)
 
 
 # --- for an operator ---

@@ -8,15 +8,18 @@ from typing import Any
 from sqlalchemy import Row
 
 from plugin.domain import (
+    Fill,
     Flag,
     Gap,
     GapCause,
     GapState,
+    Import,
     Micros,
     ModelState,
     ModelVersion,
     OutputTag,
     Prediction,
+    Reject,
     Remark,
     RemarkKind,
     Run,
@@ -63,6 +66,75 @@ def tag_record(tag: Tag) -> Record:
         "compression": tag.compression,
         "retention": tag.retention,
     }
+
+
+def tag_of(row: Row[Any]) -> Tag:
+    """From a row of ``tags``."""
+    return Tag(
+        id=row.id,
+        name=row.name,
+        source=row.source,
+        node=row.node,
+        asset=row.asset or "",
+        feature=row.feature,
+        unit=row.unit,
+        low=row.low,
+        high=row.high,
+        deadband=row.deadband,
+        sampling=None if row.sampling is None else row.sampling * _MICROSECOND,
+        element=row.element,
+        fill=Fill(row.fill),
+        max_age=None if row.max_age is None else row.max_age * _MICROSECOND,
+        uncertain=row.uncertain,
+        compression=row.compression,
+        retention=row.retention,
+    )
+
+
+def import_record(record: Import) -> Record:
+    """With its key."""
+    return {
+        "id": record.id,
+        "file": record.file,
+        "started": to_micros(record.started),
+        "finished": _stamp(record.finished),
+        "position": record.position,
+        "stored": record.stored,
+        "duplicates": record.duplicates,
+        "quarantined": record.quarantined,
+        "options": dict(record.options),
+    }
+
+
+def import_of(row: Row[Any]) -> Import:
+    """From a row of ``imports``."""
+    return Import(
+        id=row.id,
+        file=row.file,
+        started=from_micros(row.started),
+        finished=_time(row.finished),
+        position=row.position,
+        stored=row.stored,
+        duplicates=row.duplicates,
+        quarantined=row.quarantined,
+        options=row.options,
+    )
+
+
+def reject_record(reject: Reject, import_id: str) -> Record:
+    """With its key."""
+    return {
+        "import_id": import_id,
+        "row": reject.row,
+        "column": reject.column,
+        "content": reject.content,
+        "reason": reject.reason,
+    }
+
+
+def reject_of(row: Row[Any]) -> Reject:
+    """From a row of ``quarantine``."""
+    return Reject(row.row, row.column, row.content, row.reason)
 
 
 def remark_of(row: Row[Any]) -> Remark:

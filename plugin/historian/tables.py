@@ -11,12 +11,14 @@ from plugin.domain import (
     Flag,
     Gap,
     GapCause,
+    Import,
     Micros,
     ModelState,
     ModelVersion,
     Outcome,
     OutputTag,
     Prediction,
+    Reject,
     Remark,
     Run,
     Tag,
@@ -73,6 +75,10 @@ class Tables(People):
                 found = await queries.put_tags(connection, tags)
         keys, last = found
         return tuple(replace(tag, id=keys[tag.name]) for tag in tags), last
+
+    async def tags(self) -> tuple[Tag, ...]:
+        """See the protocol."""
+        return tuple(records.tag_of(row) for row in await self._rows(queries.tags()))
 
     async def checkpoints(self, prefix: str) -> Mapping[str, str]:
         """See the protocol."""
@@ -159,6 +165,28 @@ class Tables(People):
         async with self._database.writing() as connection:
             changed = await queries.set_state(connection, model, version, state)
             await add_audit(connection, promotions(model, changed, user, origin, now()))
+
+    # --- history from files ---
+
+    @to_its_end
+    async def next_time(self, start: Micros) -> Micros | None:
+        """See the protocol."""
+        async with self._database.reading() as connection:
+            return await queries.next_time(connection, start)
+
+    @to_its_end
+    async def write_import(self, record: Import, rejects: Sequence[Reject] = ()) -> None:
+        """See the protocol."""
+        async with self._database.writing() as connection:
+            await queries.put_import(connection, record, rejects)
+
+    async def imports(self, *, id: str | None = None, limit: int = 100) -> tuple[Import, ...]:  # noqa: A002
+        """See the protocol."""
+        return tuple(records.import_of(row) for row in await self._rows(queries.imports(id, limit)))
+
+    async def rejects(self, import_id: str, *, limit: int = 1_000_000) -> tuple[Reject, ...]:
+        """See the protocol."""
+        return tuple(records.reject_of(row) for row in await self._rows(queries.rejects(import_id, limit)))
 
     # --- for an operator ---
 
