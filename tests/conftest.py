@@ -3,6 +3,7 @@ a PostgreSQL, started when the first test asks for it."""
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,24 @@ def postgres_server() -> Iterator[Postgres]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def _postgres_template(postgres_server: Postgres) -> Database:
+    from plugin.historian.migrate import migrate  # not before the environment is set
+
+    database = postgres_server.fresh()
+    with ThreadPoolExecutor(1) as thread:  # whoever asks for the fixture may do so in an event loop
+        thread.submit(migrate, database.secret_url).result()
+    return database
+
+
+@pytest.fixture
+def migrated_postgres(postgres_server: Postgres, _postgres_template: Database) -> Iterator[Database]:
+    """A database with all tables, and nothing in them."""
+    database = postgres_server.fresh(_postgres_template.name)
+    yield database
+    postgres_server.drop(database)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import quote
 
 USER, PASSWORD = "foretag", "open sesame"  # a space and no digit: whatever quotes it has to quote it well
 _ACCOUNTS = ("postgres", "nobody")
@@ -51,6 +52,11 @@ class Database:
     def url(self) -> str:
         """As ``historian.url`` has it: without the password."""
         return f"postgresql+asyncpg://{self.user}@127.0.0.1:{self.port}/{self.name}"
+
+    @property
+    def secret_url(self) -> str:
+        """With the password, as a store is given it."""
+        return self.url.replace("@", f":{quote(self.password)}@", 1)
 
     @property
     def socket_url(self) -> str:

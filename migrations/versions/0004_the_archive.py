@@ -361,7 +361,7 @@ def upgrade() -> None:
         sa.Column(
             "uncertain",
             sa.Boolean(),
-            server_default=sa.text("1"),
+            server_default=sa.true(),
             nullable=False,
             comment="Uncertain values are used by models",
         ),

@@ -6,21 +6,31 @@ from pathlib import Path
 import pytest
 
 from plugin.historian.memory import MemoryStore
+from plugin.historian.postgres_store import PostgresStore
 from plugin.historian.ring import Ring
 from plugin.historian.sqlite_store import SqliteStore
 from plugin.protocols import Store
+from tests.postgres import Database
 
 RINGS: dict[str, Callable[[], Ring | None]] = {
-    "sql": Ring,
-    "sql with a short ring": lambda: Ring(samples=1),
-    "sql without a ring": lambda: None,
+    "": Ring,
+    " with a short ring": lambda: Ring(samples=1),
+    " without a ring": lambda: None,
 }
+STORES = [*(f"sqlite{ring}" for ring in RINGS), "postgres", "postgres without a ring"]
 
 
-@pytest.fixture(params=[*RINGS, "memory"])
+@pytest.fixture(params=[*STORES, "memory"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    if request.param == "memory":
+    name, space, ring = request.param.partition(" ")
+    opened: SqliteStore | PostgresStore
+    if name == "memory":
         yield MemoryStore()
         return
-    async with SqliteStore(f"sqlite+aiosqlite:///{tmp_path}/historian.db", ring=RINGS[request.param]()) as store:
+    if name == "sqlite":
+        opened = SqliteStore(f"sqlite+aiosqlite:///{tmp_path}/historian.db", ring=RINGS[space + ring]())
+    else:
+        database: Database = request.getfixturevalue("migrated_postgres")
+        opened = PostgresStore(database.secret_url, ring=RINGS[space + ring]())
+    async with opened as store:
         yield store

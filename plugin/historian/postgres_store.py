@@ -1,0 +1,232 @@
+"""The store of a bigger plant, or of several gateways: a PostgreSQL database, and a ring of the newest samples."""
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Gap, Micros, Remark, SampleBatch, Tag
+from plugin.errors import StoreError
+from plugin.historian import postgres_samples as samples
+from plugin.historian.config import HistorianConfig
+from plugin.historian.migrate import prepare
+from plugin.historian.postgres import Place, PostgresServer
+from plugin.historian.ring import Ring
+from plugin.historian.tables import Tables, to_its_end
+from plugin.historian.upkeep import Chore
+from plugin.protocols import Delivery, Written
+
+_REFILL_ROWS = 1_000_000
+"""Newest rows read into the ring at most when the store opens: a second or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """What several deliveries bring together."""
+
+    batch: SampleBatch
+    gaps: Sequence[Gap]
+    remarks: Sequence[Remark]
+    checkpoints: Mapping[str, str]
+
+    @classmethod
+    def of(cls, deliveries: Sequence[Delivery]) -> Self:
+        return cls(
+            SampleBatch.concatenate([delivery.samples for delivery in deliveries]),
+            [gap for delivery in deliveries for gap in delivery.gaps],
+            [remark for delivery in deliveries for remark in delivery.remarks],
+            {key: text for delivery in deliveries for key, text in delivery.checkpoint.items()},
+        )
+
+
+class PostgresStore(Tables):
+    """See :class:`plugin.protocols.Store`; an async context manager, open while the context lasts.
+
+    A process that has a ring has to be the only one that writes samples of the tags in it: it does not see what others
+    add.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        diagnostics: Diagnostics | None = None,
+        *,
+        synchronous: str = "full",
+        busy_timeout: timedelta = timedelta(seconds=5),
+        ring: Ring | None = None,
+    ) -> None:
+        """``url``: with the password. ``ring``: serves the newest samples; None: SQL serves all."""
+        self._server = PostgresServer(Place.of(url), synchronous=synchronous, busy_timeout=busy_timeout)
+        super().__init__(self._server)
+        self._url = url
+        self._diagnostics = diagnostics or Diagnostics()
+        self._ring = ring
+        self._last_tag = 0
+        self._blank: set[int] = set()
+        """Tags that are new since it is open, and have no sample: no need to read the whole table for one."""
+        self._overlapping = False
+        """The last batch held samples that were there already; the next one is likely to."""
+
+    @classmethod
+    def configured(
+        cls, config: HistorianConfig, data: Path, diagnostics: Diagnostics, *, with_ring: bool = True
+    ) -> Self:
+        """The store of a configuration whose relative files lie in ``data``.
+
+        ``with_ring``: one that holds nothing until :meth:`keep_recent`; False for a command beside the running service.
+        """
+        return cls(
+            config.located(data),
+            diagnostics,
+            synchronous=config.synchronous,
+            busy_timeout=config.busy_timeout,
+            ring=Ring(config.ring_samples, config.ring_memory * 2**20, ()) if with_ring else None,
+        )
+
+    # --- opening and closing ---
+
+    async def open(self) -> None:
+        """Fill an empty database with tables or check those that are there, and fill the ring."""
+        await asyncio.to_thread(prepare, self._url)
+        self._server.open()
+        try:
+            async with self._server.copying() as connection:
+                self._last_tag = await connection.fetchval("SELECT coalesce(max(id), 0) FROM tags")
+                if self._ring is not None:
+                    await self._fill(connection, self._ring)
+            await self._recall()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _fill(self, connection: samples.Connection, ring: Ring) -> None:
+        ring.reserve(self._last_tag)
+        if ring.tags == ():
+            return
+        batch, missing = await samples.newest_samples(connection, _REFILL_ROWS, ring.tags)
+        ring.leave_out(await samples.tags_with_text(connection, missing))
+        await asyncio.to_thread(ring.append, batch)
+        if missing is not None:
+            ring.cover_from(missing + 1)
+
+    @to_its_end
+    async def keep_recent(self, tags: Collection[int]) -> None:
+        """Have the ring, where there is one, hold these tags and no others: those that are read again and again."""
+        if self._ring is None or self._ring.holds(tags):
+            return
+        ring = self._ring.for_tags(tags)
+        async with self._server.turn, self._server.copying() as connection:
+            await self._fill(connection, ring)  # in our turn: no commit falls between the filling and the exchange
+            self._ring = ring
+
+    async def close(self) -> None:
+        """End the connections, once nobody writes any more."""
+        async with self._server.turn:
+            await self._server.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.close()
+
+    def chores(self, config: HistorianConfig) -> tuple[Chore, ...]:
+        """What is to be done beside the writing, for as long as the service runs."""
+        return ()
+
+    # --- what arrives ---
+
+    async def register_tags(self, tags: Sequence[Tag]) -> tuple[Tag, ...]:
+        """See the protocol."""
+        registered, last = await self._put_tags(tags)
+        if self._ring is not None:
+            await asyncio.to_thread(self._ring.reserve, last)  # it may have to move 256 MB
+        self._blank.update(range(self._last_tag + 1, last + 1))
+        self._last_tag = last
+        return registered
+
+    async def write(self, deliveries: Sequence[Delivery]) -> Written:
+        """See the protocol. A sample of a tag that was never registered refuses the whole write (StoreError)."""
+        arrived = _Arrived.of(deliveries)
+        batch = arrived.batch
+        if len(batch) and (batch.tag.min() < 1 or batch.tag.max() > self._last_tag):
+            unknown = sorted({int(tag) for tag in batch.tag if not 1 <= tag <= self._last_tag})
+            raise StoreError(f"{self._server.place}: samples of tags that are not registered: {unknown[:10]}")
+        if not (len(batch) or arrived.gaps or arrived.checkpoints or arrived.remarks):
+            return Written(0, 0)
+        return await self._write(arrived)
+
+    @to_its_end
+    async def _write(self, arrived: _Arrived) -> Written:
+        with self._diagnostics.stage("store"):
+            if self._blank:
+                self._blank.difference_update(np.unique(arrived.batch.tag).tolist())
+            async with self._server.turn:
+                if not (self._overlapping or arrived.batch.text is not None):
+                    with suppress(samples.Overlap):
+                        return await self._commit(arrived, merging=False)
+                written = await self._commit(arrived, merging=True)
+                self._overlapping = arrived.batch.text is None and written.duplicates > 0
+                return written
+
+    async def _commit(self, arrived: _Arrived, *, merging: bool) -> Written:
+        async with self._server.copying() as connection, connection.transaction():
+            # The clock is read in our turn: a run that is begun later has a later time, and sees all this.
+            now = time.time_ns() // 1000
+            batch = self._looks.arrive(arrived.batch, now)
+            written = await self._insert(connection, batch, merging=merging)
+            await samples.upsert_gaps(connection, arrived.gaps, now)
+            await samples.upsert_checkpoints(connection, arrived.checkpoints)
+            await samples.upsert_remarks(connection, arrived.remarks)
+        if self._ring is not None:
+            self._ring.reserve(self._last_tag)
+            await asyncio.to_thread(self._ring.append, batch)
+        return written
+
+    async def _insert(self, connection: samples.Connection, batch: SampleBatch, *, merging: bool) -> Written:
+        if not len(batch):
+            return Written(0, 0)
+        return await (samples.merge if merging else samples.append)(connection, batch)
+
+    # --- what is read ---
+
+    @to_its_end
+    async def read_samples(
+        self,
+        tags: Sequence[int],
+        start: Micros,
+        end: Micros,
+        *,
+        known_by: Micros | None = None,
+        received_by: Micros | None = None,
+    ) -> SampleBatch:
+        """See the protocol. From the ring where it covers the window of every tag, else from SQL."""
+        batch = await asyncio.to_thread(self._ring.read, tags, start, end) if self._ring is not None else None
+        if batch is None:
+            async with self._server.copying() as connection, connection.transaction(readonly=True):
+                return await samples.select_samples(connection, tags, start, end, known_by, received_by)
+        if known_by is not None:
+            batch = batch.take(batch.server_time <= known_by)
+        if received_by is not None:
+            batch = batch.take(batch.received_time <= received_by)
+        return batch
+
+    @to_its_end
+    async def latest(self, tags: Sequence[int]) -> SampleBatch:
+        """See the protocol; ordered by tag."""
+        wanted = [tag for tag in tags if tag not in self._blank]
+        batch, unknown = self._ring.latest(wanted) if self._ring is not None else (SampleBatch.empty(), wanted)
+        if unknown:
+            async with self._server.copying() as connection, connection.transaction(readonly=True):
+                rest = await samples.latest_samples(connection, unknown)
+            batch = SampleBatch.concatenate([batch, rest])
+            batch = batch.take(batch.tag.argsort(kind="stable"))
+        return batch
