@@ -11,7 +11,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
-import asyncpg
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -19,7 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from plugin.errors import StoreError, StoreUnavailable
 
+try:
+    import asyncpg
+except ImportError:  # an extra; whoever names a PostgreSQL database is told so
+    asyncpg = None
+
 DRIVER = "postgresql+asyncpg"
+UNIQUE_VIOLATION = "23505"
 MODES = ("verify-full", "verify-ca", "require", "disable")
 """Of TLS, as libpq names them, the strictest first. ``prefer`` is none: who stands in between would choose."""
 
@@ -66,6 +71,8 @@ class Place:
     @classmethod
     def of(cls, url: str) -> Self:
         """From a URL that holds all of it, the password included; StoreError where something is missing."""
+        if asyncpg is None:
+            raise StoreError("PostgreSQL needs a driver that is not installed: pip install 'foretag[postgres]'")
         parsed = make_url(url)
         host = parsed.host or _said(parsed, "host")
         port = parsed.port or int(_said(parsed, "port") or 5432)
@@ -207,11 +214,11 @@ class PostgresServer:
     async def copying(self) -> AsyncIterator[Any]:
         """The driver's own connection (``asyncpg.Connection``), outside a transaction: SQLAlchemy knows no COPY."""
         async with self._connected("READ COMMITTED") as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
+            own = (await connection.get_raw_connection()).driver_connection
             try:
-                yield driver
+                yield own
             except BaseException:
-                if driver is None or driver.is_closed():
+                if own is None or own.is_closed():
                     await connection.invalidate()
                 raise
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 from itertools import compress
 from typing import Any
 
-import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 
 from plugin.domain import Gap, Micros, Remark, SampleBatch, to_micros
 from plugin.historian.copying import ARRIVED, STORED, Decoder, Fields, encoded
+from plugin.historian.postgres import UNIQUE_VIOLATION
 from plugin.protocols import Written
 
 Connection = Any
@@ -122,8 +122,10 @@ async def append(connection: Connection, batch: SampleBatch) -> Written:
     """
     try:
         await _copy(connection, "samples", batch, STORED)
-    except asyncpg.UniqueViolationError as error:
-        raise Overlap from error
+    except Exception as error:
+        if getattr(error, "sqlstate", None) == UNIQUE_VIOLATION:
+            raise Overlap from error
+        raise
     return Written(len(batch), 0)
 
 

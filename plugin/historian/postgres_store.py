@@ -16,10 +16,11 @@ from plugin.domain import Gap, Micros, Remark, SampleBatch, Tag
 from plugin.errors import StoreError
 from plugin.historian import postgres_samples as samples
 from plugin.historian.config import HistorianConfig
+from plugin.historian.database import to_its_end
 from plugin.historian.migrate import prepare
 from plugin.historian.postgres import Place, PostgresServer
 from plugin.historian.ring import Ring
-from plugin.historian.tables import Tables, to_its_end
+from plugin.historian.tables import Tables
 from plugin.historian.upkeep import Chore
 from plugin.protocols import Delivery, Written
 
