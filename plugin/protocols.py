@@ -13,6 +13,7 @@ from plugin.domain import (
     Flag,
     Gap,
     GapCause,
+    Grid,
     Import,
     Label,
     LabelKind,
@@ -29,6 +30,7 @@ from plugin.domain import (
     Run,
     SampleBatch,
     Tag,
+    Window,
 )
 
 
@@ -159,6 +161,12 @@ class Store(Protocol):
         ``known_by``: only what the plant's server had by then (``server_time <= known_by``): a backtest must not see a
         late laboratory value early. ``received_by``: only what we had by then (``received_time <= received_by``): a
         scoring run reads up to its own start, and is computed again from exactly the same.
+        """
+
+    async def grid(self, window: Window, *, known_by: Micros | None = None, received_by: Micros | None = None) -> Grid:
+        """What a model sees: :func:`plugin.infer.windows.dense` of :meth:`read_samples`, and equal to it, but faster.
+
+        ``known_by``, ``received_by``: as there.
         """
 
     async def latest(self, tags: Sequence[int]) -> SampleBatch:

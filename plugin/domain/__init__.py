@@ -25,6 +25,7 @@ from plugin.domain.results import (
 )
 from plugin.domain.samples import SampleBatch
 from plugin.domain.times import Micros, from_micros, to_micros
+from plugin.domain.windows import Grid, Policies, Stretch, Window
 
 __all__ = [
     "LASTING",
@@ -38,6 +39,7 @@ __all__ = [
     "Gap",
     "GapCause",
     "GapState",
+    "Grid",
     "Import",
     "LabSample",
     "Label",
@@ -50,6 +52,7 @@ __all__ = [
     "Outage",
     "Outcome",
     "OutputTag",
+    "Policies",
     "Prediction",
     "Quality",
     "Reject",
@@ -61,9 +64,11 @@ __all__ = [
     "RunResult",
     "SampleBatch",
     "Status",
+    "Stretch",
     "Tag",
     "UpdateType",
     "Verdict",
+    "Window",
     "from_micros",
     "qualities",
     "quality",

@@ -13,6 +13,7 @@ from plugin.domain import (
     Gap,
     GapCause,
     GapState,
+    Grid,
     Import,
     Micros,
     ModelState,
@@ -24,11 +25,13 @@ from plugin.domain import (
     Run,
     SampleBatch,
     Tag,
+    Window,
 )
 from plugin.errors import StoreError
 from plugin.historian.looks import Looks
 from plugin.historian.memory_people import MemoryPeople
 from plugin.historian.people_records import SELF, now, promotions
+from plugin.infer.windows import dense
 from plugin.protocols import Delivery, Written
 
 _Sample = tuple[float, int, Micros, Micros, str | None]
@@ -118,6 +121,12 @@ class MemoryStore(MemoryPeople):
         if known_by is not None:
             batch = batch.take(batch.server_time <= known_by)
         return batch if received_by is None else batch.take(batch.received_time <= received_by)
+
+    async def grid(self, window: Window, *, known_by: Micros | None = None, received_by: Micros | None = None) -> Grid:
+        """See the protocol."""
+        oldest = int(window.reach.min(initial=window.start))
+        samples = await self.read_samples(window.tags, oldest, window.end, known_by=known_by, received_by=received_by)
+        return dense(samples, window)
 
     async def latest(self, tags: Sequence[int]) -> SampleBatch:
         """See the protocol; ordered by tag."""

@@ -4,6 +4,9 @@ One row per tag and one column per sample, circular. A row is sorted by source t
 a window is two binary searches, done for all tags at once. For each tag the ring knows from which source time on it
 holds everything that SQL holds; a window that begins earlier is *not covered*, and SQL answers. Texts are not held:
 models read numbers, and a tag that has a text is never covered.
+
+Values are held a second time as a model wants them, in float32 and twice in a row: wherever the circle stands, a window
+is one stretch of memory. Of a tag that is *steady*, one Good sample to a cell, it is copied as it is.
 """
 
 import threading
@@ -11,13 +14,17 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from plugin.domain import Micros, SampleBatch
+from plugin.domain import Micros, SampleBatch, Window
+from plugin.historian.steady import Steady
 
 _EVER = np.iinfo(np.int64).min
 _NEVER = np.iinfo(np.int64).max
-_SAMPLE_BYTES = 36
+_SAMPLE_BYTES = 44
+_STEPS = 8
+"""Widths of cells that are kept an eye on at most, for models rarely have more."""
 _TIME_BITS = 42
 """Of a key of tag and time: 50 days in µs, and 2 million tags."""
 Indices = NDArray[np.intp]
@@ -64,7 +71,11 @@ class Ring:
         self._received = np.zeros((rows, capacity), np.int64)
         self._start = np.zeros(rows, np.intp)
         self._size = np.zeros(rows, np.intp)
+        self._single = np.zeros((rows, 2 * capacity), np.float32)
+        self._lost = np.zeros(rows, np.int64)
+        """Samples that a row no longer holds: place p of a row is the sample number lost + p that it was given."""
         self._covered = np.full(rows, _EVER, np.int64)
+        self._steady: dict[Micros, Steady] = {}
 
     def reserve(self, last: int) -> None:
         """Make room for the tags up to ``last``, new ones having no samples yet; what fits of the others is kept."""
@@ -94,12 +105,46 @@ class Ring:
 
     def read(self, tags: Sequence[int], start: Micros, end: Micros) -> SampleBatch | None:
         """Samples with ``start <= source_time < end`` ordered by (tag, source time, arrival); None: not covered."""
+        asked = np.unique(np.asarray(tags, np.intp))
+        covered, batch = self.read_covered(asked, np.full(len(asked), start, np.int64), end)
+        return batch if covered.all() else None
+
+    def read_covered(
+        self, tags: NDArray[np.intp], starts: NDArray[np.int64], end: Micros
+    ) -> tuple[NDArray[np.bool_], SampleBatch]:
+        """Which of the tags are covered from their start on, and the samples of those up to ``end``.
+
+        ``tags``: each once; the samples are in their order, then in that of source time and arrival.
+        """
         with self._lock:
-            asked = np.unique(np.asarray(tags, np.intp))
-            rows = self._rows(asked)
-            if len(rows) < len(asked) or (self._covered[rows] > start).any():
-                return None
-            return self._gather(rows, self._search(rows, start), self._search(rows, max(start, end)))
+            rows, covered = self._covers(tags, starts)
+            starts = starts[covered]
+            return covered, self._gather(rows, self._search(rows, starts), self._search(rows, np.maximum(starts, end)))
+
+    def read_steady(self, window: Window, received_by: Micros | None) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Which of the window's tags have one Good sample in each cell, received by then, and the values of those.
+
+        [tag], [steady tag, cell]. Policies and gaps do not matter for them.
+        """
+        step, length = window.step, window.length
+        steady = np.zeros(len(window.tags), np.bool_)
+        with self._lock:
+            if window.start % step or not length:
+                return steady, np.zeros((0, length), np.float32)
+            rows, steady = self._covers(np.asarray(window.tags, np.intp), window.start)
+            (rows,) = _narrow(steady, (rows,), self._size[rows] >= length)
+            # One to a cell: how many cells the newest sample is past the first is how many samples.
+            newest = self._size[rows] - 1
+            first = newest - (self._time.ravel()[self._cells(rows, newest)] - window.start) // step
+            begin = self._steady_from(rows, step, length) - self._lost[rows]
+            rows, first = _narrow(steady, (rows, first), (begin <= first) & (first <= newest - length + 1))
+            if received_by is not None:
+                seen = self._received.ravel()[self._cells(rows, first + length - 1)] <= received_by
+                rows, first = _narrow(steady, (rows, first), seen)
+            if not len(rows):
+                return steady, np.zeros((0, length), np.float32)
+            cells = 2 * self._capacity * rows + (self._start[rows] + first) % self._capacity
+            return steady, sliding_window_view(self._single.ravel(), length)[cells]
 
     def latest(self, tags: Sequence[int]) -> tuple[SampleBatch, list[int]]:
         """The newest samples by tag, and the tags of which SQL may hold some though the ring has none."""
@@ -120,6 +165,27 @@ class Ring:
         held: Indices = rows[rows >= 0]
         return held
 
+    def _covers(self, tags: NDArray[np.intp], starts: NDArray[np.int64] | Micros) -> tuple[Indices, NDArray[np.bool_]]:
+        """The rows of the tags that are there from their start on, and which of the tags those are."""
+        known = (tags >= 0) & (tags < len(self._row))
+        rows = np.where(known, self._row[np.where(known, tags, 0)], -1)
+        covered = rows >= 0
+        covered[covered] = self._covered[rows[covered]] <= np.broadcast_to(starts, len(tags))[covered]
+        return rows[covered], covered
+
+    def _steady_from(self, rows: Indices, step: Micros, length: int) -> NDArray[np.int64]:
+        """Of each row the first of the newest samples that are one to a cell; few more than ``length`` are found."""
+        steady = self._steady.pop(step, None) or Steady(step, len(self._tag))
+        self._steady[step] = steady
+        if len(self._steady) > _STEPS:
+            del self._steady[next(iter(self._steady))]
+        lost, size = self._lost[rows], self._size[rows]
+        from_ = steady.look_from(rows, lost + size, length)
+        low = np.maximum(from_ - lost - 1, 0)
+        counts = size - low
+        batch = self._gather(rows, low, size)
+        return steady.look(rows, lost + low, counts, batch)
+
     def _columns(self) -> tuple[NDArray[Any], ...]:
         return self._time, self._value, self._status, self._server, self._received
 
@@ -139,7 +205,7 @@ class Ring:
         cells: Indices = rows * self._capacity + column
         return cells
 
-    def _search(self, rows: Indices, time: Micros) -> Indices:
+    def _search(self, rows: Indices, time: Micros | NDArray[np.int64]) -> Indices:
         """Per row the first place whose source time is not before ``time``, by bisection of all rows together."""
         low, high = np.zeros_like(rows), self._size[rows]
         while (open_ := low < high).any():
@@ -197,6 +263,7 @@ class Ring:
         self._put(row * self._capacity + (self._start[row] + places) % self._capacity, batch)
         self._start[rows] = (self._start[rows] + lost) % self._capacity
         self._size[rows] = np.minimum(self._size[rows] + counts, self._capacity)
+        self._lost[rows] += lost
 
     def _merge(self, row: int, batch: SampleBatch) -> None:
         """Put samples of one tag where they belong: late ones, and several with one source time."""
@@ -214,10 +281,24 @@ class Ring:
         self._put(row * self._capacity + (self._start[row] + places) % self._capacity, merged.take(places - kept))
         self._start[row] = (self._start[row] + lost) % self._capacity
         self._size[row] = min(kept + len(merged), self._capacity)
+        for steady in self._steady.values():
+            steady.forget(row, int(self._lost[row]) + kept)
+        self._lost[row] += lost
 
     def _put(self, cells: Indices, batch: SampleBatch) -> None:
         for column, values in zip(self._columns(), batch.columns()[1:], strict=True):
             column.ravel()[cells] = values
+        with np.errstate(over="ignore"):  # what a float32 can't hold is never steady
+            single = batch.value.astype(np.float32)
+        cells = cells + cells // self._capacity * self._capacity
+        self._single.ravel()[cells] = single
+        self._single.ravel()[cells + self._capacity] = single
+
+
+def _narrow(mask: NDArray[np.bool_], columns: tuple[Indices, ...], keep: NDArray[np.bool_]) -> tuple[Indices, ...]:
+    """Keep some of the elements that a mask is true of, in the mask and in columns of those."""
+    mask[mask] = keep
+    return tuple(column[keep] for column in columns)
 
 
 def _order(tag: NDArray[np.int32], time: NDArray[np.int64]) -> Indices:

@@ -11,10 +11,11 @@ from typing import Self
 import numpy as np
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Gap, Micros, Remark, SampleBatch, Tag
+from plugin.domain import Gap, Grid, Micros, Remark, SampleBatch, Tag, Window
 from plugin.errors import StoreError
 from plugin.historian import samples
 from plugin.historian.config import HistorianConfig
+from plugin.historian.grids import Gathering
 from plugin.historian.migrate import prepare
 from plugin.historian.ring import Ring
 from plugin.historian.sqlite import SqliteFile, transaction
@@ -204,6 +205,22 @@ class SqliteStore(Tables):
         if received_by is not None:
             batch = batch.take(batch.received_time <= received_by)
         return batch
+
+    async def grid(self, window: Window, *, known_by: Micros | None = None, received_by: Micros | None = None) -> Grid:
+        """See the protocol. Tags that tick like a clock are copied from the ring as they are."""
+        return await self._file.read(self._grid, window, known_by, received_by)
+
+    def _grid(
+        self, database: sqlite3.Connection, window: Window, known_by: Micros | None, received_by: Micros | None
+    ) -> Grid:
+        with self._diagnostics.stage("window"):
+            gathering = Gathering(window, self._ring, known_by, received_by)
+            return gathering.grid(
+                [
+                    samples.select_samples(database, tags, start, window.end, known_by, received_by)
+                    for tags, start in gathering.asks
+                ]
+            )
 
     async def latest(self, tags: Sequence[int]) -> SampleBatch:
         """See the protocol; ordered by tag."""

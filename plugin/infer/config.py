@@ -61,7 +61,7 @@ class ModelConfig(Section):
     window: Duration = Field(gt=timedelta(0))
     """How far back the model looks, at most."""
     step: Duration = Field(gt=timedelta(0))
-    """Width of a cell of the window's regular grid."""
+    """Width of a cell of the window's regular grid; cells, and so windows, end on whole steps since 1970 UTC."""
     hold: Duration = timedelta(minutes=1)
     """How long a value stands for itself while no newer one arrives; never across a gap, never for late roles."""
     recent: Duration | None = None
@@ -71,7 +71,8 @@ class ModelConfig(Section):
     horizon: Duration = timedelta(0)
     """How far ahead the prediction speaks; 0 for the present."""
     valid: Duration | None = None
-    """How long a prediction stands before it is stale; default: three times ``schedule.every``."""
+    """How long a prediction stands before it is stale; default: three times the longer of ``schedule.every`` and
+    ``step``."""
     persistence: int = Field(default=3, ge=1)
     """Runs in a row with the score over (under) the threshold before a flag is raised (withdrawn)."""
     schedule: ScheduleConfig = ScheduleConfig()
@@ -102,7 +103,7 @@ class ModelConfig(Section):
     @property
     def validity(self) -> timedelta:
         """How long a prediction stands."""
-        return self.valid or 3 * self.schedule.every
+        return self.valid or 3 * max(self.schedule.every, self.step)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

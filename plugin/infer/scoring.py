@@ -19,14 +19,15 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import (
     Asset,
     Flag,
+    Grid,
     Micros,
     ModelVersion,
     Outcome,
     OutputTag,
     Prediction,
     Run,
-    SampleBatch,
     Status,
+    Window,
     from_micros,
     to_micros,
 )
@@ -35,7 +36,7 @@ from plugin.infer.config import ModelConfig
 from plugin.infer.flags import Decision
 from plugin.infer.outputs import input_status, model_spec, output_tag, predictions
 from plugin.infer.registry import Registry
-from plugin.infer.windows import Grid, Stretch, dense, holds, micros, stretches, unheard
+from plugin.infer.windows import micros, policies, stretches, unheard, whole_steps
 from plugin.protocols import Store
 
 log = logging.getLogger(__name__)
@@ -91,9 +92,9 @@ class Scorer:
         self._champion: Champion | None = None
         self._refreshing = asyncio.Lock()
         self._decisions: dict[str, Decision] = {}
-        self._tag_ids = [asset.tags[feature].id for asset in self.assets for feature in config.features]
+        self._tag_ids = tuple(asset.tags[feature].id for asset in self.assets for feature in config.features)
         self._prompt = ~np.array(config.late)
-        self._hold = np.tile(holds(config), len(self.assets))
+        self._policies = policies(config, self.assets)
         self._spec = model_spec(config)
         outputs = kind.outputs(self._spec)
         self._tags = {spec.name: [output_tag(config, asset, spec) for asset in self.assets] for spec in outputs}
@@ -115,11 +116,14 @@ class Scorer:
             return self._champion
 
     async def score(self, run: Run, end: datetime, *, known_by: Micros | None = None) -> Outcome | None:
-        """Predictions of every asset for the window that ends at ``end``; None while there is no model.
+        """Predictions of every asset for the window up to ``end``; None while there is no model.
+
+        The window ends with the last whole step that is not after ``end``, and so does what is said of it (``as_of``).
 
         It looks at what the store had when the run was begun (``started``; None: at all that there is); ``known_by`` as
         in :meth:`plugin.protocols.Store.read_samples`. What else it could not see is in the outcome's run.
         """
+        end = whole_steps(self.config, end)
         champion = self._champion or await self.refresh()  # a scheduled run has refreshed just before
         if champion is None:
             return None
@@ -129,7 +133,7 @@ class Scorer:
         return Outcome(run, given, self._decide(champion.version, given, self._decisions))
 
     async def again(self, run: Run, end: datetime) -> Outcome:
-        """What a stored run gave for the window that ended at ``end``, computed again from what it could see.
+        """What a stored run gave as of ``end``, computed again from what it could see.
 
         By the version that it names, whichever is in force now. Raises ModelError where that is not to be had.
         """
@@ -192,19 +196,13 @@ class Scorer:
     async def _windows(self, run: Run, end: datetime, known_by: Micros | None) -> Windows:
         step = micros(self.config.step)
         start = to_micros(end) - self.config.length * step
-        oldest = start - int(self._hold.max())
         begun = None if run.started is None else to_micros(run.started)
-        samples = await self._store.read_samples(
-            sorted(set(self._tag_ids)), oldest, to_micros(end), known_by=known_by, received_by=begun
-        )
         # One that ended before the window keeps what came before it from being held into the window.
-        gaps = await self._store.gaps(since=from_micros(oldest), known_by=begun, limit=_GAPS)
-        holes = [*stretches(gaps, self.assets, to_micros(end)), *unheard(run.unheard, self.assets, to_micros(end))]
-        # In the device's thread: on the event loop, a big window would hold up acquisition.
-        return await self._compute.run("window", self._look, samples, start, step, holes)
-
-    def _look(self, samples: SampleBatch, start: Micros, step: Micros, holes: Sequence[Stretch]) -> Windows:
-        return self._split(dense(samples, self._tag_ids, start, step, self.config.length, self._hold, holes))
+        since = from_micros(start - int(self._policies.hold.max()))
+        gaps = await self._store.gaps(since=since, known_by=begun, limit=_GAPS)
+        holes = (*stretches(gaps, self.assets, to_micros(end)), *unheard(run.unheard, self.assets, to_micros(end)))
+        window = Window(self._tag_ids, start, step, self.config.length, self._policies, holes)
+        return self._split(await self._store.grid(window, known_by=known_by, received_by=begun))
 
     def _split(self, grid: Grid) -> Windows:
         shape = (len(self.assets), len(self.config.features), self.config.length)

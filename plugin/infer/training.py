@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 
 from models.kind import ModelKind, TrainingData
 from plugin import __version__
-from plugin.domain import Asset, ModelVersion, SampleBatch, from_micros, to_micros
+from plugin.domain import Asset, Grid, ModelVersion, SampleBatch, from_micros, to_micros
+from plugin.domain import Stretch as Hole
 from plugin.errors import TrainingDataError
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
 from plugin.infer.outputs import model_spec
 from plugin.infer.registry import Registry
-from plugin.infer.windows import Grid, holds, micros, occupied
+from plugin.infer.windows import micros, occupied, policies, stretches
 from plugin.protocols import Store
 
 log = logging.getLogger(__name__)
 
+_GAPS = 100_000
+"""Gaps that a history may have."""
 _LONGEST_STEP_TO_RESET = 2
 """A run counts as ended by a failure only when the cells around the reset are at most this many steps apart."""
 
@@ -87,8 +90,8 @@ async def gather(
     """Everything to learn from, asset by asset, and the time that it spans."""
     found: list[Stretch] = []
     for asset in assets:
-        samples = await _history(config, asset, store, now)
-        found += await asyncio.to_thread(_cut_up, config, asset, samples)
+        samples, gaps = await _history(config, asset, store, now)
+        found += await asyncio.to_thread(_cut_up, config, asset, samples, gaps)
     found = [stretch for stretch in found if np.isfinite(stretch.target).any()]
     if not found:
         raise TrainingDataError(f"model {config.name}: {_MISSING[config.training.learn]}")
@@ -97,14 +100,17 @@ async def gather(
     return data, (from_micros(min(stretch.group[0] for stretch in found)), from_micros(found[-1].end))
 
 
-async def _history(config: ModelConfig, asset: Asset, store: Store, now: datetime) -> SampleBatch:
+async def _history(config: ModelConfig, asset: Asset, store: Store, now: datetime) -> tuple[SampleBatch, list[Hole]]:
+    """Its samples, and where some are missing."""
     tags = [asset.tags[feature].id for feature in config.features]
-    return await store.read_samples(tags, to_micros(now - config.training.history), to_micros(now))
+    since = now - config.training.history
+    gaps = await store.gaps(since=since, limit=_GAPS)
+    return await store.read_samples(tags, to_micros(since), to_micros(now)), [*stretches(gaps, [asset], to_micros(now))]
 
 
-def _cut_up(config: ModelConfig, asset: Asset, samples: SampleBatch) -> list[Stretch]:
+def _cut_up(config: ModelConfig, asset: Asset, samples: SampleBatch, gaps: Sequence[Hole]) -> list[Stretch]:
     tags = [asset.tags[feature].id for feature in config.features]
-    grid = occupied(samples, tags, micros(config.step), holds(config))
+    grid = occupied(samples, tags, micros(config.step), policies(config, [asset]), gaps)
     return _CUTS[config.training.learn](config, grid)
 
 
@@ -186,10 +192,17 @@ def _cut(config: ModelConfig, grid: Grid, cells: slice, group: slice, target: ND
     return Stretch(
         group=(int(grid.cells[group.start]), grid.tags[0]),
         end=int(grid.cells[cells.stop - 1]) + micros(config.step),
-        values=grid.values[:, cells],
+        values=_as_it_ended(grid, cells),
         observed=grid.observed[:, cells],
         target=target[-(cells.stop - cells.start) :].astype(np.float32),
     )
+
+
+def _as_it_ended(grid: Grid, cells: slice) -> NDArray[np.float32]:
+    """[feature, cell]; what lies on a line to a sample after the last cell is held, as it was seen at the time."""
+    values, held = grid.values[:, cells], grid.held[:, cells]
+    to_come = np.logical_and.accumulate((values != held)[:, ::-1], axis=1)[:, ::-1]
+    return np.where(to_come, held, values)
 
 
 def _stack(found: Sequence[Stretch]) -> TrainingData:

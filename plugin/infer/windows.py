@@ -1,42 +1,54 @@
 """Samples to grids: the one way from the historian to a model, for training, live scoring and backtest alike.
 
-A grid has cells ``[start + i * step, start + (i + 1) * step)``. A cell's value is its last sample, if usable; a cell
-without one repeats the sample before it for as long as its tag's ``hold`` allows, never across a Bad sample or a gap.
-Usable means Good or Uncertain with a number. Samples come as a store gives them, ordered by tag and source time. All in
-NumPy over whole columns: no Python object per sample, and no sorting.
+A grid has cells ``[start + i * step, start + (i + 1) * step)`` on whole steps since 1970. A cell that has samples shows
+the last one, if usable: a number that a float32 holds, Good, or Uncertain where the tag's policy takes that. A cell
+without one repeats the sample before it for as long as ``hold`` allows, never across a Bad sample or a gap. With a step
+of 1 and a ``hold`` of 3, ``.`` being *not observed*::
+
+    samples   2 at 0.5            5 at 6.0    Bad at 8.2
+    cell      0   1   2   3   4   5   6   7   8   9
+    hold      2   2   2   2   .   .   5   5   .   .
+
+Where a tag asks for it, a cell between two samples shows the line between them at the cell's start. Both have to be
+usable, no further apart than ``hold``, without a gap between them; where they are not, and as long as the later one
+is not there yet, the earlier one is held as above. So a line changes what is seen in a cell, never whether::
+
+    samples   2 at 0.0      5 at 3.0            9 at 8.0
+    cell      0   1   2   3   4   5   6   7   8
+    hold      2   2   2   5   5   5   5   .   9
+    linear    2   3   4   5   5   5   5   .   9      of the last two samples the distance, 5, is more than 3
+
+Samples come as a store gives them, a tag's in order of time. All in NumPy over whole columns: no Python object per
+sample, and no sorting.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plugin.domain import Asset, Gap, GapState, Micros, Quality, SampleBatch, qualities, to_micros
+from plugin.domain import (
+    Asset,
+    Fill,
+    Gap,
+    GapState,
+    Grid,
+    Micros,
+    Policies,
+    Quality,
+    SampleBatch,
+    Stretch,
+    Window,
+    from_micros,
+    qualities,
+    to_micros,
+)
 from plugin.infer.config import ModelConfig
 
-Hold = Micros | NDArray[np.int64]
-"""How long a value stands for itself [µs], one for all tags or one per tag."""
-
-Stretch = tuple[int, Micros, Micros]
-"""A gap as (tag id, start, end) [µs]."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Grid:
-    """Rows are tags in the order asked for, columns are cells in order of time."""
-
-    tags: tuple[int, ...]
-    """Tag id of each row."""
-    cells: NDArray[np.int64]
-    """Start of each cell [µs]."""
-    values: NDArray[np.float32]
-    """[tag, cell]; 0 where not observed."""
-    observed: NDArray[np.bool_]
-    """[tag, cell]."""
-    good: NDArray[np.bool_]
-    """[tag, cell]: observed, and the sample behind it is Good."""
+LARGEST = float(np.finfo(np.float32).max)
+"""Beyond it a value is no number to a model."""
 
 
 def micros(duration: timedelta) -> Micros:
@@ -44,9 +56,25 @@ def micros(duration: timedelta) -> Micros:
     return duration // timedelta(microseconds=1)
 
 
-def holds(config: ModelConfig) -> NDArray[np.int64]:
-    """How long each feature's value stands [µs]."""
-    return np.where(config.late, 0, micros(config.hold)).astype(np.int64)
+def whole_steps(config: ModelConfig, time: datetime) -> datetime:
+    """The last whole step since 1970 that is not after ``time``."""
+    at = to_micros(time)
+    return from_micros(at - at % micros(config.step))
+
+
+def policies(config: ModelConfig, assets: Iterable[Asset]) -> Policies:
+    """Of all features of all assets: the tag's own word, or the model's. A late role stands for its own cell alone."""
+    tags = [(asset.tags[feature], late) for asset in assets for feature, late in _features(config)]
+    return Policies.of(
+        len(tags),
+        [0 if late else micros(config.hold if tag.max_age is None else tag.max_age) for tag, late in tags],
+        [tag.fill is Fill.LINEAR for tag, _ in tags],
+        [tag.uncertain for tag, _ in tags],
+    )
+
+
+def _features(config: ModelConfig) -> Iterator[tuple[str, bool]]:
+    return zip(config.features, config.late, strict=True)
 
 
 def stretches(gaps: Iterable[Gap], assets: Iterable[Asset], now: Micros) -> Iterator[Stretch]:
@@ -69,83 +97,120 @@ def unheard(away: Mapping[str, Micros], assets: Iterable[Asset], now: Micros) ->
             yield tag.id, since, now
 
 
-def dense(
-    samples: SampleBatch,
-    tags: Sequence[int],
-    start: Micros,
-    step: Micros,
-    length: int,
-    hold: Hold,
-    gaps: Iterable[Stretch] = (),
+def dense(samples: SampleBatch, window: Window) -> Grid:
+    """Every cell of a window; of each tag the samples from its ``window.reach`` to ``window.end`` are needed."""
+    cells = window.start + window.step * np.arange(window.length, dtype=np.int64)
+    samples = samples.take(samples.source_time < window.end)
+    place = np.maximum((samples.source_time - window.start) // window.step, 0)
+    return _grid(samples, place, window.tags, cells, window.policies, window.gaps)
+
+
+def occupied(
+    samples: SampleBatch, tags: Sequence[int], step: Micros, policies: Policies, gaps: Iterable[Stretch] = ()
 ) -> Grid:
-    """Every cell of ``[start, start + length * step)``; ``samples`` should begin ``hold`` earlier."""
-    cells = start + step * np.arange(length, dtype=np.int64)
-    return _grid(samples, tags, cells, step, hold, gaps)
-
-
-def occupied(samples: SampleBatch, tags: Sequence[int], step: Micros, hold: Hold, gaps: Iterable[Stretch] = ()) -> Grid:
     """Only the cells that hold a sample: years with long stops stay small. Cells lie on whole steps."""
-    cells = np.unique(samples.source_time // step) * step
-    return _grid(samples, tags, cells, step, hold, gaps)
+    cells, place = np.unique(samples.source_time // step, return_inverse=True)
+    return _grid(samples, place, tags, cells * step, policies, gaps)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Behind:
+    """The samples behind a grid; columns of one length, a row's in order of time."""
+
+    row: NDArray[np.int64]
+    time: NDArray[np.int64]
+    value: NDArray[np.float64]
+    usable: NDArray[np.bool_]
+    good: NDArray[np.bool_]
 
 
 def _grid(
     samples: SampleBatch,
+    place: NDArray[np.int64],
     tags: Sequence[int],
     cells: NDArray[np.int64],
-    step: Micros,
-    hold: Hold,
+    policies: Policies,
     gaps: Iterable[Stretch],
 ) -> Grid:
-    rows, samples = _rows(samples, tags)
+    """``place``: of each sample, the first cell that may show it."""
+    rows, mine = _rows(samples, tags)
+    behind = _behind(rows[mine], samples.take(mine), policies)
     shape = (len(tags), len(cells))
-    if not len(samples) or not len(cells):
-        return Grid(tuple(tags), cells, np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(shape, bool))
-    last = _last_before(rows, samples.source_time, cells + step, shape[0])
+    if not len(behind.row) or not len(cells):
+        empty = np.zeros(shape, np.float32)
+        return Grid(tuple(tags), cells, empty, np.zeros(shape, bool), np.zeros(shape, bool), empty)
+    last = _last(behind.row, place[mine], shape)
     newest = np.maximum(last, 0)
-    severity = qualities(samples.status)[newest]
-    value = samples.value[newest]
-    age = cells[None, :] - samples.source_time[newest]
-    observed = (last >= 0) & (severity != Quality.BAD) & np.isfinite(value) & (age <= np.reshape(hold, (-1, 1)))
-    _forget_across_gaps(observed, samples.source_time[newest], cells, tags, gaps)
-    values = np.where(observed, value, 0.0).astype(np.float32)
-    return Grid(tuple(tags), cells, values, observed, observed & (severity == Quality.GOOD))
+    taken = behind.time[newest]
+    observed = (last >= 0) & behind.usable[newest] & (cells - taken <= policies.hold[:, None])
+    row_of = {tag: row for row, tag in enumerate(tags)}
+    holes = [(row_of[tag], start, end) for tag, start, end in gaps if tag in row_of]
+    _forget_across_gaps(observed, taken, cells, holes)
+    good = observed & behind.good[newest]
+    held = values = np.where(observed, behind.value[newest], 0.0).astype(np.float32)
+    if policies.linear.any():
+        values = held.copy()
+        _draw_lines(values, good, behind, newest, observed, cells, policies, holes)
+    return Grid(tuple(tags), cells, values, observed, good, held)
 
 
-def _rows(samples: SampleBatch, tags: Sequence[int]) -> tuple[NDArray[np.int64], SampleBatch]:
-    """Row of each sample in ``tags``, strangers left out; the samples keep their order."""
+def _behind(rows: NDArray[np.int64], samples: SampleBatch, policies: Policies) -> _Behind:
+    severity = qualities(samples.status)
+    worst = np.where(policies.uncertain, Quality.UNCERTAIN, Quality.GOOD)
+    usable = (severity <= worst[rows]) & (np.abs(samples.value) <= LARGEST)
+    return _Behind(rows, samples.source_time, samples.value, usable, severity == Quality.GOOD)
+
+
+def _rows(samples: SampleBatch, tags: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Row of each sample in ``tags``, and which samples are of one of them."""
     if not tags:
-        return np.zeros(0, np.int64), samples.take(slice(0))
+        return np.zeros(len(samples), np.int64), np.zeros(len(samples), np.bool_)
     order = np.argsort(np.asarray(tags))
     known = np.asarray(tags, np.int64)[order]
     place = np.minimum(np.searchsorted(known, samples.tag), len(known) - 1)
-    mine = known[place] == samples.tag
-    return (order[place], samples) if mine.all() else (order[place[mine]], samples.take(mine))
+    return order[place], known[place] == samples.tag
 
 
-def _last_before(
-    rows: NDArray[np.int64], times: NDArray[np.int64], ends: NDArray[np.int64], count: int
-) -> NDArray[np.int64]:
+def _last(rows: NDArray[np.int64], place: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
     """[row, cell]: index of the row's last sample before the cell's end, or -1."""
-    cell = np.searchsorted(ends, times, side="right")
-    inside = cell < len(ends)
-    last = np.full((count, len(ends)), -1, np.int64)
+    last = np.full(shape, -1, np.int64)
     # Of several samples in one cell the assignment keeps the last: a tag's samples are in order of time.
-    last[rows[inside], cell[inside]] = np.flatnonzero(inside)
+    last[rows, place] = np.arange(len(rows))
     return np.maximum.accumulate(last, axis=1)
 
 
 def _forget_across_gaps(
-    observed: NDArray[np.bool_],
-    taken: NDArray[np.int64],
-    cells: NDArray[np.int64],
-    tags: Sequence[int],
-    gaps: Iterable[Stretch],
+    observed: NDArray[np.bool_], taken: NDArray[np.int64], cells: NDArray[np.int64], holes: Iterable[Stretch]
 ) -> None:
     """Inside a gap, and after it until a new sample, the value from before it says nothing."""
-    place = {tag: row for row, tag in enumerate(tags)}
-    for tag, start, end in gaps:
-        row = place.get(tag)
-        if row is not None:
-            held = taken[row] < cells
-            observed[row] &= ~(held & (taken[row] <= start) & (cells >= start)) | (taken[row] >= end)
+    for row, start, end in holes:
+        held = taken[row] < cells
+        observed[row] &= ~(held & (taken[row] <= start) & (cells >= start)) | (taken[row] >= end)
+
+
+def _draw_lines(
+    values: NDArray[np.float32],
+    good: NDArray[np.bool_],
+    behind: _Behind,
+    newest: NDArray[np.int64],
+    observed: NDArray[np.bool_],
+    cells: NDArray[np.int64],
+    policies: Policies,
+    holes: Iterable[Stretch],
+) -> None:
+    """Put what lies on a line into ``values``; ``good`` remains where both its samples are."""
+    linear = np.flatnonzero(policies.linear)
+    left = newest[linear]
+    right = np.minimum(left + 1, len(behind.row) - 1)
+    begin, end = behind.time[left], behind.time[right]
+    drawn = observed[linear] & (begin < cells) & (right > left) & (behind.row[right] == linear[:, None])
+    drawn &= behind.usable[right] & (end - begin <= policies.hold[linear][:, None])
+    place = {row: index for index, row in enumerate(linear.tolist())}
+    for row, start, stop in holes:
+        if (index := place.get(row)) is not None:
+            drawn[index] &= (start >= end[index]) | (stop <= begin[index])
+    which, cell = np.nonzero(drawn)
+    share = (cells[cell] - begin[drawn]) / (end[drawn] - begin[drawn])
+    before, after = behind.value[left[drawn]], behind.value[right[drawn]]
+    values[linear[which], cell] = before + share * (after - before)
+    good[linear[which], cell] &= behind.good[right[drawn]]

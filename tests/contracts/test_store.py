@@ -17,6 +17,7 @@ from plugin.domain import (
     ModelVersion,
     Outcome,
     OutputTag,
+    Policies,
     Prediction,
     Remark,
     RemarkKind,
@@ -26,9 +27,11 @@ from plugin.domain import (
     SampleBatch,
     Status,
     Tag,
+    Window,
     from_micros,
 )
 from plugin.errors import StoreError
+from plugin.infer.windows import dense
 from plugin.protocols import Delivery, Store, Written
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -218,6 +221,31 @@ async def test_latest_finds_the_newest_of_each_tag_however_old(store: Store) -> 
         (2, year, 2.0, 0, 0, 0),
         (3, 0, 4.0, 0, 0, 0),
     ]
+
+
+async def test_a_grid_is_what_the_samples_give(store: Store) -> None:
+    await store.register_tags(tags(4))
+    time = np.repeat(np.arange(20), 3) * 1000
+    ticks = SampleBatch.of(np.tile([1, 2, 3], 20), time + 7, time * 0.5, 0, time + 8, time + 9)
+    odd = SampleBatch.of(
+        [3, 3, 2, 4], [15_500, 16_100, 17_900, 300], [np.nan, 2.0, 1e39, 5.0], [0x80000000, 0, 0, 0], 0, 9
+    )
+    await store.write([delivery(ticks), delivery(odd)])
+    policies = Policies.of(4, [3000, 500, 0, 15_000], [True, False, True, False], [True, False, True, True])
+    for start, length, received_by in (
+        (10_000, 10, None),
+        (10_000, 10, 18_500),
+        (14_000, 3, None),
+        (10_300, 4, 16_000),
+    ):
+        window = Window((4, 2, 1, 3), start, 1000, length, policies, ((1, 12_500, 13_500),))
+        for bounds in ({"received_by": received_by}, {"known_by": received_by}):
+            grid = await store.grid(window, **bounds)
+            expected = dense(await store.read_samples(window.tags, -(2**50), window.end, **bounds), window)
+            assert expected.observed.any()
+            for name in ("cells", "values", "observed", "good", "held"):
+                assert np.array_equal(getattr(grid, name), getattr(expected, name)), name
+    assert not (await store.grid(Window((), 0, 1000, 3, Policies.of(0, 0)))).values.size
 
 
 # --- texts ---

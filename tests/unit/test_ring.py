@@ -107,7 +107,7 @@ def test_a_ring_of_some_tags_equals_sql_and_covers_no_others(
 
 
 def test_the_memory_is_shared_by_the_tags_that_are_held() -> None:
-    ring = Ring(samples=100, memory=36 * 200, tags=[7, 3])
+    ring = Ring(samples=100, memory=44 * 200, tags=[7, 3])
     ring.reserve(1000)
     ring.append(ticks(0, 100, tags=1000))
     got = ring.read([3, 7], 0, 100)
@@ -152,7 +152,7 @@ def test_an_unknown_tag_is_not_covered() -> None:
 
 
 def test_memory_bounds_the_ring_when_tags_are_added() -> None:
-    ring = Ring(samples=100, memory=36 * 100 * 3)
+    ring = Ring(samples=100, memory=44 * 100 * 3)
     ring.reserve(2)
     ring.append(ticks(0, 100))
     assert ring.read([1, 2], 0, 100) is not None
