@@ -12,11 +12,12 @@ from typing import Self
 import numpy as np
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Gap, Micros, Remark, SampleBatch, Tag
+from plugin.domain import Gap, Grid, Micros, Remark, SampleBatch, Tag, Window
 from plugin.errors import StoreError
 from plugin.historian import postgres_samples as samples
 from plugin.historian.config import HistorianConfig
 from plugin.historian.database import to_its_end
+from plugin.historian.grids import Gathering
 from plugin.historian.migrate import prepare
 from plugin.historian.postgres import Place, PostgresServer
 from plugin.historian.ring import Ring
@@ -219,6 +220,26 @@ class PostgresStore(Tables):
         if received_by is not None:
             batch = batch.take(batch.received_time <= received_by)
         return batch
+
+    async def grid(self, window: Window, *, known_by: Micros | None = None, received_by: Micros | None = None) -> Grid:
+        """See the protocol. Tags that tick like a clock are copied from the ring as they are."""
+        gathering = await asyncio.to_thread(self._gather, window, known_by, received_by)
+        read = []
+        if gathering.asks:
+            async with self._server.copying() as connection, connection.transaction(readonly=True):
+                for tags, start in gathering.asks:
+                    read.append(  # noqa: PERF401
+                        await samples.select_samples(connection, tags, start, window.end, known_by, received_by)
+                    )
+        return await asyncio.to_thread(self._computed, gathering, read)
+
+    def _gather(self, window: Window, known_by: Micros | None, received_by: Micros | None) -> Gathering:
+        with self._diagnostics.stage("window"):
+            return Gathering(window, self._ring, known_by, received_by)
+
+    def _computed(self, gathering: Gathering, read: Sequence[SampleBatch]) -> Grid:
+        with self._diagnostics.stage("window"):
+            return gathering.grid(read)
 
     @to_its_end
     async def latest(self, tags: Sequence[int]) -> SampleBatch:
