@@ -5,6 +5,12 @@ and wide enough for the stamps that OPC UA allows (1601 to 9999). Types suit bot
 32 bits and PostgreSQL's INTEGER is signed.
 """
 
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import Connection, MetaData, Table, event
+
+from plugin.historian.schema import guards, views
 from plugin.historian.schema.archive import (
     bookkeeping,
     growth,
@@ -61,3 +67,11 @@ __all__ = [
     "samples",
     "tags",
 ]
+
+
+@event.listens_for(metadata, "after_create")
+def _complete(_metadata: MetaData, connection: Connection, tables: Collection[Table], **_: Any) -> None:
+    """What is no table belongs to the shape too."""
+    if len(tables) == len(metadata.tables):
+        guards.create(connection)
+        views.create(connection)

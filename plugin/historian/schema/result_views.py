@@ -1,0 +1,191 @@
+"""Views of what models are and say, and of what came true."""
+
+from plugin.historian.schema.view import Column, View, Words, quality, span
+
+_OUTPUT = (
+    Column("model", "o.model", "Name of the model"),
+    Column("asset", "o.asset", "Machine"),
+    Column("output", "o.output", "Which of the model's numbers, such as `rul`"),
+    Column("unit", "o.unit", "Of the value and its bounds"),
+)
+_SAID = (
+    Column("value", "p.value", "What was predicted; NULL: no number"),
+    Column("lower", "p.lower", "Lower bound; NULL: none"),
+    Column("upper", "p.upper", "Upper bound"),
+)
+_BY = (
+    Column("version", "p.version", "Version of the model; 0: no model had run"),
+    Column("run_id", "p.run_id", "Key of the run, in `v_runs`"),
+)
+_PREDICTED = "predictions AS p JOIN output_tags AS o ON o.id = p.output_id"
+
+
+def _said(sql: Words) -> tuple[Column, ...]:
+    return (
+        *_OUTPUT,
+        *sql.times("as_of", "p.as_of", "End of the window that the model looked at"),
+        *sql.times("target_time", "p.target_time", "The instant that the number speaks of"),
+        *_SAID,
+        Column("status", "p.status", "OPC UA StatusCode, all 32 bits"),
+        quality("p.status"),
+        Column("coverage", "p.coverage", "Share of the window that was observed, 0 to 1"),
+        *sql.times("valid_until", "p.valid_until", "After this it is stale"),
+        *_BY,
+    )
+
+
+def predictions(sql: Words) -> View:
+    return View("v_predictions", "Every prediction that was made.", _said(sql), _PREDICTED)
+
+
+def forecasts(sql: Words) -> View:
+    ahead = Column("horizon_s", span("(p.target_time - p.as_of)", 1e6), "How far it looks ahead [s]")
+    says = "The predictions that speak of a later instant than the one they were made at."
+    return View("v_forecasts", says, (*_said(sql), ahead), f"{_PREDICTED}\nWHERE p.target_time > p.as_of")
+
+
+def accuracy(sql: Words) -> View:
+    within = f"p.value - CASE p.truth WHEN 'failure' THEN {sql.least('p.actual', 'p.high')} ELSE p.actual END"
+    bounded = "p.lower IS NOT NULL AND p.upper IS NOT NULL"
+    inside = f"CASE WHEN {bounded} THEN CASE WHEN p.actual BETWEEN p.lower AND p.upper THEN 1 ELSE 0 END END"
+    columns = (
+        *(Column(column.name, column.sql.replace("o.", "p."), column.says) for column in _OUTPUT),
+        *sql.times("as_of", "p.as_of", "End of the window that the model looked at"),
+        *sql.times("target_time", "p.target_time", "The instant that the number speaks of"),
+        *_SAID,
+        quality("p.status"),
+        Column("truth", "p.truth", "What came true by: `laboratory`, `measured` or `failure`, see below"),
+        *sql.times("actual_time", "p.actual_time", "When the specimen was drawn, the minute began, it failed"),
+        Column("actual", "p.actual", "What came true [unit]"),
+        Column(
+            "error", within, "`value - actual`; a remaining life beyond what the output can say counts as its limit"
+        ),
+        Column("inside", inside, "1: within the bounds, 0: beyond them, NULL: it has not both"),
+        *_BY,
+    )
+    parts = "\nUNION ALL\n".join((_laboratory(sql), _MEASURED, _failures(sql)))
+    return View("v_prediction_accuracy", "Predictions beside what came true.", columns, f"(\n{parts}\n) AS p")
+
+
+_PAIRED = (
+    "o.model, o.asset, o.output, o.unit, o.high, "
+    "p.as_of, p.target_time, p.value, p.lower, p.upper, p.status, p.version, p.run_id"
+)
+
+
+def _spec(sql: Words, role: str) -> str:
+    """Which feature plays a role, by model: as its newest version says."""
+    newest = "version = (SELECT max(version) FROM model_versions AS n WHERE n.model = v.model)"
+    return f"(SELECT model, {sql.role(role)} AS feature FROM model_versions AS v WHERE {newest})"
+
+
+def _laboratory(sql: Words) -> str:
+    """Each Good result of the laboratory, with what was last predicted of the moment when the specimen was drawn."""
+    return f"""SELECT {_PAIRED}, 'laboratory' AS truth, l.time AS actual_time, l.value AS actual
+FROM (
+  SELECT o.id AS output_id, l.taken AS time, l.value
+  FROM lab_samples AS l JOIN output_tags AS o ON o.asset = l.asset AND o.output = l.quantity
+  WHERE l.status >> 30 = 0 AND l.value IS NOT NULL
+  UNION ALL
+  SELECT o.id, r.last_time, r.last_value
+  FROM {_spec(sql, "lab")} AS m JOIN output_tags AS o ON o.model = m.model
+  JOIN tags AS t ON t.asset = o.asset AND t.feature = m.feature AND t.unit = o.unit
+  JOIN rollup_minutes AS r ON r.tag_id = t.id
+  WHERE r.last_status >> 30 = 0 AND r.last_value IS NOT NULL
+) AS l
+JOIN output_tags AS o ON o.id = l.output_id
+JOIN predictions AS p ON p.output_id = o.id AND p.target_time = (
+  SELECT max(q.target_time) FROM predictions AS q WHERE q.output_id = o.id AND q.target_time <= l.time
+)
+WHERE p.value IS NOT NULL AND l.time < p.target_time + p.valid_until - p.as_of"""
+
+
+_MEASURED = f"""SELECT {_PAIRED}, 'measured', r.start_time, r.mean
+FROM predictions AS p JOIN output_tags AS o ON o.id = p.output_id
+JOIN tags AS t ON t.asset = o.asset AND t.feature = o.output
+JOIN rollup_minutes AS r ON r.tag_id = t.id AND r.start_time = p.target_time - p.target_time % 60000000
+WHERE p.value IS NOT NULL AND r.mean IS NOT NULL AND r.good = r.samples"""
+"""Each prediction whose output is named as a measured feature, with the minute that it speaks of, where all is Good."""
+
+
+def _failures(sql: Words) -> str:
+    """Each remaining life, with the failure that came: in time, or by how much the unit's age grew until then."""
+    age = (
+        "(SELECT r.last_value FROM rollup_minutes AS r WHERE r.tag_id = t.id AND r.start_time + 60000000 <= {} "
+        "ORDER BY r.start_time DESC LIMIT 1)"
+    )
+    units = {"s": 1e6, "min": 6e7, "h": 3.6e9, "d": 8.64e10}
+    spans = "\n    ".join(
+        f"WHEN '{unit}' THEN {span('(f.start_time - p.as_of)', size)}" for unit, size in units.items()
+    )
+    return f"""SELECT * FROM (
+  SELECT {_PAIRED}, 'failure', f.start_time, CASE o.unit
+    {spans}
+    ELSE {age.format("f.start_time")}
+       - {age.format("p.as_of")} END AS actual
+  FROM predictions AS p JOIN output_tags AS o ON o.id = p.output_id AND o.output = 'rul'
+  JOIN labels AS f ON f.asset = o.asset AND f.kind = 'failure' AND f.start_time = (
+    SELECT min(n.start_time) FROM labels AS n
+    WHERE n.asset = o.asset AND n.kind = 'failure' AND n.start_time > p.as_of
+  )
+  LEFT JOIN {_spec(sql, "age")} AS m ON m.model = o.model
+  LEFT JOIN tags AS t ON t.asset = o.asset AND t.feature = m.feature
+  WHERE p.value IS NOT NULL
+) AS lives WHERE actual >= 0"""
+
+
+_VERDICT = """(
+    SELECT l.verdict FROM labels AS l
+    WHERE l.asset = f.asset AND l.kind = 'verdict' AND l.model = f.model AND l.as_of = f.as_of
+    ORDER BY l.created DESC, l.id LIMIT 1
+  )"""
+
+
+def flags(sql: Words) -> View:
+    columns = (
+        Column("model", "f.model", "Name of the model"),
+        Column("asset", "f.asset", "Machine"),
+        *sql.times("as_of", "f.as_of", "End of the window that the model looked at"),
+        Column("raised", "f.raised", "Whether the flag is raised"),
+        Column("score", "f.score", "How anomalous it was; NULL: no score"),
+        Column("threshold", "f.threshold", "Above this, and lasting, the flag is raised"),
+        Column("status", "f.status", "OPC UA StatusCode, all 32 bits"),
+        quality("f.status"),
+        Column(
+            "verdict", _VERDICT, "Of an operator: `confirmed`, `false_alarm`, `unclear`; NULL: nobody said anything"
+        ),
+        Column("version", "f.version", "Version of the model"),
+        Column("run_id", "f.run_id", "Key of the run, in `v_runs`"),
+    )
+    says = "The decisions on anomaly scores, and what operators said of them."
+    return View("v_flags", says, columns, "flags AS f")
+
+
+def runs(sql: Words) -> View:
+    columns = (
+        Column("run_id", "r.id", "Key"),
+        Column("model", "r.model", "Name of the model"),
+        Column("kind", "r.kind", "`score` or `train`"),
+        *sql.times("scheduled", "r.scheduled", "When it was due"),
+        *sql.times("started", "r.started", "NULL: it never was"),
+        *sql.times("finished", "r.finished", "NULL: not yet, or it was cut off"),
+        Column("result", "r.result", "`running`, `done`, `failed`, `missed`"),
+        Column("version", "r.version", "Of the model; 0: none"),
+        Column("assets", "r.assets", "How many machines it was about"),
+        Column("error", "r.error", "Why it failed"),
+    )
+    return View("v_runs", "Scheduled executions of models.", columns, "runs AS r")
+
+
+def versions(sql: Words) -> View:
+    columns = (
+        Column("model", "m.model", "Name of the model"),
+        Column("version", "m.version", "1, 2, …"),
+        Column("kind", "m.kind", "Such as `rul_lstm`"),
+        Column("state", "m.state", "`champion` (in force), `challenger`, `retired`"),
+        *sql.times("created", "m.created", "When it was trained"),
+        Column("metrics", "m.metrics", "On held-out data, as JSON"),
+        Column("provenance", "m.provenance", "What it was trained on and by, as JSON"),
+        Column("sha256", "m.sha256", "Of its artifact"),
+    )
+    return View("v_model_versions", "Trained models.", columns, "model_versions AS m")
