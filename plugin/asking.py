@@ -21,7 +21,7 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import GapCause
 from plugin.errors import ConfigError, Fault, ServiceError
 from plugin.fields import parse_duration
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.stores import SqlStore, configured
 from plugin.reloading import Reloaded
 from plugin.report.gaps import gap_record, gaps_view
 from plugin.report.status import Verdict, status_view
@@ -152,6 +152,6 @@ def _moment(text: str, now: datetime) -> datetime:
         return datetime.fromisoformat(text).astimezone()
 
 
-def _beside(config: Config) -> SqliteStore:
+def _beside(config: Config) -> SqlStore:
     """The historian, for one who only reads it."""
-    return SqliteStore.configured(config.historian, config.data, Diagnostics(), with_ring=False)
+    return configured(config.historian, config.data, Diagnostics(), with_ring=False)

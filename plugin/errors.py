@@ -3,6 +3,7 @@
     ForetagError
     ├── ConfigError          the file is wrong: every fault listed with field, value and remedy
     ├── CertificateError     our own certificate or key can't be used: needs a person
+    ├── SecretError          a password or key is not where it is said to be, or everybody may read it
     ├── ServiceError         the running service can't be asked: there is none, or it does not answer
     │   └── AlreadyRunning       another service has this data folder or database
     ├── SourceError          a plant server can't be used
@@ -53,6 +54,10 @@ class ConfigError(ForetagError):
 
 class CertificateError(ForetagError):
     """Our own certificate or key, or a certificate that was named, can't be used; a person has to act."""
+
+
+class SecretError(ForetagError):
+    """A password or key is not where it is said to be, or everybody may read it; a person has to act."""
 
 
 class ServiceError(ForetagError):

@@ -4,7 +4,7 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, PlainValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
 
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(us|ms|s|min|h|d)\s*")
@@ -60,6 +60,12 @@ def parse_size(value: Any) -> ByteCount:
 
 
 Size = Annotated[ByteCount, PlainValidator(parse_size), PlainSerializer(str, return_type=str)]
+
+
+VariableName = Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")]
+"""Of an environment variable; empty: none."""
+CredentialName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_.-]{1,255})?$")]
+"""Of a systemd credential; empty: none."""
 
 
 class Section(BaseModel):

@@ -14,7 +14,7 @@ from plugin.domain import Tag
 from plugin.errors import StoreUnavailable
 from plugin.historian.spill import POSITION, Left, Spill
 from plugin.historian.sqlite import database_path
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.stores import SqlStore, configured
 from plugin.infer.compute import Compute
 from plugin.protocols import Store
 
@@ -47,20 +47,22 @@ async def when_available(stop: asyncio.Event, call: Callable[[], Awaitable[T]]) 
 
 
 def lock_files(config: Config) -> list[Path]:
-    """One in the data folder, and one beside a database that lies elsewhere."""
+    """One in the data folder, and one beside a database file that lies elsewhere."""
+    if config.historian.on_postgres:
+        return [config.data / lock.NAME]
     database = database_path(config.historian.located(config.data))
     beside = [] if database.parent == config.data else [database.with_name(f"{database.name}.lock")]
     return [config.data / lock.NAME, *beside]
 
 
-def open_store(config: Config, diagnostics: Diagnostics, *, alone: bool) -> SqliteStore:
+def open_store(config: Config, diagnostics: Diagnostics, *, alone: bool) -> SqlStore:
     """The historian of a configuration; a context.
 
     ``alone``: this process writes the samples, so its ring of recent ones may stand in for the database, where there
     are models to read it. One beside a running service reads the database itself.
     """
     with_ring = alone and bool(config.models)
-    return SqliteStore.configured(config.historian, config.data, diagnostics, with_ring=with_ring)
+    return configured(config.historian, config.data, diagnostics, with_ring=with_ring)
 
 
 async def open_spill(spill: Spill | None, store: Store, tags: Sequence[Tag], diagnostics: Diagnostics) -> Left:

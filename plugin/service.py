@@ -26,7 +26,7 @@ from plugin.errors import StoreError
 from plugin.exposition import serving
 from plugin.historian.ingest import Ingest
 from plugin.historian.spill import Left, Spill
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.stores import SqlStore
 from plugin.historian.upkeep import Upkeep
 from plugin.hmi.overview import Overview
 from plugin.infer.outages import Outages
@@ -151,7 +151,7 @@ class Service:
                 schedule.add(scorer.config.name, cadence.every, cadence.offset, scorers.job(index, runs))
             yield
 
-    def _rescoring(self, store: SqliteStore, scorers: Scorers, sinks: Sequence[Sink]) -> Rescore:
+    def _rescoring(self, store: SqlStore, scorers: Scorers, sinks: Sequence[Sink]) -> Rescore:
         async def rescore(tags: Sequence[Tag]) -> tuple[list[str], list[str]]:
             found = await scorers.rescore(tags, sinks)
             try:

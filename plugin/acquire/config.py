@@ -9,11 +9,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from pydantic import Field, model_validator
 
+from plugin import passwords
 from plugin.acquire import credentials
 from plugin.acquire.profiles import PROFILES
 from plugin.channel import Terms
-from plugin.errors import SourceRefused
-from plugin.fields import Duration, Section
+from plugin.errors import SecretError, SourceRefused
+from plugin.fields import CredentialName, Duration, Section, VariableName
 
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
@@ -114,13 +115,13 @@ class SourceConfig(Section):
     user: str = ""
     """User name; empty (default): anonymous, unless ``user_certificate`` says who we are."""
 
-    password_env: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
+    password_env: VariableName = ""
     """Name of the environment variable that holds the password."""
 
     password_file: Path | None = None
     """File that holds the password, on its first line; others than its owner and group must not read it."""
 
-    password_credential: Annotated[str, Field(pattern=r"^([A-Za-z0-9_.-]{1,255})?$")] = ""
+    password_credential: CredentialName = ""
     """Name of the systemd credential that holds the password: ``LoadCredential=`` or ``LoadCredentialEncrypted=`` in
     the service's unit."""
 
@@ -246,12 +247,10 @@ class SourceConfig(Section):
     def password(self) -> str:
         """The password from where it is kept. Raises :class:`SourceRefused` where it is not there."""
         try:
-            if self.password_file is not None:
-                return credentials.from_file(self.password_file)
-            if self.password_credential:
-                return credentials.from_credential(self.password_credential)
-            return credentials.from_environment(self.password_env)
-        except SourceRefused as error:
+            return passwords.from_one_of(
+                environment=self.password_env, file=self.password_file, credential=self.password_credential
+            )
+        except SecretError as error:
             raise SourceRefused(f"{self.name}: no password for user {self.user!r}: {error}") from None
 
     def identity(self) -> tuple[x509.Certificate, RSAPrivateKey] | None:
@@ -261,5 +260,5 @@ class SourceConfig(Section):
             return None
         try:
             return credentials.load_identity(self.user_certificate, self.user_key)
-        except SourceRefused as error:
+        except (SourceRefused, SecretError) as error:
             raise SourceRefused(f"{self.name}: {error}") from None

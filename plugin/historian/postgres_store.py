@@ -228,7 +228,7 @@ class PostgresStore(Tables):
         if gathering.asks:
             async with self._server.copying() as connection, connection.transaction(readonly=True):
                 for tags, start in gathering.asks:
-                    read.append(  # noqa: PERF401
+                    read.append(
                         await samples.select_samples(connection, tags, start, window.end, known_by, received_by)
                     )
         return await asyncio.to_thread(self._computed, gathering, read)
