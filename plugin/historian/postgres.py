@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from plugin.errors import StoreError, StoreUnavailable
+from plugin.historian.fence import STILL_LEADS, Fence, Replaced
 
 try:
     import asyncpg
@@ -25,6 +26,7 @@ except ImportError:  # an extra; whoever names a PostgreSQL database is told so
 
 DRIVER = "postgresql+asyncpg"
 UNIQUE_VIOLATION = "23505"
+LOCK_TIMEOUT = "55P03"
 MODES = ("verify-full", "verify-ca", "require", "disable")
 """Of TLS, as libpq names them, the strictest first. ``prefer`` is none: who stands in between would choose."""
 
@@ -132,11 +134,14 @@ class PostgresServer:
         synchronous: str = "full",
         busy_timeout: timedelta = timedelta(seconds=5),
         patient: bool = False,
+        fence: Fence | None = None,
     ) -> None:
-        """``patient``: a statement may take as long as it takes: those of a migration."""
+        """``patient``: a statement may take as long as it takes: those of a migration. ``fence``: every transaction
+        that writes is refused when it no longer holds."""
         self.place = place
+        self._fence = fence
         self._settings = {
-            "application_name": "foretag",
+            "application_name": "foretag" if fence is None else fence.application,
             "synchronous_commit": "on" if synchronous == "full" else "off",
             "statement_timeout": _millis(_STATEMENT),
             "lock_timeout": _millis(busy_timeout),
@@ -167,8 +172,8 @@ class PostgresServer:
         if engine is not None:
             await engine.dispose()
 
-    async def connect(self) -> Any:
-        """A connection of its own. Whoever made it closes it."""
+    async def connect(self, settings: Mapping[str, str] | None = None) -> Any:
+        """A connection of its own, with other settings of its session. Whoever made it closes it."""
         place = self.place
         with translated(place):
             connection = await asyncpg.connect(
@@ -181,7 +186,7 @@ class PostgresServer:
                 ssl=place.encryption(),
                 timeout=_CONNECT,
                 command_timeout=self._timeout,
-                server_settings=self._settings,
+                server_settings={**self._settings, **(settings or {})},
             )
             version = connection.get_server_version()
             if version.major < _OLDEST:
@@ -208,7 +213,18 @@ class PostgresServer:
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that is committed where the context ends well; those of this process come one after another."""
         async with self.turn, self._connected("READ COMMITTED") as connection, connection.begin():
+            if self._fence is not None:
+                terms = self._fence.shard, self._fence.epoch
+                if (await connection.exec_driver_sql(STILL_LEADS, terms)).first() is None:
+                    raise Replaced(self._fence)
             yield connection
+
+    async def check(self, connection: Any) -> None:
+        """To be asked of the driver's connection in a transaction that writes, first; Replaced where it must not."""
+        if self._fence is None:
+            return
+        if await connection.fetchval(STILL_LEADS, self._fence.shard, self._fence.epoch) is None:
+            raise Replaced(self._fence)
 
     @asynccontextmanager
     async def copying(self) -> AsyncIterator[Any]:
@@ -293,4 +309,6 @@ def _passes(error: BaseException) -> bool:
         return True
     if isinstance(error, asyncpg.DataError):
         return False
-    return isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.PostgresConnectionError)
+    # InternalClientError: what the driver says of a session that the server ended while nothing was asked of it.
+    lost = OSError | asyncpg.InterfaceError | asyncpg.InternalClientError | asyncpg.PostgresConnectionError
+    return isinstance(error, lost)

@@ -17,6 +17,7 @@ from plugin.errors import StoreError
 from plugin.historian import postgres_samples as samples
 from plugin.historian.config import HistorianConfig
 from plugin.historian.database import to_its_end
+from plugin.historian.fence import Fence
 from plugin.historian.grids import Gathering
 from plugin.historian.migrate import prepare
 from plugin.historian.postgres import Place, PostgresServer
@@ -63,9 +64,14 @@ class PostgresStore(Tables):
         synchronous: str = "full",
         busy_timeout: timedelta = timedelta(seconds=5),
         ring: Ring | None = None,
+        fence: Fence | None = None,
     ) -> None:
-        """``url``: with the password. ``ring``: serves the newest samples; None: SQL serves all."""
-        self._server = PostgresServer(Place.of(url), synchronous=synchronous, busy_timeout=busy_timeout)
+        """``url``: with the password. ``ring``: serves the newest samples; None: SQL serves all.
+
+        ``fence``: of a gateway that shares the database with others; one that was replaced writes nothing.
+        """
+        place = Place.of(url)
+        self._server = PostgresServer(place, synchronous=synchronous, busy_timeout=busy_timeout, fence=fence)
         super().__init__(self._server)
         self._url = url
         self._diagnostics = diagnostics or Diagnostics()
@@ -181,6 +187,7 @@ class PostgresStore(Tables):
 
     async def _commit(self, arrived: _Arrived, *, merging: bool) -> Written:
         async with self._server.copying() as connection, connection.transaction():
+            await self._server.check(connection)
             # The clock is read in our turn: a run that is begun later has a later time, and sees all this.
             now = time.time_ns() // 1000
             batch = self._looks.arrive(arrived.batch, now)

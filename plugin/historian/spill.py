@@ -7,6 +7,7 @@ what is left in it finds its way into a database that numbers them otherwise.
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -344,8 +345,11 @@ def _renumbered(kept: Kept, lookup: NDArray[np.int32]) -> Kept:
 
 
 def _without_progress(kept: Kept, known: Collection[str]) -> Kept:
+    """Its samples are received now: no run of the gateway that went on has seen them."""
     gaps = tuple(_settled(gap) for gap in kept.delivery.gaps if gap.id not in known)
-    return replace(kept, delivery=Delivery(kept.delivery.samples, gaps, remarks=kept.delivery.remarks))
+    samples = kept.delivery.samples
+    samples = replace(samples, received_time=np.full(len(samples), time.time_ns() // 1000))
+    return replace(kept, delivery=Delivery(samples, gaps, remarks=kept.delivery.remarks))
 
 
 def _settled(gap: Gap) -> Gap:
