@@ -113,6 +113,13 @@ class Diagnostics:
         self.samples_left_out = counter("samples_left_out", "Samples that the swinging door left out, within its bound")
         self.sample_bytes = gauge("sample_bytes", "Bytes of a sample in the partition that was closed last")
         self.open_age = gauge("open_samples_age_seconds", "From the oldest sample that is not rolled up to the newest")
+        self.samples_expired = counter("samples_expired", "Samples that retention dropped", "class")
+        self.partitions_held = gauge(
+            "partitions_held", "Closed partitions that retention would drop, but for a gap that is open", "class"
+        )
+        self.rows_expired = counter(
+            "rows_expired", "Roll-ups, predictions, flags and events that retention dropped", "table"
+        )
         self.arrival_to_row = histogram("arrival_to_row_seconds", "From a value's arrival to its committed row")
         self.loop_lag = histogram("event_loop_lag_seconds", "How late the loop woke a timer")
         self.stage_cpu = counter("stage_cpu_seconds", "CPU time by stage of a tag's life", "stage")

@@ -178,6 +178,10 @@ class Store(Protocol):
         Often the source time of the next one: who reads in slices need not try the empty ones. None: there is none.
         """
 
+    async def kept_since(self, tags: Sequence[int]) -> Mapping[int, Micros]:
+        """By tag, the source time from which on nothing of it is missing that was stored; retention has dropped samples
+        of before. A tag that is not among them is whole: a report says so where it reaches further back."""
+
     async def gaps(
         self,
         *,

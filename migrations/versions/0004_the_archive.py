@@ -316,7 +316,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tag_id", "first_time", "first_ordinal", name=op.f("pk_sample_chunks")),
         comment="Samples of one tag that follow one another, coded without loss",
     )
-    op.create_index(op.f("ix_sample_chunks_partition_id"), "sample_chunks", ["partition_id"], unique=False)
+    op.create_index("ix_sample_chunks_partition_id_tag_id", "sample_chunks", ["partition_id", "tag_id"], unique=False)
     op.create_table(
         "sample_partitions",
         sa.Column("id", sa.Integer(), sa.Identity(always=False), nullable=False),
@@ -404,7 +404,7 @@ def downgrade() -> None:
     op.drop_table("quarantine")
     op.drop_index("ix_sample_partitions_end_time", table_name="sample_partitions")
     op.drop_table("sample_partitions")
-    op.drop_index(op.f("ix_sample_chunks_partition_id"), table_name="sample_chunks")
+    op.drop_index("ix_sample_chunks_partition_id_tag_id", table_name="sample_chunks")
     op.drop_table("sample_chunks")
     op.drop_table("rollup_minutes")
     op.drop_table("rollup_hours")

@@ -140,6 +140,10 @@ class MemoryStore(MemoryPeople):
         batch, texts = SampleBatch.of(*(np.array(column) for column in columns[:-1])), columns[-1]
         return replace(batch, text=np.array(texts, np.object_)) if any(text is not None for text in texts) else batch
 
+    async def kept_since(self, tags: Sequence[int]) -> Mapping[int, Micros]:
+        """See the protocol; nothing is dropped here."""
+        return {}
+
     async def gaps(
         self,
         *,

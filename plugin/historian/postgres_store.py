@@ -17,6 +17,7 @@ from plugin.errors import StoreError
 from plugin.historian import postgres_samples as samples
 from plugin.historian.config import HistorianConfig
 from plugin.historian.database import to_its_end
+from plugin.historian.dropping import retention
 from plugin.historian.fence import Fence
 from plugin.historian.grids import Gathering
 from plugin.historian.migrate import prepare
@@ -148,7 +149,7 @@ class PostgresStore(Tables):
 
     def chores(self, config: HistorianConfig) -> tuple[Chore, ...]:
         """What is to be done beside the writing, for as long as the service runs."""
-        return ()
+        return (retention(self._server, config, self._diagnostics),)
 
     # --- what arrives ---
 

@@ -120,6 +120,12 @@ def checkpoints(prefix: str) -> Select[Any]:
     return select(table).where(func.substr(table.c.key, 1, len(prefix)) == prefix)
 
 
+def kept_since() -> Select[Any]:
+    """Of all tags that samples were dropped of."""
+    table = schema.kept_since
+    return select(table).where(table.c.what == "samples")
+
+
 # --- runs and what they give ---
 
 

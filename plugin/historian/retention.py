@@ -69,15 +69,13 @@ class RetentionConfig(Section):
 
 
 class KeepConfig(Section):
-    """How long is kept what models give and what happened. What is not said is kept for good, as are gaps, alarms,
-    laboratory values, labels, model versions and the audit log: they are few, and no report can do without them."""
+    """How long is kept what models give and what happened. What is not said is kept for good, as are runs, gaps,
+    alarms, laboratory values, labels, model versions and the audit log: they are few, and reports live on them."""
 
     predictions: Age = None
     """Age at which predictions are dropped, an hour or more."""
     flags: Age = None
     """Age at which flags are dropped."""
-    runs: Age = None
-    """Age at which runs are dropped that no prediction and no flag refers to any more."""
     events: Age = None
     """Age at which events of the plant's servers are dropped."""
 
@@ -106,14 +104,11 @@ class Partition:
     bytes: int
 
 
-def expired(partitions: Iterable[Partition], now: Micros, age: timedelta | None, size: int | None) -> list[Partition]:
-    """Which partitions of one class have to go, oldest first: those over the age, and the oldest of those over the
-    size [byte]."""
-    ordered = sorted(partitions, key=lambda each: (each.end, each.start, each.id))
-    bound = None if age is None else now - age // timedelta(microseconds=1)
-    surplus = sum(each.bytes for each in ordered) - (size if size is not None else 2**63)
+def expired(oldest_first: Iterable[Partition], bound: Micros | None, surplus: int) -> list[Partition]:
+    """Which partitions of one class have to go: those that ended by ``bound``, and the oldest while there is a surplus
+    [byte] over the class's size."""
     gone = []
-    for each in ordered:
+    for each in oldest_first:
         if (bound is None or each.end > bound) and surplus <= 0:
             break
         gone.append(each)

@@ -15,6 +15,7 @@ from plugin.domain import Gap, Grid, Micros, Remark, SampleBatch, Tag, Window
 from plugin.errors import StoreError
 from plugin.historian import samples
 from plugin.historian.config import HistorianConfig
+from plugin.historian.dropping import retention
 from plugin.historian.grids import Gathering
 from plugin.historian.migrate import prepare
 from plugin.historian.ring import Ring
@@ -125,7 +126,7 @@ class SqliteStore(Tables):
 
     def chores(self, config: HistorianConfig) -> tuple[Chore, ...]:
         """What is to be done beside the writing, for as long as the service runs."""
-        return ()
+        return (retention(self._file, config, self._diagnostics),)
 
     # --- what arrives ---
 

@@ -84,6 +84,11 @@ class Tables(People):
         """See the protocol."""
         return {row.key: row.value for row in await self._rows(queries.checkpoints(prefix))}
 
+    async def kept_since(self, tags: Sequence[int]) -> Mapping[int, Micros]:
+        """See the protocol."""
+        wanted = set(map(int, tags))
+        return {row.tag_id: row.since for row in await self._rows(queries.kept_since()) if row.tag_id in wanted}
+
     async def gaps(
         self,
         *,

@@ -1,6 +1,5 @@
 """Classes of retention: who is in which, and what has to go."""
 
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -93,43 +92,41 @@ def test_nothing_is_dropped_unless_the_file_says_so():
     config = RetentionConfig(name="default")
     many = [partition(n, n, n + 1) for n in range(1000)]
     assert (config.samples, config.size) == (None, None)
-    assert expired(many, 10**18, config.samples, config.size) == []
+    assert expired(many, None, 0) == []
     with pytest.raises(ValidationError):
         RetentionConfig(name="")
 
 
 def test_a_partition_goes_when_its_end_is_older_than_the_age():
     partitions = [partition(1, 0, 2), partition(2, 1, 3), partition(3, 3, 4)]
-    assert [each.id for each in expired(partitions, 13 * HOUR, timedelta(hours=10), None)] == [1, 2]
+    assert [each.id for each in expired(partitions, 3 * HOUR, 0)] == [1, 2]
 
 
 def test_over_the_size_the_oldest_go_until_the_rest_fits():
-    partitions = [partition(3, 3, 4), partition(1, 0, 2), partition(2, 1, 3, size=40)]
-    assert [each.id for each in expired(partitions, 0, None, 140)] == [1]
-    assert [each.id for each in expired(partitions, 0, None, 139)] == [1, 2]
-    assert expired(partitions, 0, None, 240) == []
+    partitions = [partition(1, 0, 2), partition(2, 1, 3, size=40), partition(3, 3, 4)]
+    assert [each.id for each in expired(partitions, None, 100)] == [1]
+    assert [each.id for each in expired(partitions, None, 101)] == [1, 2]
+    assert expired(partitions, None, 0) == []
 
 
 @given(
     st.lists(st.tuples(st.integers(-10, 50), st.integers(1, 5), st.integers(1, 100)), max_size=20),
-    st.integers(0, 60),
-    st.none() | st.integers(1, 60),
-    st.none() | st.integers(0, 800),
+    st.none() | st.integers(-10, 60),
+    st.integers(-100, 800),
 )
-def test_what_stays_is_young_enough_and_small_enough_and_nothing_else_goes(found, now, age, size):
+def test_what_stays_is_young_enough_and_small_enough_and_nothing_else_goes(found, bound, surplus):
     partitions = [partition(key, start, start + span, weight) for key, (start, span, weight) in enumerate(found)]
-    gone = expired(partitions, now * HOUR, None if age is None else timedelta(hours=age), size)
-    stay = [each for each in partitions if each not in gone]
-    if age is not None:
-        assert all(each.end > (now - age) * HOUR for each in stay)
-    if size is not None:
-        assert sum(each.bytes for each in stay) <= size
+    partitions.sort(key=lambda each: each.end)
+    limit = None if bound is None else bound * HOUR
+    gone = expired(partitions, limit, surplus)
+    stay = partitions[len(gone) :]
+    assert gone == partitions[: len(gone)]
+    left = surplus - sum(each.bytes for each in gone)
+    if stay:
+        assert limit is None or stay[0].end > limit
+        assert left <= 0
     if gone:
-        last = gone[-1]
-        too_old = age is not None and last.end <= (now - age) * HOUR
-        too_much = size is not None and sum(each.bytes for each in [*stay, last]) > size
-        assert too_old or too_much
-        assert all(each.end >= last.end for each in stay)
+        assert (limit is not None and gone[-1].end <= limit) or left + gone[-1].bytes > 0
 
 
 def test_a_clock_of_ours_that_is_wrong_drops_nothing():

@@ -27,7 +27,7 @@ sample_chunks = Table(
     Column("first_ordinal", SmallInteger, primary_key=True, autoincrement=False, comment="Its ordinal"),
     Column("last_time", BigInteger, nullable=False, comment="Source time of the last sample"),
     Column("samples", Integer, nullable=False, comment="How many, 1 to 512"),
-    Column("partition_id", Integer, nullable=False, index=True),
+    Column("partition_id", Integer, nullable=False),
     Column(
         "step",
         BigInteger,
@@ -60,6 +60,7 @@ sample_chunks = Table(
         nullable=False,
         comment="Codes of times, values, statuses, …: of each all lowest bytes, …, all highest",
     ),
+    Index("ix_sample_chunks_partition_id_tag_id", "partition_id", "tag_id"),
     comment="Samples of one tag that follow one another, coded without loss",
 )
 
