@@ -15,5 +15,8 @@ def migrate(
     from plugin.historian.migrate import migrate as bring  # noqa: PLC0415
 
     loaded = load(config)
-    checked(lambda: bring(loaded.historian.located(loaded.data), revision))
+    missing = checked(lambda: bring(loaded.historian.located(loaded.data), revision))
     out.print(f"The database has revision {revision}.")
+    if missing:
+        out.print("For reports an administrator of the database may run this, and then `foretag migrate` again:")
+        out.print("\n".join(f"  {statement};" for statement in missing), markup=False, highlight=False)

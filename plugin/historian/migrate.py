@@ -16,6 +16,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, NullPool, create_engine, event, inspect, make_url, text
 
 from plugin.errors import StoreError, StoreRevisionError
+from plugin.historian import readers
 from plugin.historian.postgres import Place, PostgresServer
 from plugin.historian.sqlite import create_file, database_path, translated
 
@@ -26,21 +27,21 @@ _LOCK = 0x666F726574616700
 """Advisory lock of PostgreSQL that whoever migrates holds: the letters of our name."""
 
 
-def migrate(url: str, revision: str = "head") -> None:
+def migrate(url: str, revision: str = "head") -> tuple[str, ...]:
     """Bring a database up or down to a revision: wholly, or not at all. A SQLite file is made here if it is missing.
 
+    Gives the statements that an administrator has to run so that reports can read, see :mod:`plugin.historian.readers`.
     Blocking, and not to be called in an event loop; no other program may use the database meanwhile, but two that
     migrate at once do it one after the other. ``"base"`` removes all tables and what they hold.
     """
     if _on_postgres(url):
         place = Place.of(url)
-        asyncio.run(_in_transaction(place, partial(_migrate, name=str(place), revision=revision)))
-        return
+        return asyncio.run(_in_transaction(place, partial(_migrate, name=str(place), revision=revision)))
     path = database_path(url)
     with translated(path):
         create_file(path)
         with _connected(path) as connection:
-            _migrate(connection, str(path), revision)
+            return _migrate(connection, str(path), revision)
 
 
 def check_revision(url: str) -> None:
@@ -75,7 +76,7 @@ def _on_postgres(url: str) -> bool:
     return make_url(url).get_backend_name() == "postgresql"
 
 
-def _migrate(connection: Connection, name: str, revision: str) -> None:
+def _migrate(connection: Connection, name: str, revision: str) -> tuple[str, ...]:
     if connection.dialect.name == "postgresql":
         # Locked for the transaction; a second one waits here, and finds the work done. No statement is too long for it.
         connection.execute(text("SET LOCAL lock_timeout = '1min'"))
@@ -91,6 +92,8 @@ def _migrate(connection: Connection, name: str, revision: str) -> None:
             command.upgrade(config, revision)
     except CommandError as error:
         raise StoreRevisionError(f"{name}: {error}") from error
+    newest = _revision(connection) == ScriptDirectory.from_config(config).get_current_head()
+    return readers.admit(connection) if newest and connection.dialect.name == "postgresql" else ()
 
 
 def _check(connection: Connection, name: str) -> None:
