@@ -1,4 +1,4 @@
-"""Samples in and out of SQLite, on the plain connection and in the thread that owns it.
+"""Samples into SQLite, on the plain connection and in the thread that owns it.
 
 A statement carries many rows, because ``sqlite3`` gives the interpreter away round every step of a statement: row by
 row, it would get it back only after the other threads' turns, and a busy event loop would slow a writer of 700,000
@@ -17,14 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugin.domain import Gap, Micros, Remark, SampleBatch, to_micros
+from plugin.historian.chunks import decode
+from plugin.historian.keyed import Keyed
+from plugin.historian.late import Stamp, Stamped, clusters, places, stamped
+from plugin.historian.selecting import FIRST, chunks_of
 from plugin.protocols import Written
 
 _SIZES = (1024, 256, 64, 16, 4, 1)
 """Rows per statement; the largest has 6,144 parameters, and SQLite allows 32,766."""
 
 _COLUMNS = "tag_id, source_time, value, status, server_time, received_time"
-_FETCH = 10_000
-_HOUR: Micros = 3_600_000_000
 
 _GAP = "id, source, tag, start_time, end_time, cause, detected, state, rows_filled, detail"
 _KEEP_GAP = f"""
@@ -53,15 +55,10 @@ _TEXT_OF_OLD = """
 SELECT text FROM sample_texts AS beside
 WHERE beside.source_time = old.source_time AND beside.tag_id = old.tag_id AND beside.ordinal = old.ordinal
 """
-_ALL_COLUMNS = f"{_COLUMNS}, ({_TEXT_OF_OLD})"
-_ANY_TEXT = """
-SELECT EXISTS (SELECT 1 FROM sample_texts WHERE source_time >= ? AND source_time < ?
-               AND tag_id IN (SELECT value FROM json_each(?)))
-"""
 
 
 @cache
-def _insert(rows: int) -> str:
+def _insert_first(rows: int) -> str:
     values = ", ".join(["(?, ?, 0, ?, ?, ?, ?)"] * rows)
     columns = "tag_id, source_time, ordinal, value, status, server_time, received_time"
     return f"INSERT OR IGNORE INTO samples ({columns}) VALUES {values}"  # noqa: S608  only place holders are put in
@@ -129,8 +126,47 @@ def _insert_texts(rows: int) -> str:
     return f"INSERT INTO sample_texts (tag_id, source_time, ordinal, text) VALUES {values}"  # noqa: S608  place holders
 
 
-def insert_samples(database: sqlite3.Connection, batch: SampleBatch) -> Written:
-    """Insert a batch inside a transaction; rows that are there already change nothing (NaN is stored as NULL)."""
+def insert_samples(database: sqlite3.Connection, batch: SampleBatch, closed_until: Micros = FIRST) -> Written:
+    """Insert a batch inside a transaction; samples that are there already change nothing (NaN is stored as NULL).
+
+    ``closed_until``: samples from before that time may be in a chunk.
+    """
+    late = batch.source_time < closed_until
+    if not late.any():
+        return _insert(database, batch)
+    prompt, behind = _insert(database, batch.take(~late)), _insert_late(database, batch.take(late))
+    return Written(prompt.stored + behind.stored, prompt.duplicates + behind.duplicates)
+
+
+def _insert_late(database: sqlite3.Connection, batch: SampleBatch) -> Written:
+    """Where a chunk has a sample of the same tag and time, the value decides."""
+    closed = Keyed(*decode([chunk for _, chunk in chunks_of(database, clusters(batch))]))
+    taken = places(closed, batch) >= 0
+    free = _insert(database, batch.take(~taken))
+    if not taken.any():
+        return free
+    rest = batch.take(taken)
+    stored = _insert_beside(database, rest, stamped(database, closed, rest))
+    return Written(free.stored + stored, free.duplicates + len(rest) - stored)
+
+
+def _insert_beside(database: sqlite3.Connection, batch: SampleBatch, stamps: Mapping[Stamp, Stamped]) -> int:
+    """Insert what is new at times that have samples, behind them; returns how many it was."""
+    fresh, texts = [], []
+    columns = [column.tolist() for column in batch.columns()]
+    words = [None] * len(batch) if batch.text is None else batch.text.tolist()
+    for row, text in zip(zip(*columns, strict=True), words, strict=True):
+        (tag, time, value, status), there = row[:4], stamps[row[:2]]
+        ordinal = there.add(None if value != value else value, status, text)  # noqa: PLR0124  NaN is NULL
+        if ordinal is not None:
+            fresh.append((*row, ordinal))
+            texts += [] if text is None else [(tag, time, ordinal, text)]
+    _insert_rows(database, _insert_keyed, fresh)
+    _insert_rows(database, _insert_texts, texts)
+    return len(fresh)
+
+
+def _insert(database: sqlite3.Connection, batch: SampleBatch) -> Written:
     if batch.text is None:
         return _insert_numbers(database, batch)
     # All samples of a tag go one way, so that ordinals follow arrival.
@@ -174,7 +210,7 @@ def _insert_numbers(database: sqlite3.Connection, batch: SampleBatch) -> Written
     for start, size in _slices(len(batch)):
         columns = [column[start : start + size].tolist() for column in batch.columns()]
         parameters = list(chain.from_iterable(zip(*columns, strict=True)))
-        inserted = database.execute(_insert(size), parameters).rowcount
+        inserted = database.execute(_insert_first(size), parameters).rowcount
         if inserted < size:
             inserted += database.execute(_insert_collisions(size), parameters).rowcount
         stored += inserted
@@ -188,6 +224,16 @@ def _slices(rows: int) -> Iterator[tuple[int, int]]:
         while rows - start >= size:
             yield start, size
             start += size
+
+
+def count(database: sqlite3.Connection, more: int) -> None:
+    """Add to how many samples there are."""
+    if more:
+        database.execute(
+            "INSERT INTO bookkeeping (name, value) VALUES ('samples', ?) "
+            "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+            (more,),
+        )
 
 
 def upsert_gaps(database: sqlite3.Connection, gaps: Iterable[Gap], now: Micros) -> None:
@@ -223,93 +269,3 @@ def upsert_remarks(database: sqlite3.Connection, remarks: Iterable[Remark]) -> N
 def upsert_checkpoints(database: sqlite3.Connection, checkpoints: Mapping[str, str]) -> None:
     """What a source needs at its next start; the last text under a key wins."""
     database.executemany(_UPSERT_CHECKPOINT, checkpoints.items())
-
-
-def select_samples(
-    database: sqlite3.Connection,
-    tags: Sequence[int],
-    start: Micros,
-    end: Micros,
-    known_by: Micros | None = None,
-    received_by: Micros | None = None,
-) -> SampleBatch:
-    """See :meth:`plugin.protocols.Store.read_samples`."""
-    condition = "source_time >= ? AND source_time < ? AND tag_id IN (SELECT value FROM json_each(?))"
-    parameters: list[Any] = [start, end, json.dumps([int(tag) for tag in tags])]
-    for column, bound in (("server_time", known_by), ("received_time", received_by)):
-        if bound is not None:
-            condition += f" AND {column} <= ?"
-            parameters.append(bound)
-    order = "ORDER BY source_time, tag_id, ordinal"
-    columns = _ALL_COLUMNS if database.execute(_ANY_TEXT, parameters[:3]).fetchone()[0] else _COLUMNS
-    batch = _fetch(database.execute(f"SELECT {columns} FROM samples AS old WHERE {condition} {order}", parameters))  # noqa: S608
-    return batch.take(np.argsort(batch.tag, kind="stable"))
-
-
-def newest_samples(
-    database: sqlite3.Connection, limit: int, tags: Collection[int] | None = None
-) -> tuple[SampleBatch, Micros | None]:
-    """Of the newest ``limit`` rows those of ``tags`` (None: all), in the order of their key and without their texts.
-
-    And the source time up to which rows are missing (None: it is all).
-    """
-    order = "ORDER BY source_time DESC, tag_id DESC, ordinal DESC"
-    last = database.execute(f"SELECT source_time FROM samples {order} LIMIT 1 OFFSET ?", (limit - 1,)).fetchone()  # noqa: S608
-    missing: Micros | None = None if last is None else last[0]
-    chosen = "source_time >= ? AND (? OR tag_id IN (SELECT value FROM json_each(?)))"
-    parameters = (-(2**63) if missing is None else missing, tags is None, json.dumps([int(tag) for tag in tags or ()]))
-    query = f"SELECT {_COLUMNS} FROM samples WHERE {chosen} {order} LIMIT ?"  # noqa: S608
-    return _fetch(database.execute(query, (*parameters, limit))).take(slice(None, None, -1)), missing
-
-
-def tags_with_text(database: sqlite3.Connection, after: Micros | None) -> NDArray[np.int32]:
-    """Tags of which a sample after that source time (None: any sample) has a text."""
-    query = "SELECT DISTINCT tag_id FROM sample_texts"
-    if after is None:
-        return np.array(database.execute(query).fetchall(), np.int32).ravel()
-    return np.array(database.execute(f"{query} WHERE source_time > ?", (after,)).fetchall(), np.int32).ravel()
-
-
-def latest_samples(database: sqlite3.Connection, tags: Sequence[int]) -> SampleBatch:
-    """The newest sample of each tag that has one; the whole table is read for a tag that has none."""
-    wanted, found = {int(tag) for tag in tags}, []
-    # Two queries: SQLite finds either end at once, but reads every row for both together.
-    oldest = database.execute("SELECT min(source_time) FROM samples").fetchone()[0]
-    newest = database.execute("SELECT max(source_time) FROM samples").fetchone()[0]
-    span = _HOUR
-    end = newest + 1 if newest is not None else 0
-    while wanted and newest is not None and end > oldest:
-        start = max(end - span, oldest)
-        rows = database.execute(
-            "SELECT tag_id, max(source_time) FROM samples WHERE source_time >= ? AND source_time < ? "
-            "AND tag_id IN (SELECT value FROM json_each(?)) GROUP BY tag_id",
-            (start, end, json.dumps(sorted(wanted))),
-        ).fetchall()
-        found += rows
-        wanted.difference_update(tag for tag, _ in rows)
-        end, span = start, 4 * span
-    one = "tag_id = ? AND source_time = ? ORDER BY ordinal DESC LIMIT 1"
-    query = f"SELECT {_ALL_COLUMNS} FROM samples AS old WHERE {one}"  # noqa: S608
-    return _batch([database.execute(query, key).fetchone() for key in sorted(found)])
-
-
-def _fetch(cursor: sqlite3.Cursor) -> SampleBatch:
-    batches = []
-    while rows := cursor.fetchmany(_FETCH):
-        batches.append(_batch(rows))
-    return SampleBatch.concatenate(batches)
-
-
-def _batch(rows: Sequence[tuple[Any, ...]]) -> SampleBatch:
-    """Rows of ``_COLUMNS``, perhaps with a text behind them; NULL becomes NaN."""
-    if not rows:
-        return SampleBatch.empty()
-    *columns, last = zip(*rows, strict=True)
-    types = (np.int32, np.int64, np.float64, np.uint32, np.int64, np.int64)
-    texts = len(columns) == len(types)
-    if not texts:
-        columns.append(last)
-    batch = SampleBatch(*(np.array(column, dtype) for column, dtype in zip(columns, types, strict=True)))
-    if not texts or all(text is None for text in last):
-        return batch
-    return replace(batch, text=np.array(last, np.object_))

@@ -3,12 +3,11 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
-
-import numpy as np
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, Grid, Micros, Remark, SampleBatch, Tag, Window
@@ -18,7 +17,9 @@ from plugin.historian.config import HistorianConfig
 from plugin.historian.dropping import retention
 from plugin.historian.grids import Gathering
 from plugin.historian.migrate import prepare
+from plugin.historian.newest import Newest
 from plugin.historian.ring import Ring
+from plugin.historian.selecting import FIRST, book, latest_samples, select_samples
 from plugin.historian.sqlite import SqliteFile, transaction
 from plugin.historian.tables import Tables
 from plugin.historian.upkeep import Chore
@@ -55,8 +56,9 @@ class SqliteStore(Tables):
         self._diagnostics = diagnostics or Diagnostics()
         self._ring = ring
         self._last_tag = 0
-        self._blank: set[int] = set()
-        """Tags that are new since it is open, and have no sample: no need to read the whole table for one."""
+        self._newest: Newest | None = None
+        """None: nothing was written yet, or it is not known what of it was."""
+        self._closed_until: Micros = FIRST
 
     @classmethod
     def configured(
@@ -135,7 +137,6 @@ class SqliteStore(Tables):
         registered, last = await self._put_tags(tags)
         if self._ring is not None:
             await asyncio.to_thread(self._ring.reserve, last)  # it may have to move 256 MB
-        self._blank.update(range(self._last_tag + 1, last + 1))
         self._last_tag = last
         return registered
 
@@ -161,13 +162,13 @@ class SqliteStore(Tables):
         remarks: Sequence[Remark],
     ) -> Written:
         with self._diagnostics.stage("store"):
-            if self._blank:
-                self._blank.difference_update(np.unique(batch.tag).tolist())
-            with transaction(database):
+            with self._known(database) as newest:
                 # The clock is read with the lock held: a run that is begun later has a later time, and sees all this.
                 now = time.time_ns() // 1000
                 batch = self._looks.arrive(batch, now)
-                written = samples.insert_samples(database, batch)
+                written = samples.insert_samples(database, batch, self._closed_until)
+                newest.stored(database, batch)
+                samples.count(database, written.stored)
                 samples.upsert_gaps(database, gaps, now)
                 samples.upsert_checkpoints(database, checkpoints)
                 samples.upsert_remarks(database, remarks)
@@ -176,6 +177,17 @@ class SqliteStore(Tables):
                 self._ring.reserve(self._last_tag)
                 self._ring.append(batch)
         return written
+
+    @contextmanager
+    def _known(self, database: sqlite3.Connection) -> Iterator[Newest]:
+        """A transaction, with what has to be known of samples inside; an error leaves it to be read anew."""
+        newest, self._newest = self._newest, None
+        with transaction(database):
+            if newest is None:
+                newest = Newest.load(database, self._last_tag)
+                self._closed_until = book(database, "closed_until", FIRST)
+            yield newest
+        self._newest = newest
 
     async def read_samples(
         self,
@@ -200,7 +212,7 @@ class SqliteStore(Tables):
     ) -> SampleBatch:
         batch = self._ring.read(tags, start, end) if self._ring is not None else None
         if batch is None:
-            return samples.select_samples(database, tags, start, end, known_by, received_by)
+            return select_samples(database, tags, start, end, known_by, received_by)
         if known_by is not None:
             batch = batch.take(batch.server_time <= known_by)
         if received_by is not None:
@@ -228,11 +240,10 @@ class SqliteStore(Tables):
         return await self._file.read(self._latest, tags)
 
     def _latest(self, database: sqlite3.Connection, tags: Sequence[int]) -> SampleBatch:
-        wanted = [tag for tag in tags if tag not in self._blank]
         if self._ring is None:
-            return samples.latest_samples(database, wanted)
-        batch, unknown = self._ring.latest(wanted)
+            return latest_samples(database, tags)
+        batch, unknown = self._ring.latest(tags)
         if unknown:
-            batch = SampleBatch.concatenate([batch, samples.latest_samples(database, unknown)])
+            batch = SampleBatch.concatenate([batch, latest_samples(database, unknown)])
             batch = batch.take(batch.tag.argsort(kind="stable"))
         return batch

@@ -1,0 +1,185 @@
+"""Samples out of SQLite: rows that are not yet closed together with chunks that are, as they were at one moment."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plugin.domain import Micros, SampleBatch
+from plugin.historian.chunks import SPAN, Chunk, decode
+from plugin.historian.keyed import Key, Keyed, merged
+from plugin.historian.sqlite import snapshot
+
+COLUMNS = "tag_id, source_time, value, status, server_time, received_time, ordinal"
+CHUNK_COLUMNS = ", ".join(f"c.{name}" for name in Chunk._fields)
+FIRST, LAST = -(2**63), 2**63 - 1
+"""The times that there are [µs]."""
+_FETCH = 10_000
+_CHUNKS = 2_000
+"""Fetched and decoded at a time."""
+_TYPES = (np.int32, np.int64, np.float64, np.uint32, np.int64, np.int64)
+
+_TEXT = """
+SELECT text FROM sample_texts AS beside
+WHERE beside.source_time = s.source_time AND beside.tag_id = s.tag_id AND beside.ordinal = s.ordinal
+"""
+
+
+def select_samples(
+    database: sqlite3.Connection,
+    tags: Sequence[int],
+    start: Micros,
+    end: Micros,
+    known_by: Micros | None = None,
+    received_by: Micros | None = None,
+) -> SampleBatch:
+    """See :meth:`plugin.protocols.Store.read_samples`."""
+    with snapshot(database):
+        found = select_keyed(database, tags, start, end)
+        texts = select_texts(database, tags, start, end)
+    batch = found.with_texts(texts)
+    if known_by is not None:
+        batch = batch.take(batch.server_time <= known_by)
+    return batch if received_by is None else batch.take(batch.received_time <= received_by)
+
+
+def select_keyed(database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros) -> Keyed:
+    """The same without texts, in a transaction of the caller."""
+    return merged([select_closed(database, tags, start, end), select_open(database, tags, start, end)])
+
+
+def select_open(database: sqlite3.Connection, tags: Sequence[int] | None, start: Micros, end: Micros) -> Keyed:
+    """Rows that are not yet closed, of ``tags`` (None: of all), in the order of time."""
+    condition, parameters = "source_time >= ? AND source_time < ?", [start, end]
+    if tags is not None:
+        condition += " AND tag_id IN (SELECT value FROM json_each(?))"
+        parameters.append(_listed(tags))
+    query = f"SELECT {COLUMNS} FROM samples WHERE {condition} ORDER BY source_time, tag_id, ordinal"  # noqa: S608
+    return fetch(database.execute(query, parameters))
+
+
+def select_closed(database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros) -> Keyed:
+    """Samples in chunks, by tag and time."""
+    if end <= start:
+        return Keyed.empty()
+    query = f"""
+        SELECT {CHUNK_COLUMNS} FROM json_each(?) AS t CROSS JOIN sample_chunks AS c ON c.tag_id = t.value
+        WHERE c.first_time > ? AND c.first_time < ? AND c.last_time >= ?
+    """  # noqa: S608  only names are put in
+    cursor = database.execute(query, (_listed(tags), max(start - SPAN, FIRST), end, start))
+    return merged([Keyed(*decode(chunks)).between(start, end) for chunks in _portions(cursor)])
+
+
+def chunks_of(database: sqlite3.Connection, stretches: Sequence[tuple[int, Micros, Micros]]) -> list[tuple[int, Chunk]]:
+    """Chunks with samples in one of the stretches (tag, first, last), each once, with the keys of their rows."""
+    tag, first, last, before = (f"json_extract(k.value, '$[{place}]')" for place in range(4))
+    query = f"""
+        SELECT c.rowid, {CHUNK_COLUMNS} FROM json_each(?) AS k CROSS JOIN sample_chunks AS c ON c.tag_id = {tag}
+        WHERE c.first_time > {before} AND c.first_time <= {last} AND c.last_time >= {first}
+    """  # noqa: S608  only names are put in
+    asked = [(tag, first, last, max(first - SPAN, FIRST)) for tag, first, last in stretches]
+    found = {row[0]: Chunk(*row[1:]) for row in database.execute(query, (json.dumps(asked),))}
+    return sorted(found.items(), key=_by_first_sample)
+
+
+def _by_first_sample(keyed: tuple[int, Chunk]) -> Key:
+    return keyed[1].tag_id, keyed[1].first_time, keyed[1].first_ordinal
+
+
+def select_texts(database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros) -> Mapping[Key, str]:
+    """Texts by the keys of their samples, whether these are closed or not."""
+    query = """
+        SELECT tag_id, source_time, ordinal, text FROM sample_texts
+        WHERE source_time >= ? AND source_time < ? AND tag_id IN (SELECT value FROM json_each(?))
+    """
+    rows = database.execute(query, (start, end, _listed(tags)))
+    return {(tag, time, ordinal): text for tag, time, ordinal, text in rows}
+
+
+def tags_with_text(database: sqlite3.Connection, after: Micros | None) -> NDArray[np.int32]:
+    """Tags of which a sample after that source time (None: any sample) has a text."""
+    query = "SELECT DISTINCT tag_id FROM sample_texts"
+    if after is None:
+        return np.array(database.execute(query).fetchall(), np.int32).ravel()
+    return np.array(database.execute(f"{query} WHERE source_time > ?", (after,)).fetchall(), np.int32).ravel()
+
+
+# --- the newest ---
+
+
+def latest_samples(database: sqlite3.Connection, tags: Sequence[int]) -> SampleBatch:
+    """The newest sample of each tag that has one, by tag."""
+    with snapshot(database):
+        kept = _by_tag(database, "latest_samples AS s WHERE s.tag_id IN (SELECT value FROM json_each(?))", tags)
+        since = book(database, "latest_since", FIRST)
+        newer = _by_tag(database, f"({_NEWEST_OPEN}) AS s", since, tags)
+    kept |= {tag: row for tag, row in newer.items() if tag not in kept or _stamp(row) > _stamp(kept[tag])}
+    return _batch([kept[tag][:-2] for tag in sorted(kept)], [kept[tag][-1] for tag in sorted(kept)])
+
+
+_NEWEST_OPEN = """
+SELECT n.tag_id, n.source_time, max(o.ordinal) AS ordinal, o.value, o.status, o.server_time, o.received_time
+FROM (SELECT tag_id, max(source_time) AS source_time FROM samples WHERE source_time >= ?
+      AND tag_id IN (SELECT value FROM json_each(?)) GROUP BY tag_id) AS n
+CROSS JOIN samples AS o ON o.source_time = n.source_time AND o.tag_id = n.tag_id
+GROUP BY n.tag_id
+"""
+
+
+def _by_tag(database: sqlite3.Connection, source: str, *asked: Micros | Sequence[int]) -> dict[int, tuple[Any, ...]]:
+    parameters = [each if isinstance(each, int) else _listed(each) for each in asked]
+    columns = ", ".join(f"s.{name}" for name in COLUMNS.split(", "))
+    rows = database.execute(f"SELECT {columns}, ({_TEXT}) FROM {source}", parameters)  # noqa: S608  only names
+    return {row[0]: row for row in rows}
+
+
+def _stamp(row: tuple[Any, ...]) -> tuple[Micros, int]:
+    return row[1], row[6]
+
+
+def book(database: sqlite3.Connection, name: str, default: int) -> int:
+    """A number of the historian's bookkeeping."""
+    row = database.execute("SELECT value FROM bookkeeping WHERE name = ?", (name,)).fetchone()
+    return default if row is None else int(row[0])
+
+
+# --- rows to columns ---
+
+
+def fetch(cursor: sqlite3.Cursor) -> Keyed:
+    """What is left of a cursor over ``COLUMNS``."""
+    parts = []
+    while rows := cursor.fetchmany(_FETCH):
+        *columns, ordinals = zip(*rows, strict=True)
+        parts.append((_samples(columns), np.array(ordinals, np.int16)))
+    if not parts:
+        return Keyed.empty()
+    return Keyed(SampleBatch.concatenate([batch for batch, _ in parts]), np.concatenate([each for _, each in parts]))
+
+
+def _portions(cursor: sqlite3.Cursor) -> Iterator[Sequence[Chunk]]:
+    while rows := cursor.fetchmany(_CHUNKS):
+        yield cast(Sequence[Chunk], rows)  # a chunk is a tuple of its columns
+
+
+def _batch(rows: Sequence[tuple[Any, ...]], texts: Sequence[str | None]) -> SampleBatch:
+    if not rows:
+        return SampleBatch.empty()
+    batch = _samples(list(zip(*rows, strict=True)))
+    if all(text is None for text in texts):
+        return batch
+    return replace(batch, text=np.array(texts, np.object_))
+
+
+def _samples(columns: Sequence[Sequence[Any]]) -> SampleBatch:
+    """NULL becomes NaN."""
+    return SampleBatch(*(np.array(column, dtype) for column, dtype in zip(columns, _TYPES, strict=True)))
+
+
+def _listed(tags: Sequence[int]) -> str:
+    """For json_each: each once, in order."""
+    return json.dumps(sorted({int(tag) for tag in tags}))
