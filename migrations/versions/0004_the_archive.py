@@ -391,6 +391,19 @@ def upgrade() -> None:
     guards.create(op.get_bind())
     views.create(op.get_bind())
 
+    op.execute("INSERT INTO bookkeeping (name, value) SELECT 'samples', count(*) FROM samples")
+    columns = "tag_id, source_time, ordinal, value, status, server_time, received_time"
+    newest = "SELECT tag_id AS t, max(source_time) AS newest FROM samples GROUP BY tag_id"
+    later = "SELECT 1 FROM samples l WHERE l.source_time = n.newest AND l.tag_id = n.t AND l.ordinal > s.ordinal"
+    op.execute(
+        f"INSERT INTO latest_samples ({columns}) SELECT {columns} FROM ({newest}) n "  # noqa: S608  only names
+        f"JOIN samples s ON s.source_time = n.newest AND s.tag_id = n.t WHERE NOT EXISTS ({later})"
+    )
+    op.execute(
+        "INSERT INTO bookkeeping (name, value) "
+        "SELECT 'latest_since', max(source_time) FROM samples HAVING max(source_time) IS NOT NULL"
+    )
+
 
 def downgrade() -> None:
     views.drop(op.get_bind())

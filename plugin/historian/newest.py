@@ -1,7 +1,7 @@
 """The newest sample of each tag, as the process that writes knows it; and the table of them, which it keeps for others.
 
 The table is written every few seconds, not with every commit: ``latest_since`` says from which source time on a row may
-be newer than what the table has. A row from before that time which is its tag's newest all the same is put there at once.
+be newer than what the table has. A row from before then that is its tag's newest all the same is put there at once.
 """
 
 import json

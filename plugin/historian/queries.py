@@ -28,7 +28,7 @@ from plugin.errors import StoreError
 from plugin.historian import records, schema
 from plugin.historian.people_records import States
 
-_COUNTED = ("samples", "gaps", "predictions", "flags", "runs", "model_versions")
+_COUNTED = ("gaps", "predictions", "flags", "runs", "model_versions")
 
 Insert = postgresql.Insert | sqlite.Insert
 
@@ -288,17 +288,19 @@ async def next_time(connection: AsyncConnection, start: Micros) -> Micros | None
 
 
 async def counts(connection: AsyncConnection) -> Mapping[str, int]:
-    """Rows by table; SQLite reads the whole of it."""
+    """Rows by table; of samples as the bookkeeping has it, the others are counted."""
     tables = {name: schema.metadata.tables[name] for name in _COUNTED}
-    return {
-        name: await connection.scalar(select(func.count()).select_from(table)) or 0 for name, table in tables.items()
-    }
+    rows = {name: await connection.scalar(select(func.count()).select_from(table)) for name, table in tables.items()}
+    book = schema.bookkeeping.c
+    samples = await connection.scalar(select(book.value).where(book.name == "samples"))
+    return {"samples": samples or 0, **{name: count or 0 for name, count in rows.items()}}
 
 
 async def newest(connection: AsyncConnection) -> int | None:
     """Newest source time of all samples [µs]."""
-    time: int | None = await connection.scalar(select(func.max(schema.samples.c.source_time)))
-    return time
+    times = schema.samples.c.source_time, schema.latest_samples.c.source_time
+    found = [await connection.scalar(select(func.max(time))) for time in times]
+    return max((time for time in found if time is not None), default=None)
 
 
 async def open_gaps(connection: AsyncConnection) -> int:

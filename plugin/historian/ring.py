@@ -10,7 +10,7 @@ is one stretch of memory. Of a tag that is *steady*, one Good sample to a cell, 
 """
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,10 +88,22 @@ class Ring:
             self._covered[: len(covered)] = covered  # the new tags have higher keys, and so the rows behind
             self._append(held)
 
+    @property
+    def capacity(self) -> int:
+        """Samples that it holds of one tag."""
+        return self._capacity
+
     def cover_from(self, time: Micros) -> None:
         """Of what lies before ``time`` the ring may lack some, for all tags that it knows now."""
         with self._lock:
             np.maximum(self._covered, time, out=self._covered)
+
+    def cover_each_from(self, times: Mapping[int, Micros]) -> None:
+        """The same, by tag."""
+        with self._lock:
+            for tag, time in times.items():
+                rows = self._rows(np.array([tag]))
+                self._covered[rows] = np.maximum(self._covered[rows], time)
 
     def leave_out(self, tags: NDArray[np.int32]) -> None:
         """Never hold these: SQL answers for them. A tag whose samples have a text is one of them by itself."""

@@ -7,14 +7,13 @@ rows/s down to 1,000.
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import chain
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from plugin.domain import Gap, Micros, Remark, SampleBatch, to_micros
 from plugin.historian.chunks import decode

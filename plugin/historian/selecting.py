@@ -2,12 +2,11 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from plugin.domain import Micros, SampleBatch
 from plugin.historian.chunks import SPAN, Chunk, decode
@@ -54,10 +53,8 @@ def select_keyed(database: sqlite3.Connection, tags: Sequence[int], start: Micro
 
 def select_open(database: sqlite3.Connection, tags: Sequence[int] | None, start: Micros, end: Micros) -> Keyed:
     """Rows that are not yet closed, of ``tags`` (None: of all), in the order of time."""
-    condition, parameters = "source_time >= ? AND source_time < ?", [start, end]
-    if tags is not None:
-        condition += " AND tag_id IN (SELECT value FROM json_each(?))"
-        parameters.append(_listed(tags))
+    condition = "source_time >= ?1 AND source_time < ?2 AND (?3 IS NULL OR tag_id IN (SELECT value FROM json_each(?3)))"
+    parameters = start, end, None if tags is None else listed(tags)
     query = f"SELECT {COLUMNS} FROM samples WHERE {condition} ORDER BY source_time, tag_id, ordinal"  # noqa: S608
     return fetch(database.execute(query, parameters))
 
@@ -70,7 +67,7 @@ def select_closed(database: sqlite3.Connection, tags: Sequence[int], start: Micr
         SELECT {CHUNK_COLUMNS} FROM json_each(?) AS t CROSS JOIN sample_chunks AS c ON c.tag_id = t.value
         WHERE c.first_time > ? AND c.first_time < ? AND c.last_time >= ?
     """  # noqa: S608  only names are put in
-    cursor = database.execute(query, (_listed(tags), max(start - SPAN, FIRST), end, start))
+    cursor = database.execute(query, (listed(tags), max(start - SPAN, FIRST), end, start))
     return merged([Keyed(*decode(chunks)).between(start, end) for chunks in _portions(cursor)])
 
 
@@ -96,16 +93,8 @@ def select_texts(database: sqlite3.Connection, tags: Sequence[int], start: Micro
         SELECT tag_id, source_time, ordinal, text FROM sample_texts
         WHERE source_time >= ? AND source_time < ? AND tag_id IN (SELECT value FROM json_each(?))
     """
-    rows = database.execute(query, (start, end, _listed(tags)))
+    rows = database.execute(query, (start, end, listed(tags)))
     return {(tag, time, ordinal): text for tag, time, ordinal, text in rows}
-
-
-def tags_with_text(database: sqlite3.Connection, after: Micros | None) -> NDArray[np.int32]:
-    """Tags of which a sample after that source time (None: any sample) has a text."""
-    query = "SELECT DISTINCT tag_id FROM sample_texts"
-    if after is None:
-        return np.array(database.execute(query).fetchall(), np.int32).ravel()
-    return np.array(database.execute(f"{query} WHERE source_time > ?", (after,)).fetchall(), np.int32).ravel()
 
 
 # --- the newest ---
@@ -131,7 +120,7 @@ GROUP BY n.tag_id
 
 
 def _by_tag(database: sqlite3.Connection, source: str, *asked: Micros | Sequence[int]) -> dict[int, tuple[Any, ...]]:
-    parameters = [each if isinstance(each, int) else _listed(each) for each in asked]
+    parameters = [each if isinstance(each, int) else listed(each) for each in asked]
     columns = ", ".join(f"s.{name}" for name in COLUMNS.split(", "))
     rows = database.execute(f"SELECT {columns}, ({_TEXT}) FROM {source}", parameters)  # noqa: S608  only names
     return {row[0]: row for row in rows}
@@ -163,7 +152,7 @@ def fetch(cursor: sqlite3.Cursor) -> Keyed:
 
 def _portions(cursor: sqlite3.Cursor) -> Iterator[Sequence[Chunk]]:
     while rows := cursor.fetchmany(_CHUNKS):
-        yield cast(Sequence[Chunk], rows)  # a chunk is a tuple of its columns
+        yield cast("Sequence[Chunk]", rows)  # a chunk is a tuple of its columns
 
 
 def _batch(rows: Sequence[tuple[Any, ...]], texts: Sequence[str | None]) -> SampleBatch:
@@ -180,6 +169,6 @@ def _samples(columns: Sequence[Sequence[Any]]) -> SampleBatch:
     return SampleBatch(*(np.array(column, dtype) for column, dtype in zip(columns, _TYPES, strict=True)))
 
 
-def _listed(tags: Sequence[int]) -> str:
+def listed(tags: Collection[int]) -> str:
     """For json_each: each once, in order."""
     return json.dumps(sorted({int(tag) for tag in tags}))

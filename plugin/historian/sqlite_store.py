@@ -18,8 +18,14 @@ from plugin.historian.dropping import retention
 from plugin.historian.grids import Gathering
 from plugin.historian.migrate import prepare
 from plugin.historian.newest import Newest
+from plugin.historian.refill import refill
 from plugin.historian.ring import Ring
-from plugin.historian.selecting import FIRST, book, latest_samples, select_samples
+from plugin.historian.selecting import (
+    FIRST,
+    book,
+    latest_samples,
+    select_samples,
+)
 from plugin.historian.sqlite import SqliteFile, transaction
 from plugin.historian.tables import Tables
 from plugin.historian.upkeep import Chore
@@ -93,17 +99,7 @@ class SqliteStore(Tables):
     def _refill(self, database: sqlite3.Connection) -> None:
         self._last_tag = database.execute("SELECT coalesce(max(id), 0) FROM tags").fetchone()[0]
         if self._ring is not None:
-            self._fill(database, self._ring)
-
-    def _fill(self, database: sqlite3.Connection, ring: Ring) -> None:
-        ring.reserve(self._last_tag)
-        if ring.tags == ():
-            return
-        batch, missing = samples.newest_samples(database, _REFILL_ROWS, ring.tags)
-        ring.leave_out(samples.tags_with_text(database, missing))
-        ring.append(batch)
-        if missing is not None:
-            ring.cover_from(missing + 1)
+            refill(database, self._ring, self._last_tag, _REFILL_ROWS)
 
     async def keep_recent(self, tags: Collection[int]) -> None:
         """Have the ring, where there is one, hold these tags and no others: those that are read again and again."""
@@ -112,7 +108,7 @@ class SqliteStore(Tables):
 
     def _exchange(self, database: sqlite3.Connection, ring: Ring) -> None:
         """In the thread of the commits: none falls between the filling and the exchange."""
-        self._fill(database, ring)
+        refill(database, ring, self._last_tag, _REFILL_ROWS)
         self._ring = ring
 
     async def close(self) -> None:

@@ -124,6 +124,21 @@ def test_gaps_and_runs_outlive_the_way_up_and_down(url: str, path: Path) -> None
     assert (rows("gaps"), rows("runs")) == (gaps, runs)
 
 
+def test_samples_that_are_there_are_counted_and_the_newest_of_each_tag_found(url: str, path: Path) -> None:
+    migrate(url, "0003")
+    rows = [(10, 1, 0), (10, 2, 0), (20, 1, 0), (20, 1, 1), (15, 2, 0)]
+    execute(path, *(f"INSERT INTO samples VALUES ({','.join(map(str, row))}, 2.5, 0, 11, 12)" for row in rows))  # noqa: S608
+    migrate(url)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute(
+            "SELECT source_time, tag_id, ordinal FROM latest_samples ORDER BY tag_id"
+        ).fetchall() == [
+            (20, 1, 1),
+            (15, 2, 0),
+        ]
+        assert dict(database.execute("SELECT * FROM bookkeeping")) == {"samples": 5, "latest_since": 20}
+
+
 def test_migrating_what_is_up_to_date_keeps_everything(url: str, path: Path) -> None:
     prepare(url)
     execute(path, "INSERT INTO checkpoints VALUES ('key', 'text')")

@@ -17,9 +17,9 @@ import pytest
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Run, RunKind, SampleBatch, Tag, to_micros
 from plugin.errors import StoreError, StoreUnavailable
-from plugin.historian import samples
 from plugin.historian.config import HistorianConfig
 from plugin.historian.ring import Ring
+from plugin.historian.selecting import select_samples
 from plugin.historian.sqlite_store import SqliteStore
 from plugin.protocols import Delivery, Store, Written
 
@@ -79,7 +79,7 @@ def equal(left: SampleBatch, right: SampleBatch) -> bool:
 
 def on_disk(path: Path) -> SampleBatch:
     with closing(sqlite3.connect(path)) as database:
-        return samples.select_samples(database, ALL, *EVER)
+        return select_samples(database, ALL, *EVER)
 
 
 def test_the_store_is_a_store(path: Path) -> None:
@@ -156,14 +156,18 @@ async def test_the_ring_holds_the_tags_that_are_wanted_and_all_others_are_read_f
         assert len(await store.read_samples(ALL, *EVER)) == 30
 
 
-async def test_a_tag_that_is_new_and_silent_is_not_looked_for(store: SqliteStore, path: Path) -> None:
-    await store.keep_recent([1])
-    (new,) = await store.register_tags([replace(TAGS[0], name="new")])
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute("INSERT INTO samples VALUES (1, ?, 0, 1.0, 0, 1, 1)", (new.id,))
-    assert not len(await store.latest([new.id]))
-    await store.write([Delivery(SampleBatch.of([new.id], 5, 2.0, 0, 5, 5))])
-    assert (await store.latest([new.id])).source_time.tolist() == [5]
+async def test_the_newest_samples_are_a_table_and_what_came_since(path: Path) -> None:
+    async with SqliteStore(f"sqlite+aiosqlite:///{path}") as store:
+        await store.register_tags(TAGS)
+        await store.write([ticks(0, 10)])  # the first write keeps them
+        await store.write([ticks(10, 1), Delivery(ticks(5, 1).samples.take([0]))])
+        with closing(sqlite3.connect(path)) as database, database:
+            assert database.execute("SELECT DISTINCT source_time FROM latest_samples").fetchall() == [(9,)]
+            database.execute("DELETE FROM samples WHERE source_time < 9")
+        assert (await store.latest(ALL)).source_time.tolist() == [10] * 5
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("DELETE FROM samples")
+        assert (await store.latest(ALL)).source_time.tolist() == [9] * 5
 
 
 async def test_what_the_last_run_could_not_see_is_known_after_a_restart(store: SqliteStore, path: Path) -> None:
@@ -261,7 +265,7 @@ async def test_a_file_that_went_bad_is_no_passing_trouble(path: Path) -> None:
     damage(path)
     with pytest.raises(StoreError) as caught:
         async with SqliteStore(f"sqlite+aiosqlite:///{path}") as store:
-            await store.counts()
+            await store.read_samples(ALL, *EVER)
     assert not isinstance(caught.value, StoreUnavailable)
     assert "malformed" in str(caught.value)
 

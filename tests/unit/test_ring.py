@@ -12,8 +12,10 @@ from sqlalchemy.schema import CreateTable
 
 from plugin.domain import SampleBatch
 from plugin.historian import schema
+from plugin.historian.refill import refill
 from plugin.historian.ring import Ring
-from plugin.historian.samples import insert_samples, latest_samples, newest_samples, select_samples
+from plugin.historian.samples import insert_samples
+from plugin.historian.selecting import latest_samples, select_samples
 
 TAGS = 4
 TIMES = st.one_of(st.integers(0, 12), st.integers(-(2**53), 2**53))
@@ -24,7 +26,7 @@ BATCHES = st.lists(st.lists(SAMPLES, max_size=12), max_size=8)
 
 def database() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    for table in (schema.samples, schema.sample_texts):
+    for table in (schema.samples, schema.sample_texts, schema.sample_chunks, schema.latest_samples, schema.bookkeeping):
         connection.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
     return connection
 
@@ -48,18 +50,14 @@ def plain(batch: SampleBatch) -> list[NDArray[Any]]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(BATCHES, st.integers(1, 9), st.integers(0, 40), st.integers(0, 3))
-def test_ring_equals_sql(batches: list[list[tuple[int, int, float, int]]], capacity: int, refill: int, at: int) -> None:
+@given(BATCHES, st.integers(1, 9), st.integers(1, 40), st.integers(0, 3))
+def test_ring_equals_sql(batches: list[list[tuple[int, int, float, int]]], capacity: int, rows: int, at: int) -> None:
     connection, ring = database(), Ring(capacity)
     ring.reserve(TAGS - 1)
     for number, samples in enumerate(batches):
         if number == at:
             ring = Ring(capacity)
-            newest, missing = newest_samples(connection, refill) if refill else (SampleBatch.empty(), None)
-            ring.reserve(TAGS)
-            ring.append(newest)
-            if missing is not None or not refill:
-                ring.cover_from(2**60 if missing is None else missing + 1)
+            refill(connection, ring, TAGS, rows)
         ring.reserve(TAGS)
         batch = batch_of(samples, number)
         insert_samples(connection, batch)
@@ -79,17 +77,13 @@ def test_ring_equals_sql(batches: list[list[tuple[int, int, float, int]]], capac
 @settings(max_examples=80, deadline=None)
 @given(BATCHES, st.sets(st.integers(1, TAGS + 1), max_size=3), st.integers(1, 9), st.integers(1, 40), st.integers(0, 3))
 def test_a_ring_of_some_tags_equals_sql_and_covers_no_others(
-    batches: list[list[tuple[int, int, float, int]]], held: set[int], capacity: int, refill: int, at: int
+    batches: list[list[tuple[int, int, float, int]]], held: set[int], capacity: int, rows: int, at: int
 ) -> None:
     connection, ring = database(), Ring(capacity, tags=held)
     for number, samples in enumerate(batches):
         if number == at:
             ring = ring.for_tags(held)
-            newest, missing = newest_samples(connection, refill, held)
-            ring.reserve(TAGS)
-            ring.append(newest)
-            if missing is not None:
-                ring.cover_from(missing + 1)
+            refill(connection, ring, TAGS, rows)
         ring.reserve(TAGS if number else TAGS - 2)
         batch = batch_of([s for s in samples if number or s[0] <= TAGS - 2], number)
         insert_samples(connection, batch)
