@@ -226,7 +226,7 @@ class SqliteStore(Tables):
             gathering = Gathering(window, self._ring, known_by, received_by)
             return gathering.grid(
                 [
-                    samples.select_samples(database, tags, start, window.end, known_by, received_by)
+                    select_samples(database, tags, start, window.end, known_by, received_by)
                     for tags, start in gathering.asks
                 ]
             )

@@ -13,7 +13,8 @@ from plugin.domain import Grid, Policies, SampleBatch, Status, Window
 from plugin.historian import schema
 from plugin.historian.grids import Gathering
 from plugin.historian.ring import Ring
-from plugin.historian.samples import insert_samples, select_samples
+from plugin.historian.samples import insert_samples
+from plugin.historian.selecting import select_samples
 from plugin.infer.windows import dense
 
 STEP = 10
@@ -35,7 +36,7 @@ WINDOWS = st.tuples(st.integers(-2, 40), st.integers(0, 8), st.sampled_from([0, 
 
 def database() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    for table in (schema.samples, schema.sample_texts):
+    for table in (schema.samples, schema.sample_texts, schema.sample_chunks):
         connection.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
     return connection
 
