@@ -142,6 +142,16 @@ async def merge(connection: Connection, batch: SampleBatch) -> Written:
     return Written(stored, len(batch) - stored)
 
 
+async def count(connection: Connection, more: int) -> None:
+    """Add to how many samples there are."""
+    if more:
+        await connection.execute(
+            "INSERT INTO bookkeeping (name, value) VALUES ('samples', $1) "
+            "ON CONFLICT (name) DO UPDATE SET value = bookkeeping.value + excluded.value",
+            more,
+        )
+
+
 async def upsert_gaps(connection: Connection, gaps: Iterable[Gap], now: Micros) -> None:
     """A gap with a known id replaces the one before, which is kept as what was known until ``now``."""
     rows = [(*_gap_row(gap), now) for gap in {gap.id: gap for gap in gaps}.values()]

@@ -193,6 +193,7 @@ class PostgresStore(Tables):
             now = time.time_ns() // 1000
             batch = self._looks.arrive(arrived.batch, now)
             written = await self._insert(connection, batch, merging=merging)
+            await samples.count(connection, written.stored)
             await samples.upsert_gaps(connection, arrived.gaps, now)
             await samples.upsert_checkpoints(connection, arrived.checkpoints)
             await samples.upsert_remarks(connection, arrived.remarks)
