@@ -14,9 +14,16 @@ BEGIN = 1_700_000_000 * SECOND
 
 
 @contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection, closed afterwards."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        yield database
+
+
+@contextmanager
 def table(path: Path, key: str) -> Iterator[sqlite3.Connection]:
     """A table with this primary key, in a log and with flushes as the historian has them."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+    with opened(path) as database:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         columns = "ts INTEGER, tag INTEGER, value REAL, status INTEGER"
