@@ -106,6 +106,10 @@ class Diagnostics:
         self.spill_samples = gauge("spill_samples", "Samples in the spill, which wait for the database")
         self.spilled = counter("samples_spilled", "Samples that went through the spill")
         self.spill_torn = counter("spill_torn_bytes", "Of appends that a crash cut off: they had not been confirmed")
+        self.wal_bytes = gauge("wal_bytes", "Size of SQLite's write-ahead log, when it was last taken over")
+        self.checkpoints_failed = counter(
+            "checkpoints_failed", "Times that the write-ahead log could not be taken over into the database"
+        )
         self.chores_failed = counter("chores_failed", "Times that a chore of the historian's upkeep failed", "chore")
         self.chore_done = gauge("chore_done_timestamp_seconds", "When a chore of the upkeep last went well", "chore")
         self.partitions_closed = counter("partitions_closed", "Partitions of samples that were coded and rolled up")

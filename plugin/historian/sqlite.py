@@ -1,5 +1,6 @@
 """SQLite as the historian uses it: files, connections, the database's own thread, and errors in our words."""
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -14,7 +15,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from plugin.diagnostics import Diagnostics
 from plugin.errors import StoreError, StoreUnavailable
+from plugin.historian.checkpoints import Checkpointer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +36,9 @@ _PASSING = {
 
 _WAL_LIMIT = 64 * 2**20
 """Bytes that the write-ahead log is cut back to after a burst."""
+
+_LAST_RESORT = 65_536
+"""Pages in the log from which on a commit itself takes them over: nobody else could."""
 
 _READERS = 4
 
@@ -81,7 +87,13 @@ class SqliteFile:
     """A database file, its one connection that writes and those that can't; open between ``open`` and ``close``."""
 
     def __init__(
-        self, url: str, *, synchronous: str, busy_timeout: timedelta, pragmas: Mapping[str, str | int]
+        self,
+        url: str,
+        *,
+        synchronous: str,
+        busy_timeout: timedelta,
+        pragmas: Mapping[str, str | int],
+        diagnostics: Diagnostics,
     ) -> None:
         self.path = database_path(url)
         self._url = url
@@ -92,8 +104,10 @@ class SqliteFile:
             "synchronous": synchronous.upper(),
             "foreign_keys": "ON",
             "journal_size_limit": _WAL_LIMIT,
+            "wal_autocheckpoint": _LAST_RESORT,
             **pragmas,
         }
+        self._checkpointer = Checkpointer(self.path, synchronous.upper(), diagnostics)
         self._writer: AsyncEngine | None = None
         self._reader: AsyncEngine | None = None
 
@@ -101,9 +115,11 @@ class SqliteFile:
         """Connections are made when they are needed; the writer's first one makes the write-ahead log."""
         self._writer = _engine(self._url, "BEGIN IMMEDIATE", self._settings, self._busy_timeout, size=1)
         self._reader = _engine(self._url, "BEGIN", {"query_only": "ON"}, self._busy_timeout, size=_READERS)
+        self._checkpointer.start()
 
     async def close(self) -> None:
         """Wait for what the database's threads are doing, and end them."""
+        await asyncio.to_thread(self._checkpointer.stop)
         engines, self._writer, self._reader = (self._reader, self._writer), None, None
         for engine in engines:
             if engine is not None:
@@ -113,9 +129,12 @@ class SqliteFile:
         """A transaction that sees one moment, and can't write."""
         return self._begin(self._reader)
 
-    def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
         """A transaction; they come one after another."""
-        return self._begin(self._writer)
+        async with self._begin(self._writer) as connection:
+            yield connection
+        self._checkpointer.committed(1)
 
     @asynccontextmanager
     async def _begin(self, engine: AsyncEngine | None) -> AsyncIterator[AsyncConnection]:
@@ -135,7 +154,16 @@ class SqliteFile:
         self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """The same with the connection that writes; the function makes its own transaction."""
-        return await self._in_thread(self._writer, function, *args, **kwargs)
+
+        def counted(database: sqlite3.Connection) -> T:
+            with self._checkpointer.commits:
+                before = database.total_changes
+                try:
+                    return function(database, *args, **kwargs)
+                finally:
+                    self._checkpointer.committed(database.total_changes - before)
+
+        return await self._in_thread(self._writer, counted)
 
     async def _in_thread(
         self,

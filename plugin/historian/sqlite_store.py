@@ -55,11 +55,17 @@ class SqliteStore(Tables):
 
         ``pragmas``: further SQLite settings of the connection that writes, such as ``max_page_count``.
         """
-        self._file = SqliteFile(url, synchronous=synchronous, busy_timeout=busy_timeout, pragmas=pragmas or {})
+        self._diagnostics = diagnostics or Diagnostics()
+        self._file = SqliteFile(
+            url,
+            synchronous=synchronous,
+            busy_timeout=busy_timeout,
+            pragmas=pragmas or {},
+            diagnostics=self._diagnostics,
+        )
         super().__init__(self._file)
         self.path: Path = self._file.path
         self._url = url
-        self._diagnostics = diagnostics or Diagnostics()
         self._ring = ring
         self._last_tag = 0
         self._newest: Newest | None = None

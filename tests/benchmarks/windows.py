@@ -1,6 +1,6 @@
 """What is read of the historian: windows for models, newest values, and what a closed sample costs.
 
-1,000 tags with a sample a second, for an hour: the window is ``[1,000 tags, 3,600 cells]`` in float32, from the ring that
+1,000 tags with a sample a second, for an hour: the window is 1,000 tags by 3,600 cells in float32, from the ring that
 scoring reads, and from SQL as a restart or a backtest reads it. The peer is plain ``sqlite3``: the same rows, keyed by
 (time, tag), fetched and put into an array.
 """
@@ -55,8 +55,8 @@ async def _windows(store: SqliteStore, folder: Path, times: int) -> list[Row]:
     await read(store)  # the first time each sample is looked at
     copied = await _milliseconds(lambda: read(store), times)
     plainly = await _milliseconds(lambda: asyncio.to_thread(_fetched, folder / "plain.db"), times)
-    late = SampleBatch.of(window.tags, _plain.BEGIN + _plain.SECOND // 2, 1.0, 0, _plain.BEGIN, _plain.BEGIN)
-    await store.write([Delivery(late)])  # two in the first cell: no tag ticks like a clock
+    middle = _plain.BEGIN + CELLS // 2 * _plain.SECOND
+    await store.write([Delivery(SampleBatch.of(window.tags, middle + 1, 1.0, 0, middle, middle))])
     computed = await _milliseconds(lambda: read(store), times)
     async with SqliteStore(_url(folder, "historian.db")) as beside:
         hot = await _milliseconds(lambda: read(beside), times)
