@@ -24,6 +24,7 @@ for command in (
     asking.status,
     asking.gaps,
     historian.migrate,
+    historian.backup,
     running.demo,
     asking.config,
     asking.version,
