@@ -43,6 +43,7 @@ class Diagnostics:
         GCCollector(registry)
         self._lags: deque[float] = deque(maxlen=_LAG_SPAN)
 
+        self._of_sources: list[Gauge] = []
         self.described: list[Described] = []
         """Every metric of ours, in the order of the documentation."""
 
@@ -54,7 +55,10 @@ class Diagnostics:
             return Counter(describe(f"{name}_total", "counter", text, labels), text, labels, registry=registry)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(describe(name, "gauge", text, labels), text, labels, registry=registry)
+            made = Gauge(describe(name, "gauge", text, labels), text, labels, registry=registry)
+            if labels == ("source",):
+                self._of_sources.append(made)
+            return made
 
         def histogram(name: str, text: str, *labels: str) -> Histogram:
             name = describe(name, "histogram", text, labels)
@@ -70,6 +74,8 @@ class Diagnostics:
             "State of a source, what is not well (trouble), the first of its silent, late and flat tags",
             "source",
         )
+        self.shard = info("shard", "Who leads a shard: host and process (leader)", "shard")
+        self.leader = gauge("leader", "1 while this gateway leads its shard, 0 while it stands by", "shard")
         self.samples_received = counter("samples_received", "Samples decoded from a source", "source", "path")
         self.samples_stored = counter("samples_stored", "Samples committed to the database")
         self.samples_duplicate = counter("samples_duplicate", "Samples that the database had already")
@@ -144,6 +150,15 @@ class Diagnostics:
             yield
         finally:
             self.stage_cpu.labels(name).inc(time.thread_time() - begin)
+
+    def stand_by(self) -> None:
+        """Nothing is acquired any more: what was said of each source, and of where samples go, is true no longer."""
+        for gauge in self._of_sources:
+            gauge.clear()
+        self.source_info.clear()
+        self.outputs_cut_off.set(0)
+        for state in STATES:
+            self.historian.labels(state).set(0)
 
     async def watch_loop(self) -> None:
         """Measure for ever how late the event loop wakes a timer: what a notification would wait as well."""

@@ -6,22 +6,27 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
+from uuid import UUID, uuid4
 
 from plugin import lock
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Tag
 from plugin.errors import StoreUnavailable
+from plugin.historian.fence import Fence
+from plugin.historian.postgres import Place, PostgresServer
 from plugin.historian.spill import POSITION, Left, Spill
 from plugin.historian.sqlite import database_path
 from plugin.historian.stores import SqlStore, configured
 from plugin.infer.compute import Compute
+from plugin.pki import write_private
 from plugin.protocols import Store
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_GAPS = 1_000_000
 _PAUSE = 1.0
 """Between two tries of a database that is away [s]."""
 
@@ -55,27 +60,58 @@ def lock_files(config: Config) -> list[Path]:
     return [config.data / lock.NAME, *beside]
 
 
-def open_store(config: Config, diagnostics: Diagnostics, *, alone: bool) -> SqlStore:
+def gateway_of(data: Path) -> str:
+    """Who works on this data folder, among several gateways: a UUID, made at the first time and kept in the folder."""
+    path = data / "gateway"
+    with suppress(FileNotFoundError, ValueError):
+        return str(UUID(path.read_text(encoding="ascii").strip()))
+    found = str(uuid4())
+    write_private(path, f"{found}\n".encode())
+    return found
+
+
+def shared_server(config: Config) -> PostgresServer | None:
+    """The server of a database that other gateways may use too; None: the database is this one's alone."""
+    if not config.historian.on_postgres:
+        return None
+    return PostgresServer(Place.of(config.historian.located(config.data)))
+
+
+def open_store(config: Config, diagnostics: Diagnostics, *, alone: bool, fence: Fence | None = None) -> SqlStore:
     """The historian of a configuration; a context.
 
     ``alone``: this process writes the samples, so its ring of recent ones may stand in for the database, where there
-    are models to read it. One beside a running service reads the database itself.
+    are models to read it. One beside a running service reads the database itself. ``fence``: of its term, where other
+    gateways may use the database too.
     """
     with_ring = alone and bool(config.models)
-    return configured(config.historian, config.data, diagnostics, with_ring=with_ring)
+    return configured(config.historian, config.data, diagnostics, with_ring=with_ring, fence=fence)
+
+
+def spill_of(config: Config) -> Spill | None:
+    """Where samples wait for the database; None: nowhere. On a database that is shared each has a position there."""
+    mark = f"{POSITION}/{gateway_of(config.data)}" if config.historian.on_postgres else POSITION
+    return Spill.configured(config.historian.spill, config.data, mark)
 
 
 async def open_spill(spill: Spill | None, store: Store, tags: Sequence[Tag], diagnostics: Diagnostics) -> Left:
     """Take the spill, where there is one: what is left in it and the database does not have yet."""
     if spill is None:
         return Left({}, {})
-    place = (await store.checkpoints(POSITION)).get(POSITION, "0")
+    place = (await store.checkpoints(spill.mark)).get(spill.mark, "0")
     left = await spill.open(int(place))
+    if spill.disowned:
+        await know_gaps(spill, store)
     spill.know(tags)
     diagnostics.spill_torn.inc(spill.torn)
     if spill.rows:
         log.warning("%d samples of a run before this one are in the spill %s", spill.rows, spill.folder)
     return left
+
+
+async def know_gaps(spill: Spill, store: Store) -> None:
+    """What is left of a time before another gateway went on says nothing of gaps that the database has."""
+    spill.know_gaps({gap.id for gap in await store.gaps(limit=_GAPS)})
 
 
 def open_compute(config: Config, diagnostics: Diagnostics) -> Compute:

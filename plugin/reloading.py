@@ -41,6 +41,8 @@ class Reloaded:
     """Models that watch other assets from now on."""
     restart: tuple[str, ...] = ()
     """What else changed in the file, and takes effect at the next start only."""
+    later: tuple[str, ...] = ()
+    """What takes effect as soon as this gateway leads: it stands by."""
     faults: tuple[str, ...] = ()
     """Why nothing changed; empty: it took effect."""
 
@@ -52,6 +54,7 @@ class Reloaded:
             ("added", self.added), ("removed", self.removed), ("changed", self.changed),
             ("refused by the server (asked for again by itself)", self.refused),
             ("models that watch other assets now", self.rescored), ("takes effect at the next start", self.restart),
+            ("takes effect when this gateway leads", self.later),
         )  # fmt: skip
         found = [f"{what}: {len(which)} ({some(which, names)})" for what, which in told if which]
         return found or ["Nothing in the file has changed."]

@@ -23,6 +23,7 @@ from plugin.config import Config
 from plugin.diagnostics import Diagnostics
 from plugin.domain import RunKind, RunResult
 from plugin.errors import ConfigError, Fault, ForetagError
+from plugin.hmi.snapshot import Snapshot
 from plugin.hmi.terminal import LiveView
 from plugin.infer.registry import Registry
 from plugin.infer.runs import Training
@@ -123,7 +124,14 @@ async def _reload(service: Service) -> Reloaded:
 async def _view(service: Service, console: Console, stop: asyncio.Event) -> None:
     """The last picture is that of the running service, not of the stopped one."""
     overview = await service.overview
-    view = asyncio.create_task(LiveView(overview.snapshot, console).run())
+
+    def snapshot() -> Snapshot:
+        nonlocal overview
+        if service.overview.done():  # else this gateway stands by, and what it saw last stays on the screen
+            overview = service.overview.result()
+        return overview.snapshot()
+
+    view = asyncio.create_task(LiveView(snapshot, console).run())
     try:
         await stop.wait()
     finally:

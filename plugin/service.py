@@ -3,6 +3,9 @@
     sources ──deliveries──> Ingest ──commit──> Store ──windows──> Scorer ──outcome──> Store, then sinks
                                └─confirm─> acknowledged to the plant's server
 
+On a database that several gateways share, all this is for the one that leads (:mod:`plugin.standby`); it may be done
+more than once in the life of a process.
+
 Start: database, and what is in the spill and it lacks; acquisition of past and present; the upkeep of the historian;
 the device; the sinks; the schedule. A database that can't be read is waited for; one that is readable but takes nothing
 is enough to acquire, into the spill. Models that do not exist yet are trained when the past has been read. Stop, each
@@ -14,6 +17,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 from plugin import __version__, lock
@@ -32,7 +36,7 @@ from plugin.hmi.overview import Overview
 from plugin.infer.outages import Outages
 from plugin.infer.registry import Registry
 from plugin.infer.runs import Runs, Training
-from plugin.opening import Stopped, lock_files, open_compute, open_spill, open_store, when_available
+from plugin.opening import Stopped, lock_files, open_compute, open_spill, open_store, spill_of, when_available
 from plugin.pki import Caretaker
 from plugin.protocols import Sink, Source, Store
 from plugin.publish.admission import certificate_hosts
@@ -41,6 +45,7 @@ from plugin.publish.writeback import Connection, WriteBack
 from plugin.reloading import Reloaded, Reloading, Rescore
 from plugin.schedule import Schedule
 from plugin.scorers import Scorers
+from plugin.standby import Term, leading
 from plugin.tasks import Supervision, running
 
 log = logging.getLogger(__name__)
@@ -60,28 +65,53 @@ class Service:
         self.reloading: asyncio.Future[Reloading] = asyncio.get_running_loop().create_future()
         """There when all is running."""
         self._supervision = Supervision(self.diagnostics)
+        self._leads = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop`` is set. Raises ForetagError where the service can't start."""
         try:
             async with AsyncExitStack() as stack:
-                try:
-                    await self._run(stack, stop)
-                finally:
-                    self._supervision.stopping = True
+                stack.enter_context(lock.hold(lock_files(self.config), self.config.path))
+                await stack.enter_async_context(serving(self.config.diagnostics, self.diagnostics))
+                while not stop.is_set():
+                    await self._lead(stop)
             log.info("stopped")
         except* Stopped:
             log.info("stopped before the database was available")
 
-    async def _run(self, stack: AsyncExitStack, stop: asyncio.Event) -> None:
+    async def _lead(self, stop: asyncio.Event) -> None:
+        """One term: until we are told to stop, or another gateway leads."""
+        try:
+            async with leading(self.config, self.diagnostics, stop) as term, AsyncExitStack() as stack:
+                try:
+                    await self._run(stack, term)
+                finally:
+                    self._supervision.stopping = True
+        except* Stopped:
+            if stop.is_set():
+                raise
+        if not stop.is_set():
+            self._stand_by()
+
+    def _stand_by(self) -> None:
+        """Whoever waits for something of a term that is not there yet waits for the next term."""
+        self._leads = False
+        new = asyncio.get_running_loop().create_future
+        if self.reloading.done():
+            self.config, self.reloading = self.reloading.result().config, new()
+        self.overview = new() if self.overview.done() else self.overview
+        self.runs = new() if self.runs.done() else self.runs
+        self._supervision = Supervision(self.diagnostics)
+        self.diagnostics.stand_by()
+
+    async def _run(self, stack: AsyncExitStack, term: Term) -> None:
+        self._leads = True
         enter = stack.enter_async_context
-        stack.enter_context(lock.hold(lock_files(self.config), self.config.path))
-        await enter(serving(self.config.diagnostics, self.diagnostics))
-        wait = partial(when_available, stop)
-        store = await wait(lambda: enter(open_store(self.config, self.diagnostics, alone=True)))
+        wait = partial(when_available, term.over)
+        store = await wait(lambda: enter(open_store(self.config, self.diagnostics, alone=True, fence=term.fence)))
         tags = await wait(lambda: store.register_tags(self.config.tags))
         await wait(lambda: store.keep_recent(self.config.read_by_models(tags)))
-        spill = Spill.configured(self.config.historian.spill, self.config.data)
+        spill = spill_of(self.config)
         left = await wait(lambda: open_spill(spill, store, tags, self.diagnostics))
         if spill is not None:
             stack.callback(spill.close)
@@ -107,7 +137,7 @@ class Service:
         await enter(running(self._supervision.keep("training", train)))
         rescore = self._rescoring(store, scorers, sinks)
         self.reloading.set_result(Reloading(self.config, store, sources, overview, rescore, spill))
-        await stop.wait()
+        await term.over.wait()
         log.info("stopping")
 
     @asynccontextmanager
@@ -165,6 +195,9 @@ class Service:
     async def reload(self) -> Reloaded:
         """Take up the configuration file as it is now. Raises ForetagError, with nothing changed, where it is wrong."""
         config = await asyncio.to_thread(load, self.config.path)
+        if not self._leads:
+            self.config = replace(self.config, tags=config.tags)
+            return Reloaded(later=("tags",))
         return await (await self.reloading).apply(config)
 
     async def _sources(self, tags: Sequence[Tag], store: Store, left: Left) -> list[OpcUaSource]:

@@ -123,6 +123,9 @@ class HistorianConfig(Section):
     """How far samples have to be behind the newest before they are coded by tag, rolled up by minute, hour and day, and
     compressed where a tag asks for it; late ones follow. "0s": never. The database then needs three times the room, and
     nothing is dropped by age."""
+    shard: str = Field(default="default", min_length=1, max_length=200)
+    """Whose sources this gateway acquires, where several gateways share a PostgreSQL database: of those with the same
+    shard one leads, and the others stand by. A source, a model and a tag belong to one shard alone."""
     spill: SpillConfig = SpillConfig()
     """What happens while the database is away."""
     retention: tuple[RetentionConfig, ...] = ()
@@ -137,6 +140,8 @@ class HistorianConfig(Section):
             raise ValueError("give one of password_env, password_file and password_credential")
         if (places or self.ca_file) and not self.on_postgres:
             raise ValueError("password and ca_file are for PostgreSQL; a SQLite file is protected by its mode")
+        if self.shard != "default" and not self.on_postgres:
+            raise ValueError("shard is for PostgreSQL; a SQLite database has one gateway")
         return self
 
     @property

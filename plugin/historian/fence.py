@@ -1,9 +1,12 @@
 """What keeps a gateway that was replaced from writing: each of its transactions is checked against its term."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from plugin.errors import StoreUnavailable
+from plugin.domain import Tag
+from plugin.errors import StoreError, StoreUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +36,29 @@ class Replaced(StoreUnavailable):
 def shard_key(shard: str) -> int:
     """Of the advisory lock of a shard: 64 bits, the same in every process and release."""
     return int.from_bytes(hashlib.sha256(f"foretag leader {shard}".encode()).digest()[:8], "big", signed=True)
+
+
+async def refuse_tags_of_others(connection: Any, shard: str, tags: Sequence[Tag]) -> None:
+    """StoreError where the database knows a tag as that of a source that another shard acquires: they would mix.
+
+    ``connection``: ``asyncpg.Connection``, outside a transaction.
+    """
+    ours = {tag.name: tag.source for tag in tags}
+    for row in await connection.fetch(_TAGS_OF_OTHERS, shard, list(ours)):
+        if ours[row["name"]] == row["source"] or not await leads(connection, row["shard"]):
+            continue
+        raise StoreError(
+            f"tag {row['name']!r} belongs to shard {row['shard']!r}, whose source {row['source']!r} has it: give it "
+            "another name, or stop the gateways of that shard until this one has taken it over"
+        )
+
+
+async def leads(connection: Any, shard: str) -> bool:
+    """Whether a gateway leads a shard at this moment."""
+    return not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", shard_key(shard))
+
+
+_TAGS_OF_OTHERS = """
+SELECT tags.name, source, shard FROM tags JOIN claims ON kind = 'source' AND claims.name = source
+WHERE shard <> $1 AND tags.name = ANY($2::text[]) ORDER BY tags.name
+"""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plugin.errors import StoreError, StoreUnavailable
-from plugin.historian.fence import Fence, shard_key
+from plugin.historian.fence import Fence, leads, shard_key
 from plugin.historian.postgres import LOCK_TIMEOUT, PostgresServer, translated
 
 Connection = Any
@@ -117,7 +117,7 @@ class Leadership:
                     await asyncio.sleep(_BEAT)
                     async with self._using() as session:
                         await session.execute("COMMIT; BEGIN")
-            except StoreUnavailable as error:
+            except StoreError as error:
                 _log.warning("The lock of shard %r is lost, it is taken again: %s", fence.shard, error)
             successor = await self._regain(fence)
             if successor is not None:
@@ -193,7 +193,7 @@ class Leadership:
                 if locked:
                     return None
                 await asyncio.sleep(_TRY)
-            except StoreUnavailable:
+            except StoreError:
                 await asyncio.sleep(_PAUSE)
 
     # --- what belongs to a shard ---
@@ -203,8 +203,7 @@ class Leadership:
         kinds, names = zip(*self.candidate.parts, strict=True) if self.candidate.parts else ((), ())
         rows = await session.fetch(_OTHERS, self.candidate.shard, list(kinds), list(names))
         for row in rows:
-            # Whoever has the lock is alive; a shard that has no leader gives way.
-            if await session.fetchval("SELECT pg_try_advisory_xact_lock($1)", shard_key(row["shard"])):
+            if not await leads(session, row["shard"]):  # such as one that has another name now
                 continue
             raise StoreError(
                 f"{row['kind']} {row['name']!r} belongs to shard {row['shard']!r}, which {row['holder']} leads: "

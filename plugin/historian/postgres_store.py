@@ -18,7 +18,7 @@ from plugin.historian import postgres_samples as samples
 from plugin.historian.config import HistorianConfig
 from plugin.historian.database import to_its_end
 from plugin.historian.dropping import retention
-from plugin.historian.fence import Fence
+from plugin.historian.fence import Fence, refuse_tags_of_others
 from plugin.historian.grids import Gathering
 from plugin.historian.migrate import prepare
 from plugin.historian.postgres import Place, PostgresServer
@@ -74,6 +74,7 @@ class PostgresStore(Tables):
         place = Place.of(url)
         self._server = PostgresServer(place, synchronous=synchronous, busy_timeout=busy_timeout, fence=fence)
         super().__init__(self._server)
+        self._fence = fence
         self._url = url
         self._diagnostics = diagnostics or Diagnostics()
         self._ring = ring
@@ -85,7 +86,13 @@ class PostgresStore(Tables):
 
     @classmethod
     def configured(
-        cls, config: HistorianConfig, data: Path, diagnostics: Diagnostics, *, with_ring: bool = True
+        cls,
+        config: HistorianConfig,
+        data: Path,
+        diagnostics: Diagnostics,
+        *,
+        with_ring: bool = True,
+        fence: Fence | None = None,
     ) -> Self:
         """The store of a configuration whose relative files lie in ``data``.
 
@@ -97,6 +104,7 @@ class PostgresStore(Tables):
             synchronous=config.synchronous,
             busy_timeout=config.busy_timeout,
             ring=Ring(config.ring_samples, config.ring_memory * 2**20, ()) if with_ring else None,
+            fence=fence,
         )
 
     # --- opening and closing ---
@@ -154,7 +162,10 @@ class PostgresStore(Tables):
     # --- what arrives ---
 
     async def register_tags(self, tags: Sequence[Tag]) -> tuple[Tag, ...]:
-        """See the protocol."""
+        """See the protocol. StoreError where a tag belongs to another shard."""
+        if self._fence is not None:
+            async with self._server.copying() as connection:
+                await refuse_tags_of_others(connection, self._fence.shard, tags)
         registered, last = await self._put_tags(tags)
         if self._ring is not None:
             await asyncio.to_thread(self._ring.reserve, last)  # it may have to move 256 MB

@@ -6,6 +6,7 @@ from typing import Protocol, Self
 
 from plugin.diagnostics import Diagnostics
 from plugin.historian.config import HistorianConfig
+from plugin.historian.fence import Fence
 from plugin.historian.postgres_store import PostgresStore
 from plugin.historian.sqlite_store import SqliteStore
 from plugin.historian.tables import Summary
@@ -32,11 +33,19 @@ class SqlStore(Store, Protocol):
         """Close it."""
 
 
-def configured(config: HistorianConfig, data: Path, diagnostics: Diagnostics, *, with_ring: bool = True) -> SqlStore:
+def configured(
+    config: HistorianConfig,
+    data: Path,
+    diagnostics: Diagnostics,
+    *,
+    with_ring: bool = True,
+    fence: Fence | None = None,
+) -> SqlStore:
     """The store, not yet open; relative files lie in ``data``.
 
     ``with_ring``: one that holds nothing until ``keep_recent``; False for a command beside the running service.
+    ``fence``: of the gateway that leads, where several may share the database.
     """
     if config.on_postgres:
-        return PostgresStore.configured(config, data, diagnostics, with_ring=with_ring)
+        return PostgresStore.configured(config, data, diagnostics, with_ring=with_ring, fence=fence)
     return SqliteStore.configured(config, data, diagnostics, with_ring=with_ring)

@@ -206,5 +206,21 @@ async def test_who_was_replaced_writes_nothing_more(database: Database) -> None:
         assert len(await store.runs("rul")) == 1
 
 
+async def test_a_tag_of_another_shard_that_is_led_is_refused(database: Database) -> None:
+    tag = Tag("T", "plant", "nsu=urn:plant;s=T")
+    theirs = Candidate("line 2", "gateway s", ("other",))
+    async with AsyncExitStack() as stack:
+        north, south = [await stack.enter_async_context(leadership(database, each)) for each in (NORTH, theirs)]
+        first = await stack.enter_async_context(PostgresStore(database.secret_url, fence=await north.gain()))
+        second = await stack.enter_async_context(PostgresStore(database.secret_url, fence=await south.gain()))
+        await first.register_tags([tag])
+        await first.register_tags([replace(tag, unit="bar")])
+        with pytest.raises(StoreError, match="tag 'T' belongs to shard 'line 1', whose source 'plant' has it"):
+            await second.register_tags([replace(tag, source="other")])
+        assert database.psql("SELECT source, unit FROM tags") == [["plant", "bar"]]
+        await north.close()
+        await second.register_tags([replace(tag, source="other")])
+
+
 def delivery(tag: Tag, number: int) -> Delivery:
     return Delivery(SampleBatch.of([tag.id], [number], [float(number)], 0, [number], [number]))

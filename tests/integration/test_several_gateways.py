@@ -1,0 +1,248 @@
+"""Several gateways on one PostgreSQL: service processes that are killed, stopped and cut off, and a plant that counts.
+
+Every number that the plant has written is in the database, once, whoever led when it came.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.proxy import Fault, Proxy
+from tests.integration.acquire_plant import URI, Plant
+from tests.postgres import Database
+
+pytestmark = pytest.mark.timeout(150)
+
+TAKE_OVER = 10.0
+"""What is promised [s]."""
+TAGS = 2
+PERIOD = 0.05
+"""Between two numbers [s]."""
+FILE = """
+tags = ["tags.csv"]
+[historian]
+url = "{url}"
+password_env = "DATABASE_PASSWORD"
+shard = "line 1"
+spill = {{ after = "200ms", reserve = "0" }}
+[[sources]]
+name = "plant"
+endpoint = "opc.tcp://127.0.0.1:{plant}/"
+security_policy = "None"
+publishing_interval = "100ms"
+sampling_interval = "20ms"
+keep_alive = "500ms"
+timeout = "2s"
+reconnect_max = "500ms"
+history = {{ back = "all", settle = "200ms" }}
+[publish]
+enabled = false
+[diagnostics]
+listen = ""
+"""
+
+
+@dataclass
+class Gateway:
+    """A data folder, and the process that works on it."""
+
+    folder: Path
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def log(self) -> str:
+        path = self.folder / "data" / "foretag.log"
+        return path.read_text() if path.exists() else ""
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def spilled(self) -> list[Path]:
+        return list((self.folder / "data" / "spill").glob("*.spill"))
+
+    def start(self, password: str) -> None:
+        command = [sys.executable, "-m", "plugin", "run", "--no-table", "-c", str(self.folder / "foretag.toml")]
+        told = {**os.environ, "DATABASE_PASSWORD": password}
+        with (self.folder / "output").open("ab") as output:
+            self.process = subprocess.Popen(command, env=told, stdout=output, stderr=output)
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def end(self, number: signal.Signals) -> int:
+        self.send(number)
+        assert self.process is not None
+        return await asyncio.to_thread(self.process.wait, 30)
+
+    async def says(self, text: str, times: int = 1) -> None:
+        await until(lambda: self.log.count(text) >= times, lambda: f"{text!r} is not in the log:\n{self.log}")
+
+
+@dataclass
+class Site:
+    """A plant that counts, a database, and gateways."""
+
+    database: Database
+    plant: Plant
+    folder: Path
+    stack: ExitStack
+    written: list[int] = field(default_factory=list)
+
+    def gateway(self, name: str, port: int = 0) -> Gateway:
+        """Started; ``port``: where it finds the database."""
+        folder = self.folder / name
+        folder.mkdir()
+        rows = "".join(f"t{n},nsu={URI};s=t{n}\n" for n in range(TAGS))
+        (folder / "tags.csv").write_text(f"name,node\n{rows}")
+        url = self.database.url.replace(f":{self.database.port}/", f":{port or self.database.port}/")
+        (folder / "foretag.toml").write_text(FILE.format(url=url, plant=self.plant.port))
+        gateway = Gateway(folder)
+        self.stack.callback(_kill, gateway)
+        gateway.start(self.database.password)
+        return gateway
+
+    async def standby(self, name: str) -> Gateway:
+        """Another one, when there is a leader."""
+        await self.reaches(5)
+        gateway = self.gateway(name)
+        await gateway.says("standing by for shard 'line 1'")
+        return gateway
+
+    async def count(self) -> None:
+        """For ever: another number for every tag."""
+        while True:
+            self.written.append(len(self.written) + 1)
+            for node in self.plant.nodes:
+                await self.plant.put(node, float(self.written[-1]), datetime.now(UTC))
+            await asyncio.sleep(PERIOD)
+
+    def progress(self) -> dict[str, str]:
+        return dict(self.query("SELECT key, value FROM checkpoints"))
+
+    def query(self, statement: str) -> list[list[str]]:
+        return self.database.psql(statement)
+
+    def newest(self) -> int:
+        """The newest number that every tag has in the database."""
+        rows = self.query("SELECT coalesce(max(value), 0) FROM tags LEFT JOIN samples ON tag_id = id GROUP BY id")
+        return min((int(float(row[0])) for row in rows), default=0)
+
+    def numbers(self) -> list[list[int]]:
+        """What is stored of each tag, in order; the plant's initial 0 is none."""
+        query = (
+            "SELECT value FROM samples JOIN tags ON id = tag_id WHERE name = 't{}' AND value > 0 ORDER BY source_time"
+        )
+        return [[int(float(row[0])) for row in self.query(query.format(n))] for n in range(TAGS)]
+
+    def leader(self) -> list[str]:
+        """Epoch and process."""
+        ((epoch, holder),) = self.query("SELECT epoch, holder FROM leaders WHERE shard = 'line 1'")
+        return [epoch, holder.rpartition(" ")[2]]
+
+    async def reaches(self, number: int) -> None:
+        await until(lambda: self.newest() >= number, lambda: f"{number} is not stored, {self.newest()} is")
+
+    async def is_complete(self) -> None:
+        """All that was written up to now is there, once."""
+        last = len(self.written)
+        await self.reaches(last)
+        await until(
+            lambda: all(row == self.written[: len(row)] and len(row) >= last for row in self.numbers()),
+            lambda: f"{last} numbers were written; stored: {[_holes(row) for row in self.numbers()]}",
+        )
+
+
+def _holes(row: list[int]) -> str:
+    missing = sorted(set(range(1, max(row, default=0) + 1)) - set(row))
+    return f"{len(row)} up to {max(row, default=0)}, without {missing[:20]}, twice: {len(row) - len(set(row))}"
+
+
+def _kill(gateway: Gateway) -> None:
+    if gateway.process is not None and gateway.process.poll() is None:
+        gateway.process.kill()
+        gateway.process.wait()
+
+
+async def until(condition: Callable[[], bool], told: Callable[[], str], seconds: float = 40) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            while not await asyncio.to_thread(condition):
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(told()) from None
+
+
+@asynccontextmanager
+async def _counting(site: Site) -> AsyncIterator[None]:
+    task = asyncio.create_task(site.count())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+@pytest.fixture
+async def site(migrated_postgres: Database, tmp_path: Path) -> AsyncIterator[Site]:
+    plant = Plant(TAGS, history=True)
+    await plant.start()
+    with ExitStack() as stack:
+        site = Site(migrated_postgres, plant, tmp_path, stack)
+        async with _counting(site):
+            yield site
+    await plant.stop()
+
+
+async def replaces(site: Site, gateway: Gateway) -> float:
+    """Until this gateway writes [s]."""
+    begin, known = asyncio.get_running_loop().time(), len(site.written)
+    await site.reaches(known + 1)
+    took = asyncio.get_running_loop().time() - begin
+    assert site.leader()[1] == str(gateway.pid)
+    print(f"replaced after {took:.1f} s")
+    return took
+
+
+async def test_one_that_is_stopped_and_one_that_is_killed_are_replaced_and_nothing_is_lost(site: Site) -> None:
+    first = site.gateway("a")
+    second = await site.standby("b")
+    first.send(signal.SIGSTOP)
+    assert await replaces(site, second) < TAKE_OVER
+    first.send(signal.SIGCONT)
+    await first.says(f"process {second.pid} leads shard 'line 1' now")
+    await first.says("standing by for shard 'line 1'")
+    assert site.leader() == ["2", str(second.pid)]
+    second.send(signal.SIGKILL)
+    assert await replaces(site, first) < TAKE_OVER
+    await site.is_complete()
+    assert await first.end(signal.SIGINT) == 0
+    assert site.query("SELECT count(*) FROM gaps WHERE state = 'open'") == [["0"]]
+
+
+async def test_one_that_is_cut_off_spills_and_brings_it_when_another_leads(site: Site) -> None:
+    async with Proxy(site.database.port) as wire:
+        first = site.gateway("a", port=wire.port)
+        second = await site.standby("b")
+        await wire.strike(Fault.HOLE)
+        assert await replaces(site, second) < TAKE_OVER
+        await until(lambda: bool(first.spilled()), lambda: "there is no spill")
+        progress = site.progress()
+        await wire.mend()
+        await first.says("samples that were in the spill are in the database")
+        await site.is_complete()
+        assert not first.spilled()
+        assert site.progress().keys() >= progress.keys()
+        for gateway in (first, second):
+            assert await gateway.end(signal.SIGINT) == 0
