@@ -14,6 +14,7 @@ import pytest
 from plugin.diagnostics import Diagnostics
 from plugin.domain import (
     Asset,
+    Fill,
     Gap,
     GapCause,
     GapState,
@@ -288,6 +289,41 @@ async def test_what_a_run_gave_is_computed_again_whatever_became_known_afterward
         assert (again.predictions, again.flags) == (each.predictions, each.flags)
     with pytest.raises(ModelError, match="no version 9"):
         await scorer.again(replace(given[0].run, version=9), end)
+
+
+async def test_a_window_ends_on_a_whole_step_and_so_does_what_is_said_of_it(bench):
+    scorer = bench.scorer(config(window="20s", step="2s", hold="0s"))
+    await bench.training().train(scorer)
+    whole, later = NOW, NOW + timedelta(seconds=1.5)
+    first, second = [await bench.runs().score(scorer, end, end) for end in (whole, later)]
+    assert {p.as_of for p in (*first.predictions, *second.predictions)} == {whole}
+    assert {p.valid_until - p.as_of for p in second.predictions} == {timedelta(seconds=6)}, "not stale when it is new"
+    assert [(p.value, p.coverage) for p in first.predictions] == [(p.value, p.coverage) for p in second.predictions]
+    assert (await scorer.again(second.run, whole)).predictions == second.predictions
+
+
+async def test_lines_and_doubtful_values_are_seen_as_the_tag_says_live_and_again(bench):
+    """A tag that is drawn as a line: live its newest value is held, and what was seen then is seen again later."""
+    tags = dict(bench.assets[0].tags)
+    tags["a"] = replace(tags["a"], fill=Fill.LINEAR, max_age=timedelta(seconds=30))
+    tags["b"] = replace(tags["b"], uncertain=False)
+    bench.assets = (Asset(bench.assets[0].name, tags), bench.assets[1])
+    scorer = bench.scorer(config(hold="60s"))
+    await bench.training().train(scorer)
+    await bench.add("b", [SECONDS + 2], 10.0, Status.UNCERTAIN)
+    await bench.add("b", [SECONDS + 5], 10.0)
+    end = NOW + timedelta(seconds=8)
+    live = await bench.runs().score(scorer, end, end)
+    coverage = {p.tag.asset: p.coverage for p in live.predictions}
+    assert coverage == {"pump-1": pytest.approx(0.9), "pump-2": 1.0}, "b is not used for 3 of the recent 10 s"
+    await bench.add("a", [SECONDS + 10], 90.0)
+    await bench.add("a", [SECONDS + 6], 40.0)
+    stored = {run.id: run for run in await bench.store.runs("odd")}[live.run.id]
+    assert (await scorer.again(stored, end)).predictions == live.predictions
+    after = await bench.runs().score(scorer, end, end)
+    values = [{p.tag.asset: p.value for p in each.predictions} for each in (live, after)]
+    assert values[0]["pump-1"] != values[1]["pump-1"], "the line to the later sample is seen by later runs"
+    assert values[0]["pump-2"] == values[1]["pump-2"]
 
 
 async def test_what_came_in_while_a_run_looked_is_for_the_next_one(bench):

@@ -1,11 +1,12 @@
 """What a model learns from: runs to failure, laboratory blocks, healthy stretches."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
-from plugin.domain import Asset, SampleBatch, Tag
+from plugin.domain import Asset, Fill, Gap, GapCause, SampleBatch, Status, Tag
 from plugin.errors import TrainingDataError
 from plugin.historian.memory import MemoryStore
 from plugin.infer.config import ModelConfig, TrainingConfig
@@ -128,6 +129,38 @@ async def test_two_assets_whose_runs_start_together_are_two_groups():
     twin = Asset("b", {"first": other[0], "second": asset.tags["second"]})
     data, _ = await gather(config("failures", {"age": "first"}), [asset, twin], store, NOW)
     assert data.group.tolist() == [0, 1]
+
+
+async def test_what_lies_on_a_line_is_learnt_as_it_was_seen_when_the_block_ended():
+    slow = {t: float(t) for t in range(0, 25, 4)}
+    store, asset = await store_with(slow, dict.fromkeys(range(25), 1.0))
+    first = replace(asset.tags["first"], fill=Fill.LINEAR)
+    data, _ = await gather(config("normal", {}), [Asset("a", {**asset.tags, "first": first})], store, NOW)
+    (oldest, *rest) = data.values[:, 0].tolist()
+    assert oldest == [0, 1, 2, 3, 4, 0, 0, 0, 0, 0], "five cells, up to a sample"
+    assert rest[0] == [5, 6, 7, 8, 9, 10, 11, 12, 12, 12], "the sample at 16 was to come"
+    assert rest[1] == [15, 16, 17, 18, 19, 20, 21, 22, 23, 24]
+
+
+async def test_nothing_that_is_learnt_was_held_across_a_gap():
+    store, asset = await store_with({0: 1.0, 6: 2.0}, dict.fromkeys(range(10), 1.0))
+    begin = datetime.fromtimestamp(START / SECOND, UTC)
+    gap = Gap(
+        "1", "plant", "a.first", begin + timedelta(seconds=2), begin + timedelta(seconds=4), GapCause.SEQUENCE, NOW
+    )
+    await store.write([Delivery(SampleBatch.empty(), gaps=(gap,))])
+    data, _ = await gather(config("normal", {}), [asset], store, NOW)
+    assert data.observed[0, 0].tolist() == [True, True, False, False, False, False, True, True, True, True]
+
+
+async def test_a_value_that_is_not_certain_is_learnt_where_its_tag_says_so():
+    store, asset = await store_with(dict.fromkeys(range(4), 1.0))
+    times = START + np.arange(4, 8, dtype=np.int64) * SECOND
+    for tag in asset.tags.values():
+        await store.write([Delivery(SampleBatch.of([tag.id] * 4, times, 2.0, Status.UNCERTAIN, times, times))])
+    strict = {**asset.tags, "first": replace(asset.tags["first"], uncertain=False)}
+    data, _ = await gather(config("normal", {}, window="8s"), [Asset("a", strict)], store, NOW)
+    assert data.observed[0].sum(axis=1).tolist() == [4, 8]
 
 
 @pytest.mark.parametrize(("learn", "roles"), [("failures", {"age": "first"}), ("laboratory", {"lab": "second"})])
