@@ -1,6 +1,7 @@
 """What an operator asks of us, as Prometheus metrics. Nothing is dropped without a counter here."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -123,6 +124,12 @@ class Diagnostics:
         self.samples_left_out = counter("samples_left_out", "Samples that the swinging door left out, within its bound")
         self.sample_bytes = gauge("sample_bytes", "Bytes of a sample in the partition that was closed last")
         self.open_age = gauge("open_samples_age_seconds", "From the oldest sample that is not rolled up to the newest")
+        self.database_bytes = gauge("database_bytes", "What the database holds, without its free pages")
+        self.disk_free = gauge("disk_free_bytes", "By how much the database can still grow")
+        self.disk_full = gauge(
+            "disk_full_seconds", "Until the database's disk is full as it grows now; +Inf: never, NaN: not known yet"
+        )
+        self.disk_full.set(math.nan)
         self.samples_expired = counter("samples_expired", "Samples that retention dropped", "class")
         self.partitions_held = gauge(
             "partitions_held", "Closed partitions that retention would drop, but for a gap that is open", "class"

@@ -128,6 +128,9 @@ class HistorianConfig(Section):
     shard one leads, and the others stand by. A source, a model and a tag belong to one shard alone."""
     spill: SpillConfig = SpillConfig()
     """What happens while the database is away."""
+    disk: Size | None = None
+    """Size of the disk that PostgreSQL has for this database, for the forecast of when it is full; a SQLite file's disk
+    is looked at."""
     retention: tuple[RetentionConfig, ...] = ()
     """Classes of tags, and how long what of them is kept; default: all of all tags for good."""
     keep: KeepConfig = KeepConfig()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -10,6 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a database takes up of its disk."""
+
+    used: int
+    """What it holds; pages that are free inside it are left out [byte]."""
+    free: int | None
+    """By how much it can still grow [byte]; None: its disk can't be seen from here."""
 
 
 class Database(Protocol):
@@ -23,6 +34,9 @@ class Database(Protocol):
 
     async def size(self) -> int:
         """On disk [byte]."""
+
+    async def room(self) -> Room:
+        """How much of its disk it takes up."""
 
 
 def to_its_end(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from plugin.errors import StoreError, StoreUnavailable
+from plugin.historian.database import Room
 from plugin.historian.fence import STILL_LEADS, Fence, Replaced
 
 try:
@@ -243,6 +244,10 @@ class PostgresServer:
         async with self.reading() as connection:
             size: int = (await connection.exec_driver_sql("SELECT pg_database_size(current_database())")).scalar_one()
             return size
+
+    async def room(self) -> Room:
+        """Its size, with what is free in its tables; the disk is another machine's."""
+        return Room(await self.size(), None)
 
 
 def _watch(connection: Any) -> None:

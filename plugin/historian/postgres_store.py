@@ -17,6 +17,7 @@ from plugin.errors import StoreError
 from plugin.historian import postgres_samples as samples
 from plugin.historian.config import HistorianConfig
 from plugin.historian.database import to_its_end
+from plugin.historian.disk import watch
 from plugin.historian.dropping import retention
 from plugin.historian.fence import Fence, refuse_tags_of_others
 from plugin.historian.grids import Gathering
@@ -157,7 +158,7 @@ class PostgresStore(Tables):
 
     def chores(self, config: HistorianConfig) -> tuple[Chore, ...]:
         """What is to be done beside the writing, for as long as the service runs."""
-        return (retention(self._server, config, self._diagnostics),)
+        return (retention(self._server, config, self._diagnostics), watch(self._server, config, self._diagnostics))
 
     # --- what arrives ---
 

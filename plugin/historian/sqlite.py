@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from plugin.diagnostics import Diagnostics
 from plugin.errors import StoreError, StoreUnavailable
 from plugin.historian.checkpoints import Checkpointer
+from plugin.historian.database import Room
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -182,6 +183,19 @@ class SqliteFile:
         """The file with its write-ahead log [byte]."""
         files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
         return sum(file.stat().st_size for file in files if file.exists())
+
+    async def room(self) -> Room:
+        """Of the file, with the pages in it that are free to be written again."""
+        pages, free, size = await self.read(_pages)
+        disk = await asyncio.to_thread(os.statvfs, self.path.parent)
+        return Room((pages - free) * size, disk.f_bavail * disk.f_frsize + free * size)
+
+
+def _pages(database: sqlite3.Connection) -> tuple[int, int, int]:
+    pages, free, size = (
+        int(database.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size")
+    )
+    return pages, free, size
 
 
 def _engine(url: str, begin: str, pragmas: Mapping[str, str | int], busy_timeout: float, size: int) -> AsyncEngine:

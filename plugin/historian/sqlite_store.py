@@ -14,6 +14,7 @@ from plugin.domain import Gap, Grid, Micros, Remark, SampleBatch, Tag, Window
 from plugin.errors import StoreError
 from plugin.historian import samples
 from plugin.historian.config import HistorianConfig
+from plugin.historian.disk import watch
 from plugin.historian.dropping import retention
 from plugin.historian.grids import Gathering
 from plugin.historian.migrate import prepare
@@ -130,7 +131,7 @@ class SqliteStore(Tables):
 
     def chores(self, config: HistorianConfig) -> tuple[Chore, ...]:
         """What is to be done beside the writing, for as long as the service runs."""
-        return (retention(self._file, config, self._diagnostics),)
+        return (retention(self._file, config, self._diagnostics), watch(self._file, config, self._diagnostics))
 
     # --- what arrives ---
 

@@ -33,6 +33,7 @@ from plugin.protocols import Health, Source, Store
 
 _RATE_SPAN = timedelta(seconds=10)
 _WATCH_EVERY = 1.0
+_MONTH = 30 * 86_400.0
 
 
 class Overview:
@@ -201,6 +202,7 @@ class Overview:
         recent = [(t, n) for t, n in self._stored if now - t <= _RATE_SPAN]
         self._stored = [*(recent or self._stored[-1:]), (now, stored)]
         (then, before), span = self._stored[0], now - self._stored[0][0]
+        full = self._diagnostics.value("disk_full_seconds")  # NaN where it is not known
         return Totals(
             samples_stored=int(stored),
             samples_per_second=(stored - before) / span.total_seconds() if then < now else 0.0,
@@ -209,6 +211,7 @@ class Overview:
             loop_lag_p99=self._diagnostics.lag_p99(),
             storing=next((s for s in STATES if self._diagnostics.value("historian", state=s)), STATES[0]),
             spilled=int(self._diagnostics.value("spill_samples")),
+            disk_full=timedelta(seconds=full) if full < _MONTH else None,
         )
 
 

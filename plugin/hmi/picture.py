@@ -26,6 +26,7 @@ from plugin.hmi.words import (
     status_name,
 )
 
+_SOON = timedelta(days=3)
 _WIDE = 100
 """Columns from which there is room for bars and full status names."""
 
@@ -70,6 +71,8 @@ def headline(snapshot: Snapshot) -> Text:
     line.append(
         f"{totals.dropped:,} {'DROPPED' if totals.dropped else 'dropped'}", "bold red" if totals.dropped else ""
     )
+    if totals.disk_full is not None:
+        line.append(f" · DISK FULL in {age(totals.disk_full)}", "bold red" if totals.disk_full < _SOON else "yellow")
     if totals.storing == "waiting":
         line.append(" · DATABASE AWAY, sources wait", "bold red")
     elif totals.storing == "spilling":

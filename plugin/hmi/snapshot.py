@@ -104,6 +104,8 @@ class Totals:
     """Where samples go: ``writing`` into the database, ``spilling``, or ``waiting`` at the plant's servers."""
     spilled: int = 0
     """Samples in the spill now."""
+    disk_full: timedelta | None = None
+    """Until the database's disk is full, where that is within 30 days."""
 
 
 @dataclass(frozen=True, slots=True)

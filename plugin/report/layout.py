@@ -24,6 +24,15 @@ def duration(span: timedelta) -> str:
     return f"{seconds / 86_400:.0f} d"
 
 
+def size(count: float) -> str:
+    """``1.5 GiB`` of a number of bytes."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.{0 if unit == 'B' else 1}f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"
+
+
 def printable(text: str) -> str:
     """Text that a plant's server may have sent, without what would steer a terminal."""
     return "".join(character if character.isprintable() else "�" for character in text)

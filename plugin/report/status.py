@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from math import isinf, isnan
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -22,12 +23,14 @@ from plugin.domain import (
     qualities,
 )
 from plugin.protocols import Store
-from plugin.report.layout import duration, headed, printable
+from plugin.report.layout import duration, headed, printable, size
 from plugin.report.told import Told
 
 _DAY = timedelta(days=1)
 _GAPS = 1_000_000
 _NOTHING = "–"
+_SOON, _CENTURY = 3 * 86_400.0, 100 * 365 * 86_400.0
+"""[s]"""
 _STATES = ("silent", "late", "flat")
 
 
@@ -66,6 +69,7 @@ async def status_view(
         Text("\nModels", "bold"),
         _models(runs, champions, now),
         Text("\nDatabase", "bold"),
+        *(_disk(told) if told is not None else ()),
         await _counts(store),
     ]
     if told is not None:
@@ -147,6 +151,9 @@ def _troubles(told: Told, sources: Sequence[str]) -> Iterator[str]:
         yield "samples do not reach the database, nor the spill: the plant's servers hold what they can; see the log"
     elif spilled or told.count("foretag_historian", state="spilling"):
         yield f"the database does not keep up or is away: {spilled:,} samples wait in the spill"
+    full = told.value("foretag_disk_full_seconds")
+    if full is not None and full < _SOON:
+        yield f"the disk of the database is full in {duration(timedelta(seconds=full))} as it grows now"
     if cut_off := told.count("foretag_outputs_cut_off"):
         yield f"{cut_off:,} results are in doubt, since a source that they draw on is away"
 
@@ -235,6 +242,30 @@ def _models(
             Text(printable(run.error) if run else "", "red"),
         )
     return table
+
+
+def _disk(told: Told) -> Iterator[Text]:
+    """How much there is, how much more there may be, and for how long."""
+    used, free = (told.value(f"foretag_{name}_bytes") for name in ("database", "disk_free"))
+    if not used:
+        return
+    line = Text(f"{size(used)} used")
+    if free:
+        line.append(f", {size(free)} free, ")
+        line.append(*_full(told.value("foretag_disk_full_seconds")))
+    yield line
+
+
+def _full(seconds: float | None) -> tuple[str, str]:
+    if seconds is None or isnan(seconds):
+        return "when the disk is full is not known yet", ""
+    if isinf(seconds) or seconds > _CENTURY:
+        return "the disk is not getting full", ""
+    return f"full in {duration(timedelta(seconds=seconds))} as it grows now", _urgency(seconds)
+
+
+def _urgency(seconds: float) -> str:
+    return "red" if seconds < _SOON else "yellow" if seconds < 10 * _SOON else ""
 
 
 async def _counts(store: Store) -> RenderableType:

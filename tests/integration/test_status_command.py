@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -169,6 +170,23 @@ async def test_a_historian_that_waits_is_said():
     text, well = await text_of(parse('foretag_historian{state="waiting"} 1\nforetag_historian{state="writing"} 0\n'))
     assert not well
     assert "! samples do not reach the database, nor the spill" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said", "fine"),
+    [
+        ("NaN", "when the disk is full is not known yet", True),
+        ("+Inf", "the disk is not getting full", True),
+        ("3.456e+06", "full in 40 d as it grows now", True),
+        ("172000", "full in 48 h as it grows now", False),
+    ],
+)
+async def test_when_the_disk_is_full(seconds: str, said: str, fine: bool):
+    room = f"foretag_database_bytes 5e9\nforetag_disk_free_bytes 2e9\nforetag_disk_full_seconds {seconds}\n"
+    text, well = await text_of(parse(room))
+    assert f"4.7 GiB used, 1.9 GiB free, {said}" in text
+    assert well is fine
+    assert ("! the disk of the database" in text) is not fine
 
 
 async def test_without_a_service_the_database_speaks_alone():

@@ -131,6 +131,13 @@ def test_where_samples_go_while_the_database_is_away_is_in_the_headline():
     assert "DATABASE AWAY, sources wait" in shown(replace(SNAPSHOT, totals=waiting), 120)[0]
 
 
+def test_a_disk_that_gets_full_is_in_the_headline():
+    soon = Totals(10, 1.0, 0, 0, None, disk_full=timedelta(days=12.2))
+
+    assert "DISK FULL in 12 d" in shown(replace(SNAPSHOT, totals=soon), 120)[0]
+    assert "DISK" not in shown(SNAPSHOT, 120)[0]
+
+
 def test_what_is_not_well_with_a_source_is_said_in_words():
     ill = SourceLine(
         "mill", False, 3, 3, 0, away=True, trouble="connect to opc.tcp://mill:4840: no answer\x1b[2J",
