@@ -12,7 +12,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -85,6 +87,8 @@ class Postgres:
         if self._account:
             shutil.chown(self._folder, self._account)
         self.port = _free_port()
+        self._parent = ThreadPoolExecutor(1)
+        """Its thread starts the server, which ends with the thread that started it (PR_SET_PDEATHSIG, prctl(2))."""
         self._process: subprocess.Popen[bytes] | None = None
         self._count = 0
 
@@ -105,13 +109,14 @@ class Postgres:
         given = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         command = [*_as(self._account), _binary("postgres"), "-D", str(self._data), *given]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
+            process = self._parent.submit(lambda: subprocess.Popen(command, stdout=log, stderr=log)).result()
+        self._process = process
         end = time.monotonic() + _STEP_SECONDS
         while True:
             try:
                 self.database("postgres").psql("SELECT 1")
             except RuntimeError as error:
-                if self._process.poll() is not None or time.monotonic() > end:
+                if process.poll() is not None or time.monotonic() > end:
                     raise RuntimeError(f"PostgreSQL does not start: {error}\n{self._log.read_text()}") from error
                 time.sleep(0.05)
             else:
@@ -119,7 +124,7 @@ class Postgres:
 
     def stop(self, mode: str = "fast") -> None:
         """``fast``: sessions are ended; ``immediate``: as after a crash."""
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:
             return
         self._run([_binary("pg_ctl"), "stop", "-D", str(self._data), "-m", mode, "-w"])
         self._process.wait(_STEP_SECONDS)
@@ -130,6 +135,21 @@ class Postgres:
         self.stop(mode)
         self.start()
 
+    def encrypt(self, certificate: bytes | None, key: bytes | None) -> None:
+        """Take up TLS with a certificate and its key (PEM); None: give it up."""
+        for name, content in (("server.crt", certificate), ("server.key", key)):
+            if content is not None:
+                path = self._data / name
+                path.write_bytes(content)
+                path.chmod(0o600)
+                if self._account:
+                    shutil.chown(path, self._account)
+        wanted = "off" if certificate is None else "on"
+        database = self.database("postgres")
+        database.psql(f"ALTER SYSTEM SET ssl = {wanted}", "SELECT pg_reload_conf()")
+        while database.psql("SHOW ssl") != [[wanted]]:
+            time.sleep(0.02)
+
     def remove(self) -> None:
         """Stop it, and leave nothing behind."""
         try:
@@ -138,6 +158,7 @@ class Postgres:
             if self._process is not None:
                 self._process.kill()
                 self._process.wait()
+            self._parent.shutdown()
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def database(self, name: str) -> Database:
@@ -148,7 +169,8 @@ class Postgres:
         """A new database, empty or a copy of ``template``."""
         self._count += 1
         name = f"test_{self._count}"
-        self.database("postgres").psql(f"CREATE DATABASE {name} TEMPLATE {template}")
+        quickly = "STRATEGY file_copy" if _version() >= 15 else ""  # all that older ones know
+        self.database("postgres").psql(f"CREATE DATABASE {name} TEMPLATE {template} {quickly}")
         return self.database(name)
 
     def drop(self, database: Database) -> None:
@@ -206,11 +228,15 @@ def _account() -> str | None:
     return next(name for name in _ACCOUNTS if name in known)
 
 
+@cache
+def _version() -> int:
+    told = subprocess.run([_binary("initdb"), "--version"], capture_output=True, text=True, check=True).stdout
+    return int(told.split()[2].partition(".")[0])
+
+
 def _order_of_a_language() -> list[str]:
     """Most plants' servers don't sort texts by their bytes, as SQLite does; PostgreSQL 15 has languages of its own."""
-    version = subprocess.run([_binary("initdb"), "--version"], capture_output=True, text=True, check=True).stdout
-    newer = int(version.split()[2].partition(".")[0]) >= 15
-    return ["--locale-provider=icu", "--icu-locale=en"] if newer else []
+    return ["--locale-provider=icu", "--icu-locale=en"] if _version() >= 15 else []
 
 
 def _as(account: str | None) -> list[str]:

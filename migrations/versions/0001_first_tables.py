@@ -113,7 +113,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("source_time", "tag_id", "ordinal", name=op.f("pk_samples")),
         comment="What the plant said",
         sqlite_with_rowid=False,
+        postgresql_partition_by="RANGE (source_time)",
     )
+    if op.get_context().dialect.name == "postgresql":
+        op.execute("CREATE TABLE samples_default PARTITION OF samples DEFAULT")
     op.create_table(
         "alarms",
         sa.Column("id", sa.Text(), nullable=False, comment="Of the condition; one row per condition and branch"),

@@ -22,6 +22,7 @@ from plugin.historian.dropping import retention
 from plugin.historian.fence import Fence, refuse_tags_of_others
 from plugin.historian.grids import Gathering
 from plugin.historian.migrate import prepare
+from plugin.historian.partitions import Partitions
 from plugin.historian.postgres import Place, PostgresServer
 from plugin.historian.ring import Ring
 from plugin.historian.tables import Tables
@@ -30,6 +31,10 @@ from plugin.protocols import Delivery, Written
 
 _REFILL_ROWS = 1_000_000
 """Newest rows read into the ring at most when the store opens: a second or two."""
+
+
+def _clock() -> Micros:
+    return time.time_ns() // 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,12 @@ class PostgresStore(Tables):
 
     def chores(self, config: HistorianConfig) -> tuple[Chore, ...]:
         """What is to be done beside the writing, for as long as the service runs."""
-        return (retention(self._server, config, self._diagnostics), watch(self._server, config, self._diagnostics))
+        partitions = Partitions(self._server.copying, _clock, closing=bool(config.close_after))
+        return (
+            partitions.chore,
+            retention(self._server, config, self._diagnostics),
+            watch(self._server, config, self._diagnostics),
+        )
 
     # --- what arrives ---
 
@@ -202,7 +212,7 @@ class PostgresStore(Tables):
         async with self._server.copying() as connection, connection.transaction():
             await self._server.check(connection)
             # The clock is read in our turn: a run that is begun later has a later time, and sees all this.
-            now = time.time_ns() // 1000
+            now = _clock()
             batch = self._looks.arrive(arrived.batch, now)
             written = await self._insert(connection, batch, merging=merging)
             await samples.count(connection, written.stored)

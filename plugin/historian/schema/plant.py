@@ -71,6 +71,7 @@ samples = Table(
     Column("server_time", BigInteger, nullable=False),
     Column("received_time", BigInteger, nullable=False),
     sqlite_with_rowid=False,
+    postgresql_partition_by="RANGE (source_time)",
     comment="What the plant said",
 )
 
