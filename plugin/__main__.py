@@ -2,7 +2,7 @@
 
 import typer
 
-from plugin.commands import asking, commissioning, historian, running, trust
+from plugin.commands import asking, commissioning, exchange, historian, running, trust
 
 app = typer.Typer(
     name="foretag",
@@ -25,11 +25,13 @@ for command in (
     asking.gaps,
     historian.migrate,
     historian.backup,
+    exchange.export,
     running.demo,
     asking.config,
     asking.version,
 ):
     app.command()(command)
+app.command(name="import")(exchange.import_)
 app.add_typer(trust.app, name="trust")
 
 

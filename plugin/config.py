@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from plugin import lock
 from plugin.acquire.config import SourceConfig
 from plugin.domain import Asset, Tag
 from plugin.errors import ConfigError, Fault
@@ -23,6 +24,7 @@ from plugin.exposition import DiagnosticsConfig
 from plugin.fields import Section
 from plugin.historian.config import HistorianConfig
 from plugin.historian.retention import DEFAULT, RetentionConfig, class_of, fits
+from plugin.historian.sqlite import database_path
 from plugin.infer.config import ModelConfig
 from plugin.publish.config import PublishConfig, WriteBackConfig
 from plugin.tag_sections import AssetsConfig, TagRow, expand
@@ -84,6 +86,15 @@ class Config:
     def pki_folder(self) -> Path:
         """Own certificate and trust lists."""
         return self.data / "pki"
+
+    @property
+    def lock_files(self) -> list[Path]:
+        """For one process alone: one in the data folder, and one beside a database file that lies elsewhere."""
+        if self.historian.on_postgres:
+            return [self.data / lock.NAME]
+        database = database_path(self.historian.located(self.data))
+        beside = [] if database.parent == self.data else [database.with_name(f"{database.name}.lock")]
+        return [self.data / lock.NAME, *beside]
 
     def watched(self, model: ModelConfig, tags: Iterable[Tag]) -> tuple[Asset, ...]:
         """The assets of a model, from tags that have their keys."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import UUID, uuid4
 
-from plugin import lock
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Tag
@@ -16,7 +15,6 @@ from plugin.errors import StoreUnavailable
 from plugin.historian.fence import Fence
 from plugin.historian.postgres import Place, PostgresServer
 from plugin.historian.spill import POSITION, Left, Spill
-from plugin.historian.sqlite import database_path
 from plugin.historian.stores import SqlStore, configured
 from plugin.infer.compute import Compute
 from plugin.pki import write_private
@@ -49,15 +47,6 @@ async def when_available(stop: asyncio.Event, call: Callable[[], Awaitable[T]]) 
             async with asyncio.timeout(_PAUSE):
                 await stop.wait()
             raise Stopped
-
-
-def lock_files(config: Config) -> list[Path]:
-    """One in the data folder, and one beside a database file that lies elsewhere."""
-    if config.historian.on_postgres:
-        return [config.data / lock.NAME]
-    database = database_path(config.historian.located(config.data))
-    beside = [] if database.parent == config.data else [database.with_name(f"{database.name}.lock")]
-    return [config.data / lock.NAME, *beside]
 
 
 def gateway_of(data: Path) -> str:

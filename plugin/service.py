@@ -36,7 +36,7 @@ from plugin.hmi.overview import Overview
 from plugin.infer.outages import Outages
 from plugin.infer.registry import Registry
 from plugin.infer.runs import Runs, Training
-from plugin.opening import Stopped, lock_files, open_compute, open_spill, open_store, spill_of, when_available
+from plugin.opening import Stopped, open_compute, open_spill, open_store, spill_of, when_available
 from plugin.pki import Caretaker
 from plugin.protocols import Sink, Source, Store
 from plugin.publish.admission import certificate_hosts
@@ -71,7 +71,7 @@ class Service:
         """Until ``stop`` is set. Raises ForetagError where the service can't start."""
         try:
             async with AsyncExitStack() as stack:
-                stack.enter_context(lock.hold(lock_files(self.config), self.config.path))
+                stack.enter_context(lock.hold(self.config.lock_files, self.config.path))
                 await stack.enter_async_context(serving(self.config.diagnostics, self.diagnostics))
                 while not stop.is_set():
                     await self._lead(stop)

@@ -335,7 +335,11 @@ def upgrade() -> None:
         "quarantine",
         sa.Column("import_id", sa.Text(), nullable=False),
         sa.Column(
-            "row", sa.BigInteger(), autoincrement=False, nullable=False, comment="In the file, from 1, heading left out"
+            "row",
+            sa.BigInteger(),
+            autoincrement=False,
+            nullable=False,
+            comment="In the file, from 1, heading left out; 0: the file",
         ),
         sa.Column("column", sa.Text(), nullable=False, comment="Empty: the whole row"),
         sa.Column("content", sa.Text(), nullable=False),

@@ -32,7 +32,7 @@ class Reject:
     """What of a file could not be taken."""
 
     row: int
-    """In the file, from 1, the heading and what is above it left out."""
+    """In the file, from 1, the heading and what is above it left out; 0: it is about the file as a whole."""
     column: str
     """Its heading; empty: the whole row."""
     content: str

@@ -1,0 +1,70 @@
+"""What of the samples of a file is new, what is in the store already, and what contradicts it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plugin.domain import Micros, SampleBatch
+from plugin.protocols import Store
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sifted:
+    """Masks of rows; each is in one of them."""
+
+    new: NDArray[np.bool_]
+    duplicate: NDArray[np.bool_]
+    """Equal in tag, source time, value, status and text; or a row before it is."""
+    conflict: NDArray[np.bool_]
+    """Another value was there at that tag and time."""
+
+
+async def sift(store: Store, batch: SampleBatch, before: Micros | None, known: NDArray[np.int32]) -> Sifted:
+    """Compared with what the store had received ``before`` (None: with all that it has).
+
+    ``known``: tags that have samples at all. Rows of one stamp that differ from each other alone are all new.
+    """
+    asked = np.intersect1d(batch.tag, known)
+    rows = np.isin(batch.tag, asked)
+    stored = SampleBatch.empty()
+    if len(asked):
+        times = batch.source_time[rows]
+        first, last = int(times.min()), int(times.max())
+        stored = await store.read_samples(asked.tolist(), first, last + 1, received_by=before)
+    return compared(batch, stored)
+
+
+def compared(batch: SampleBatch, stored: SampleBatch) -> Sifted:
+    """Rows of a batch beside samples of the same tags."""
+    both = SampleBatch.concatenate([stored, batch])
+    stamps = _groups(both.tag, both.source_time)
+    values = _groups(stamps, (both.value + 0.0).view(np.int64), both.status, _numbered(both))
+    old = np.zeros(len(both), np.bool_)
+    old[: len(stored)] = True
+    stamp_taken = np.bincount(stamps[old], minlength=int(stamps.max(initial=-1)) + 1) > 0
+    first = np.full(int(values.max(initial=-1)) + 1, len(both))
+    np.minimum.at(first, values, np.arange(len(both)))
+    duplicate = (first[values] < np.arange(len(both)))[len(stored) :]
+    conflict = stamp_taken[stamps][len(stored) :] & ~duplicate
+    return Sifted(~duplicate & ~conflict, duplicate, conflict)
+
+
+def _groups(*columns: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Rows that are equal in all columns have one number."""
+    order = np.lexsort(columns)
+    differs = np.zeros(len(order), np.bool_)
+    for column in columns:
+        sorted_column = column[order]
+        differs[1:] |= sorted_column[1:] != sorted_column[:-1]
+    numbers = np.empty(len(order), np.int64)
+    numbers[order] = np.cumsum(differs)
+    return numbers
+
+
+def _numbered(batch: SampleBatch) -> NDArray[np.int64]:
+    """Texts as numbers: equal ones have one; none is 0."""
+    if batch.text is None:
+        return np.zeros(len(batch), np.int64)
+    numbers: dict[str | None, int] = {None: 0}
+    return np.array([numbers.setdefault(text, len(numbers)) for text in batch.text.tolist()], np.int64)
