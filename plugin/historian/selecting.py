@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -61,14 +61,23 @@ def select_open(database: sqlite3.Connection, tags: Sequence[int] | None, start:
 
 def select_closed(database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros) -> Keyed:
     """Samples in chunks, by tag and time."""
+    portions = closed_chunks(database, tags, start, end)
+    return merged([Keyed(*decode(chunks)).between(start, end) for chunks in portions])
+
+
+def closed_chunks(
+    database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros
+) -> Iterator[Sequence[Chunk]]:
+    """Chunks with samples of that time, by tag and time, some at a time."""
     if end <= start:
-        return Keyed.empty()
+        return
     query = f"""
         SELECT {CHUNK_COLUMNS} FROM json_each(?) AS t CROSS JOIN sample_chunks AS c ON c.tag_id = t.value
         WHERE c.first_time > ? AND c.first_time < ? AND c.last_time >= ?
     """  # noqa: S608  only names are put in
     cursor = database.execute(query, (listed(tags), max(start - SPAN, FIRST), end, start))
-    return merged([Keyed(*decode(chunks)).between(start, end) for chunks in _portions(cursor)])
+    while rows := cursor.fetchmany(_CHUNKS):
+        yield [Chunk._make(row) for row in rows]
 
 
 def chunks_of(database: sqlite3.Connection, stretches: Sequence[tuple[int, Micros, Micros]]) -> list[tuple[int, Chunk]]:
@@ -148,11 +157,6 @@ def fetch(cursor: sqlite3.Cursor) -> Keyed:
     if not parts:
         return Keyed.empty()
     return Keyed(SampleBatch.concatenate([batch for batch, _ in parts]), np.concatenate([each for _, each in parts]))
-
-
-def _portions(cursor: sqlite3.Cursor) -> Iterator[Sequence[Chunk]]:
-    while rows := cursor.fetchmany(_CHUNKS):
-        yield cast("Sequence[Chunk]", rows)  # a chunk is a tuple of its columns
 
 
 def _batch(rows: Sequence[tuple[Any, ...]], texts: Sequence[str | None]) -> SampleBatch:

@@ -21,6 +21,7 @@ from plugin.historian.migrate import prepare
 from plugin.historian.newest import Newest
 from plugin.historian.refill import refill
 from plugin.historian.ring import Ring
+from plugin.historian.seen import select_seen
 from plugin.historian.selecting import (
     FIRST,
     book,
@@ -233,7 +234,7 @@ class SqliteStore(Tables):
             gathering = Gathering(window, self._ring, known_by, received_by)
             return gathering.grid(
                 [
-                    select_samples(database, tags, start, window.end, known_by, received_by)
+                    select_seen(database, tags, start, window.end, known_by, received_by)
                     for tags, start in gathering.asks
                 ]
             )

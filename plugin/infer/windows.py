@@ -99,18 +99,23 @@ def unheard(away: Mapping[str, Micros], assets: Iterable[Asset], now: Micros) ->
 
 def dense(samples: SampleBatch, window: Window) -> Grid:
     """Every cell of a window; of each tag the samples from its ``window.reach`` to ``window.end`` are needed."""
-    cells = window.start + window.step * np.arange(window.length, dtype=np.int64)
-    samples = samples.take(samples.source_time < window.end)
-    place = np.maximum((samples.source_time - window.start) // window.step, 0)
-    return _grid(samples, place, window.tags, cells, window.policies, window.gaps)
+    start, step = window.start, window.step
+    behind = _behind(samples, window.tags, window.policies, window.end)
+    first = np.maximum((behind.time - start) // step, 0)
+    last = (behind.stands_until - start) // step
+    cells = start + step * np.arange(window.length, dtype=np.int64)
+    return _grid(behind, (first, last), window.tags, cells, window.policies, window.gaps)
 
 
 def occupied(
     samples: SampleBatch, tags: Sequence[int], step: Micros, policies: Policies, gaps: Iterable[Stretch] = ()
 ) -> Grid:
     """Only the cells that hold a sample: years with long stops stay small. Cells lie on whole steps."""
-    cells, place = np.unique(samples.source_time // step, return_inverse=True)
-    return _grid(samples, place, tags, cells * step, policies, gaps)
+    behind = _behind(samples, tags, policies)
+    cells, first = np.unique(behind.time // step, return_inverse=True)
+    cells *= step
+    last = np.searchsorted(cells, behind.stands_until, side="right") - 1
+    return _grid(behind, (first, last), tags, cells, policies, gaps)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,77 +127,76 @@ class _Behind:
     value: NDArray[np.float64]
     usable: NDArray[np.bool_]
     good: NDArray[np.bool_]
+    stands_until: NDArray[np.int64]
+    """The last beginning of a cell that may show it [µs]."""
+
+
+def _behind(samples: SampleBatch, tags: Sequence[int], policies: Policies, end: Micros | None = None) -> _Behind:
+    """Those of the tags, and before the end."""
+    row = np.full(max(tags, default=0) + 2, -1, np.int64)  # the last one is for strangers
+    row[list(tags)] = np.arange(len(tags))
+    rows = row[np.minimum(samples.tag, len(row) - 1)]
+    mine = rows >= 0 if end is None else (rows >= 0) & (samples.source_time < end)
+    time, value, status = samples.source_time, samples.value, samples.status
+    if not mine.all():
+        rows, time, value, status = rows[mine], time[mine], value[mine], status[mine]
+    severity = qualities(status)
+    worst = np.where(policies.uncertain, Quality.UNCERTAIN, Quality.GOOD).astype(np.uint8)
+    usable = (severity <= worst[rows]) & (np.abs(value) <= LARGEST)
+    return _Behind(rows, time, value, usable, severity == Quality.GOOD, time + policies.hold[rows])
 
 
 def _grid(
-    samples: SampleBatch,
-    place: NDArray[np.int64],
+    behind: _Behind,
+    shown: tuple[NDArray[np.int64], NDArray[np.int64]],
     tags: Sequence[int],
     cells: NDArray[np.int64],
     policies: Policies,
     gaps: Iterable[Stretch],
 ) -> Grid:
-    """``place``: of each sample, the first cell that may show it."""
-    rows, mine = _rows(samples, tags)
-    behind = _behind(rows[mine], samples.take(mine), policies)
+    """``shown``: of each sample the first and the last cell that may show it."""
     shape = (len(tags), len(cells))
     if not len(behind.row) or not len(cells):
         empty = np.zeros(shape, np.float32)
         return Grid(tuple(tags), cells, empty, np.zeros(shape, bool), np.zeros(shape, bool), empty)
-    last = _last(behind.row, place[mine], shape)
-    newest = np.maximum(last, 0)
-    taken = behind.time[newest]
-    observed = (last >= 0) & behind.usable[newest] & (cells - taken <= policies.hold[:, None])
+    newest = _newest(behind.row, shown[0], shape)
+    # In 32 bits, and nothing of all cells in 64: what costs here is memory to be gone through.
+    last = np.where(behind.usable, np.clip(shown[1], -1, len(cells)), -1).astype(np.int32)
+    observed = last[newest] >= np.arange(len(cells), dtype=np.int32)
+    observed &= newest >= 0
     row_of = {tag: row for row, tag in enumerate(tags)}
     holes = [(row_of[tag], start, end) for tag, start, end in gaps if tag in row_of]
-    _forget_across_gaps(observed, taken, cells, holes)
-    good = observed & behind.good[newest]
-    held = values = np.where(observed, behind.value[newest], 0.0).astype(np.float32)
+    for row, start, end in holes:
+        observed[row] &= _not_across(behind.time[newest[row]], cells, start, end)
+    good = observed if behind.good.all() else observed & behind.good[newest]
+    with np.errstate(over="ignore"):  # those are not usable
+        held = values = np.where(observed, behind.value.astype(np.float32)[newest], np.float32(0))
     if policies.linear.any():
-        values = held.copy()
+        values, good = held.copy(), good.copy()
         _draw_lines(values, good, behind, newest, observed, cells, policies, holes)
     return Grid(tuple(tags), cells, values, observed, good, held)
 
 
-def _behind(rows: NDArray[np.int64], samples: SampleBatch, policies: Policies) -> _Behind:
-    severity = qualities(samples.status)
-    worst = np.where(policies.uncertain, Quality.UNCERTAIN, Quality.GOOD)
-    usable = (severity <= worst[rows]) & (np.abs(samples.value) <= LARGEST)
-    return _Behind(rows, samples.source_time, samples.value, usable, severity == Quality.GOOD)
-
-
-def _rows(samples: SampleBatch, tags: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Row of each sample in ``tags``, and which samples are of one of them."""
-    if not tags:
-        return np.zeros(len(samples), np.int64), np.zeros(len(samples), np.bool_)
-    order = np.argsort(np.asarray(tags))
-    known = np.asarray(tags, np.int64)[order]
-    place = np.minimum(np.searchsorted(known, samples.tag), len(known) - 1)
-    return order[place], known[place] == samples.tag
-
-
-def _last(rows: NDArray[np.int64], place: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
+def _newest(rows: NDArray[np.int64], place: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int32]:
     """[row, cell]: index of the row's last sample before the cell's end, or -1."""
-    last = np.full(shape, -1, np.int64)
+    newest = np.full(shape, -1, np.int32)
     # Of several samples in one cell the assignment keeps the last: a tag's samples are in order of time.
-    last[rows, place] = np.arange(len(rows))
-    return np.maximum.accumulate(last, axis=1)
+    newest.ravel()[rows * shape[1] + place] = np.arange(len(rows), dtype=np.int32)
+    return np.maximum.accumulate(newest, axis=1)
 
 
-def _forget_across_gaps(
-    observed: NDArray[np.bool_], taken: NDArray[np.int64], cells: NDArray[np.int64], holes: Iterable[Stretch]
-) -> None:
+def _not_across(taken: NDArray[np.int64], cells: NDArray[np.int64], start: Micros, end: Micros) -> NDArray[np.bool_]:
     """Inside a gap, and after it until a new sample, the value from before it says nothing."""
-    for row, start, end in holes:
-        held = taken[row] < cells
-        observed[row] &= ~(held & (taken[row] <= start) & (cells >= start)) | (taken[row] >= end)
+    held = taken < cells
+    across: NDArray[np.bool_] = held & (taken <= start) & (cells >= start) & (taken < end)
+    return ~across
 
 
 def _draw_lines(
     values: NDArray[np.float32],
     good: NDArray[np.bool_],
     behind: _Behind,
-    newest: NDArray[np.int64],
+    newest: NDArray[np.int32],
     observed: NDArray[np.bool_],
     cells: NDArray[np.int64],
     policies: Policies,
@@ -200,7 +204,7 @@ def _draw_lines(
 ) -> None:
     """Put what lies on a line into ``values``; ``good`` remains where both its samples are."""
     linear = np.flatnonzero(policies.linear)
-    left = newest[linear]
+    left = np.maximum(newest[linear], 0)
     right = np.minimum(left + 1, len(behind.row) - 1)
     begin, end = behind.time[left], behind.time[right]
     drawn = observed[linear] & (begin < cells) & (right > left) & (behind.row[right] == linear[:, None])

@@ -1,0 +1,88 @@
+"""Samples for a grid, out of SQLite: the columns that a model sees, and no others where they can be left alone."""
+
+import sqlite3
+from collections.abc import Sequence
+
+import numpy as np
+
+from plugin.domain import Micros, SampleBatch
+from plugin.historian.chunks import Chunk, decode
+from plugin.historian.selecting import closed_chunks, listed
+from plugin.historian.sqlite import snapshot
+
+_FETCH = 10_000
+
+
+def select_seen(
+    database: sqlite3.Connection,
+    tags: Sequence[int],
+    start: Micros,
+    end: Micros,
+    known_by: Micros | None,
+    received_by: Micros | None,
+) -> SampleBatch:
+    """As :meth:`plugin.protocols.Store.read_samples`, but for texts, server and received time, which say nothing."""
+    with snapshot(database):
+        parts = [
+            _seen(chunks, start, end, known_by, received_by) for chunks in closed_chunks(database, tags, start, end)
+        ]
+        parts.append(_select_open(database, tags, start, end, known_by, received_by))
+    return _by_tag_and_time(SampleBatch.concatenate(parts))
+
+
+def _seen(
+    chunks: Sequence[Chunk], start: Micros, end: Micros, known_by: Micros | None, received_by: Micros | None
+) -> SampleBatch:
+    """Clocks are decoded only of chunks that may hold a sample that is too late."""
+    late = [_may_be_late(chunk, known_by, received_by) for chunk in chunks]
+    sure, _ = decode([chunk for chunk, each in zip(chunks, late, strict=True) if not each], clocks=False)
+    if any(late):
+        rest, _ = decode([chunk for chunk, each in zip(chunks, late, strict=True) if each])
+        in_time = np.ones(len(rest), np.bool_)
+        for clock, bound in ((rest.server_time, known_by), (rest.received_time, received_by)):
+            if bound is not None:
+                in_time &= clock <= bound
+        sure = SampleBatch.concatenate([sure, rest.take(in_time)])
+    inside = (sure.source_time >= start) & (sure.source_time < end)
+    return sure if inside.all() else sure.take(inside)
+
+
+def _may_be_late(chunk: Chunk, known_by: Micros | None, received_by: Micros | None) -> bool:
+    """From the widths of its codes: the latest that they could say."""
+    server = chunk.last_time + chunk.server_base + chunk.server_unit * (256**chunk.server_width - 1)
+    received = server + chunk.received_base + chunk.received_unit * (256**chunk.received_width - 1)
+    return (known_by is not None and server > known_by) or (received_by is not None and received > received_by)
+
+
+def _select_open(
+    database: sqlite3.Connection,
+    tags: Sequence[int],
+    start: Micros,
+    end: Micros,
+    known_by: Micros | None,
+    received_by: Micros | None,
+) -> SampleBatch:
+    """Rows that are not yet closed, in the order of their key."""
+    query = """
+        SELECT tag_id, source_time, value, status FROM samples
+        WHERE source_time >= ?1 AND source_time < ?2 AND tag_id IN (SELECT value FROM json_each(?3))
+        AND (?4 IS NULL OR server_time <= ?4) AND (?5 IS NULL OR received_time <= ?5)
+        ORDER BY source_time, tag_id, ordinal
+    """
+    cursor = database.execute(query, (start, end, listed(tags), known_by, received_by))
+    parts = []
+    while rows := cursor.fetchmany(_FETCH):
+        tag, time, value, status = zip(*rows, strict=True)
+        parts.append(SampleBatch.of(tag, time, value, status, 0, 0))
+    return SampleBatch.concatenate(parts)
+
+
+def _by_tag_and_time(batch: SampleBatch) -> SampleBatch:
+    """Stable: of equal times those that were closed came before those that are not yet."""
+    tag, time = batch.tag, batch.source_time
+    step = np.diff(tag)
+    if ((step > 0) | ((step == 0) & (np.diff(time) >= 0))).all():
+        return batch
+    if (np.diff(time) < 0).any():
+        return batch.take(np.lexsort((time, tag)))
+    return batch.take(np.argsort(tag.astype(np.uint16) if tag.max() < 2**16 else tag, kind="stable"))
