@@ -11,8 +11,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -65,16 +66,34 @@ class Database:
         """The same by way of the Unix socket."""
         return f"postgresql+asyncpg://{self.user}@/{self.name}?host={self.folder}&port={self.port}"
 
+    @property
+    def _environment(self) -> dict[str, str]:
+        place = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGDATABASE": self.name}
+        return {**os.environ, **place, "PGUSER": self.user, "PGPASSWORD": self.password}
+
     def psql(self, *statements: str) -> list[list[str]]:
         """Rows of the last statement, as texts; RuntimeError where one fails. Each is a transaction of its own."""
         asked = [part for statement in statements for part in ("-c", statement)]
         command = [_binary("psql"), "-XAtq", "-F", "\x1f", "-v", "ON_ERROR_STOP=1", *asked]
-        place = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGDATABASE": self.name}
-        told = {**os.environ, **place, "PGUSER": self.user, "PGPASSWORD": self.password}
-        done = subprocess.run(command, env=told, capture_output=True, text=True, timeout=_STEP_SECONDS)
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=_STEP_SECONDS)
         if done.returncode:
             raise RuntimeError(done.stderr.strip())
         return [line.split("\x1f") for line in done.stdout.splitlines()]
+
+    @contextmanager
+    def holding(self, statement: str) -> Iterator[None]:
+        """Somebody in a transaction that began with a statement."""
+        command = [_binary("psql"), "-XAtq", "-c", f"BEGIN; {statement}; SELECT pg_sleep(600)"]
+        nowhere = subprocess.DEVNULL
+        process = subprocess.Popen(command, env=self._environment, stdout=nowhere, stderr=nowhere)
+        sleeping = "FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        while not self.psql(f"SELECT 1 {sleeping}"):
+            time.sleep(0.02)
+        try:
+            yield
+        finally:
+            self.psql(f"SELECT pg_terminate_backend(pid) {sleeping}")
+            process.wait(_STEP_SECONDS)
 
 
 class Postgres:
@@ -205,6 +224,15 @@ def installed() -> None:
             subprocess.run(command, env=quiet, check=True, capture_output=True, timeout=_INSTALL_SECONDS)
     except (subprocess.SubprocessError, OSError) as error:
         raise NoPostgres(f"PostgreSQL is not installed, and can't be: {error}") from error
+
+
+def dump(database: Database) -> str:
+    """The definitions of all that is in a database."""
+    command = [_binary("pg_dump"), "--schema-only", "--no-owner"]
+    done = subprocess.run(command, env=database._environment, capture_output=True, text=True, timeout=_STEP_SECONDS)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip())
+    return "\n".join(line for line in done.stdout.splitlines() if not line.startswith(("--", "\\")))
 
 
 def _found(name: str) -> str | None:

@@ -395,6 +395,8 @@ def upgrade() -> None:
     guards.create(op.get_bind())
     views.create(op.get_bind())
 
+    # An older release would not see what is in chunks, and would not look there for duplicates.
+    op.execute("INSERT INTO bookkeeping (name, value) VALUES ('works_from', 4)")
     op.execute("INSERT INTO bookkeeping (name, value) SELECT 'samples', count(*) FROM samples")
     columns = "tag_id, source_time, ordinal, value, status, server_time, received_time"
     newest = "SELECT tag_id AS t, max(source_time) AS newest FROM samples GROUP BY tag_id"

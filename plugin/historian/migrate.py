@@ -13,11 +13,12 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, NullPool, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, NullPool, create_engine, event, inspect, make_url, select, text
 
 from plugin.errors import StoreError, StoreRevisionError
 from plugin.historian import readers
 from plugin.historian.postgres import Place, PostgresServer
+from plugin.historian.schema import bookkeeping
 from plugin.historian.sqlite import create_file, database_path, translated
 
 T = TypeVar("T")
@@ -101,7 +102,7 @@ def _check(connection: Connection, name: str) -> None:
     head = scripts.get_current_head()
     _refuse_foreign(connection, name)
     found = _revision(connection)
-    if found == head:
+    if found == head or _works_with(connection, found, head):
         return
     if found is None or any(script.revision == found for script in scripts.walk_revisions()):
         raise StoreRevisionError(
@@ -112,6 +113,19 @@ def _check(connection: Connection, name: str) -> None:
         f"{name} has schema revision {found}, which this release does not know ({head} is its newest): "
         "use the release that made it, with which `foretag migrate` can also go back"
     )
+
+
+def _works_with(connection: Connection, found: str | None, head: str | None) -> bool:
+    """Whether a later step, which only added something, has left word that this release may go on.
+
+    ``works_from`` is the oldest revision whose release finds, and leaves, all as it should: a step that moves or
+    forbids something raises it.
+    """
+    if not (found and head and found.isdigit() and int(found) > int(head)):
+        return False
+    query = select(bookkeeping.c.value).where(bookkeeping.c.name == "works_from")
+    oldest = connection.execute(query).scalar_one_or_none()
+    return oldest is not None and oldest <= int(head)
 
 
 async def _in_transaction(place: Place, work: Callable[[Connection], T]) -> T:

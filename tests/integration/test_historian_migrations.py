@@ -1,6 +1,9 @@
 """Databases made, brought up and down, and refused."""
 
+import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,9 @@ from sqlalchemy import create_engine
 from plugin.errors import StoreError, StoreRevisionError
 from plugin.historian import schema
 from plugin.historian.migrate import check_revision, migrate, prepare
+
+_BEFORE = "9305a33"
+"""The last commit whose newest revision is 0003."""
 
 
 @pytest.fixture
@@ -136,7 +142,8 @@ def test_samples_that_are_there_are_counted_and_the_newest_of_each_tag_found(url
             (20, 1, 1),
             (15, 2, 0),
         ]
-        assert dict(database.execute("SELECT * FROM bookkeeping")) == {"samples": 5, "latest_since": 20}
+        books = dict(database.execute("SELECT * FROM bookkeeping WHERE name <> 'works_from'"))
+        assert books == {"samples": 5, "latest_since": 20}
 
 
 def test_migrating_what_is_up_to_date_keeps_everything(url: str, path: Path) -> None:
@@ -174,6 +181,39 @@ def test_a_newer_database_is_refused_and_left_alone(url: str, path: Path) -> Non
     for refuse in (check_revision, prepare, migrate):
         with pytest.raises(StoreRevisionError, match="future"):
             refuse(url)
+    assert path.read_bytes() == before
+
+
+def test_a_newer_database_to_which_things_were_only_added_is_good_enough(url: str, path: Path) -> None:
+    prepare(url)
+    execute(path, "UPDATE alembic_version SET version_num = '0099'")
+    check_revision(url)
+    execute(path, "UPDATE bookkeeping SET value = 5 WHERE name = 'works_from'")
+    with pytest.raises(StoreRevisionError, match="0099, which this release does not know"):
+        check_revision(url)
+
+
+def test_the_release_before_refuses_what_it_could_only_see_in_part(url: str, path: Path, tmp_path: Path) -> None:
+    """The real code of the release with revision 0003, on a database of this one."""
+    git = ["git", "-C", str(Path(__file__).parents[2])]
+    found = subprocess.run([*git, "cat-file", "-e", f"{_BEFORE}^{{commit}}"], capture_output=True)
+    if found.returncode:
+        pytest.skip("the history of the repository is not here")
+    code = tmp_path / "before"
+    code.mkdir()
+    files = subprocess.run([*git, "archive", _BEFORE, "plugin", "migrations"], capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-x", "-C", str(code)], input=files, check=True)
+    prepare(url)
+    before = path.read_bytes()
+    script = (
+        "import asyncio, plugin\nfrom plugin.historian.sql import SqlStore\n"
+        f"assert plugin.__file__.startswith({str(code)!r})\nasyncio.run(SqlStore({url!r}).open())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(code)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, cwd=code, capture_output=True, text=True)
+    assert done.returncode
+    head = revisions()[-1]
+    assert f"has schema revision {head}, which this release does not know (0003 is its newest)" in done.stderr
     assert path.read_bytes() == before
 
 
