@@ -2,7 +2,7 @@
 
 import typer
 
-from plugin.commands import asking, commissioning, exchange, historian, running, trust
+from plugin.commands import asking, commissioning, exchange, historian, people, running, trust
 
 app = typer.Typer(
     name="foretag",
@@ -23,6 +23,7 @@ for command in (
     running.train,
     asking.status,
     asking.gaps,
+    people.audit,
     historian.migrate,
     historian.backup,
     exchange.export,
@@ -33,6 +34,8 @@ for command in (
     app.command()(command)
 app.command(name="import")(exchange.import_)
 app.add_typer(trust.app, name="trust")
+app.add_typer(people.label_app, name="label")
+app.add_typer(people.lab_app, name="lab")
 
 
 def main() -> None:

@@ -4,31 +4,42 @@ Nothing here imports the service: a question is answered before JAX is loaded.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TypeVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from plugin import lock
+from plugin.auditing import take_up, whoami
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
-from plugin.domain import GapCause
-from plugin.errors import ConfigError, Fault, ServiceError
-from plugin.fields import parse_duration
+from plugin.domain import Audit, GapCause, Label, LabelKind, LabSample
+from plugin.errors import ConfigError, Fault, ServiceError, StoreError
+from plugin.fields import parse_moment
 from plugin.historian.stores import SqlStore, configured
+from plugin.pki import write_private
 from plugin.reloading import Reloaded
 from plugin.report.gaps import gap_record, gaps_view
+from plugin.report.people import audit_view, lab_view, labels_view, told_record
 from plugin.report.status import Verdict, status_view
 from plugin.report.told import ask
 
+Told = TypeVar("Told", Label, LabSample, Audit)
+
 OUTCOME = "reload.json"
 """File in the data folder: what became of the last reload."""
+_BEGIN, _END = datetime(1601, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+_ASKED = "reload.asked"
+"""File in the data folder: who asks for one, since a signal does not say."""
 
 
 async def reload_running(config: Config, wait: float = 60.0) -> Reloaded:
@@ -43,8 +54,10 @@ async def reload_running(config: Config, wait: float = 60.0) -> Reloaded:
         )
     asked = time.monotonic()
     try:
+        write_private(config.data / _ASKED, whoami().encode())
         os.kill(found.pid, signal.SIGHUP)
     except PermissionError as error:
+        (config.data / _ASKED).unlink(missing_ok=True)
         raise ServiceError(f"foretag (process {found.pid}) belongs to another user; ask as that user") from error
     while time.monotonic() < asked + wait:
         outcome = _outcome(config.data / OUTCOME, found.pid, asked)
@@ -54,6 +67,17 @@ async def reload_running(config: Config, wait: float = 60.0) -> Reloaded:
             raise ServiceError(f"foretag (process {found.pid}) ended meanwhile; its log has more")
         await asyncio.sleep(0.05)
     raise ServiceError(f"foretag (process {found.pid}) did not answer within {wait:g} s; its log may have more")
+
+
+def asker(folder: Path) -> str | None:
+    """For the service: who asked for this reload; None: nobody left a name. It is told once."""
+    path = folder / _ASKED
+    try:
+        name = path.read_text(encoding="utf-8", errors="replace")
+        path.unlink()
+    except OSError:
+        return None
+    return name[:200]
 
 
 def _outcome(path: Path, pid: int, since: float) -> Reloaded | None:
@@ -81,7 +105,7 @@ async def show_status(config: Config, console: Console) -> Verdict:
     else:
         absence += f": nobody answers at {config.diagnostics.listen}"
     mine = told if verdict is Verdict.WELL else None
-    async with _beside(config) as store:
+    async with beside(config) as store:
         patience = {model.name: model.validity + model.schedule.every for model in config.models}
         view, well = await status_view(store, config.tags, patience, mine, absence)
     console.print(view)
@@ -104,7 +128,7 @@ async def show_gaps(config: Config, chosen: Chosen, console: Console, *, as_json
     """The gaps that the database holds, the newest last. ConfigError where a choice names nothing that there is."""
     now = datetime.now(UTC)
     source, tag, cause, since = _choice(config, chosen, now)
-    async with _beside(config) as store:
+    async with beside(config) as store:
         found = await store.gaps(
             open_only=chosen.open_only, since=since, source=source, tag=tag, cause=cause, limit=chosen.limit
         )
@@ -130,28 +154,62 @@ def _choice(
     if chosen.cause and chosen.cause not in causes:
         faults.append(Fault("--cause", chosen.cause, "is no cause", f"Causes are: {', '.join(causes)}"))
     try:
-        since = _moment(chosen.since, now) if chosen.since else None
+        since = parse_moment(chosen.since, now) if chosen.since else None
     except ValueError:
         since = None
-        faults.append(
-            Fault(
-                "--since", chosen.since, "is neither", 'Write a duration, such as "24h", or a date: "2026-03-01T08:00"'
-            )
-        )
+        faults.append(_no_time(chosen.since))
     if faults:
         raise ConfigError(str(config.path), faults)
     source = chosen.source or of_tag.get(chosen.tag) or None
     return source, chosen.tag or None, GapCause(chosen.cause) if chosen.cause else None, since
 
 
-def _moment(text: str, now: datetime) -> datetime:
-    """A date or time as a person writes it, in this machine's zone where it names none; or so long ago."""
+async def show_labels(config: Config, console: Console, *, asset: str, kind: str, since: str, as_json: bool) -> None:
+    """What people said happened."""
+    start = _since(config, since) or _BEGIN
+    async with beside(config) as store:
+        found = await store.labels(asset or None, start, _END, kind=LabelKind(kind) if kind else None)
+    _show(console, found, labels_view, as_json=as_json)
+
+
+async def show_lab(config: Config, console: Console, *, asset: str, quantity: str, since: str, as_json: bool) -> None:
+    """Results of the laboratory."""
+    start = _since(config, since) or _BEGIN
+    async with beside(config) as store:
+        found = await store.lab_samples(asset or None, quantity or None, start, _END)
+    _show(console, found, lab_view, as_json=as_json)
+
+
+async def show_audit(config: Config, console: Console, *, since: str, action: str, limit: int, as_json: bool) -> None:
+    """Who changed what; what still waits for the log is put into it first."""
+    start = _since(config, since)
+    async with beside(config) as store:
+        with contextlib.suppress(StoreError, OSError):  # a database that only lets read shows what it has
+            await take_up(store, config.data)
+        found = await store.audit(start, action=action or None, limit=limit)
+    _show(console, found[::-1], audit_view, as_json=as_json)
+
+
+def _show(
+    console: Console, found: Sequence[Told], view: Callable[[Sequence[Told]], RenderableType], *, as_json: bool
+) -> None:
+    if as_json:
+        console.print_json(data=[told_record(each) for each in found])
+    else:
+        console.print(view(found))
+
+
+def _since(config: Config, text: str) -> datetime | None:
     try:
-        return now - parse_duration(text)
-    except ValueError:
-        return datetime.fromisoformat(text).astimezone()
+        return parse_moment(text, datetime.now(UTC)) if text else None
+    except (ValueError, OverflowError):
+        raise ConfigError(str(config.path), [_no_time(text)]) from None
 
 
-def _beside(config: Config) -> SqlStore:
+def _no_time(text: str) -> Fault:
+    return Fault("--since", text, "is neither", 'Write a duration, such as "24h", or a date: "2026-03-01T08:00"')
+
+
+def beside(config: Config) -> SqlStore:
     """The historian, for one who only reads it."""
     return configured(config.historian, config.data, Diagnostics(), with_ring=False)

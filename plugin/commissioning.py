@@ -18,6 +18,7 @@ from plugin import pki
 from plugin.acquire.browse import Endpoint, Reading, browse, build_info, endpoints, read_once
 from plugin.acquire.config import Mode, Policy, SourceConfig
 from plugin.acquire.profiles import PROFILES, recognise
+from plugin.auditing import entry, leave
 from plugin.config import Config
 from plugin.domain import Quality, Tag, quality
 from plugin.errors import ConfigError, Fault, SourceError, SourceRefused
@@ -106,6 +107,8 @@ def _have_trusted(offer: Endpoint, url: str, pki_folder: Path, confirm: Confirm)
     if not confirm(question):
         raise SourceRefused(f"{offer.url}: its certificate is not trusted; compare the thumbprint on the server itself")
     pki.trust(pki_folder, offer.certificate)
+    trusted = {"place": pki.Place.TRUSTED.value, "name": offer.application_uri}
+    leave(pki_folder.parent, entry("trust", offer.thumbprint, before={}, after=trusted))
     refusal = pki.refusal(pki_folder, offer.certificate, peer=url, host=urlparse(url).hostname)
     if refusal is None:
         return True

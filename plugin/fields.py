@@ -1,7 +1,7 @@
 """Field types that the rooms' config sections share; each parses what a person writes and says what it wants."""
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
@@ -20,6 +20,14 @@ def parse_duration(value: Any) -> timedelta:
     if match is None:
         raise ValueError('is no duration; write a number with a unit, such as "500ms", "30s", "5min", "24h" or "7d"')
     return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def parse_moment(text: str, now: datetime) -> datetime:
+    """A date or time as a person writes it, in this machine's zone where it names none; or so long ago."""
+    try:
+        return now - parse_duration(text)
+    except ValueError:
+        return datetime.fromisoformat(text).astimezone()
 
 
 def format_duration(duration: timedelta) -> str:

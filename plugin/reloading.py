@@ -7,11 +7,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 
+from plugin import auditing
 from plugin.acquire.source import OpcUaSource
 from plugin.config import Config
 from plugin.diagnostics import some
-from plugin.domain import Asset, Micros, Tag
+from plugin.domain import Asset, Audit, Micros, Tag
 from plugin.historian.spill import Spill
 from plugin.hmi.overview import Overview
 from plugin.protocols import Store
@@ -80,8 +82,11 @@ class Reloading:
         self._rescore = rescore
         self._spill = spill
 
-    async def apply(self, config: Config) -> Reloaded:
-        """Take up the tags of another configuration. StoreError where the database is away: nothing changed then."""
+    async def apply(self, config: Config, user: str = "foretag", origin: str = "service") -> Reloaded:
+        """Take up the tags of another configuration, and put on record for whom.
+
+        StoreError where the database is away: nothing changed then.
+        """
         before = {tag.name: tag for tag in self.config.tags}
         after = {tag.name: tag for tag in config.tags}
         added = tuple(name for name in after if name not in before)
@@ -104,6 +109,9 @@ class Reloading:
             if "models" not in restart:  # else the tags may not be those that the running models need
                 rescored, later = await self._rescore(tags)
                 restart += later
+            what = {"added": added, "removed": removed, "changed": changed, "models": tuple(rescored)}
+            entry = Audit(datetime.now(UTC), user, origin, "reload", str(config.path), after=what)
+            await auditing.keep(self._store, self.config.data, entry)
         refused = await self._refused(frozenset((*added, *changed)))
         return Reloaded(added, removed, changed, refused, tuple(rescored), tuple(restart))
 

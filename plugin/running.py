@@ -18,7 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from plugin.asking import OUTCOME
+from plugin.asking import OUTCOME, asker
+from plugin.auditing import whoami
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
 from plugin.domain import RunKind, RunResult
@@ -101,16 +102,16 @@ async def _reload_on(hangup: asyncio.Event, service: Service, stop: asyncio.Even
             stop.set()
             return
         begun = time.monotonic()
-        reloaded = await _reload(service)
+        reloaded = await _reload(service, await asyncio.to_thread(asker, service.config.data))
         for line in reloaded.lines(names=5):
             log.log(logging.ERROR if reloaded.faults else logging.INFO, "reload: %s", line)
         outcome = {"pid": os.getpid(), "begun": begun, **asdict(reloaded)}
         await asyncio.to_thread(_write_json, service.config.data / OUTCOME, outcome)
 
 
-async def _reload(service: Service) -> Reloaded:
+async def _reload(service: Service, user: str | None) -> Reloaded:
     try:
-        return await service.reload()
+        return await (service.reload() if user is None else service.reload(user, "command"))
     except ConfigError as error:
         return Reloaded(faults=tuple(map(str, error.faults)))
     except ForetagError as error:
@@ -190,7 +191,7 @@ async def train_once(config: Config, model: str, console: Console) -> None:
             progress.update(bar, completed=1.0 if share is None else share, text=text)
 
         async with open_store(config, diagnostics, alone=False) as store, open_compute(config, diagnostics) as compute:
-            registry = Registry(store, config.model_folder)
+            registry = Registry(store, config.model_folder, user=whoami(), origin="command")
             tags = await store.register_tags(config.tags)
             scorers = Scorers(config, tags, store, registry, compute, diagnostics)
             training = Training(store, registry, compute, diagnostics, listen)

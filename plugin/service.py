@@ -20,7 +20,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import replace
 from functools import partial
 
-from plugin import __version__, lock
+from plugin import __version__, auditing, lock
 from plugin.acquire.config import Policy, SourceConfig
 from plugin.acquire.source import OpcUaSource
 from plugin.config import Config, load
@@ -120,7 +120,8 @@ class Service:
         overview = Overview(sources, Asset.gather(tags), self.config.models, self.diagnostics)
         self.overview.set_result(overview)
         await enter(self._acquiring(sources, store, spill, overview))
-        upkeep = Upkeep(store.chores(self.config.historian), self.diagnostics)
+        chores = *store.chores(self.config.historian), auditing.chore(store, self.config.data)
+        upkeep = Upkeep(chores, self.diagnostics)
         await enter(running(self._supervision.keep("upkeep", upkeep.run)))
         compute = await enter(open_compute(self.config, self.diagnostics))
         registry = Registry(store, self.config.model_folder)
@@ -192,13 +193,13 @@ class Service:
 
         return rescore
 
-    async def reload(self) -> Reloaded:
+    async def reload(self, user: str = "foretag", origin: str = "service") -> Reloaded:
         """Take up the configuration file as it is now. Raises ForetagError, with nothing changed, where it is wrong."""
         config = await asyncio.to_thread(load, self.config.path)
         if not self._leads:
             self.config = replace(self.config, tags=config.tags)
             return Reloaded(later=("tags",))
-        return await (await self.reloading).apply(config)
+        return await (await self.reloading).apply(config, user, origin)
 
     async def _sources(self, tags: Sequence[Tag], store: Store, left: Left) -> list[OpcUaSource]:
         newest = await store.latest([tag.id for tag in tags])

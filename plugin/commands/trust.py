@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from plugin.commands.console import DEFAULT, ConfigPath, checked, load, out
+from plugin.commands.console import DEFAULT, ConfigPath, checked, complete, load, out
 
 app = typer.Typer(help="Whom we trust: the certificates of servers, clients and authorities.", no_args_is_help=True)
 
@@ -41,16 +41,22 @@ def trust_add(
     config: ConfigPath = DEFAULT,
 ) -> None:
     """Trust a server, a client or an authority from now on; a running service needs no restart."""
+    from plugin.auditing import entry, record  # noqa: PLC0415
     from plugin.trusting import add  # noqa: PLC0415
 
-    folder = load(config).pki_folder
-    out.print(checked(lambda: add(folder, certificate, issuer=issuer)), markup=False, highlight=False)
+    loaded = load(config)
+    done = checked(lambda: add(loaded.pki_folder, certificate, issuer=issuer))
+    out.print(done.text, markup=False, highlight=False)
+    complete(record(loaded, entry("trust", done.subject, before=done.before, after=done.after)))
 
 
 @app.command("reject")
 def trust_reject(thumbprint: Thumbprint, config: ConfigPath = DEFAULT) -> None:
     """Trust it no more; a connection that stands ends within a minute."""
+    from plugin.auditing import entry, record  # noqa: PLC0415
     from plugin.trusting import reject  # noqa: PLC0415
 
-    folder = load(config).pki_folder
-    out.print(checked(lambda: reject(folder, thumbprint)), markup=False, highlight=False)
+    loaded = load(config)
+    done = checked(lambda: reject(loaded.pki_folder, thumbprint))
+    out.print(done.text, markup=False, highlight=False)
+    complete(record(loaded, entry("distrust", done.subject, before=done.before, after=done.after)))

@@ -22,9 +22,11 @@ log = logging.getLogger(__name__)
 class Registry:
     """Model versions: rows in the store, artifacts in a folder."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, store: Store, folder: Path, *, user: str = "foretag", origin: str = "service") -> None:
+        """``user`` and ``origin``: on whose behalf versions are promoted, as the audit log has it."""
         self._store = store
         self._folder = folder
+        self._behalf = user, origin
         self._misfits: set[str] = set()
 
     async def champion(self, model: str, spec: Spec) -> ModelVersion | None:
@@ -76,7 +78,8 @@ class Registry:
             )
         )
         if await self.champion(model, spec) is None:
-            await self._store.set_state(model, version.version, ModelState.CHAMPION)
+            user, origin = self._behalf
+            await self._store.set_state(model, version.version, ModelState.CHAMPION, user=user, origin=origin)
             version = replace(version, state=ModelState.CHAMPION)
         log.info("model %s stored as %s: %s", version.label, version.state.value, dict(version.metrics))
         return version

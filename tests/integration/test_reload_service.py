@@ -18,6 +18,8 @@ from typer.testing import CliRunner, Result
 
 from plugin import lock
 from plugin.__main__ import app
+from plugin.asking import beside
+from plugin.auditing import whoami
 from plugin.config import load
 from plugin.diagnostics import Diagnostics
 from plugin.errors import AlreadyRunning, ConfigError
@@ -225,6 +227,9 @@ async def test_the_command_and_the_signal(tmp_path: Path, plant: Plant) -> None:
         process.kill()
         await process.wait()
         assert lock.holder(tmp_path / "data" / lock.NAME) is None  # what a killed one leaves holds nobody up
+        async with beside(load(file)) as store:
+            (entry,) = await store.audit(action="reload")
+        assert (entry.user, entry.origin, entry.after["added"]) == (whoami(), "command", ["t1"])
     finally:
         if process.returncode is None:
             process.kill()

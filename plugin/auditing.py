@@ -1,0 +1,123 @@
+"""Who changed what, into the audit log of the historian; where that is away, into a file until it is back.
+
+A person's command acts on files and on the running service, and must not fail because a database is locked or not made
+yet. So what can't be logged at once waits in the data folder; the next start, and who reads the log, take it up.
+"""
+
+import asyncio
+import fcntl
+import getpass
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from plugin.config import Config
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Audit
+from plugin.errors import ServiceError, StoreError
+from plugin.historian.sqlite import database_path
+from plugin.historian.stores import configured
+from plugin.historian.upkeep import Chore
+from plugin.protocols import Store
+
+log = logging.getLogger(__name__)
+
+_EVERY = timedelta(minutes=1)
+WAITING = "audit.waiting"
+"""File in the data folder: entries that the log does not have yet, a line each."""
+
+
+def entry(action: str, subject: str, *, before: Mapping[str, Any], after: Mapping[str, Any]) -> Audit:
+    """What whoever runs this command does now."""
+    return Audit(datetime.now(UTC), whoami(), "command", action, subject, dict(before), dict(after))
+
+
+def whoami() -> str:
+    """The user of this process, and by whom they were let in."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        name = str(os.getuid())
+    person = os.environ.get("SUDO_USER", "")
+    return f"{person} as {name}" if person and person != name else name
+
+
+async def record(config: Config, *entries: Audit) -> None:
+    """For a command, beside the running service or without one. ServiceError where not even a file takes it."""
+    if config.historian.on_postgres or database_path(config.historian.located(config.data)).exists():
+        try:
+            async with configured(config.historian, config.data, Diagnostics(), with_ring=False) as store:
+                await store.write_audit(*entries)
+                return
+        except StoreError:
+            pass  # it waits in the file, which nobody has to be told of
+    await asyncio.to_thread(leave, config.data, *entries)
+
+
+async def keep(store: Store, folder: Path, *entries: Audit) -> None:
+    """For the service, whose store is open."""
+    try:
+        await store.write_audit(*entries)
+    except StoreError:
+        await asyncio.to_thread(leave, folder, *entries)
+
+
+def leave(folder: Path, *entries: Audit) -> None:
+    """Into the file."""
+    lines = "".join(json.dumps({**asdict(each), "time": each.time.isoformat()}) + "\n" for each in entries)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _alone(folder / WAITING) as file:
+            file.seek(0, os.SEEK_END)
+            file.write(lines.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ServiceError(f"It is done, but could not be put on record: {error}") from error
+
+
+def chore(store: Store, folder: Path) -> Chore:
+    """For the service's upkeep."""
+    return Chore("taking up the audit log", _EVERY, partial(take_up, store, folder))
+
+
+async def take_up(store: Store, folder: Path) -> None:
+    """Put into the log what waits for it. A kill in between logs it twice rather than not at all."""
+    path = folder / WAITING
+    if not path.exists() or not path.stat().st_size:
+        return
+    with _alone(path, wait=False) as file:
+        entries = tuple(_read(file))
+        await store.write_audit(*entries)
+        file.truncate(0)
+
+
+def _read(file: IO[bytes]) -> Iterator[Audit]:
+    for line in file:
+        try:
+            found = json.loads(line)
+            yield Audit(**{**found, "time": datetime.fromisoformat(found["time"])})
+        except (ValueError, TypeError, KeyError):
+            log.error("an entry for the audit log can't be read, and is left out: %r", line)  # noqa: TRY400  no stack helps
+
+
+@contextmanager
+def _alone(path: Path, *, wait: bool = True) -> Iterator[IO[bytes]]:
+    """The file for us alone, made where it is missing: its folder's owner's, and readable by them alone.
+
+    Not ``wait``: BlockingIOError where somebody has it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "r+b") as file:
+        if os.geteuid() == 0:
+            owner = path.parent.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield file

@@ -1,0 +1,195 @@
+"""What people tell of the plant: failures, work orders, verdicts on flags, and results of the laboratory."""
+
+import csv
+import math
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from pathlib import Path
+
+from plugin.asking import beside
+from plugin.auditing import whoami
+from plugin.config import Config
+from plugin.domain import Flag, Label, LabelKind, LabSample, Verdict
+from plugin.errors import ConfigError, Fault
+from plugin.fields import parse_moment
+from plugin.protocols import Store
+
+_NAMES = uuid.UUID("6f1d3c52-0f5e-4f2c-9a3e-7f6f72657461")
+"""Namespace of ids that follow from what a result is about, so that a file told twice tells nothing new."""
+_COLUMNS = ("asset", "quantity", "taken", "value")
+_FURTHER = ("unit", "note", "id")
+_FLAGS = timedelta(days=7)
+"""How far back a flag is looked for that a verdict is about."""
+_FAULTS = 20
+"""Told of one file at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a person says happened, as they wrote it."""
+
+    kind: str
+    """One of :class:`plugin.domain.LabelKind`."""
+    asset: str
+    at: str = ""
+    """Date, time, or so long ago; empty: now."""
+    until: str = ""
+    verdict: str = ""
+    """One of :class:`plugin.domain.Verdict`, with the kind ``verdict``."""
+    model: str = ""
+    reference: str = ""
+    note: str = ""
+    id: str = ""
+    """Of the label that this one replaces; empty: a new one."""
+
+
+async def tell_label(config: Config, said: Said) -> tuple[Label, bool]:
+    """Store it; whether it says anything new. ConfigError where it names what there is not."""
+    now = datetime.now(UTC)
+    faults = list(_asset_faults(config, said.asset))
+    start = _time("--at", said.at, now, faults) if said.at else now
+    end = _time("--until", said.until, now, faults) if said.until else None
+    if (said.kind == LabelKind.VERDICT) != bool(said.verdict):
+        choices = ", ".join(Verdict)
+        faults.append(Fault("--verdict", said.verdict, "goes with the kind verdict", f"Verdicts are: {choices}"))
+    if end is not None and start is not None and end <= start:
+        faults.append(Fault("--until", said.until, "is not after --at", "Name the later time"))
+    if faults or start is None:
+        raise ConfigError(str(config.path), faults)
+    async with beside(config) as store:
+        flag = await _flag(config, store, said, start) if said.verdict else None
+        label = Label(
+            id=said.id or str(uuid.uuid4()),
+            kind=LabelKind(said.kind),
+            asset=said.asset,
+            start=start if flag is None else flag.as_of,
+            created=now,
+            end=end,
+            verdict=Verdict(said.verdict) if said.verdict else None,
+            model=flag.model if flag else "",
+            as_of=flag.as_of if flag else None,
+            run=flag.run if flag else 0,
+            reference=said.reference,
+            note=said.note,
+            user=whoami(),
+        )
+        return label, bool(await store.write_labels([label]))
+
+
+async def _flag(config: Config, store: Store, said: Said, by: datetime) -> Flag:
+    """The newest raised flag of the asset at that time, of the model where one is named."""
+    found = await store.flags(by - _FLAGS, by + timedelta(microseconds=1), asset=said.asset)
+    raised = [flag for flag in found if flag.raised and said.model in {"", flag.model}]
+    if raised:
+        return raised[-1]
+    of = f" of model {said.model}" if said.model else ""
+    told = f"has no raised flag{of} in the 7 days before {by:%Y-%m-%d %H:%M:%S %z}"
+    raise ConfigError(str(config.path), [Fault("ASSET", said.asset, told, "Name the time of the flag with --at")])
+
+
+async def tell_lab(config: Config, rows: Sequence[Mapping[str, str]], name: str) -> tuple[int, int]:
+    """Store results of the laboratory: how many there are, and how many of them are new or corrected.
+
+    ``rows``: texts by column; ``name``: where they come from. ConfigError names all that is wrong with them; nothing is
+    stored then.
+    """
+    now, user = datetime.now(UTC), whoami()
+    faults: list[Fault] = []
+    samples = [_lab_sample(config, row, f"row {n}", now, user, faults) for n, row in enumerate(rows, 1)]
+    if faults:
+        more = Fault("rows", str(len(rows)), f"have {len(faults)} faults in all", "Mend these, and try again")
+        raise ConfigError(name, faults[:_FAULTS] + [more] * (len(faults) > _FAULTS))
+    async with beside(config) as store:
+        return len(samples), await store.write_lab_samples([sample for sample in samples if sample is not None])
+
+
+def _lab_sample(
+    config: Config, row: Mapping[str, str], place: str, now: datetime, user: str, faults: list[Fault]
+) -> LabSample | None:
+    asset, quantity = row["asset"], row["quantity"]
+    found = list(_asset_faults(config, asset, f"{place}, asset"))
+    if not quantity:
+        found.append(Fault(f"{place}, quantity", "", "is empty", "Name what was measured, such as nox"))
+    taken = _time(f"{place}, taken", row["taken"], now, found)
+    if taken is not None and taken > now:
+        found.append(Fault(f"{place}, taken", row["taken"], "is in the future", "Write when the specimen was drawn"))
+    value = _number(f"{place}, value", row["value"], found)
+    faults += found
+    if found or taken is None:
+        return None
+    own = str(uuid.uuid5(_NAMES, f"{asset}\n{quantity}\n{taken.astimezone(UTC).isoformat()}"))
+    key, unit, note = row.get("id") or own, row.get("unit") or "", row.get("note") or ""
+    return LabSample(key, asset, quantity, taken, now, value, unit, user=user, note=note)
+
+
+def lab_rows(one: Mapping[str, str], csv_file: Path | None) -> Sequence[Mapping[str, str]]:
+    """The one result that was written on the command line, or those of a file. ConfigError where it is neither."""
+    if csv_file is not None:
+        return read_lab_csv(csv_file)
+    missing = [name for name in _COLUMNS if not one[name]]
+    if missing:
+        told = "Write ASSET QUANTITY VALUE --taken TIME, or --csv FILE"
+        raise ConfigError("lab add", [Fault(name, "", "is missing", told) for name in missing])
+    return [one]
+
+
+def read_lab_csv(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV with the columns asset, quantity, taken, value, and perhaps unit, note, id.
+
+    Comma, semicolon or tab; with semicolons a decimal comma is one. ConfigError where a column is missing or unknown.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            str(path), [Fault("--csv", str(path), f"can't be read: {error}", "Save it as UTF-8")]
+        ) from error
+    heading = text.partition("\n")[0]
+    delimiter = max(";\t,", key=heading.count)
+    rows = csv.DictReader(text.splitlines(), delimiter=delimiter, skipinitialspace=True, restval="")
+    columns = [name.strip() for name in rows.fieldnames or ()]
+    faults = [Fault("column", name, "is missing", f"The first line has to name it, as {', '.join(_COLUMNS)}")
+              for name in _COLUMNS if name not in columns]  # fmt: skip
+    known = (*_COLUMNS, *_FURTHER)
+    faults += [Fault("column", name, "is not known", f"Columns are: {', '.join(known)}")
+               for name in columns if name not in known]  # fmt: skip
+    if faults:
+        raise ConfigError(str(path), faults)
+    rows.fieldnames = columns
+    found = [{name: (row[name] or "").strip() for name in columns} for row in rows]
+    if delimiter == ";":
+        found = [{**row, "value": row["value"].replace(",", ".")} for row in found]
+    return found
+
+
+def _asset_faults(config: Config, asset: str, name: str = "ASSET") -> Iterator[Fault]:
+    assets = {tag.asset for tag in config.tags if tag.asset}
+    if asset not in assets:
+        like = ", ".join(get_close_matches(asset, assets, 3)) or ", ".join(sorted(assets)[:10]) or "none is configured"
+        yield Fault(name, asset, "is no asset", f"Assets are: {like}")
+
+
+def _time(name: str, text: str, now: datetime, faults: list[Fault]) -> datetime | None:
+    try:
+        return parse_moment(text, now)
+    except (ValueError, OverflowError):
+        told = 'Write a date and time, such as "2026-03-01T08:00", or how long ago: "2h"'
+        faults.append(Fault(name, text, "is no time", told))
+        return None
+
+
+def _number(name: str, text: str, faults: list[Fault]) -> float | None:
+    """Empty: the laboratory has no result."""
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isfinite(value):
+        return value
+    faults.append(Fault(name, text, "is no number", "Write it as 12.5, or leave it empty where there is no result"))
+    return None

@@ -1,0 +1,245 @@
+"""``foretag label``, ``lab`` and ``audit``: what people tell, and what is on record of what they did."""
+
+import asyncio
+import json
+import stat
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from plugin import auditing, pki
+from plugin.__main__ import app
+from plugin.asking import beside
+from plugin.auditing import WAITING, entry, leave, take_up, whoami
+from plugin.config import Config, load
+from plugin.domain import Audit, Flag, Outcome, Run, RunKind, Status
+from plugin.errors import StoreUnavailable
+from plugin.historian.memory import MemoryStore
+from tests.certificates import make
+
+FILE = """
+[[sources]]
+name = "plant"
+endpoint = "opc.tcp://127.0.0.1:1/"
+
+[[assets]]
+names = ["pump-{01..02}"]
+node = "nsu=u;s={asset}.{feature}"
+tags = { power = {} }
+"""
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+@dataclass
+class Desk:
+    """An installation, and a person at its command line."""
+
+    config: Config
+
+    def __call__(self, *words: str, code: int = 0) -> str:
+        runner = CliRunner(env={"COLUMNS": "250", "NO_COLOR": "1", "TZ": "UTC"})
+        done = runner.invoke(app, [*words, "--config", str(self.config.path)])
+        assert done.exit_code == code, done.output
+        return " ".join(done.output.split()) if code else done.output
+
+    def json(self, *words: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self(*words, "--json"))
+        return found
+
+    def flags(self, *flags: Flag) -> None:
+        async def write() -> None:
+            async with beside(self.config) as store:
+                run = await store.write_run(Run(0, "health", RunKind.SCORE, NOON))
+                await store.write_outcome(Outcome(run, (), flags))
+
+        asyncio.run(write())
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    (tmp_path / "foretag.toml").write_text(FILE)
+    return Desk(load(tmp_path / "foretag.toml"))
+
+
+# --- labels ---
+
+
+def test_a_failure_is_told_and_listed(desk: Desk) -> None:
+    told = desk("label", "add", "failure", "pump-01", "--at", "2026-03-01T08:00+00:00", "--note", "bearing")
+    assert told.startswith("failure of pump-01 at 2026-03-01")
+    desk("label", "add", "work_order", "pump-02", "--reference", "WO-1", "--at", "2h", "--until", "1h")
+    (first, second) = desk.json("label", "list")
+    assert (first["start"], first["end"], first["note"]) == ("2026-03-01T08:00:00Z", None, "bearing")
+    assert first["user"] == whoami()
+    assert (second["kind"], second["asset"], second["reference"]) == ("work_order", "pump-02", "WO-1")
+    assert [row["kind"] for row in desk.json("label", "list", "--asset", "pump-01")] == ["failure"]
+    assert [row["kind"] for row in desk.json("label", "list", "--kind", "work_order", "--since", "3h")] == [
+        "work_order"
+    ]
+    shown = desk("label", "list")
+    assert "bearing" in shown
+    assert "2 labels" in shown
+
+
+def test_a_verdict_is_on_the_newest_raised_flag(desk: Desk) -> None:
+    flag = Flag("health", "pump-01", 1, NOON, True, 2.0, 1.0, Status.GOOD, 1)
+    later = Flag("health", "pump-01", 1, NOON + 2 * MINUTE, False, 0.5, 1.0, Status.GOOD, 1)
+    desk.flags(flag, later)
+    told = desk("label", "add", "verdict", "pump-01", "--verdict", "false_alarm", "--at", "2026-03-01T12:05+00:00")
+    assert "verdict of pump-01 at 2026-03-01" in told
+    (label,) = desk.json("label", "list")
+    assert (label["model"], label["as_of"], label["run"], label["verdict"]) == (
+        "health", "2026-03-01T12:00:00Z", 1, "false_alarm",
+    )  # fmt: skip
+    desk("label", "add", "verdict", "pump-01", "--verdict", "confirmed", "--at", "2026-03-01T12:05+00:00",
+         "--replaces", label["id"])  # fmt: skip
+    assert [row["verdict"] for row in desk.json("label", "list")] == ["confirmed"]
+    (kept,) = desk.json("audit", "--action", "correct")
+    assert (kept["before"]["verdict"], kept["subject"]) == ("false_alarm", f"label {label['id']}")
+    nothing = desk("label", "add", "verdict", "pump-02", "--verdict", "confirmed", code=2)
+    assert "has no raised flag" in nothing
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["failure", "pump-1"], "ASSET = pump-1: is no asset. Assets are: pump-01, pump-02"),
+        (["failure", "pump-01", "--at", "yesterday"], "--at = yesterday: is no time"),
+        (["failure", "pump-01", "--at", "1h", "--until", "2h"], "--until = 2h: is not after --at"),
+        (["failure", "pump-01", "--verdict", "confirmed"], "goes with the kind verdict"),
+        (["verdict", "pump-01"], "Verdicts are: confirmed, false_alarm, unclear"),
+    ],
+)
+def test_a_label_that_can_not_be_is_refused(desk: Desk, words: list[str], told: str) -> None:
+    assert told in desk("label", "add", *words, code=2)
+    assert desk("label", "list").strip() == "0 labels"
+
+
+# --- the laboratory ---
+
+
+def test_a_result_is_told_again_and_corrected(desk: Desk) -> None:
+    words = ["lab", "add", "pump-01", "oil", "--taken", "2026-03-01T08:00+00:00", "--unit", "ppm"]
+    assert desk(*words, "12.5").strip() == "1 told, 1 of them new or corrected."
+    assert desk(*words, "12.5").strip() == "1 told, 0 of them new or corrected."
+    assert desk(*words, "13.5").strip() == "1 told, 1 of them new or corrected."
+    (row,) = desk.json("lab", "list", "--since", "2026-01-01")
+    assert (row["asset"], row["quantity"], row["value"], row["unit"]) == ("pump-01", "oil", 13.5, "ppm")
+    assert [row["before"]["value"] for row in desk.json("audit")] == [12.5]
+    assert "12.5 → 13.5" in desk("audit")
+
+
+CSV = {
+    ",": "asset,quantity,taken,value,note\npump-01,oil,2026-03-01T08:00Z,12.5,\npump-02,oil,2026-03-01T09:00Z,,lost\n",
+    ";": "asset; quantity; taken; value; note\npump-01;oil;2026-03-01T08:00Z;12,5\n"
+    "pump-02;oil;2026-03-01T09:00Z;;lost\n",
+    "\t": "\ufeffasset\tquantity\ttaken\tvalue\tnote\npump-01\toil\t2026-03-01T08:00Z\t12.5\t\n"
+    "pump-02\toil\t2026-03-01T09:00Z\t\tlost\n",
+}
+
+
+@pytest.mark.parametrize("text", CSV.values(), ids=["comma", "semicolon", "tab"])
+def test_a_csv_of_results_is_told_once(desk: Desk, text: str) -> None:
+    path = desk.config.path.with_name("lab.csv")
+    path.write_text(text, encoding="utf-8")
+    assert desk("lab", "add", "--csv", str(path)).strip() == "2 told, 2 of them new or corrected."
+    assert desk("lab", "add", "--csv", str(path)).strip() == "2 told, 0 of them new or corrected."
+    rows = desk.json("lab", "list", "--since", "2026-01-01", "--quantity", "oil")
+    assert [(row["asset"], row["value"], row["note"]) for row in rows] == [
+        ("pump-01", 12.5, ""),
+        ("pump-02", None, "lost"),
+    ]
+
+
+def test_a_csv_with_faults_stores_nothing_and_names_them_all(desk: Desk) -> None:
+    path = desk.config.path.with_name("lab.csv")
+    rows = ["pump-01,oil,2026-03-01T08:00Z,12.5", "pump-9,oil,noon,1e999", "pump-01,,2999-01-01,x"]
+    path.write_text("\n".join(["asset,quantity,taken,value", *rows]))
+    told = desk("lab", "add", "--csv", str(path), code=2)
+    quantity = "row 3, quantity = : is empty"
+    for fault in ("row 2, asset = pump-9", "row 2, taken = noon", "row 2, value = 1e999", quantity,
+                  "row 3, taken = 2999-01-01: is in the future", "row 3, value = x: is no number"):  # fmt: skip
+        assert fault in told
+    assert "6 fault(s)" in told
+    assert desk("lab", "list").strip() == "0 results"
+    path.write_text("asset,quantity,value,colour\n")
+    told = desk("lab", "add", "--csv", str(path), code=2)
+    assert "column = taken: is missing" in told
+    assert "column = colour: is not known" in told
+    path.write_text("asset,quantity,taken,value\n" + "nothing,oil,2026-03-01,1\n" * 30)
+    assert "rows = 30: have 30 faults in all" in desk("lab", "add", "--csv", str(path), code=2)
+
+
+def test_a_result_without_all_that_it_needs_is_refused(desk: Desk) -> None:
+    told = desk("lab", "add", "pump-01", code=2)
+    assert [name in told for name in ("quantity = : is missing", "value = : is missing", "taken = : is missing")] == [
+        True
+    ] * 3
+
+
+# --- the audit log ---
+
+
+def test_trust_is_on_record_also_before_there_is_a_database(desk: Desk) -> None:
+    folder = desk.config.pki_folder
+    made = make("plc")
+    pki.refusal(folder, made.der, peer="plant at opc.tcp://plc1:4840")
+    mark = pki.thumbprint(made.der)
+    desk("trust", "add", mark[:10])
+    waiting = desk.config.data / WAITING
+    assert stat.S_IMODE(waiting.stat().st_mode) == 0o600
+    assert not (desk.config.data / "historian.db").exists(), "trusting makes no database"
+    desk("label", "add", "normal", "pump-01")  # this one does
+    (first,) = desk.json("audit")
+    assert (first["action"], first["subject"], first["user"], first["origin"]) == ("trust", mark, whoami(), "command")
+    assert first["after"]["place"] == "trusted"
+    assert waiting.read_bytes() == b""
+    desk("trust", "reject", mark[:10])
+    first, second = desk.json("audit")
+    assert (second["action"], second["before"]["place"], second["after"]["place"]) == (
+        "distrust",
+        "trusted",
+        "rejected",
+    )
+    assert waiting.read_bytes() == b"", "it went into the database at once"
+    assert desk.json("audit", "--action", "trust") == [first]
+    assert [row["action"] for row in desk.json("audit", "--limit", "1")] == ["distrust"]
+    assert desk.json("audit", "--since", "2999-01-01") == []
+    assert "2 entries" in desk("audit")
+
+
+def test_whoever_acts_as_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUDO_USER", "anna")
+    name = whoami()
+    assert name.startswith("anna as ")
+    monkeypatch.setenv("SUDO_USER", name.removeprefix("anna as "))
+    assert " as " not in whoami()
+
+
+class Away(MemoryStore):
+    """A database that can't be written."""
+
+    async def write_audit(self, *entries: Audit) -> None:
+        raise StoreUnavailable("away")
+
+
+async def test_what_can_not_be_logged_waits_until_it_can(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "data"
+    first, second = (entry(action, "x", before={}, after={"é": [1, None]}) for action in ("reload", "trust"))
+    await auditing.keep(Away(), folder, first)
+    leave(folder, second)
+    with pytest.raises(StoreUnavailable):
+        await take_up(Away(), folder)
+    with (folder / WAITING).open("ab") as file:
+        file.write(b"{torn\n")
+    store = MemoryStore()
+    for _ in range(2):
+        await take_up(store, folder)
+    assert await store.audit() == (second, first)
+    assert "can't be read" in caplog.text
+    assert (folder / WAITING).read_bytes() == b""
