@@ -19,7 +19,7 @@ class Fence:
     @property
     def application(self) -> str:
         """``application_name`` of every session that writes under it: whoever leads next may end those that hang."""
-        return f"foretag leader {shard_key(self.shard):x}"
+        return f"foretag leader {hashlib.sha256(self.shard.encode()).hexdigest()[:16]}"
 
 
 STILL_LEADS = "SELECT 1 FROM leaders WHERE shard = $1 AND epoch = $2 FOR SHARE"
@@ -34,8 +34,13 @@ class Replaced(StoreUnavailable):
 
 
 def shard_key(shard: str) -> int:
-    """Of the advisory lock of a shard: 64 bits, the same in every process and release."""
-    return int.from_bytes(hashlib.sha256(f"foretag leader {shard}".encode()).digest()[:8], "big", signed=True)
+    """Of the lock of a shard."""
+    return lock_key(f"foretag leader {shard}")
+
+
+def lock_key(what: str) -> int:
+    """Of an advisory lock: 64 bits, the same in every process and release."""
+    return int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], "big", signed=True)
 
 
 async def refuse_tags_of_others(connection: Any, shard: str, tags: Sequence[Tag]) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_address
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from plugin.errors import StoreError, StoreUnavailable
 from plugin.historian.database import Room
-from plugin.historian.fence import STILL_LEADS, Fence, Replaced
+from plugin.historian.fence import STILL_LEADS, Fence, Replaced, lock_key
 
 try:
     import asyncpg
@@ -43,6 +43,9 @@ _CHECKOUT = 30.0
 """Until one of them is free [s]."""
 _LONGEST_SILENCE = 30
 """Of the network while something is on its way; then the connection is lost [s]."""
+
+_SOON_MISSED = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "4"}
+"""Of a session that holds a lock: who vanishes with it holds up the others for half a minute."""
 
 _PASSING = {"08", "53", "57"}
 """Classes of SQLSTATE that may pass: connection, resources, an administrator."""
@@ -238,6 +241,18 @@ class PostgresServer:
                 if own is None or own.is_closed():
                     await connection.invalidate()
                 raise
+
+    @asynccontextmanager
+    async def alone(self, what: str) -> AsyncIterator[bool]:
+        """Whether nobody else is at it: one gateway at a time, of all that share the database."""
+        connection = await self.connect(_SOON_MISSED)
+        try:
+            with translated(self.place):
+                free = await connection.fetchval("SELECT pg_try_advisory_lock($1)", lock_key(f"foretag does {what}"))
+            yield bool(free)
+        finally:
+            with suppress(StoreError), translated(self.place):
+                await connection.close(timeout=_CONNECT)
 
     async def size(self) -> int:
         """On disk [byte]."""

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
@@ -162,13 +162,21 @@ class PostgresStore(Tables):
         await self.close()
 
     def chores(self, config: HistorianConfig) -> tuple[Chore, ...]:
-        """What is to be done beside the writing, for as long as the service runs."""
+        """What is to be done beside the writing, for as long as the service runs.
+
+        What changes the database is done by one gateway at a time.
+        """
         partitions = Partitions(self._server.copying, _clock, closing=bool(config.close_after))
-        return (
-            partitions.chore,
-            retention(self._server, config, self._diagnostics),
-            watch(self._server, config, self._diagnostics),
-        )
+        tidying = partitions.chore, retention(self._server, config, self._diagnostics)
+        return (*map(self._alone, tidying), watch(self._server, config, self._diagnostics))
+
+    def _alone(self, chore: Chore) -> Chore:
+        async def do() -> None:
+            async with self._server.alone(chore.name) as free:
+                if free:
+                    await chore.do()
+
+        return replace(chore, do=do)
 
     # --- what arrives ---
 

@@ -48,7 +48,8 @@ async def status_view(
 ) -> tuple[Group, bool]:
     """All of it, for ``Console.print``; and whether all is well.
 
-    ``models``: how old the last result of each may be. ``told`` None: ``absence`` says why.
+    ``models``: how old the last result of each may be. ``told`` None: ``absence`` says why. Of a gateway that stands by
+    nothing is expected but that it does.
     """
     now = datetime.now(UTC)
     sources = list(dict.fromkeys(tag.source for tag in tags))
@@ -56,12 +57,13 @@ async def status_view(
     gaps = await store.gaps(since=now - _DAY, limit=_GAPS)
     champions = {model: await _champion(store, model) for model in models}
     troubles: list[str] = []
-    if told is not None:
+    leads = told is not None and not _stands_by(told)
+    if told is not None and leads:
         troubles += _troubles(told, sources)
         troubles += _idle(told, models, champions, now)
         troubles += _failed(runs)
     parts: list[RenderableType] = [_headline(told, now) if told is not None else Text(absence, "yellow")]
-    if told is not None:
+    if told is not None and leads:
         parts += [Text("\nSources, now", "bold"), _living(told, sources, now)]
     parts += [
         Text("\nSources, in the database", "bold"),
@@ -85,7 +87,13 @@ def _headline(told: Told, now: datetime) -> Text:
     started = told.value("process_start_time_seconds")
     up = f"up {duration(now - datetime.fromtimestamp(started, UTC))}" if started else "running"
     dropped = told.count("foretag_samples_dropped_total")
-    line = Text.assemble(("foretag", "bold"), f" {told.facts('foretag_build_info').get('version', '')} runs, {up}")
+    shared = told.facts("foretag_shard_info")
+    whose = f" shard {printable(shared.get('shard', ''))}" if shared else " its shard"
+    does = f"stands by for{whose}" if _stands_by(told) else f"leads{whose}" if shared else "runs"
+    line = Text.assemble(("foretag", "bold"), f" {told.facts('foretag_build_info').get('version', '')} {does}, {up}")
+    if _stands_by(told):
+        line.append(f" · {printable(shared.get('leader', 'nobody that is known of'))} leads")
+        return line
     line.append(f" · {told.count('foretag_samples_stored_total'):,} samples stored · ")
     line.append(f"{dropped:,} dropped", "bold red" if dropped else "")
     line.append(f" · {told.count('foretag_gaps_open'):,} gaps open")
@@ -94,6 +102,11 @@ def _headline(told: Told, now: datetime) -> Text:
             f" · {spilled:,} samples in the spill ({told.count('foretag_spill_bytes') / 2**20:.1f} MiB)", "yellow"
         )
     return line
+
+
+def _stands_by(told: Told) -> bool:
+    """Another gateway on the same database leads."""
+    return told.value("foretag_leader") == 0
 
 
 def _living(told: Told, sources: Sequence[str], now: datetime) -> RenderableType:

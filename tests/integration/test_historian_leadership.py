@@ -222,5 +222,13 @@ async def test_a_tag_of_another_shard_that_is_led_is_refused(database: Database)
         await second.register_tags([replace(tag, source="other")])
 
 
+async def test_what_keeps_a_database_in_order_is_done_by_one_gateway_at_a_time(database: Database) -> None:
+    north, south = (PostgresServer(place(database)) for _ in range(2))
+    async with north.alone("tidying") as first, south.alone("tidying") as second, south.alone("counting") as other:
+        assert (first, second, other) == (True, False, True)
+    async with south.alone("tidying") as free:
+        assert free
+
+
 def delivery(tag: Tag, number: int) -> Delivery:
     return Delivery(SampleBatch.of([tag.id], [number], [float(number)], 0, [number], [number]))

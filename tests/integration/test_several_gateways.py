@@ -4,21 +4,28 @@ Every number that the plant has written is in the database, once, whoever led wh
 """
 
 import asyncio
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from plugin.asking import show_status
+from plugin.config import Config, load
+from plugin.report.status import Verdict
+from plugin.service import Service
+from tests.acceptance.life import free_port
 from tests.acceptance.proxy import Fault, Proxy
 from tests.integration.acquire_plant import URI, Plant
-from tests.postgres import Database
+from tests.postgres import Database, Postgres
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -32,10 +39,10 @@ tags = ["tags.csv"]
 [historian]
 url = "{url}"
 password_env = "DATABASE_PASSWORD"
-shard = "line 1"
+shard = "{shard}"
 spill = {{ after = "200ms", reserve = "0" }}
 [[sources]]
-name = "plant"
+name = "{source}"
 endpoint = "opc.tcp://127.0.0.1:{plant}/"
 security_policy = "None"
 publishing_interval = "100ms"
@@ -47,7 +54,7 @@ history = {{ back = "all", settle = "200ms" }}
 [publish]
 enabled = false
 [diagnostics]
-listen = ""
+listen = "{listen}"
 """
 
 
@@ -100,18 +107,44 @@ class Site:
     stack: ExitStack
     written: list[int] = field(default_factory=list)
 
-    def gateway(self, name: str, port: int = 0) -> Gateway:
-        """Started; ``port``: where it finds the database."""
+    def configured(
+        self,
+        name: str,
+        *,
+        port: int = 0,
+        shard: str = "line 1",
+        source: str = "plant",
+        prefix: str = "",
+        listen: str = "",
+    ) -> Path:
+        """A configuration in a folder of its own; ``port``: where it finds the database."""
         folder = self.folder / name
         folder.mkdir()
-        rows = "".join(f"t{n},nsu={URI};s=t{n}\n" for n in range(TAGS))
+        rows = "".join(f"{prefix}t{n},nsu={URI};s=t{n}\n" for n in range(TAGS))
         (folder / "tags.csv").write_text(f"name,node\n{rows}")
         url = self.database.url.replace(f":{self.database.port}/", f":{port or self.database.port}/")
-        (folder / "foretag.toml").write_text(FILE.format(url=url, plant=self.plant.port))
-        gateway = Gateway(folder)
+        text = FILE.format(url=url, plant=self.plant.port, shard=shard, source=source, listen=listen)
+        (folder / "foretag.toml").write_text(text)
+        return folder / "foretag.toml"
+
+    def gateway(self, name: str, port: int = 0) -> Gateway:
+        """A process."""
+        gateway = Gateway(self.configured(name, port=port).parent)
         self.stack.callback(_kill, gateway)
         gateway.start(self.database.password)
         return gateway
+
+    @asynccontextmanager
+    async def service(self, path: Path) -> AsyncIterator[Service]:
+        """In this process."""
+        stop, service = asyncio.Event(), Service(load(path))
+        task = asyncio.create_task(service.run(stop))
+        try:
+            yield service
+        finally:
+            stop.set()
+            async with asyncio.timeout(20):
+                await task
 
     async def standby(self, name: str) -> Gateway:
         """Another one, when there is a leader."""
@@ -139,12 +172,11 @@ class Site:
         rows = self.query("SELECT coalesce(max(value), 0) FROM tags LEFT JOIN samples ON tag_id = id GROUP BY id")
         return min((int(float(row[0])) for row in rows), default=0)
 
-    def numbers(self) -> list[list[int]]:
-        """What is stored of each tag, in order; the plant's initial 0 is none."""
-        query = (
-            "SELECT value FROM samples JOIN tags ON id = tag_id WHERE name = 't{}' AND value > 0 ORDER BY source_time"
-        )
-        return [[int(float(row[0])) for row in self.query(query.format(n))] for n in range(TAGS)]
+    def numbers(self, prefix: str = "") -> list[list[int]]:
+        """What is stored of each tag, in order of time; the plant's initial 0 is none."""
+        chosen = "SELECT value FROM samples JOIN tags ON id = tag_id WHERE name = '{}' AND value > 0"
+        query = f"{chosen} ORDER BY source_time, ordinal"
+        return [[int(float(row[0])) for row in self.query(query.format(f"{prefix}t{n}"))] for n in range(TAGS)]
 
     def leader(self) -> list[str]:
         """Epoch and process."""
@@ -154,13 +186,13 @@ class Site:
     async def reaches(self, number: int) -> None:
         await until(lambda: self.newest() >= number, lambda: f"{number} is not stored, {self.newest()} is")
 
-    async def is_complete(self) -> None:
+    async def is_complete(self, prefix: str = "") -> None:
         """All that was written up to now is there, once."""
         last = len(self.written)
         await self.reaches(last)
         await until(
-            lambda: all(row == self.written[: len(row)] and len(row) >= last for row in self.numbers()),
-            lambda: f"{last} numbers were written; stored: {[_holes(row) for row in self.numbers()]}",
+            lambda: all(row == self.written[: len(row)] and len(row) >= last for row in self.numbers(prefix)),
+            lambda: f"{last} numbers were written; stored: {[_holes(row) for row in self.numbers(prefix)]}",
         )
 
 
@@ -195,7 +227,8 @@ async def _counting(site: Site) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def site(migrated_postgres: Database, tmp_path: Path) -> AsyncIterator[Site]:
+async def site(migrated_postgres: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
+    monkeypatch.setenv("DATABASE_PASSWORD", migrated_postgres.password)
     plant = Plant(TAGS, history=True)
     await plant.start()
     with ExitStack() as stack:
@@ -246,3 +279,60 @@ async def test_one_that_is_cut_off_spills_and_brings_it_when_another_leads(site:
         assert site.progress().keys() >= progress.keys()
         for gateway in (first, second):
             assert await gateway.end(signal.SIGINT) == 0
+
+
+async def told(config: Config, text: str) -> Verdict:
+    """When ``foretag status`` says so, its verdict."""
+    async with asyncio.timeout(40):
+        while True:
+            console = Console(file=io.StringIO(), width=160)
+            verdict = await show_status(config, console)
+            assert isinstance(console.file, io.StringIO)
+            if text in console.file.getvalue():
+                return verdict
+            await asyncio.sleep(0.1)
+
+
+async def test_one_that_stands_by_says_so_and_takes_up_its_file_when_it_leads(site: Site) -> None:
+    async with AsyncExitStack() as stack, AsyncExitStack() as term:
+        first = await term.enter_async_context(site.service(site.configured("a")))
+        await site.reaches(3)
+        path = site.configured("b", listen=f"127.0.0.1:{free_port()}")
+        second = await stack.enter_async_context(site.service(path))
+        assert await told(second.config, "stands by for shard line 1") is Verdict.WELL
+        assert await told(second.config, f"process {os.getpid()} leads") is Verdict.WELL
+        assert first.diagnostics.value("leader", shard="line 1") == 1
+        assert second.diagnostics.value("leader", shard="line 1") == 0
+        with (path.parent / "tags.csv").open("a") as file:
+            file.write(f"later,nsu={URI};s=t0\n")
+        assert (await second.reload()).lines() == ["takes effect when this gateway leads: 1 (tags)"]
+        assert not second.overview.done()
+        await term.aclose()
+        await told(second.config, "leads shard line 1")
+        assert [tag.name for tag in second.config.tags] == ["t0", "t1", "later"]
+        await site.is_complete()
+        assert site.query("SELECT name FROM tags JOIN samples ON id = tag_id GROUP BY 1 ORDER BY 1")[0] == ["later"]
+
+
+async def test_the_database_restarts_and_the_leader_stays(site: Site, postgres_server: Postgres) -> None:
+    async with site.service(site.configured("a")) as first:
+        await site.reaches(5)
+        await asyncio.to_thread(postgres_server.stop)
+        await until(lambda: first.diagnostics.value("samples_spilled_total") > 10, lambda: "nothing is spilled")
+        postgres_server.start()  # not in a thread: the server ends with the thread that started it
+        await site.is_complete()
+        assert site.leader() == ["1", str(os.getpid())]
+        assert first.diagnostics.value("leader", shard="line 1") == 1
+
+
+async def test_two_shards_side_by_side_have_nothing_in_common_but_the_database(site: Site) -> None:
+    other = site.configured("b", shard="line 2", source="other", prefix="other ")
+    async with site.service(site.configured("a")), site.service(other):
+        await until(lambda: len(site.query("SELECT 1 FROM tags")) == 2 * TAGS, lambda: "there are not the tags of both")
+        await site.is_complete()
+        await site.is_complete("other ")
+        assert site.query("SELECT shard, epoch FROM leaders ORDER BY 1") == [["line 1", "1"], ["line 2", "1"]]
+        assert site.query("SELECT name, shard FROM claims ORDER BY 1") == [["other", "line 2"], ["plant", "line 1"]]
+        assert {key.partition("/")[0] for key in site.progress()} >= {"plant", "other"}
+    sessions = [path.name for path in site.folder.glob("*/data/sessions/*")]
+    assert len(sessions) == 2, sessions
