@@ -11,6 +11,7 @@
     │   └── SourceRefused        certificate, policy or credential refused: needs a person
     ├── StoreError           the database can't be used
     │   ├── StoreUnavailable     away, locked or full: tried again by itself
+    │   ├── StoreDamaged         the file is damaged: needs a person; what arrives waits in the spill
     │   └── StoreRevisionError   another schema revision: the message names the command that mends it
     ├── ModelError           a model can't be trained or used
     │   ├── TrainingDataError    the historian does not (yet) hold what the model needs
@@ -23,6 +24,8 @@ Errors of libraries are translated where they enter (acquire, historian, publish
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 
 class ForetagError(Exception):
@@ -86,6 +89,20 @@ class StoreError(ForetagError):
 
 class StoreUnavailable(StoreError):
     """The database is away, locked or full; the writer tries again by itself."""
+
+
+class StoreDamaged(StoreError):
+    """The database's file is damaged: a person has to put a sound one in its place. Samples wait meanwhile, unless that
+    is at a start."""
+
+    @classmethod
+    def told(cls, path: Path, detail: str) -> Self:
+        """With what to do."""
+        return cls(
+            f"{path} is damaged ({detail}): stop foretag, move it away with its -wal and -shm, and put a backup "
+            "(`foretag backup`) in its place, or nothing to begin anew; "
+            "what waits in the spill follows at the next start"
+        )
 
 
 class StoreRevisionError(StoreError):

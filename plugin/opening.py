@@ -13,8 +13,10 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import Tag
 from plugin.errors import StoreUnavailable
 from plugin.historian.fence import Fence
+from plugin.historian.integrity import check
 from plugin.historian.postgres import Place, PostgresServer
 from plugin.historian.spill import POSITION, Left, Spill
+from plugin.historian.sqlite import database_path
 from plugin.historian.stores import SqlStore, configured
 from plugin.infer.compute import Compute
 from plugin.pki import write_private
@@ -64,6 +66,13 @@ def shared_server(config: Config) -> PostgresServer | None:
     if not config.historian.on_postgres:
         return None
     return PostgresServer(Place.of(config.historian.located(config.data)))
+
+
+async def look_over(config: Config) -> None:
+    """StoreDamaged where the database's file is, as far as a few seconds show. PostgreSQL looks after its own."""
+    path = None if config.historian.on_postgres else database_path(config.historian.located(config.data))
+    if path is not None and path.exists():
+        await asyncio.to_thread(check, path)
 
 
 def open_store(config: Config, diagnostics: Diagnostics, *, alone: bool, fence: Fence | None = None) -> SqlStore:

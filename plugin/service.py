@@ -36,7 +36,7 @@ from plugin.hmi.overview import Overview
 from plugin.infer.outages import Outages
 from plugin.infer.registry import Registry
 from plugin.infer.runs import Runs, Training
-from plugin.opening import Stopped, open_compute, open_spill, open_store, spill_of, when_available
+from plugin.opening import Stopped, look_over, open_compute, open_spill, open_store, spill_of, when_available
 from plugin.pki import Caretaker
 from plugin.protocols import Sink, Source, Store
 from plugin.publish.admission import certificate_hosts
@@ -108,6 +108,7 @@ class Service:
         self._leads = True
         enter = stack.enter_async_context
         wait = partial(when_available, term.over)
+        await wait(lambda: look_over(self.config))
         store = await wait(lambda: enter(open_store(self.config, self.diagnostics, alone=True, fence=term.fence)))
         tags = await wait(lambda: store.register_tags(self.config.tags))
         await wait(lambda: store.keep_recent(self.config.read_by_models(tags)))

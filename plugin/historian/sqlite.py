@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from plugin.diagnostics import Diagnostics
-from plugin.errors import StoreError, StoreUnavailable
+from plugin.errors import StoreDamaged, StoreError, StoreUnavailable
 from plugin.historian.checkpoints import Checkpointer
 from plugin.historian.database import Room
 
@@ -64,7 +64,7 @@ def create_file(path: Path) -> None:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Errors of SQLite and SQLAlchemy as StoreUnavailable (may pass) or StoreError, without the rows they carry."""
+    """SQLite's and SQLAlchemy's errors as StoreUnavailable (may pass), StoreDamaged or StoreError, without rows."""
     try:
         yield
     except PoolTimeout as error:
@@ -79,6 +79,8 @@ def _translation(path: Path, error: BaseException) -> StoreError:
     code = getattr(error, "sqlite_errorcode", None)
     if code == sqlite3.SQLITE_NOTADB:
         return StoreError(f"{path} is no SQLite database: name another file, or move this one away")
+    if code is not None and code & 0xFF == sqlite3.SQLITE_CORRUPT:
+        return StoreDamaged.told(path, str(error))
     if isinstance(error, OSError) or (code is not None and code & 0xFF in _PASSING):
         return StoreUnavailable(f"{path}: {error}")
     return StoreError(f"{path}: {error}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, GapCause, GapState, SampleBatch, from_micros, to_micros
-from plugin.errors import StoreError, StoreUnavailable
+from plugin.errors import StoreDamaged, StoreError, StoreUnavailable
 from plugin.historian.waiting import Taken
 from plugin.protocols import Delivery, Store, Written
 
@@ -72,7 +72,7 @@ class Writer:
         for pause in pauses():
             try:
                 result = await call()
-            except StoreUnavailable as error:
+            except (StoreUnavailable, StoreDamaged) as error:
                 self._is_away(error)
             else:
                 self._is_back()
@@ -84,10 +84,11 @@ class Writer:
                 break
         return None
 
-    def _is_away(self, error: StoreUnavailable) -> None:
+    def _is_away(self, error: StoreError) -> None:
         if self.away_since is None:
             self.away_since = time.monotonic()
-            _log.warning("The database is unavailable: %s", error)
+            level = logging.ERROR if isinstance(error, StoreDamaged) else logging.WARNING
+            _log.log(level, "The database is unavailable: %s", error)
 
     def _is_back(self) -> None:
         if self.away_since is not None:
@@ -101,7 +102,7 @@ class Writer:
             return True
         try:
             written = await self.store.write([*(each.delivery for each in left), *marks])
-        except StoreUnavailable:
+        except (StoreUnavailable, StoreDamaged):
             raise
         except StoreError as error:
             if len(left) <= 1:
