@@ -128,7 +128,7 @@ async def _hot(connection: AsyncConnection) -> int:
     """Samples that are in no partition."""
     books, table = schema.bookkeeping, schema.sample_partitions
     stored = await connection.scalar(select(books.c.value).where(books.c.name == "samples")) or 0
-    closed = await connection.scalar(select(func.coalesce(func.sum(table.c.samples + table.c.left_out), 0))) or 0
+    closed = await connection.scalar(select(func.coalesce(func.sum(table.c.samples), 0))) or 0
     return max(0, stored - int(closed))
 
 

@@ -5,7 +5,6 @@ with a note of how far back its tags are whole (``kept_since``). Then go the tex
 the partition's own row, with an entry in the audit log. Cut off anywhere, the next pass goes on with what is left.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -58,15 +57,12 @@ class Dropping:
         keep: KeepConfig,
         diagnostics: Diagnostics,
         clock: Callable[[], Micros] = lambda: time.time_ns() // 1000,
-        exclusive: asyncio.Lock | None = None,
     ) -> None:
-        """``exclusive``: held while a partition is dropped, by whoever else changes partitions too."""
         self._database = database
         self._classes = tuple(classes)
         self._keep = keep
         self._diagnostics = diagnostics
         self._clock = clock
-        self._exclusive = exclusive or asyncio.Lock()
         self._told: Micros | None = None
         self._dropped: dict[str, list[Partition]] = {}
         """By class, what the log was not told of yet."""
@@ -100,10 +96,9 @@ class Dropping:
     async def _drop_samples(self, config: RetentionConfig, now: Micros) -> None:
         held = 0
         for partition in await self._expired(config, now):
-            async with self._exclusive:
-                if await self._held(config.stored_name, partition):
-                    held += 1
-                    continue
+            if await self._held(config.stored_name, partition):
+                held += 1
+            else:
                 await self._drop(config, partition)
         self._diagnostics.partitions_held.labels(config.name).set(held)
 
@@ -139,15 +134,17 @@ class Dropping:
         return await self._ask(select(gaps.c.id).where(*overlapping, concerned).limit(1)) is not None
 
     async def _drop(self, config: RetentionConfig, partition: Partition) -> None:
-        above = 0
-        while (above := await self._drop_chunks(partition, above)) > 0:
-            pass
-        after: Micros | None = partition.start - 1
-        while after is not None:
-            after = await self._drop_texts(after, partition.end)
-        await self._forget(config, partition)
+        dropped: int | None = None
+        while dropped is None:  # late samples that were closed meanwhile may have come into what was emptied
+            above = 0
+            while (above := await self._drop_chunks(partition, above)) > 0:
+                pass
+            after: Micros | None = partition.start - 1
+            while after is not None:
+                after = await self._drop_texts(after, partition.end)
+            dropped = await self._forget(config, partition)
         self._dropped.setdefault(config.name, []).append(partition)
-        self._diagnostics.samples_expired.labels(config.name).inc(partition.samples)
+        self._diagnostics.samples_expired.labels(config.name).inc(dropped)
 
     @to_its_end
     async def _drop_chunks(self, partition: Partition, above: int) -> int:
@@ -186,21 +183,22 @@ class Dropping:
         return last
 
     @to_its_end
-    async def _forget(self, config: RetentionConfig, partition: Partition) -> None:
-        """The partition's own row goes, with a record of it."""
-        books = schema.bookkeeping
-        before = {
-            "start": readable(partition.start), "end": readable(partition.end),
-            "samples": partition.samples, "bytes": partition.bytes,
-        }  # fmt: skip
+    async def _forget(self, config: RetentionConfig, partition: Partition) -> int | None:
+        """The partition's own row goes, with a record of it; how many samples it had. None: it is not empty."""
+        books, parts, chunks = schema.bookkeeping, schema.sample_partitions, schema.sample_chunks
         async with self._database.writing() as connection:
-            await connection.execute(
-                delete(schema.sample_partitions).where(schema.sample_partitions.c.id == partition.id)
-            )
-            await connection.execute(
-                update(books).where(books.c.name == "samples").values(value=books.c.value - partition.samples)
-            )
+            if await connection.scalar(select(chunks.c.tag_id).where(chunks.c.partition_id == partition.id).limit(1)):
+                return None
+            gone = delete(parts).where(parts.c.id == partition.id).returning(parts.c.samples)
+            samples = int(await connection.scalar(gone) or 0)
+            fewer = update(books).where(books.c.name == "samples").values(value=books.c.value - samples)
+            await connection.execute(fewer)
+            before = {
+                "start": readable(partition.start), "end": readable(partition.end),
+                "samples": samples, "bytes": partition.bytes,
+            }  # fmt: skip
             await self._audit(connection, f"samples of class {config.name}", before)
+        return samples
 
     # --- roll-ups, results, events ---
 

@@ -253,6 +253,26 @@ async def test_a_pass_that_was_cut_off_is_ended_by_the_next(store, path, retenti
     assert len(await store.audit()) == 1
 
 
+async def test_what_comes_into_a_partition_while_it_is_dropped_goes_too(store, path, retention, monkeypatch):
+    """A closing beside it puts a late sample's chunk where all was dropped already."""
+    await newest(store, path, NOW)
+    close(path, "", samples([1, 2], NOW - 5 * DAY))
+    emptied = Dropping._drop_texts
+
+    async def late(dropping: Dropping, after: Micros, end: Micros) -> Micros | None:
+        monkeypatch.setattr(Dropping, "_drop_texts", emptied)
+        close(path, "", samples([1], NOW - 5 * DAY + 7, count=5))
+        execute(path, "UPDATE sample_chunks SET partition_id = 1", [()])
+        execute(path, "UPDATE sample_partitions SET samples = 1405 WHERE id = 1", [()])
+        execute(path, "DELETE FROM sample_partitions WHERE id > 1", [()])
+        return await emptied(dropping, after, end)
+
+    monkeypatch.setattr(Dropping, "_drop_texts", late)
+    await retention(USUAL)
+    assert rows(path, "SELECT count(*) FROM sample_chunks") == [(0,)]
+    assert retention.diagnostics.value("samples_expired_total", **{"class": "default"}) == 1405
+
+
 def roll_ups(path: Path, table: str, tags: Sequence[int], starts: Sequence[Micros]) -> None:
     row = "(?, ?, 1, 1, 1.0, 1.0, 1.0, 1, ?2, 1.0, ?2, 1.0, 0, 1.0, 1, 1)"
     keys = [(tag, start) for tag in tags for start in starts]
