@@ -34,7 +34,6 @@ class Newest:
 
     def __init__(self) -> None:
         self._time = np.full(0, FIRST, np.int64)
-        self._received = np.full(0, FIRST, np.int64)
         self._behind = np.zeros(0, np.bool_)
         """Tags whose row in the table may be old."""
         self._since: Micros = FIRST
@@ -75,17 +74,6 @@ class Newest:
         self._since = int(np.sort(self._time[behind])[len(behind) // 2])
         database.execute("INSERT OR REPLACE INTO bookkeeping (name, value) VALUES ('latest_since', ?)", (self._since,))
 
-    def present(self) -> Micros | None:
-        """What time it is in the plant, by its stamps: half of the tags that are alive have come so far. None: no tag.
-
-        Not our clock: history that is imported, a replay and a plant that is simulated faster than time have their own.
-        """
-        known = self._time > FIRST
-        if not known.any():
-            return None
-        alive = known & (self._received >= self._received[known].max() - _ALIVE)
-        return int(np.sort(self._time[alive])[(alive.sum() - 1) // 2])
-
     def _put(self, database: sqlite3.Connection, tags: NDArray[np.intp] | NDArray[np.int32]) -> None:
         keys = list(zip(tags.tolist(), self._time[tags].tolist(), strict=True))
         database.execute(_KEEP, (json.dumps(keys),))
@@ -95,11 +83,22 @@ class Newest:
         if len(batch):
             self._reserve(int(batch.tag.max()))
             np.maximum.at(self._time, batch.tag, batch.source_time)
-            np.maximum.at(self._received, batch.tag, batch.received_time)
 
     def _reserve(self, last: int) -> None:
         if last >= len(self._time):
             more = max(last + 1, 2 * len(self._time)) - len(self._time)
             self._time = np.append(self._time, np.full(more, FIRST))
-            self._received = np.append(self._received, np.full(more, FIRST))
             self._behind = np.append(self._behind, np.zeros(more, np.bool_))
+
+
+def present(database: sqlite3.Connection, last_tag: int) -> Micros | None:
+    """What time it is in the plant, by its stamps: half of the tags that are alive have come so far. None: no sample.
+
+    Not our clock: history that is imported, a replay and a plant that is simulated faster than time have their own. And
+    not the newest stamp, which may be of the year 9999.
+    """
+    newest = latest_samples(database, range(1, last_tag + 1))
+    if not len(newest):
+        return None
+    alive = newest.source_time[newest.received_time >= newest.received_time.max() - _ALIVE]
+    return int(np.sort(alive)[(len(alive) - 1) // 2])

@@ -3,8 +3,7 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
@@ -18,18 +17,12 @@ from plugin.historian.disk import watch
 from plugin.historian.dropping import retention
 from plugin.historian.grids import Gathering
 from plugin.historian.migrate import prepare
-from plugin.historian.newest import Newest
 from plugin.historian.refill import refill
 from plugin.historian.ring import Ring
 from plugin.historian.seen import select_seen
-from plugin.historian.selecting import (
-    FIRST,
-    book,
-    latest_samples,
-    select_samples,
-)
-from plugin.historian.sqlite import SqliteFile, transaction
-from plugin.historian.tables import Tables
+from plugin.historian.selecting import latest_samples, select_samples
+from plugin.historian.sqlite import SqliteFile
+from plugin.historian.sqlite_archive import SqliteArchive
 from plugin.historian.upkeep import Chore
 from plugin.protocols import Delivery, Written
 
@@ -37,7 +30,7 @@ _REFILL_ROWS = 1_000_000
 """Newest rows read into the ring at most when the store opens: a second or two."""
 
 
-class SqliteStore(Tables):
+class SqliteStore(SqliteArchive):
     """See :class:`plugin.protocols.Store`; an async context manager, open while the context lasts.
 
     One process writes samples, and it alone may have a ring, which does not see what others add.
@@ -57,22 +50,18 @@ class SqliteStore(Tables):
 
         ``pragmas``: further SQLite settings of the connection that writes, such as ``max_page_count``.
         """
-        self._diagnostics = diagnostics or Diagnostics()
-        self._file = SqliteFile(
+        diagnostics = diagnostics or Diagnostics()
+        file = SqliteFile(
             url,
             synchronous=synchronous,
             busy_timeout=busy_timeout,
             pragmas=pragmas or {},
-            diagnostics=self._diagnostics,
+            diagnostics=diagnostics,
         )
-        super().__init__(self._file)
+        super().__init__(file, diagnostics)
         self.path: Path = self._file.path
         self._url = url
         self._ring = ring
-        self._last_tag = 0
-        self._newest: Newest | None = None
-        """None: nothing was written yet, or it is not known what of it was."""
-        self._closed_until: Micros = FIRST
 
     @classmethod
     def configured(
@@ -132,7 +121,11 @@ class SqliteStore(Tables):
 
     def chores(self, config: HistorianConfig) -> tuple[Chore, ...]:
         """What is to be done beside the writing, for as long as the service runs."""
-        return (retention(self._file, config, self._diagnostics), watch(self._file, config, self._diagnostics))
+        return (
+            *self._closing(config),
+            retention(self._file, config, self._diagnostics),
+            watch(self._file, config, self._diagnostics),
+        )
 
     # --- what arrives ---
 
@@ -181,17 +174,6 @@ class SqliteStore(Tables):
                 self._ring.reserve(self._last_tag)
                 self._ring.append(batch)
         return written
-
-    @contextmanager
-    def _known(self, database: sqlite3.Connection) -> Iterator[Newest]:
-        """A transaction, with what has to be known of samples inside; an error leaves it to be read anew."""
-        newest, self._newest = self._newest, None
-        with transaction(database):
-            if newest is None:
-                newest = Newest.load(database, self._last_tag)
-                self._closed_until = book(database, "closed_until", FIRST)
-            yield newest
-        self._newest = newest
 
     async def read_samples(
         self,

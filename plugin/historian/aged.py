@@ -1,0 +1,58 @@
+"""When samples are old enough to be closed."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Protocol
+
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Micros
+from plugin.historian.closing import ROWS, Closed
+
+_LONGEST_WAIT = timedelta(hours=1)
+"""Between two times of closing, however few samples have become old enough."""
+
+
+class Closes(Protocol):
+    """A store whose samples can be closed."""
+
+    async def present(self) -> Micros | None:
+        """What time it is in the plant, by its newest samples; None: there is none."""
+
+    async def rows_before(self, until: Micros, most: int) -> tuple[int, Micros]:
+        """How many samples of before then are not closed, counted up to ``most``, and the time of the oldest."""
+
+    async def close_before(self, until: Micros) -> Closed:
+        """Close all of them."""
+
+
+class Aged:
+    """Closes what is far enough behind the newest samples: a million of them at once, or what an hour has brought."""
+
+    def __init__(
+        self, store: Closes, after: timedelta, diagnostics: Diagnostics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._after = after
+        self._diagnostics = diagnostics
+        self._clock = clock
+        self._next = clock()
+
+    async def close(self) -> None:
+        """Look whether there is enough to close, and close it."""
+        present = await self._store.present()
+        if present is None:
+            return
+        until = present - self._after // timedelta(microseconds=1)
+        rows, oldest = await self._store.rows_before(until, ROWS)
+        self._diagnostics.open_age.set(max(0.0, (present - oldest) / 1e6) if rows else self._after.total_seconds())
+        if rows >= ROWS or (rows and self._clock() >= self._next):
+            self._tell(await self._store.close_before(until))
+            self._next = self._clock() + min(self._after, _LONGEST_WAIT).total_seconds()
+
+    def _tell(self, closed: Closed) -> None:
+        self._diagnostics.partitions_closed.inc(closed.slices)
+        self._diagnostics.samples_closed.inc(closed.samples)
+        self._diagnostics.samples_left_out.inc(closed.left_out)
+        if closed.written:
+            self._diagnostics.sample_bytes.set(closed.size / closed.written)

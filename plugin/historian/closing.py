@@ -1,0 +1,203 @@
+"""Closing: what comes of the rows of one slice of time. They become chunks by tag, roll-ups by minute, hour and day.
+
+A slice lies in one UTC day and ends on a whole minute. It is closed in three steps, of which the first and the last are
+a database's own: what is there is read as of one moment; all is computed, here; and it is written in one transaction,
+unless what was read has changed meanwhile. So a reader finds each sample once, in its row or in a chunk, and who dies
+in the middle has done nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plugin.domain import Level, Micros, RollUps, SampleBatch
+from plugin.historian import door
+from plugin.historian.chunks import Chunk, decode, encode
+from plugin.historian.keyed import Key, Keyed, merged
+from plugin.historian.rolling import MINUTE, by_minute
+from plugin.historian.rollup import Holes, concatenated
+
+DAY = Level.DAY.width
+ROWS = 1_000_000
+"""Of a slice, about: what bounds the memory that closing takes."""
+_SMALL = 256
+"""A chunk of fewer samples is made anew when its partition grows [samples]."""
+_ROW_BYTES = 110
+"""Of a chunk beside its data, with its places in the indices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Rows of ``[start, end)`` become part of the partitions of ``[first, last)``, which may be there already."""
+
+    first: Micros
+    start: Micros
+    end: Micros
+    last: Micros
+
+
+@dataclass(frozen=True, slots=True)
+class TagTerms:
+    """What closing has to know of a tag."""
+
+    retention: str = ""
+    compression: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Before:
+    """What is there of a slice and round it, as of one moment."""
+
+    slice: Slice
+    front: Micros
+    """Up to where time was closed before; where it never was, the slice's begin."""
+    rows: Keyed
+    """All that are not closed, ordered by (tag, source time, ordinal)."""
+    replaced: Mapping[int, Chunk]
+    """Chunks that share minutes with the rows, or are small and just before them; by the keys of their rows."""
+    following: Keyed
+    """Closed samples of the next minute that has some, of each tag: the rows' last values stand into it."""
+    known: RollUps
+    """Roll-ups of all these minutes."""
+    held: SampleBatch
+    """Of each tag its newest sample before the first of these minutes."""
+    gaps: Holes
+    with_text: frozenset[Key]
+    terms: Mapping[int, TagTerms]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What a partition gets."""
+
+    chunks: Sequence[Chunk]
+    samples: int
+    left_out: int
+    size: int
+    """[byte]"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class After:
+    """What takes the place of a slice's rows."""
+
+    parts: Mapping[str, Part]
+    """By class of retention."""
+    minutes: RollUps
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """What was closed."""
+
+    slices: int = 0
+    samples: int = 0
+    left_out: int = 0
+    """Of these samples, by the swinging door."""
+    written: int = 0
+    """Samples in the chunks that were written: some of them had been in others."""
+    size: int = 0
+    """Of these chunks [byte]."""
+
+    @classmethod
+    def of(cls, before: Before, after: After) -> "Closed":
+        """One slice."""
+        parts = after.parts.values()
+        written = sum(part.samples for part in parts)
+        return cls(1, len(before.rows), after.left_out, written, sum(part.size for part in parts))
+
+    def __add__(self, other: "Closed") -> "Closed":
+        return Closed(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+
+def stretches(rows: Keyed) -> list[tuple[int, Micros, Micros]]:
+    """(tag, start, end): of each tag the whole minutes that its rows touch."""
+    tag, time = rows.samples.tag, rows.samples.source_time
+    first = np.flatnonzero(np.append(True, tag[1:] != tag[:-1])[: len(tag)])
+    last = np.append(first[1:], len(tag)) - 1
+    low, high = time[first] // MINUTE * MINUTE, (time[last] // MINUTE + 1) * MINUTE
+    return list(zip(tag[first].tolist(), low.tolist(), high.tolist(), strict=True))
+
+
+def worth_growing(chunk: Chunk) -> bool:
+    """Whether a chunk should take up the samples that follow it."""
+    return chunk.samples < _SMALL
+
+
+def size_of(chunks: Sequence[Chunk]) -> int:
+    """About what they take in the database [byte]."""
+    return sum(len(chunk.data) for chunk in chunks) + _ROW_BYTES * len(chunks)
+
+
+def close(before: Before) -> After:
+    """All that is to be computed. Late rows are kept whatever the swinging door would say: it has passed their time."""
+    old = Keyed(*decode(list(before.replaced.values())))
+    kept, left_out = _compressed(before)
+    everything = merged([old, kept])
+    parts = {name: _part(everything, rows, left_out) for name, rows in _by_class(everything, before.terms).items()}
+    return After(parts, _minutes(before, old), int(sum(left_out.values())))
+
+
+def _compressed(before: Before) -> tuple[Keyed, Mapping[int, int]]:
+    """The rows that are kept, and how many are left out, by tag."""
+    rows = before.rows
+    bounds = {tag: terms.compression for tag, terms in before.terms.items() if terms.compression > 0}
+    bounds = {tag: bound for tag, bound in bounds.items() if tag not in _late(before)}
+    if not bounds:
+        return rows, {}
+    keep = door.kept(rows.samples, bounds, (rows.ordinals > 0) | _with_text(before))
+    tags, counts = np.unique(rows.samples.tag[~keep], return_counts=True)
+    return rows.take(keep), dict(zip(tags.tolist(), counts.tolist(), strict=True))
+
+
+def _with_text(before: Before) -> NDArray[np.bool_]:
+    if not before.with_text:
+        return np.zeros(len(before.rows), np.bool_)
+    keys = before.rows.keys()
+    return np.array([key in before.with_text for key in keys], np.bool_)
+
+
+def _late(before: Before) -> set[int]:
+    """Tags of which something later is closed already, in this slice or after it."""
+    first = {tag: start for tag, start, _ in stretches(before.rows)}
+    later = {chunk.tag_id for chunk in before.replaced.values() if chunk.last_time >= first.get(chunk.tag_id, 0)}
+    return later | set(before.following.samples.tag.tolist())
+
+
+def _by_class(everything: Keyed, terms: Mapping[int, TagTerms]) -> dict[str, NDArray[np.bool_]]:
+    tags = np.unique(everything.samples.tag)
+    classes: dict[str, list[int]] = {}
+    for tag in tags.tolist():
+        classes.setdefault(terms.get(tag, TagTerms()).retention, []).append(tag)
+    return {name: np.isin(everything.samples.tag, of) for name, of in classes.items()}
+
+
+def _part(everything: Keyed, rows: NDArray[np.bool_], left_out: Mapping[int, int]) -> Part:
+    mine = everything if rows.all() else everything.take(rows)
+    chunks = encode(mine.samples, mine.ordinals)
+    tags = {chunk.tag_id for chunk in chunks}
+    return Part(chunks, len(mine), sum(n for tag, n in left_out.items() if tag in tags), size_of(chunks))
+
+
+def _minutes(before: Before, old: Keyed) -> RollUps:
+    """Of all minutes that the rows touch, and of the next one of each tag."""
+    if not len(before.rows):
+        return concatenated(())
+    touched = merged([_within(old, stretches(before.rows)), before.following])
+    everything = merged([touched, before.rows])
+    return by_minute(touched.samples, before.rows.samples, everything.samples, before.known, before.held, before.gaps)
+
+
+def _within(samples: Keyed, spans: Sequence[tuple[int, Micros, Micros]]) -> Keyed:
+    """Those in their tag's stretch."""
+    if not len(samples):
+        return samples
+    size = max(int(samples.samples.tag.max()), *(tag for tag, _, _ in spans)) + 1
+    low, high = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    for tag, start, end in spans:
+        low[tag], high[tag] = start, end
+    tags, time = samples.samples.tag, samples.samples.source_time
+    return samples.take((time >= low[tags]) & (time < high[tags]))

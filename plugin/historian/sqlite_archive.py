@@ -1,0 +1,101 @@
+"""The part of the SQLite store that looks after what is there: closing."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Level, Micros, RollUps
+from plugin.historian.aged import Aged
+from plugin.historian.closing import After, Before, Closed, Slice, close
+from plugin.historian.config import HistorianConfig
+from plugin.historian.newest import Newest, present
+from plugin.historian.selecting import FIRST, book
+from plugin.historian.sqlite import SqliteFile, transaction
+from plugin.historian.sqlite_closing import Changed, next_slice, read, roll_up_again, rows_before, write
+from plugin.historian.tables import Tables
+from plugin.historian.upkeep import Chore
+
+_LOOK = timedelta(minutes=1)
+"""Between two looks whether there is something to close."""
+_TRIES = 3
+
+
+class SqliteArchive(Tables):
+    """What a sample is to be compared with when it comes, and what becomes of it when it is old."""
+
+    def __init__(self, file: SqliteFile, diagnostics: Diagnostics) -> None:
+        super().__init__(file)
+        self._file = file
+        self._diagnostics = diagnostics
+        self._last_tag = 0
+        self._newest: Newest | None = None
+        """None: nothing was written yet, or it is not known what of it was."""
+        self._closed_until: Micros = FIRST
+        """Where a sample of before then comes, a chunk may have it."""
+
+    @contextmanager
+    def _known(self, database: sqlite3.Connection) -> Iterator[Newest]:
+        """A transaction, with what has to be known of samples inside; an error leaves it to be read anew."""
+        newest, self._newest = self._newest, None
+        with transaction(database):
+            if newest is None:
+                newest = Newest.load(database, self._last_tag)
+                self._closed_until = book(database, "closed_until", FIRST)
+            yield newest
+        self._newest = newest
+
+    def _closing(self, config: HistorianConfig) -> list[Chore]:
+        if not config.close_after:
+            return []
+        return [Chore("closing partitions", _LOOK, Aged(self, config.close_after, self._diagnostics).close)]
+
+    async def present(self) -> Micros | None:
+        """What time it is in the plant, by its newest samples; None: there is no sample."""
+        return await self._file.read(present, self._last_tag)
+
+    async def rows_before(self, until: Micros, most: int) -> tuple[int, Micros]:
+        """How many samples of before then are not closed, counted up to ``most``, and the time of the oldest."""
+        return await self._file.read(rows_before, until, most)
+
+    async def close_before(self, until: Micros) -> Closed:
+        """Close all samples of before then, by whole minutes, slice after slice: see :mod:`plugin.historian.closing`.
+
+        Cancelled, it leaves what is closed by then; called again, it goes on.
+        """
+        done = Closed()
+        while (slice_ := await self._file.read(next_slice, until)) is not None:
+            done += await self._close(slice_)
+        return done
+
+    async def _close(self, slice_: Slice) -> Closed:
+        for _ in range(_TRIES):
+            before = await self._file.read(read, slice_)
+            after = await asyncio.to_thread(close, before)
+            roll_ups = await self._file.read(roll_up_again, before, after.minutes)
+            with suppress(Changed):
+                return await self._file.write(self._replace, before, after, roll_ups)
+        # Late samples come as fast as we read: now they have to wait.
+        return await self._file.write(self._close_at_once, slice_)
+
+    def _replace(
+        self, database: sqlite3.Connection, before: Before, after: After, roll_ups: Mapping[Level, RollUps]
+    ) -> Closed:
+        with self._diagnostics.stage("close"), self._known(database) as newest:
+            newest.keep(database)
+            done = write(database, before, after, roll_ups, time.time_ns() // 1000)
+            self._closed_until = max(self._closed_until, before.slice.end)
+        return done
+
+    def _close_at_once(self, database: sqlite3.Connection, slice_: Slice) -> Closed:
+        with self._diagnostics.stage("close"), self._known(database) as newest:
+            newest.keep(database)
+            after = close(before := read(database, slice_))
+            done = write(
+                database, before, after, roll_up_again(database, before, after.minutes), time.time_ns() // 1000
+            )
+            self._closed_until = max(self._closed_until, slice_.end)
+        return done

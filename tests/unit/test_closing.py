@@ -1,0 +1,182 @@
+"""Closing moves samples from rows into chunks, and nobody who reads can tell; the roll-ups are those of the samples."""
+
+import math
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import fields, replace
+from functools import cache
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import StaticPool, create_engine
+
+from plugin.domain import Level, RollUps, SampleBatch
+from plugin.historian import schema
+from plugin.historian.closing import Closed, close
+from plugin.historian.newest import Newest
+from plugin.historian.rollup import roll_up
+from plugin.historian.samples import insert_samples
+from plugin.historian.selecting import FIRST, book, latest_samples, select_samples
+from plugin.historian.sqlite import transaction
+from plugin.historian.sqlite_closing import next_slice, read, roll_up_again, write
+from plugin.historian.sqlite_rollups import select_roll_ups
+
+TAGS = 3
+SECOND = 1_000_000
+BEGIN = 1_714_521_600 * SECOND + 23 * 3600 * SECOND  # an hour before midnight, UTC
+EVER = (-(2**60), 2**60)
+
+TIMES = st.one_of(st.integers(0, 20), st.integers(0, 3 * 3600), st.integers(-90_000, 90_000))
+SAMPLES = st.tuples(
+    st.integers(1, TAGS),
+    TIMES,
+    st.sampled_from([0.0, 1.5, 1.5, -2.25, math.nan, 7.0]),
+    st.sampled_from([0, 0, 0, 0x40000000, 0x80000000]),
+    st.sampled_from([None, None, None, "on"]),
+)
+STEPS = st.lists(st.one_of(st.lists(SAMPLES, max_size=8), st.integers(-90_000, 100_000)), max_size=10)
+
+
+@cache
+def template() -> sqlite3.Connection:
+    """Our tables and a few tags."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
+    schema.metadata.create_all(engine)
+    for number in range(1, TAGS + 1):
+        connection.execute(
+            "INSERT INTO tags (id, name, source, node, feature, unit, deadband) VALUES (?, ?, 's', '', '', '', 0)",
+            (number, f"T{number}"),
+        )
+    return connection
+
+
+def database() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    template().backup(connection)
+    return connection
+
+
+class Plant:
+    """The database, and a list of all that it should hold."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.database = connection
+        self.newest = Newest()
+        self.held: dict[tuple[int, int], list[tuple[float | None, int, str | None]]] = {}
+        self.received = 0
+
+    def arrive(self, samples: list[tuple[int, int, float, int, str | None]]) -> None:
+        tag, time, value, status, text = zip(*samples, strict=True)
+        self.received += 1
+        batch = SampleBatch.of(tag, BEGIN + np.array(time) * SECOND, value, status, 5, self.received)
+        if any(text):
+            batch = replace(batch, text=np.array(text, np.object_))
+        stored = 0
+        for each, moment, number, code, word in samples:
+            there = self.held.setdefault((each, BEGIN + moment * SECOND), [])
+            key = None if math.isnan(number) else number, code, word
+            if key not in there:
+                there.append(key)
+                stored += 1
+        with transaction(self.database):
+            written = insert_samples(self.database, batch, book(self.database, "closed_until", FIRST))
+            self.newest.stored(self.database, batch)
+        assert (written.stored, written.duplicates) == (stored, len(batch) - stored)
+
+    def close(self, until: int) -> Closed:
+        done = Closed()
+        while (slice_ := next_slice(self.database, until)) is not None:
+            before = read(self.database, slice_)
+            after = close(before)
+            roll_ups = roll_up_again(self.database, before, after.minutes)
+            with transaction(self.database):
+                self.newest.keep(self.database)
+                done += write(self.database, before, after, roll_ups, 0)
+        return done
+
+    def expected(self) -> Iterator[tuple[int, int, float | None, int, str | None]]:
+        for (tag, time), values in sorted(self.held.items(), key=lambda item: item[0]):
+            for value, status, text in values:
+                yield tag, time, value, status, text
+
+
+def rows(batch: SampleBatch) -> list[tuple[int, int, float | None, int, str | None]]:
+    value = [None if math.isnan(each) else each for each in batch.value.tolist()]
+    text = [None] * len(batch) if batch.text is None else batch.text.tolist()
+    columns = batch.tag.tolist(), batch.source_time.tolist(), value, batch.status.tolist(), text
+    return list(zip(*columns, strict=True))
+
+
+def same(left: RollUps, right: RollUps) -> bool:
+    return all(
+        np.allclose(getattr(left, each.name), getattr(right, each.name), rtol=1e-9, atol=1e-9, equal_nan=True)
+        if len(left) == len(right)
+        else False
+        for each in fields(RollUps)
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(STEPS)
+def test_whatever_is_closed_when_what_is_read_is_what_came(
+    steps: list[list[tuple[int, int, float, int, str | None]] | int],
+) -> None:
+    with closing(database()) as connection:
+        plant = Plant(connection)
+        for step in steps:
+            if isinstance(step, int):
+                plant.close(BEGIN + step * SECOND)
+            elif step:
+                plant.arrive(step)
+            expected = list(plant.expected())
+            everything = select_samples(connection, [1, 2, 3], *EVER)
+            assert rows(everything) == expected
+            part = select_samples(connection, [3, 1], BEGIN, BEGIN + 3600 * SECOND)
+            assert rows(part) == [
+                row for row in expected if row[0] in {1, 3} and BEGIN <= row[1] < BEGIN + 3600 * SECOND
+            ]
+            newest = {row[0]: row for row in expected}
+            assert rows(latest_samples(connection, [1, 2, 3])) == [newest[tag] for tag in sorted(newest)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(STEPS)
+def test_roll_ups_are_those_of_the_samples_in_whatever_order_they_came(
+    steps: list[list[tuple[int, int, float, int, str | None]] | int],
+) -> None:
+    with closing(database()) as connection:
+        plant = Plant(connection)
+        for step in steps:
+            if isinstance(step, int):
+                plant.close(BEGIN + step * SECOND)
+            elif step:
+                plant.arrive(step)
+        plant.close(BEGIN + 100_000 * SECOND)
+        assert connection.execute("SELECT count(*) FROM samples").fetchone() == (0,)
+        closed_until = book(connection, "closed_until", FIRST)
+        samples = select_samples(connection, [1, 2, 3], *EVER)
+        for level in Level:
+            over = max(closed_until // level.width * level.width, EVER[0])
+            expected = roll_up(samples.take(samples.source_time < over), SampleBatch.empty(), *EVER, level)
+            assert same(select_roll_ups(connection, level, [(tag, *EVER) for tag in (1, 2, 3)]), expected)
+        parts = connection.execute("SELECT sum(samples), count(*), count(DISTINCT start_time) FROM sample_partitions")
+        count, partitions, stretches = parts.fetchone()
+        assert (count or 0) == len(samples)
+        assert partitions == stretches, "one class of retention"
+        lost = "SELECT count(*) FROM sample_chunks WHERE partition_id NOT IN (SELECT id FROM sample_partitions)"
+        assert connection.execute(lost).fetchone() == (0,)
+
+
+def test_chunks_grow_while_their_partition_does() -> None:
+    with closing(database()) as connection:
+        plant = Plant(connection)
+        for minute in range(30):
+            plant.arrive([(1, 60 * minute + second, 0.5, 0, None) for second in range(60)])
+            plant.close(BEGIN + 60 * (minute + 1) * SECOND)
+        counts = connection.execute("SELECT samples FROM sample_chunks ORDER BY first_time").fetchall()
+        assert sum(count for (count,) in counts) == 1800
+        assert len(counts) <= 6
+        assert connection.execute("SELECT count(*) FROM sample_partitions").fetchone() == (1,)
