@@ -31,6 +31,7 @@ _SETTINGS = {
     "max_connections": "40",
     "max_wal_size": "256MB",
     "autovacuum": "off",
+    "jit": "off",
     "logging_collector": "off",
     "listen_addresses": "127.0.0.1",
 }

@@ -58,6 +58,15 @@ class Words:
         """Feature that plays a role in a model, by ``model_versions.spec``."""
         return f"json_extract(spec, '$.roles.{role}')" if self.sqlite else f"spec #>> '{{roles,{role}}}'"
 
+    @property
+    def infinity(self) -> str:
+        """The number."""
+        return "9e999" if self.sqlite else "'Infinity'::float8"
+
+    def power(self, exponent: str) -> str:
+        """2 to the power of -1074 to 971, exactly."""
+        return f"(SELECT power FROM powers WHERE exponent = {exponent})"  # noqa: S608  an expression of ours
+
     def least(self, first: str, second: str) -> str:
         """The lesser of two numbers."""
         return f"{'min' if self.sqlite else 'least'}({first}, {second})"

@@ -11,10 +11,12 @@ from sqlalchemy import Connection, inspect
 from plugin.historian.schema import people_views as people
 from plugin.historian.schema import plant_views as plant
 from plugin.historian.schema import result_views as results
+from plugin.historian.schema import sample_views as sampled
 from plugin.historian.schema.view import Dialect, View, Words
 
 _MAKERS: tuple[Callable[[Words], View], ...] = (
     plant.tags,
+    sampled.samples,
     plant.latest,
     plant.rolled_up("hour", 3_600_000_000, "v_tag_hourly"),
     plant.rolled_up("day", 86_400_000_000, "v_tag_daily"),
