@@ -1,4 +1,4 @@
-"""Every field of ``foretag.toml``, read off the sections, and every metric: what ``foretag config`` prints."""
+"""Every field of ``foretag.toml``, every metric, every SQL view, read off the code: what ``foretag config`` prints."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,6 +15,8 @@ from plugin.exposition import DiagnosticsConfig
 from plugin.fields import ByteCount, format_duration
 from plugin.historian.config import HistorianConfig, SpillConfig
 from plugin.historian.retention import KeepConfig, RetentionConfig
+from plugin.historian.schema.view import View
+from plugin.historian.schema.views import views
 from plugin.infer.config import ModelConfig, ScheduleConfig, TrainingConfig
 from plugin.publish.config import PublishConfig, WriteBackConfig, WriteRule
 from plugin.tag_sections import AssetsConfig, AssetTagConfig, TagRow
@@ -63,6 +65,26 @@ def metrics() -> str:
         for each in Diagnostics().described
     ]
     return "\n".join(["| metric | kind | labels | meaning |", "|---|---|---|---|", *rows, ""])
+
+
+def sql_views() -> str:
+    """What reports may query, column by column, as Markdown: alike in both databases."""
+    return "\n".join(line for view in views("sqlite") for line in _view(view))
+
+
+def _view(view: View) -> Iterator[str]:
+    yield f"### `{view.name}`\n"
+    yield f"{view.says}\n"
+    yield "| column | meaning |"
+    yield "|---|---|"
+    pairs = {column.name.removesuffix("_us") for column in view.columns if column.name.endswith("_us")}
+    names = [column.name for column in view.columns]
+    for column in view.columns:
+        if column.name in pairs:
+            yield f"| `{column.name}`, `{column.name}_us` | {column.says} |"
+        elif column.name.removesuffix("_us") not in names or not column.name.endswith("_us"):
+            yield f"| `{column.name}` | {column.says} |"
+    yield ""
 
 
 def _section(title: str, section: type[BaseModel]) -> Iterator[str]:

@@ -40,11 +40,13 @@ def gaps(
 
 def config(
     metrics: Annotated[bool, typer.Option("--metrics", help="The metrics of the Prometheus endpoint instead.")] = False,
+    views: Annotated[bool, typer.Option("--views", help="The SQL views of the database instead.")] = False,
 ) -> None:
     """Print every field of the configuration file, as Markdown."""
     from plugin import reference  # noqa: PLC0415
 
-    typer.echo(reference.metrics() if metrics else reference.reference(), nl=False)
+    page = reference.metrics if metrics else reference.sql_views if views else reference.reference
+    typer.echo(page(), nl=False)
 
 
 def version() -> None:

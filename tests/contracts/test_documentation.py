@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from plugin.diagnostics import Diagnostics
-from plugin.reference import SECTIONS, metrics, reference
+from plugin.reference import SECTIONS, metrics, reference, sql_views
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -33,6 +33,11 @@ def test_the_table_of_metrics_is_what_the_registry_holds():
         for family in Diagnostics().registry.collect() if family.name.startswith("foretag_")
     }  # fmt: skip
     assert registered == {metric.name for metric in Diagnostics().described}
+
+
+def test_the_views_are_documented_column_by_column():
+    page = (DOCS / "sql.md").read_text(encoding="utf-8")
+    assert page.endswith(sql_views()), "put at its end what this prints: foretag config --views"
 
 
 def test_the_alerts_speak_of_metrics_that_there_are():

@@ -91,6 +91,36 @@ async def test_times_are_readable_to_the_microsecond_in_every_year(plant: Plant)
     ]
 
 
+PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^```sql\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+async def test_every_example_of_the_page_shows_something(plant: Plant) -> None:
+    await fill(plant)
+    assert len(EXAMPLES) > 10
+    for example in EXAMPLES:
+        assert await plant.rows(example), example
+
+
+async def test_the_page_says_how_a_time_is_written_in_microseconds(plant: Plant) -> None:
+    name = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[plant.reader.dialect]
+    (line,) = re.findall(rf"\| {name} \| (.*) \|", PAGE.partition("## Connecting")[0])
+    for expression in re.findall(r"`([^`]+)`", line):
+        (row,) = await plant.rows(f"SELECT {expression} AS stamp")
+        assert row["stamp"] == to_micros(datetime(2026, 3, 1, tzinfo=UTC)), expression
+
+
+async def test_a_user_of_reports_is_made_as_the_page_says(migrated_postgres: Database) -> None:
+    (block,) = re.findall(r"^```sql postgresql-administrator\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    statements = block.replace("reports", "page_reports").replace("…", migrated_postgres.password).split(";\n")
+    migrated_postgres.psql(*filter(str.strip, statements))
+    try:
+        rows = await PostgresReader(replace(migrated_postgres, user="page_reports")).rows("SELECT count(*) FROM v_tags")
+        assert rows == [{"count": 0}]
+    finally:
+        migrated_postgres.psql("DROP OWNED BY page_reports", "DROP ROLE page_reports")
+
+
 # --- the plant ---
 
 
