@@ -1,15 +1,15 @@
-"""Samples in PostgreSQL: statements of the driver's own connection, inside a transaction."""
+"""Samples into PostgreSQL: statements of the driver's own connection, inside a transaction."""
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from plugin.domain import Gap, Micros, Remark, SampleBatch, to_micros
-from plugin.historian.copying import ARRIVED, STORED, Decoder, Fields, encoded
+from plugin.historian.copying import ARRIVED, STORED, Fields, encoded
+from plugin.historian.keyed import Keyed
 from plugin.historian.postgres import UNIQUE_VIOLATION
 from plugin.protocols import Written
 
@@ -31,29 +31,53 @@ _TEXT_OF_OLD = """
 SELECT beside.text FROM sample_texts AS beside WHERE beside.source_time = old.source_time
 AND beside.tag_id = old.tag_id AND beside.ordinal = old.ordinal
 """
-_MERGE = f"""
-WITH sent AS (
-  SELECT arrived.*, texts.text FROM arrived
-  LEFT JOIN unnest($3::integer[], $4::text[]) AS texts (place, text) ON texts.place = arrived.place),
-fresh AS (
-  SELECT DISTINCT ON (tag_id, source_time, value, status, text) * FROM sent
-  WHERE NOT EXISTS (
-    SELECT FROM samples AS old WHERE old.source_time = sent.source_time AND old.tag_id = sent.tag_id
-    AND old.source_time BETWEEN $1 AND $2 AND old.value IS NOT DISTINCT FROM sent.value AND old.status = sent.status
-    AND ({_TEXT_OF_OLD}) IS NOT DISTINCT FROM sent.text)
-  ORDER BY tag_id, source_time, value, status, text, place),
-keyed AS (
-  SELECT fresh.*,
-    coalesce((SELECT max(old.ordinal) FROM samples AS old WHERE old.source_time = fresh.source_time
-              AND old.tag_id = fresh.tag_id AND old.source_time BETWEEN $1 AND $2), -1)
-    + row_number() OVER (PARTITION BY source_time, tag_id ORDER BY place) AS ordinal
-  FROM fresh),
-texts AS (
-  INSERT INTO sample_texts (source_time, tag_id, ordinal, text)
-  SELECT source_time, tag_id, ordinal, text FROM keyed WHERE text IS NOT NULL)
-INSERT INTO samples (source_time, tag_id, ordinal, value, status, server_time, received_time)
-SELECT source_time, tag_id, ordinal, value, status, server_time, received_time FROM keyed
-"""  # noqa: S608  only names are put in
+_BEHIND_ROWS = """
+coalesce((SELECT max(old.ordinal) FROM samples AS old WHERE old.source_time = fresh.source_time
+          AND old.tag_id = fresh.tag_id AND old.source_time BETWEEN $1 AND $2), -1)
+"""
+_BEHIND_CLOSED = """
+coalesce((SELECT max(old.ordinal) FROM closed AS old WHERE old.source_time = fresh.source_time
+          AND old.tag_id = fresh.tag_id), -1)
+"""
+_CLOSED = """
+closed AS (
+  SELECT * FROM unnest($5::integer[], $6::bigint[], $7::smallint[], $8::float8[], $9::bigint[])
+  AS closed (tag_id, source_time, ordinal, value, status)),
+"""
+
+
+def _is_there(table: str, bounds: str) -> str:
+    return f"""
+    EXISTS (SELECT FROM {table} AS old WHERE old.source_time = sent.source_time AND old.tag_id = sent.tag_id {bounds}
+            AND old.value IS NOT DISTINCT FROM sent.value AND old.status = sent.status
+            AND ({_TEXT_OF_OLD}) IS NOT DISTINCT FROM sent.text)
+    """  # noqa: S608  only names are put in
+
+
+def _merge(condition: str, ordinal: str, closed: str = "") -> str:
+    columns = "source_time, tag_id, ordinal, value, status, server_time, received_time"
+    return f"""
+    WITH {closed} sent AS (
+      SELECT arrived.*, texts.text FROM arrived
+      LEFT JOIN unnest($3::integer[], $4::text[]) AS texts (place, text) ON texts.place = arrived.place),
+    fresh AS (
+      SELECT DISTINCT ON (tag_id, source_time, value, status, text) * FROM sent WHERE {condition}
+      ORDER BY tag_id, source_time, value, status, text, place),
+    keyed AS (
+      SELECT fresh.*, {ordinal} + row_number() OVER (PARTITION BY source_time, tag_id ORDER BY place) AS ordinal
+      FROM fresh),
+    texts AS (
+      INSERT INTO sample_texts (source_time, tag_id, ordinal, text)
+      SELECT source_time, tag_id, ordinal, text FROM keyed WHERE text IS NOT NULL)
+    INSERT INTO samples ({columns}) SELECT {columns} FROM keyed
+    """  # noqa: S608  only names are put in
+
+
+_NOT_IN_ROWS = f"NOT {_is_there('samples', 'AND old.source_time BETWEEN $1 AND $2')}"
+_MERGE = _merge(_NOT_IN_ROWS, _BEHIND_ROWS)
+_MERGE_LATE = _merge(
+    f"{_NOT_IN_ROWS} AND NOT {_is_there('closed', '')}", f"greatest({_BEHIND_ROWS}, {_BEHIND_CLOSED})", _CLOSED
+)
 
 _GAP = "id, source, tag, start_time, end_time, cause, detected, state, rows_filled, detail"
 _TYPES = "text, text, text, bigint, bigint, text, bigint, text, bigint, text"
@@ -81,11 +105,7 @@ _UPSERT_CHECKPOINT = """
 INSERT INTO checkpoints (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value
 """
 
-# In the order of STORED; NaN for NULL makes every row equally long.
-_SELECTED = """SELECT source_time, tag_id, ordinal, coalesce(value, 'NaN'), status, server_time, received_time
-FROM samples"""
-
-_HOUR: Micros = 3_600_000_000
+_FIRST: Micros = -(2**63)
 _ESCAPE = "\x10"
 """PostgreSQL's text can't hold the character NUL. It is written as this one (DLE) and a digit, and this one twice."""
 
@@ -129,26 +149,103 @@ async def append(connection: Connection, batch: SampleBatch) -> Written:
     return Written(len(batch), 0)
 
 
-async def merge(connection: Connection, batch: SampleBatch) -> Written:
-    """Any samples: those that are there already change nothing, those whose stamp is taken get the next ordinal."""
+async def merge(connection: Connection, batch: SampleBatch, closed: Keyed | None = None) -> Written:
+    """Any samples: those that are there already change nothing, those whose stamp is taken get the next ordinal.
+
+    ``closed``: samples of these stamps that are in chunks.
+    """
     await connection.execute(_ARRIVED)
     await _copy(connection, "arrived", batch, ARRIVED)
     mask = batch.with_text()
     places = np.flatnonzero(mask).tolist()
     texts = [] if batch.text is None else [written(text) for text in compress(batch.text.tolist(), mask.tolist())]
-    bounds = int(batch.source_time.min()), int(batch.source_time.max())
-    done: str = await connection.execute(_MERGE, *bounds, places, texts)
+    told: list[Any] = [int(batch.source_time.min()), int(batch.source_time.max()), places, texts]
+    if closed is None or not len(closed):
+        done: str = await connection.execute(_MERGE, *told)
+    else:
+        done = await connection.execute(_MERGE_LATE, *told, *_columns(closed))
     stored = int(done.rpartition(" ")[2])
     return Written(stored, len(batch) - stored)
 
 
+def _columns(closed: Keyed) -> tuple[list[Any], ...]:
+    of = closed.samples
+    value = [None if each != each else each for each in of.value.tolist()]  # noqa: PLR0124  NaN is NULL
+    return of.tag.tolist(), of.source_time.tolist(), closed.ordinals.tolist(), value, of.status.tolist()
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Of the historian's bookkeeping what a writer has to know, and what does not change while it writes."""
+
+    closed_until: Micros
+    """Samples from before then may be in a chunk."""
+    late_before: Micros
+    """Samples from before then are put into the table of the newest by whoever writes them."""
+
+
+async def books(connection: Connection) -> Books:
+    """Locked until the transaction ends: who changes them waits for us, and then knows that all we wrote is there."""
+    query = "SELECT name, value FROM bookkeeping WHERE name IN ('closed_until', 'late_before') FOR SHARE"
+    return Books(**dict(await connection.fetch(query)))
+
+
 async def count(connection: Connection, more: int) -> None:
-    """Add to how many samples there are."""
+    """Add to how many samples there are: last in a transaction, for other gateways wait for the row."""
     if more:
+        await connection.execute("UPDATE bookkeeping SET value = value + $1 WHERE name = 'samples'", more)
+
+
+# With the row's own condition two gateways, or a late sample, never put an older one over a newer one.
+_NEWER = """
+ON CONFLICT (tag_id) DO UPDATE SET source_time = excluded.source_time, ordinal = excluded.ordinal,
+  value = excluded.value, status = excluded.status, server_time = excluded.server_time,
+  received_time = excluded.received_time
+WHERE (latest_samples.source_time, latest_samples.ordinal) < (excluded.source_time, excluded.ordinal)
+"""
+_COLUMNS = "tag_id, source_time, ordinal, value, status, server_time, received_time"
+_PUT_LATE = f"""
+INSERT INTO latest_samples ({_COLUMNS})
+SELECT DISTINCT ON (old.tag_id) {", ".join(f"old.{name}" for name in _COLUMNS.split(", "))}
+FROM unnest($1::integer[], $2::bigint[]) AS late (tag_id, source_time)
+JOIN samples AS old ON old.tag_id = late.tag_id AND old.source_time = late.source_time
+ORDER BY old.tag_id, old.source_time DESC, old.ordinal DESC {_NEWER}
+"""  # noqa: S608  only names are put in
+_PUT_NEWEST = f"""
+INSERT INTO latest_samples ({_COLUMNS})
+SELECT DISTINCT ON (tag_id) {_COLUMNS} FROM samples WHERE source_time >= $1
+ORDER BY tag_id, source_time DESC, ordinal DESC {_NEWER}
+"""  # noqa: S608  only names are put in
+
+
+async def put_late(connection: Connection, batch: SampleBatch, before: Micros) -> None:
+    """Have the table of the newest know those of the samples that are from ``before`` and their tag's newest."""
+    late = batch.source_time < before
+    if late.any():
+        newest = np.full(int(batch.tag.max()) + 1, np.iinfo(np.int64).min)
+        np.maximum.at(newest, batch.tag[late], batch.source_time[late])
+        tags = np.unique(batch.tag[late])
+        await connection.execute(_PUT_LATE, tags.tolist(), newest[tags].tolist())
+
+
+async def keep_newest(connection: Connection) -> None:
+    """Bring the table of the newest up to date; outside a transaction.
+
+    First whoever writes is told to look after what is older than the time that half of the tags have reached; then the
+    table is filled; and only then its readers need look no further back than to that time.
+    """
+    since = await connection.fetchval("SELECT value FROM bookkeeping WHERE name = 'latest_since'")
+    since = _FIRST if since is None else since
+    half = "SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY source_time) FROM latest_samples"
+    reached = await connection.fetchval(f"{half} WHERE source_time >= $1", since)
+    if reached is not None:
+        await connection.execute("UPDATE bookkeeping SET value = $1 WHERE name = 'late_before'", reached)
+    await connection.execute(_PUT_NEWEST, since)
+    if reached is not None:
         await connection.execute(
-            "INSERT INTO bookkeeping (name, value) VALUES ('samples', $1) "
-            "ON CONFLICT (name) DO UPDATE SET value = bookkeeping.value + excluded.value",
-            more,
+            "INSERT INTO bookkeeping (name, value) VALUES ('latest_since', $1) "
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            reached,
         )
 
 
@@ -177,95 +274,3 @@ async def upsert_checkpoints(connection: Connection, checkpoints: Mapping[str, s
     """What a source needs at its next start; the last text under a key wins."""
     if checkpoints:
         await connection.executemany(_UPSERT_CHECKPOINT, [*checkpoints.items()])
-
-
-# --- what is read ---
-
-
-async def select_samples(
-    connection: Connection,
-    tags: Collection[int],
-    start: Micros,
-    end: Micros,
-    known_by: Micros | None = None,
-    received_by: Micros | None = None,
-) -> SampleBatch:
-    """See :meth:`plugin.protocols.Store.read_samples`."""
-    condition = f"source_time >= {int(start)} AND source_time < {int(end)} AND {_of(tags)}"
-    for column, bound in (("server_time", known_by), ("received_time", received_by)):
-        if bound is not None:
-            condition += f" AND {column} <= {int(bound)}"
-    batch, ordinals = await copied(connection, f"{_SELECTED} WHERE {condition}")
-    return await with_texts(connection, batch, ordinals)
-
-
-async def copied(connection: Connection, query: str) -> tuple[SampleBatch, NDArray[np.int16]]:
-    """What a query gives whose columns are those of STORED, ordered by (tag, source time, ordinal)."""
-    decoder = Decoder()
-    await connection.copy_from_query(query, output=decoder.take, format="binary")
-    return decoder.rows()
-
-
-def _of(tags: Collection[int]) -> str:
-    """A condition; the numbers are written into it, because COPY takes no parameters."""
-    return f"tag_id = ANY ('{{{','.join(str(int(tag)) for tag in tags)}}}'::integer[])"
-
-
-async def with_texts(connection: Connection, batch: SampleBatch, ordinals: NDArray[np.int16]) -> SampleBatch:
-    """The batch, ordered by (tag, source time, ordinal), with the texts that its samples have."""
-    if not len(batch):
-        return batch
-    first, last = int(batch.source_time.min()), int(batch.source_time.max())
-    tags = np.unique(batch.tag).tolist()
-    query = "SELECT tag_id, source_time, ordinal, text FROM sample_texts WHERE source_time BETWEEN $1 AND $2"
-    rows = await connection.fetch(f"{query} AND tag_id = ANY ($3::integer[])", first, last, tags)
-    if not rows:
-        return batch
-    found = {(tag, time, ordinal): said(text) for tag, time, ordinal, text in rows}
-    keys = zip(batch.tag.tolist(), batch.source_time.tolist(), ordinals.tolist(), strict=True)
-    texts = [found.get(key) for key in keys]
-    return batch if not any(text is not None for text in texts) else replace(batch, text=_texts(texts))
-
-
-def _texts(texts: Sequence[str | None]) -> NDArray[np.object_]:
-    return np.array(texts, np.object_)
-
-
-async def newest_samples(
-    connection: Connection, limit: int, tags: Collection[int] | None = None
-) -> tuple[SampleBatch, Micros | None]:
-    """Of the newest ``limit`` rows those of ``tags`` (None: all), without their texts.
-
-    And the source time up to which rows are missing (None: it is all).
-    """
-    order = "ORDER BY source_time DESC, tag_id DESC, ordinal DESC"
-    missing = await connection.fetchval(f"SELECT source_time FROM samples {order} LIMIT 1 OFFSET $1", limit - 1)  # noqa: S608
-    condition = "true" if tags is None else _of(tags)
-    since = "" if missing is None else f" AND source_time > {int(missing)}"
-    batch, _ = await copied(connection, f"{_SELECTED} WHERE {condition}{since}")
-    return batch, missing
-
-
-async def tags_with_text(connection: Connection, after: Micros | None) -> NDArray[np.int32]:
-    """Tags of which a sample after that source time (None: any sample) has a text."""
-    query = "SELECT DISTINCT tag_id FROM sample_texts WHERE source_time > $1"
-    rows = await connection.fetch(query, -(2**63) if after is None else after)
-    return np.array([row[0] for row in rows], np.int32)
-
-
-async def latest_samples(connection: Connection, tags: Collection[int]) -> SampleBatch:
-    """The newest sample of each tag that has one, ordered by tag; the whole table is read for a tag that has none."""
-    wanted, found = {int(tag) for tag in tags}, [SampleBatch.empty()]
-    oldest, newest = await connection.fetchrow("SELECT min(source_time), max(source_time) FROM samples")
-    span, end = _HOUR, 0 if newest is None else newest + 1
-    while wanted and newest is not None and end > oldest:
-        start = max(end - span, oldest)
-        bounds = f"WHERE source_time >= {start} AND source_time < {end} AND {_of(wanted)}"
-        last = "ORDER BY tag_id, source_time DESC, ordinal DESC"
-        query = _SELECTED.replace("SELECT", "SELECT DISTINCT ON (tag_id)")
-        batch, ordinals = await copied(connection, f"{query} {bounds} {last}")
-        found.append(await with_texts(connection, batch, ordinals))
-        wanted.difference_update(batch.tag.tolist())
-        end, span = start, 4 * span
-    batch = SampleBatch.concatenate(found)
-    return batch.take(np.argsort(batch.tag, kind="stable"))

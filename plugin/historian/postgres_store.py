@@ -9,12 +9,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, Grid, Micros, Remark, SampleBatch, Tag, Window
 from plugin.errors import StoreError
 from plugin.historian import postgres_samples as samples
+from plugin.historian import postgres_selecting as selecting
 from plugin.historian.config import HistorianConfig
 from plugin.historian.database import to_its_end
 from plugin.historian.disk import watch
@@ -31,6 +30,8 @@ from plugin.protocols import Delivery, Written
 
 _REFILL_ROWS = 1_000_000
 """Newest rows read into the ring at most when the store opens: a second or two."""
+
+_LATEST_EVERY = timedelta(seconds=5)
 
 
 def _clock() -> Micros:
@@ -85,8 +86,6 @@ class PostgresStore(Tables):
         self._diagnostics = diagnostics or Diagnostics()
         self._ring = ring
         self._last_tag = 0
-        self._blank: set[int] = set()
-        """Tags that are new since it is open, and have no sample: no need to read the whole table for one."""
         self._overlapping = False
         """The last batch held samples that were there already; the next one is likely to."""
 
@@ -133,8 +132,8 @@ class PostgresStore(Tables):
         ring.reserve(self._last_tag)
         if ring.tags == ():
             return
-        batch, missing = await samples.newest_samples(connection, _REFILL_ROWS, ring.tags)
-        ring.leave_out(await samples.tags_with_text(connection, missing))
+        batch, missing = await selecting.newest_samples(connection, _REFILL_ROWS, ring.tags)
+        ring.leave_out(await selecting.tags_with_text(connection, missing))
         await asyncio.to_thread(ring.append, batch)
         if missing is not None:
             ring.cover_from(missing + 1)
@@ -178,6 +177,12 @@ class PostgresStore(Tables):
 
         return replace(chore, do=do)
 
+    @to_its_end
+    async def keep_newest(self) -> None:
+        """Bring the table of each tag's newest sample up to date, for whoever asks SQL."""
+        async with self._server.copying() as connection:
+            await samples.keep_newest(connection)
+
     # --- what arrives ---
 
     async def register_tags(self, tags: Sequence[Tag]) -> tuple[Tag, ...]:
@@ -188,7 +193,6 @@ class PostgresStore(Tables):
         registered, last = await self._put_tags(tags)
         if self._ring is not None:
             await asyncio.to_thread(self._ring.reserve, last)  # it may have to move 256 MB
-        self._blank.update(range(self._last_tag + 1, last + 1))
         self._last_tag = last
         return registered
 
@@ -206,8 +210,6 @@ class PostgresStore(Tables):
     @to_its_end
     async def _write(self, arrived: _Arrived) -> Written:
         with self._diagnostics.stage("store"):
-            if self._blank:
-                self._blank.difference_update(np.unique(arrived.batch.tag).tolist())
             async with self._server.turn:
                 if not (self._overlapping or arrived.batch.text is not None):
                     with suppress(samples.Overlap):
@@ -222,20 +224,30 @@ class PostgresStore(Tables):
             # The clock is read in our turn: a run that is begun later has a later time, and sees all this.
             now = _clock()
             batch = self._looks.arrive(arrived.batch, now)
-            written = await self._insert(connection, batch, merging=merging)
-            await samples.count(connection, written.stored)
+            books = await samples.books(connection)
+            written = await self._insert(connection, batch, books, merging=merging)
+            await samples.put_late(connection, batch, books.late_before)
             await samples.upsert_gaps(connection, arrived.gaps, now)
             await samples.upsert_checkpoints(connection, arrived.checkpoints)
             await samples.upsert_remarks(connection, arrived.remarks)
+            await samples.count(connection, written.stored)
         if self._ring is not None:
             self._ring.reserve(self._last_tag)
             await asyncio.to_thread(self._ring.append, batch)
         return written
 
-    async def _insert(self, connection: samples.Connection, batch: SampleBatch, *, merging: bool) -> Written:
-        if not len(batch):
-            return Written(0, 0)
-        return await (samples.merge if merging else samples.append)(connection, batch)
+    async def _insert(
+        self, connection: samples.Connection, batch: SampleBatch, books: samples.Books, *, merging: bool
+    ) -> Written:
+        late = batch.source_time < books.closed_until
+        prompt, behind = batch.take(~late), batch.take(late)
+        written = Written(0, 0)
+        if len(prompt):
+            written = await (samples.merge if merging else samples.append)(connection, prompt)
+        if len(behind):
+            more = await samples.merge(connection, behind, await selecting.closed_at(connection, behind))
+            written = Written(written.stored + more.stored, written.duplicates + more.duplicates)
+        return written
 
     # --- what is read ---
 
@@ -253,7 +265,7 @@ class PostgresStore(Tables):
         batch = await asyncio.to_thread(self._ring.read, tags, start, end) if self._ring is not None else None
         if batch is None:
             async with self._server.copying() as connection, connection.transaction(readonly=True):
-                return await samples.select_samples(connection, tags, start, end, known_by, received_by)
+                return await selecting.select_samples(connection, tags, start, end, known_by, received_by)
         if known_by is not None:
             batch = batch.take(batch.server_time <= known_by)
         if received_by is not None:
@@ -268,7 +280,7 @@ class PostgresStore(Tables):
             async with self._server.copying() as connection, connection.transaction(readonly=True):
                 for tags, start in gathering.asks:
                     read.append(
-                        await samples.select_samples(connection, tags, start, window.end, known_by, received_by)
+                        await selecting.select_samples(connection, tags, start, window.end, known_by, received_by)
                     )
         return await asyncio.to_thread(self._computed, gathering, read)
 
@@ -283,11 +295,10 @@ class PostgresStore(Tables):
     @to_its_end
     async def latest(self, tags: Sequence[int]) -> SampleBatch:
         """See the protocol; ordered by tag."""
-        wanted = [tag for tag in tags if tag not in self._blank]
-        batch, unknown = self._ring.latest(wanted) if self._ring is not None else (SampleBatch.empty(), wanted)
+        batch, unknown = self._ring.latest(tags) if self._ring is not None else (SampleBatch.empty(), tags)
         if unknown:
             async with self._server.copying() as connection, connection.transaction(readonly=True):
-                rest = await samples.latest_samples(connection, unknown)
+                rest = await selecting.latest_samples(connection, unknown)
             batch = SampleBatch.concatenate([batch, rest])
             batch = batch.take(batch.tag.argsort(kind="stable"))
         return batch
