@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Micros
-from plugin.historian import schema
+from plugin.historian import queries, schema
 from plugin.historian.config import HistorianConfig
 from plugin.historian.database import Database, Room, to_its_end
 from plugin.historian.forecast import HOT_SAMPLE, Marks, Stock, full_in
@@ -126,8 +126,8 @@ def watch(database: Database, config: HistorianConfig, diagnostics: Diagnostics)
 
 async def _hot(connection: AsyncConnection) -> int:
     """Samples that are in no partition."""
-    books, table = schema.bookkeeping, schema.sample_partitions
-    stored = await connection.scalar(select(books.c.value).where(books.c.name == "samples")) or 0
+    table = schema.sample_partitions
+    stored = await queries.stored_samples(connection)
     closed = await connection.scalar(select(func.coalesce(func.sum(table.c.samples), 0))) or 0
     return max(0, stored - int(closed))
 

@@ -34,6 +34,8 @@ _ANSWER = 5.0
 """How long an answer is waited for [s]."""
 _PAUSE = 1.0
 """Before a database that is away is asked again [s]."""
+_START = 3.0
+"""When the database is back, whoever led before has so long to take the lock again [s]."""
 _TRY = 0.5
 """Between two tries for the lock [s]."""
 _SETTINGS = {
@@ -101,6 +103,8 @@ class Leadership:
         away = False
         while True:
             try:
+                if away:
+                    await self._let_the_last_go_first()
                 return await self._gain(seen, succeed)
             except StoreUnavailable as error:
                 if not away:
@@ -151,6 +155,12 @@ class Leadership:
                 await succeed()
             async with self._using() as session:
                 return await self._begin_term(session)
+
+    async def _let_the_last_go_first(self) -> None:
+        async with self._using() as session:
+            last = await self._leader(session)
+        if last is not None and last.gateway != self.candidate.gateway:
+            await asyncio.sleep(_START)
 
     async def _lock(self, session: Connection) -> bool:
         locked = await session.fetchval("SELECT pg_try_advisory_lock($1)", self._key)

@@ -37,6 +37,8 @@ _CONNECT = 10.0
 _STATEMENT = timedelta(minutes=5)
 """A statement, by the server's clock; ours waits a little longer, for a server that is gone."""
 _MARGIN = 10.0
+_STALLED = timedelta(seconds=30)
+"""A gateway that stops in the middle of a transaction holds up others that share the database for so long."""
 _CONNECTIONS = 5
 """Of one store: one that writes, and readers."""
 _CHECKOUT = 30.0
@@ -149,7 +151,7 @@ class PostgresServer:
             "synchronous_commit": "on" if synchronous == "full" else "off",
             "statement_timeout": _millis(_STATEMENT),
             "lock_timeout": _millis(busy_timeout),
-            "idle_in_transaction_session_timeout": _millis(_STATEMENT),
+            "idle_in_transaction_session_timeout": _millis(_STATEMENT if fence is None else _STALLED),
             "timezone": "UTC",
         }
         self._timeout = None if patient else _STATEMENT.total_seconds() + _MARGIN

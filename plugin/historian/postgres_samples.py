@@ -190,10 +190,15 @@ async def books(connection: Connection) -> Books:
     return Books(**dict(await connection.fetch(query)))
 
 
-async def count(connection: Connection, more: int) -> None:
-    """Add to how many samples there are: last in a transaction, for other gateways wait for the row."""
+async def count(connection: Connection, more: int, shard: str | None) -> None:
+    """Add to how many samples there are. Each shard has a row of its own: none waits for another one's commit."""
     if more:
-        await connection.execute("UPDATE bookkeeping SET value = value + $1 WHERE name = 'samples'", more)
+        await connection.execute(
+            "INSERT INTO bookkeeping (name, value) VALUES ($1, $2) "
+            "ON CONFLICT (name) DO UPDATE SET value = bookkeeping.value + excluded.value",
+            "samples" if shard is None else f"samples of shard {shard}",
+            more,
+        )
 
 
 # With the row's own condition two gateways, or a late sample, never put an older one over a newer one.

@@ -230,7 +230,8 @@ class PostgresStore(Tables):
             await samples.upsert_gaps(connection, arrived.gaps, now)
             await samples.upsert_checkpoints(connection, arrived.checkpoints)
             await samples.upsert_remarks(connection, arrived.remarks)
-            await samples.count(connection, written.stored)
+            shard = self._fence.shard if self._fence is not None else None
+            await samples.count(connection, written.stored, shard)
         if self._ring is not None:
             self._ring.reserve(self._last_tag)
             await asyncio.to_thread(self._ring.append, batch)

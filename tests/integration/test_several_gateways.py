@@ -20,6 +20,8 @@ from rich.console import Console
 
 from plugin.asking import show_status
 from plugin.config import Config, load
+from plugin.diagnostics import Diagnostics
+from plugin.opening import open_store
 from plugin.report.status import Verdict
 from plugin.service import Service
 from tests.acceptance.life import free_port
@@ -315,14 +317,19 @@ async def test_one_that_stands_by_says_so_and_takes_up_its_file_when_it_leads(si
 
 
 async def test_the_database_restarts_and_the_leader_stays(site: Site, postgres_server: Postgres) -> None:
-    async with site.service(site.configured("a")) as first:
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(site.service(site.configured("a")))
         await site.reaches(5)
+        path = site.configured("b", listen=f"127.0.0.1:{free_port()}")
+        second = await stack.enter_async_context(site.service(path))
+        await told(second.config, f"process {os.getpid()} leads")
         await asyncio.to_thread(postgres_server.stop)
         await until(lambda: first.diagnostics.value("samples_spilled_total") > 10, lambda: "nothing is spilled")
         postgres_server.start()  # not in a thread: the server ends with the thread that started it
         await site.is_complete()
         assert site.leader() == ["1", str(os.getpid())]
         assert first.diagnostics.value("leader", shard="line 1") == 1
+        assert second.diagnostics.value("leader", shard="line 1") == 0
 
 
 async def test_two_shards_side_by_side_have_nothing_in_common_but_the_database(site: Site) -> None:
@@ -333,6 +340,10 @@ async def test_two_shards_side_by_side_have_nothing_in_common_but_the_database(s
         await site.is_complete("other ")
         assert site.query("SELECT shard, epoch FROM leaders ORDER BY 1") == [["line 1", "1"], ["line 2", "1"]]
         assert site.query("SELECT name, shard FROM claims ORDER BY 1") == [["other", "line 2"], ["plant", "line 1"]]
+        counted = dict(site.query("SELECT name, value FROM bookkeeping WHERE name LIKE 'samples of shard %'"))
+        assert counted.keys() == {"samples of shard line 1", "samples of shard line 2"}
+        async with open_store(load(other), Diagnostics(), alone=False) as store:
+            assert (await store.counts())["samples"] >= sum(map(int, counted.values()))
         assert {key.partition("/")[0] for key in site.progress()} >= {"plant", "other"}
     sessions = [path.name for path in site.folder.glob("*/data/sessions/*")]
     assert len(sessions) == 2, sessions
