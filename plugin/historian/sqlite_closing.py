@@ -30,7 +30,7 @@ from plugin.historian.rolling import merged as merged_roll_ups
 from plugin.historian.rollup import Holes, coarser, concatenated, holes
 from plugin.historian.selecting import CHUNK_COLUMNS, FIRST, book, chunks_of, select_open
 from plugin.historian.sqlite import snapshot
-from plugin.historian.sqlite_rollups import Span, last_before, next_minutes, select_roll_ups, upsert_roll_ups
+from plugin.historian.sqlite_rollups import TABLES, Span, last_before, next_minutes, select_roll_ups, upsert_roll_ups
 
 _EPOCH = from_micros(0)
 _CHUNK_ROWS = 256
@@ -196,6 +196,7 @@ def _coarser(database: sqlite3.Connection, before: Before, fresh: RollUps, level
     front = before.front // width * width
     touched = set(zip(fresh.tag.tolist(), (fresh.start // width * width).tolist(), strict=True))
     spans = [(tag, start, start + width) for tag, start in touched if start + width <= min(over, front)]
+    spans = _recomputable(database, spans, level, finer)
     if over > front:
         spans += [(tag, front, over) for tag in before.terms]
     if not spans:
@@ -207,6 +208,19 @@ def _coarser(database: sqlite3.Connection, before: Before, fresh: RollUps, level
     held = last_before(database, list(begins.items()))
     start, end = min(begins.values()), max(end for _, _, end in spans)
     return coarser(parts, held, start, end, level, before.gaps)
+
+
+def _recomputable(database: sqlite3.Connection, spans: Sequence[Span], level: Level, finer: Level) -> list[Span]:
+    """Without those that are rolled up while some of their finer roll-ups were dropped by retention: they stay."""
+    query = f"""
+        SELECT k.value FROM json_each(?) AS k JOIN kept_since AS kept
+        ON kept.tag_id = json_extract(k.value, '$[0]') AND kept.what = ?
+        WHERE json_extract(k.value, '$[1]') < kept.since AND EXISTS (
+          SELECT 1 FROM {TABLES[level]} AS made
+          WHERE made.tag_id = kept.tag_id AND made.start_time = json_extract(k.value, '$[1]'))
+    """  # noqa: S608  only names are put in
+    settled = {tuple(json.loads(row[0])) for row in database.execute(query, (json.dumps(list(spans)), f"{finer}s"))}
+    return [span for span in spans if span not in settled]
 
 
 def _inside(roll_ups: RollUps, spans: Sequence[Span]) -> RollUps:

@@ -15,7 +15,7 @@ from plugin.historian.rolling import columns_of, merged
 Span = tuple[int, Micros, Micros]
 """Of a tag, from a time on up to another, exclusive."""
 
-_TABLES = {Level.MINUTE: "rollup_minutes", Level.HOUR: "rollup_hours", Level.DAY: "rollup_days"}
+TABLES = {Level.MINUTE: "rollup_minutes", Level.HOUR: "rollup_hours", Level.DAY: "rollup_days"}
 _RENAMED = {"tag": "tag_id", "start": "start_time"}
 _COLUMNS = tuple(_RENAMED.get(each.name, each.name) for each in fields(RollUps))
 _FETCH = 10_000
@@ -34,7 +34,7 @@ def select_roll_ups(database: sqlite3.Connection, level: Level, spans: Sequence[
     """Those of the tables that begin within the spans, ordered by (tag, start)."""
     tag, start, end = (f"json_extract(k.value, '$[{place}]')" for place in range(3))
     query = f"""
-        SELECT {", ".join(f"m.{name}" for name in _COLUMNS)} FROM json_each(?) AS k CROSS JOIN {_TABLES[level]} AS m
+        SELECT {", ".join(f"m.{name}" for name in _COLUMNS)} FROM json_each(?) AS k CROSS JOIN {TABLES[level]} AS m
         ON m.tag_id = {tag} AND m.start_time >= {start} AND m.start_time < {end}
     """  # noqa: S608  only names are put in
     cursor = database.execute(query, (json.dumps(sorted(set(spans))),))
@@ -65,7 +65,7 @@ def last_before(database: sqlite3.Connection, before: Sequence[tuple[int, Micros
     for level in Level:
         if left:
             rows = database.execute(
-                _LAST.format(table=_TABLES[level], width=level.width), (json.dumps(sorted(left.items())),)
+                _LAST.format(table=TABLES[level], width=level.width), (json.dumps(sorted(left.items())),)
             ).fetchall()
             for key, *last in rows:
                 tag = json.loads(key)[0]
@@ -81,7 +81,7 @@ def upsert_roll_ups(database: sqlite3.Connection, level: Level, roll_ups: RollUp
     """Inside a transaction; what is there of the same tag and start is replaced."""
     columns = [column.tolist() for column in columns_of(roll_ups)]
     rows = list(zip(*columns, strict=True))
-    into = f"INSERT OR REPLACE INTO {_TABLES[level]} ({', '.join(_COLUMNS)}) VALUES "  # noqa: S608  only names are put in
+    into = f"INSERT OR REPLACE INTO {TABLES[level]} ({', '.join(_COLUMNS)}) VALUES "  # noqa: S608  only names are put in
     row = f"({', '.join('?' * len(_COLUMNS))})"
     for start in range(0, len(rows), _ROWS):
         piece = rows[start : start + _ROWS]
