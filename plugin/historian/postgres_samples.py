@@ -193,12 +193,22 @@ async def books(connection: Connection) -> Books:
 async def count(connection: Connection, more: int, shard: str | None) -> None:
     """Add to how many samples there are. Each shard has a row of its own: none waits for another one's commit."""
     if more:
+        books = ["samples", _BROUGHT] if shard is None else [f"samples of shard {shard}"]
         await connection.execute(
-            "INSERT INTO bookkeeping (name, value) VALUES ($1, $2) "
+            "INSERT INTO bookkeeping (name, value) SELECT name, $2 FROM unnest($1::text[]) AS name "
             "ON CONFLICT (name) DO UPDATE SET value = bookkeeping.value + excluded.value",
-            "samples" if shard is None else f"samples of shard {shard}",
+            books,
             more,
         )
+
+
+_BROUGHT = "brought"
+
+
+async def brought(connection: Connection) -> int:
+    """How many samples have come that no leader of a shard has written."""
+    found: int | None = await connection.fetchval("SELECT value FROM bookkeeping WHERE name = $1", _BROUGHT)
+    return found or 0
 
 
 # With the row's own condition two gateways, or a late sample, never put an older one over a newer one.

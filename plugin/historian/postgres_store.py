@@ -28,6 +28,7 @@ from plugin.historian.tables import Tables
 from plugin.historian.upkeep import Chore
 from plugin.protocols import Delivery, Written
 
+_LOOK, _LOOKS = timedelta(seconds=2), 30
 _REFILL_ROWS = 1_000_000
 """Newest rows read into the ring at most when the store opens: a second or two."""
 
@@ -88,6 +89,11 @@ class PostgresStore(Tables):
         self._last_tag = 0
         self._overlapping = False
         """The last batch held samples that were there already; the next one is likely to."""
+        self._brought = 0
+        """Samples that others had brought when the ring was filled."""
+        self._last_brought = 0
+        self._looked = 0
+        """How often there were more of them since."""
 
     @classmethod
     def configured(
@@ -132,6 +138,7 @@ class PostgresStore(Tables):
         ring.reserve(self._last_tag)
         if ring.tags == ():
             return
+        self._brought = await samples.brought(connection)
         batch, missing = await selecting.newest_samples(connection, _REFILL_ROWS, ring.tags)
         ring.leave_out(await selecting.tags_with_text(connection, missing))
         await asyncio.to_thread(ring.append, batch)
@@ -147,6 +154,24 @@ class PostgresStore(Tables):
         async with self._server.turn, self._server.copying() as connection:
             await self._fill(connection, ring)  # in our turn: no commit falls between the filling and the exchange
             self._ring = ring
+
+    @to_its_end
+    async def _take_what_was_brought(self) -> None:
+        """The ring does not see what comes beside this gateway: an import, a correction, the spill of another one.
+
+        It is filled anew when nothing more came between two looks, or has come for a minute.
+        """
+        ring = self._ring
+        if ring is None or not ring.tags:
+            return
+        async with self._server.turn, self._server.copying() as connection:
+            brought, before = await samples.brought(connection), self._last_brought
+            self._last_brought = brought
+            self._looked += brought != self._brought
+            if brought != self._brought and (brought == before or self._looked >= _LOOKS):
+                again = ring.for_tags(ring.tags)
+                await self._fill(connection, again)
+                self._ring, self._looked = again, 0
 
     async def close(self) -> None:
         """End the connections, once nobody writes any more."""
@@ -167,7 +192,8 @@ class PostgresStore(Tables):
         """
         partitions = Partitions(self._server.copying, _clock, closing=bool(config.close_after))
         tidying = partitions.chore, retention(self._server, config, self._diagnostics)
-        return (*map(self._alone, tidying), watch(self._server, config, self._diagnostics))
+        looking = Chore("looking for samples from elsewhere", _LOOK, self._take_what_was_brought)
+        return (*map(self._alone, tidying), watch(self._server, config, self._diagnostics), looking)
 
     def _alone(self, chore: Chore) -> Chore:
         async def do() -> None:

@@ -10,10 +10,12 @@ import pytest
 
 from plugin.domain import Run, RunKind, SampleBatch, Tag
 from plugin.errors import StoreError, StoreUnavailable
+from plugin.historian.config import HistorianConfig
 from plugin.historian.fence import STILL_LEADS, Fence, Replaced
 from plugin.historian.leadership import Candidate, Leader, Leadership
 from plugin.historian.postgres import Place, PostgresServer, translated
 from plugin.historian.postgres_store import PostgresStore
+from plugin.historian.ring import Ring
 from plugin.protocols import Delivery, Written
 from tests.acceptance.proxy import Fault, Proxy
 from tests.postgres import Database, Postgres
@@ -228,6 +230,28 @@ async def test_what_keeps_a_database_in_order_is_done_by_one_gateway_at_a_time(d
         assert (first, second, other) == (True, False, True)
     async with south.alone("tidying") as free:
         assert free
+
+
+async def test_the_ring_of_a_leader_gets_what_others_bring(database: Database) -> None:
+    async with AsyncExitStack() as stack:
+        north = await stack.enter_async_context(leadership(database, NORTH))
+        store = PostgresStore(database.secret_url, ring=Ring(), fence=await north.gain())
+        await stack.enter_async_context(store)
+        other = await stack.enter_async_context(PostgresStore(database.secret_url))
+        (tag,) = await store.register_tags([Tag("T", "plant", "nsu=urn:plant;s=T")])
+        await store.keep_recent([tag.id])
+        (look,) = [chore for chore in store.chores(HistorianConfig()) if "elsewhere" in chore.name]
+        await other.register_tags([tag])
+        for number in (3, 1, 2):
+            await (store if number == 3 else other).write([delivery(tag, number)])
+        assert (await store.read_samples([tag.id], 0, 9)).value.tolist() == [3.0]
+        await look.do()  # it may go on: not yet
+        assert (await store.read_samples([tag.id], 0, 9)).value.tolist() == [3.0]
+        await look.do()
+        assert (await store.read_samples([tag.id], 0, 9)).value.tolist() == [1.0, 2.0, 3.0]
+        await store.write([delivery(tag, 4)])
+        await look.do()
+        assert (await store.read_samples([tag.id], 0, 9)).value.tolist() == [1.0, 2.0, 3.0, 4.0]
 
 
 def delivery(tag: Tag, number: int) -> Delivery:
