@@ -41,7 +41,8 @@ async def import_files(
                 await store.register_tags(config.tags)
             for order in orders:
                 with _progress(console, order.path.name) as told:
-                    outcome = await bring(store, replace(order, user=_user()), told, rejected(order.path.name))
+                    order = replace(order, user=_user(), configured=config.tags if order.dry else ())  # noqa: PLW2901
+                    outcome = await bring(store, order, told, rejected(order.path.name))
                 console.print(outcome_view(outcome, dry=order.dry))
                 outcomes.append(outcome)
     return tuple(outcomes)

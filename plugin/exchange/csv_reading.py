@@ -5,7 +5,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,8 +21,8 @@ from plugin.errors import ExchangeError
 from plugin.exchange.reading import Piece, heading
 from plugin.exchange.terms import Terms, fault
 
-_BLOCK = 4 * 2**20
-"""Read at once, and so the longest row [byte]."""
+_BLOCK = 2 * 2**20
+"""Read at once, and so the longest row [byte]; some thirty are read ahead."""
 _DELIMITERS = ";\t|,"
 _LONGEST = 2**16
 """Of a cell [byte]."""
@@ -40,6 +40,9 @@ class CsvTable:
         """``raw``: the file as it lies on disk; ``text``: what it says, in UTF-8."""
         self._path, self._raw, self._text = path, raw, text
         self._size = max(1, path.stat().st_size)
+        self._plain = path.suffix.lower() != ".gz" and terms.encoding == "utf-8"
+        self._told = 0
+        """Bytes of the rows that were given: of the file much more is read already."""
         first = self._skip(terms.skip)
         self._delimiter = terms.delimiter or _delimiter(first)
         self.names = self._heading(first)
@@ -64,7 +67,7 @@ class CsvTable:
     @property
     def share(self) -> float:
         """See the protocol."""
-        return min(1.0, self._raw.tell() / self._size)
+        return min(1.0, (self._told if self._plain else self._raw.tell()) / self._size)
 
     def _skip(self, lines: int) -> str:
         """The heading's first line."""
@@ -97,14 +100,14 @@ class CsvTable:
         except csv.Error as error:
             raise ExchangeError(f"{self._path.name}: the heading can't be read: {error}") from error
 
-    def pieces(self, columns: Sequence[int]) -> Iterator[Piece]:
+    def pieces(self, columns: Sequence[int], texts: Collection[int] = ()) -> Iterator[Piece]:
         """See the protocol."""
         done = 0
         with _translated(self._path):
             for batch in self._batches():
                 rows = self._numbers(done, batch.num_rows)
                 done = int(rows[-1]) if len(rows) else done
-                self._look_for_open_quotes(rows, batch.columns, set(columns))
+                self._weigh(rows, batch.columns, texts)
                 yield self._piece(rows, {column: batch.column(column) for column in columns})
             yield self._piece(np.array([], np.int64), {column: pa.array([], pa.string()) for column in columns})
 
@@ -147,18 +150,20 @@ class CsvTable:
         rows = np.arange(done + 1, done + 1 + count + len(noted))
         return np.setdiff1d(rows, np.array(noted, np.int64), assume_unique=True)[:count]
 
-    def _look_for_open_quotes(self, rows: NDArray[np.int64], columns: Sequence[Any], wanted: set[int]) -> None:
-        """A quotation mark that is not closed swallows the rows behind it: else nobody sees it in unread columns."""
+    def _weigh(self, rows: NDArray[np.int64], columns: Sequence[Any], texts: Collection[int]) -> None:
+        """A quotation mark that is not closed swallows the rows behind it, and all of it would look like one cell."""
         for column, cells in enumerate(columns):
-            if (pc.max(pc.binary_length(cells)).as_py() or 0) > _LONGEST:
+            lengths = pc.binary_length(cells)
+            self._told += (pc.sum(lengths).as_py() or 0) + len(cells)
+            if (pc.max(lengths).as_py() or 0) > _LONGEST:
                 where = f"{self._path.name}: from row {int(rows[0])} on, a cell of {self.names[column]!r}"
                 raise ExchangeError(f"{where} is longer than {_LONGEST >> 10} KiB: is a quotation mark not closed?")
-            if column in wanted or not pc.any(pc.match_substring(cells, "\n")).as_py():
+            if column in texts or not pc.any(pc.match_substring(cells, "\n")).as_py():
                 continue
             for place in np.flatnonzero(pc.fill_null(pc.match_substring(cells, "\n"), False)).tolist():
                 content = _shown(cells[place].as_py().decode(errors="replace"))
                 number = int(rows[place])
-                self._bad[number] = Reject(number, self.names[column], content, _OPEN)
+                self._bad[number] = Reject(number, "", f"{self.names[column]}: {content}", _OPEN)
 
     def _piece(self, rows: NDArray[np.int64], columns: dict[int, Any]) -> Piece:
         last = int(rows[-1]) if len(rows) else 2**62

@@ -3,7 +3,7 @@
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
@@ -51,10 +51,10 @@ class ExcelTable:
         """For as long as the context lasts."""
         from openpyxl import load_workbook  # noqa: PLC0415 - slow to load
 
-        with _translated(path):
+        with _translated(path), path.open("rb") as file:
             _weigh(path)
             with _quiet():
-                book = load_workbook(path, read_only=True, data_only=True, keep_links=False)
+                book = load_workbook(file, read_only=True, data_only=True, keep_links=False)
             try:
                 yield cls(path, terms, book)
             finally:
@@ -97,7 +97,7 @@ class ExcelTable:
         text = repr(cell) if isinstance(cell, int | float) else str(cell)
         return text.replace(".", ",") if self._decimal == "," else text
 
-    def pieces(self, columns: Sequence[int]) -> Iterator[Piece]:
+    def pieces(self, columns: Sequence[int], _texts: Collection[int] = ()) -> Iterator[Piece]:
         """See the protocol."""
         size = max(1, CELLS // max(1, len(self.names)))
         number = 0

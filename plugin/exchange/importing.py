@@ -40,6 +40,8 @@ from plugin.exchange.zones import Zone
 from plugin.protocols import Delivery, Store
 
 _DAY: Micros = 86_400_000_000
+_UNREGISTERED = 2**29
+"""Keys from here on are of tags that a dry run takes for registered."""
 _NOTE_EVERY = 1.0
 """How often the position is noted at most [s]."""
 _HEAD = 1000
@@ -67,6 +69,8 @@ class Order:
     """Rejects at which it stops."""
     user: str = ""
     """Who asks for it."""
+    configured: Sequence[Tag] = ()
+    """Tags that a dry run takes for registered."""
 
 
 @dataclass(slots=True)
@@ -107,7 +111,7 @@ class _Opened:
     def __init__(self, order: Order, context: AbstractContextManager[Table], table: Table) -> None:
         self._context, self.table, terms = context, table, order.terms
         self.plan = plan(table.names, terms)
-        pieces = table.pieces(self.plan.columns)
+        pieces = table.pieces(self.plan.columns, self.plan.texts(every=terms.texts))
         head = next(pieces, None)
         if head is None or not len(head.rows):
             raise ExchangeError(f"{order.path.name} has a heading, and no rows")
@@ -145,10 +149,10 @@ class _Run:
         self._noted = time.monotonic()
 
     async def go(self) -> Outcome:
-        roster = Roster(
-            self._store, self._order.mapping, {tag.name: tag for tag in await self._store.tags()}, self._order.create,
-            self._order.dry,
-        )  # fmt: skip
+        tags = {tag.name: tag for tag in await self._store.tags()}
+        for number, tag in enumerate(self._order.configured):
+            tags[tag.name] = replace(tag, id=tags[tag.name].id if tag.name in tags else _UNREGISTERED + number)
+        roster = Roster(self._store, self._order.mapping, tags, self._order.create, self._order.dry)
         resumed = await self._begin()
         self._known = (await self._store.latest([tag.id for tag in roster.tags.values()])).tag
         async for piece, taken in self._taken(roster, resumed):

@@ -1,6 +1,6 @@
 """Parquet, whose columns have types."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class ParquetTable:
         """See the protocol."""
         return self._done / max(1, int(self._file.metadata.num_rows))
 
-    def pieces(self, columns: Sequence[int]) -> Iterator[Piece]:
+    def pieces(self, columns: Sequence[int], _texts: Collection[int] = ()) -> Iterator[Piece]:
         """See the protocol."""
         stored = self._file.schema_arrow.names
         with _translated(self._path):

@@ -47,6 +47,11 @@ class Plan:
         pairs = (column for pair in self.values for column in pair)
         return tuple(sorted({column for column in (*single, *pairs) if column is not None}))
 
+    def texts(self, *, every: bool) -> set[int]:
+        """Columns that may hold texts; ``every``: wherever a value stands."""
+        values = {self.value, *(value for value, _ in self.values)} if every else set()
+        return {column for column in {self.text, *values} if column is not None}
+
 
 def plan(names: Sequence[str], terms: Terms) -> Plan:
     """From the heading and what is said of it; ConfigError where that is not enough."""

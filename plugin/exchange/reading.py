@@ -1,6 +1,6 @@
 """A file of history, open for reading: its heading, and its rows piece by piece in bounded memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +56,11 @@ class Table(Protocol):
     def notes(self) -> Sequence[str]:
         """What was left out, for a person."""
 
-    def pieces(self, columns: Sequence[int]) -> Iterator[Piece]:
-        """From the first row on; once. Blocking. ExchangeError where it can't be read on."""
+    def pieces(self, columns: Sequence[int], texts: Collection[int] = ()) -> Iterator[Piece]:
+        """From the first row on; once. Blocking. ExchangeError where it can't be read on.
+
+        ``texts``: columns whose cells may hold the end of a line; in another it is a sign of an open quotation mark.
+        """
 
 
 def open_table(path: Path, terms: Terms) -> AbstractContextManager[Table]:

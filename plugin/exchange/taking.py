@@ -184,8 +184,8 @@ class Reader:
         there = ~nulls(cells) | (told[1] if told is not None else False)
         wrong.forget(left_out[row])
         unsure.forget(left_out[row])
-        rejects += _cells(piece, cells, np.array(columns), self.names, wrong)
-        rejects += _cells(piece, cells, np.array([status or column for column, status in pairs]), self.names, unsure)
+        rejects += _cells(piece, columns, self.names, wrong)
+        rejects += _cells(piece, [status or column for column, status in pairs], self.names, unsure)
         fine = np.flatnonzero(there & ~left_out[row] & ~wrong.mask & ~unsure.mask)
         keys = np.array([roster.ids[self.names[column]] for column in columns], np.int32)
         batch = SampleBatch(keys[place], times[row], numbers.values, status, times[row], times[row])
@@ -246,12 +246,12 @@ def _status(
     return np.where(better, numbers.status, status)
 
 
-def _cells(
-    piece: Piece, cells: Any, columns: NDArray[np.int64], names: Sequence[str], wrong: Wrong
-) -> Iterator[Reject]:
+def _cells(piece: Piece, columns: Sequence[int], names: Sequence[str], wrong: Wrong) -> Iterator[Reject]:
+    """Of columns that were stacked."""
     for index, reason in wrong.reasons.items():
         place, row = divmod(index, len(piece.rows))
-        yield Reject(int(piece.rows[row]), names[columns[place]], shown(cells[index].as_py()), reason)
+        column = columns[place]
+        yield Reject(int(piece.rows[row]), names[column], shown(piece.columns[column][row].as_py()), reason)
 
 
 def _text(cells: Any) -> Any:

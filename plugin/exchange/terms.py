@@ -6,7 +6,7 @@ from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,9 +144,19 @@ def _moment(option: str, text: str, zone: str, now: datetime) -> datetime:
         pass
     try:
         time = datetime.fromisoformat(text)
-        return time if time.tzinfo else time.replace(tzinfo=ZoneInfo(zone))
-    except (ValueError, ZoneInfoNotFoundError) as error:
+    except ValueError as error:
         raise fault(option, text, "is neither", 'Write a date, "2026-03-01T08:00", or a duration, "24h"') from error
+    return time if time.tzinfo else time.replace(tzinfo=named_zone(zone))
+
+
+def named_zone(name: str) -> ZoneInfo:
+    """By its IANA name; ConfigError where there is none."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise fault(
+            "--zone", name, "is no time zone", 'Write its IANA name, such as "Europe/Berlin", or UTC'
+        ) from error
 
 
 def needs(path: Path) -> None:

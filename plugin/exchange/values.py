@@ -18,7 +18,7 @@ _ODD = {
     "true": 1.0, "false": 0.0, "nan": np.nan, "inf": np.inf, "+inf": np.inf, "-inf": -np.inf,
     "infinity": np.inf, "-infinity": -np.inf,
 }  # fmt: skip
-_GROUPED = {",": r",(\d{3})", ".": r"\.(\d{3})", " ": "[ \u00a0\u202f](\\d{3})", "'": r"['\u2019](\d{3})"}
+_GROUPED = {",": r",(\d{3})", ".": r"\.(\d{3})", " ": "[ \u00a0\u202f](\\d{3})", "'": "['\u2019](\\d{3})"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class Notation:
         plain = pc.if_else(numeric, trimmed, pa.scalar(None, trimmed.type))
         values = _floats(pc.cast(plain, pa.float64())).copy()
         wrong.add(np.isinf(values), "is too large a number")
+        values[np.isinf(values)] = np.nan
         texts = _digits(plain, values)
         status = np.zeros(len(cells), np.uint32)
         known = np.zeros(len(cells), np.bool_)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugin.domain import from_micros, to_micros
-from plugin.errors import ConfigError, Fault
+from plugin.exchange.terms import named_zone
 
 _DAY = timedelta(days=1)
 _FIRST, _LAST = 1900, 2100
@@ -30,18 +30,12 @@ class Zone:
     @classmethod
     def named(cls, name: str) -> "Zone":
         """By its IANA name; ConfigError where there is none."""
-        try:
-            return _zone(name)
-        except (KeyError, ValueError, OSError) as error:
-            raise ConfigError(
-                "import",
-                [Fault("--zone", name, "is no time zone", 'Write its IANA name, such as "Europe/Berlin", or UTC')],
-            ) from error
+        return _zone(name)
 
     @classmethod
     def of(cls, name: str) -> Self:
         """Found by looking at every day, and then for the microsecond between two days that differ."""
-        zone = ZoneInfo(name)
+        zone = named_zone(name)
         day = datetime(_FIRST, 1, 1, tzinfo=UTC)
         changes, offsets = [], [_offset(zone, day)]
         while day.year < _LAST:
