@@ -48,7 +48,9 @@ class TagConfig(Section):
     """Whether models use Uncertain values; Bad ones are never used."""
     compression: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """How far closed partitions may be off [unit]: samples that a straight line passes within this bound are left out
-    (swinging door), and counted; 0 keeps every sample. What a model has read can then no longer be computed again."""
+    (swinging door), and counted; 0 keeps every sample. This holds for the line alone: such a tag wants ``fill =
+    "linear"``, and a ``max_age`` that outlasts a line, which passes 512 samples at most. What a model has read can then
+    no longer be computed again."""
     retention: str = ""
     """Class of retention, one of ``historian.retention``; default: the class whose patterns fit its name."""
 

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from plugin.domain import SampleBatch
+from plugin.domain import SampleBatch, Tag
 from plugin.historian.chunks import SPAN, Chunk, decode, encode
 from plugin.historian.migrate import migrate
+from plugin.historian.sqlite_store import SqliteStore
+from plugin.protocols import Delivery
 from tests.postgres import Database
 
 NOON = 1_714_564_800_000_000
@@ -214,3 +217,36 @@ def test_samples_outlive_the_way_down_and_up_again(tmp_path: Path) -> None:
         rows = database.execute(f"SELECT {columns} FROM samples ORDER BY tag_id, source_time").fetchall()  # noqa: S608
         assert rows == [(5, 1.5, 0, 6, 7, 0), *decoded(chunks)]
         assert database.execute("SELECT count(*) FROM sample_chunks").fetchall() == [(0,)]
+
+
+async def test_what_a_store_has_closed_is_seen_as_what_it_reads(tmp_path: Path) -> None:
+    random, path = np.random.default_rng(11), tmp_path / "historian.db"
+    time = NOON + np.sort(random.integers(0, 6 * HOUR, 3_000)) // 1000 * 1000
+    value = np.where(random.random(3_000) < 0.05, np.nan, np.round(random.normal(size=3_000), 2))
+    tag = random.integers(1, 4, 3_000)
+    batch = SampleBatch.of(tag, time, value, random.choice([0, 2**30, 2**31], 3_000), time + 5, time + 9)
+    said = np.full(3_000, None, np.object_)
+    said[::100] = "said"
+    batch = replace(batch, text=said)
+    late = batch.take(random.random(3_000) < 0.2)
+    every = (-(2**62), 2**62)
+    async with SqliteStore(f"sqlite+aiosqlite:///{path}") as store:
+        await store.register_tags([Tag(name, "plant", f"nsu=urn:plant;s={name}") for name in "abc"])
+        for part in (batch.take(slice(0, 2_000)), replace(late, source_time=late.source_time + 3), batch):
+            await store.write([Delivery(part)])
+            await store.close_before(int(time[1_500]))
+        expected = await store.read_samples([1, 2, 3], *every)
+    with closing(sqlite3.connect(path)) as database:
+        hot = database.execute("SELECT count(*) FROM samples").fetchone()[0]
+        rows = database.execute(
+            "SELECT tag, time_us, value, status, server_time_us, text FROM v_samples ORDER BY tag, time_us, ordinal"
+        ).fetchall()
+    assert 1_000 < hot < 2_000, "the others are in chunks"
+    assert len(rows) == len(expected) > 3_000
+    assert [row[0] for row in rows] == ["_abc"[tag] for tag in expected.tag.tolist()]
+    assert [row[1] for row in rows] == expected.source_time.tolist()
+    assert [row[2] for row in rows] == [None if np.isnan(each) else each for each in expected.value.tolist()]
+    assert [row[3] for row in rows] == expected.status.tolist()
+    assert [row[4] for row in rows] == expected.server_time.tolist()
+    assert expected.text is not None
+    assert [row[5] for row in rows] == expected.text.tolist()
