@@ -29,14 +29,16 @@ _log = logging.getLogger(__name__)
 
 _EVERY = timedelta(minutes=10)
 _DAY: Micros = 86_400_000_000
-_CHUNKS = 400
-"""In a piece; a tag's chunks of one partition are one piece at least."""
+_CHUNKS = 1_500
+"""In a piece, which costs a flush of the disk whatever is in it; a tag's chunks of a partition are never parted."""
 _TEXTS = 2_000
 _ROWS = 2_000
-_TAGS = 10
-"""Whose roll-ups go in one piece."""
 _INTERVALS = 1_440
-"""Of one tag, in one piece."""
+"""Roll-ups of one tag in a piece."""
+_ROLL_UPS = 10 * _INTERVALS
+"""That a piece should have, of all its tags."""
+_TAGS = 10, 500
+"""In the first piece, and at most."""
 _PARTITIONS = 1_000
 """Dropped of one class in a pass at most."""
 _FIRST, _LAST = to_micros(datetime.min.replace(tzinfo=UTC)), to_micros(datetime.max.replace(tzinfo=UTC))
@@ -209,13 +211,16 @@ class Dropping:
         found = await self._rows(
             select(tags.c.id, oldest).where(tags.c.retention == config.stored_name, oldest < bound)
         )
-        rows = 0
-        for start in range(0, len(found), _TAGS):
-            some = found[start : start + _TAGS]
-            until = min(first for _, first in some)
-            while until < bound:
-                until = min(bound, until + _INTERVALS * level.width)
-                rows += await self._drop_intervals(level, [tag for tag, _ in some], until)
+        until, rows, some = min((first for _, first in found), default=bound), 0, _TAGS[0]
+        while until < bound:
+            until = min(bound, until + _INTERVALS * level.width)
+            old = [tag for tag, first in found if first < until]
+            while old:
+                gone = await self._drop_intervals(level, old[:some], until)
+                rows, old = rows + gone, old[some:]
+                some = (
+                    max(1, some // 2) if gone > _ROLL_UPS else min(_TAGS[1], 2 * some if 2 * gone < _ROLL_UPS else some)
+                )
         if rows:
             what = f"roll-ups by {level} of class {config.name}"
             await self._record(what, {"until": readable(bound), "rows": rows})
