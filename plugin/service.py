@@ -29,6 +29,7 @@ from plugin.domain import Asset, Micros, Tag
 from plugin.errors import StoreError
 from plugin.exposition import serving
 from plugin.historian.ingest import Ingest
+from plugin.historian.memory import MemoryStore
 from plugin.historian.spill import Left, Spill
 from plugin.historian.stores import SqlStore
 from plugin.historian.upkeep import Upkeep
@@ -73,6 +74,8 @@ class Service:
             async with AsyncExitStack() as stack:
                 stack.enter_context(lock.hold(self.config.lock_files, self.config.path))
                 await stack.enter_async_context(serving(self.config.diagnostics, self.diagnostics))
+                if self.config.historian.on_postgres:
+                    await self._check_models()
                 while not stop.is_set():
                     await self._lead(stop)
             log.info("stopped")
@@ -92,6 +95,14 @@ class Service:
                 raise
         if not stop.is_set():
             self._stand_by()
+
+    async def _check_models(self) -> None:
+        """What is wrong with a model is told now, not when another gateway has fallen silent; JAX is there by then."""
+        if self.config.models:
+            async with open_compute(self.config, self.diagnostics) as compute:
+                store = MemoryStore()
+                registry = Registry(store, self.config.model_folder)
+                Scorers(self.config, self.config.tags, store, registry, compute, self.diagnostics)
 
     def _stand_by(self) -> None:
         """Whoever waits for something of a term that is not there yet waits for the next term."""

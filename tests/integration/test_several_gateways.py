@@ -5,6 +5,7 @@ Every number that the plant has written is in the database, once, whoever led wh
 
 import asyncio
 import io
+import logging
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from rich.console import Console
 from plugin.asking import show_status
 from plugin.config import Config, load
 from plugin.diagnostics import Diagnostics
+from plugin.errors import ConfigError
 from plugin.opening import open_store
 from plugin.report.status import Verdict
 from plugin.service import Service
@@ -59,6 +61,18 @@ enabled = false
 listen = "{listen}"
 """
 
+MODEL = """
+[[models]]
+name = "wear"
+kind = "nonsense"
+assets = ["pump"]
+features = ["heat"]
+window = "10s"
+step = "1s"
+schedule = { every = "1s", offset = "0s", deadline = "1s" }
+training = { learn = "normal" }
+"""
+
 
 @dataclass
 class Gateway:
@@ -76,9 +90,6 @@ class Gateway:
     def pid(self) -> int:
         assert self.process is not None
         return self.process.pid
-
-    def spilled(self) -> list[Path]:
-        return list((self.folder / "data" / "spill").glob("*.spill"))
 
     def start(self, password: str) -> None:
         command = [sys.executable, "-m", "plugin", "run", "--no-table", "-c", str(self.folder / "foretag.toml")]
@@ -129,9 +140,9 @@ class Site:
         (folder / "foretag.toml").write_text(text)
         return folder / "foretag.toml"
 
-    def gateway(self, name: str, port: int = 0) -> Gateway:
+    def gateway(self, name: str) -> Gateway:
         """A process."""
-        gateway = Gateway(self.configured(name, port=port).parent)
+        gateway = Gateway(self.configured(name).parent)
         self.stack.callback(_kill, gateway)
         gateway.start(self.database.password)
         return gateway
@@ -266,21 +277,27 @@ async def test_one_that_is_stopped_and_one_that_is_killed_are_replaced_and_nothi
     assert site.query("SELECT count(*) FROM gaps WHERE state = 'open'") == [["0"]]
 
 
-async def test_one_that_is_cut_off_spills_and_brings_it_when_another_leads(site: Site) -> None:
-    async with Proxy(site.database.port) as wire:
-        first = site.gateway("a", port=wire.port)
-        second = await site.standby("b")
+async def test_one_that_is_cut_off_spills_and_brings_it_when_another_leads(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with Proxy(site.database.port) as wire, AsyncExitStack() as stack:
+        first = await stack.enter_async_context(site.service(site.configured("a", port=wire.port)))
+        await site.reaches(5)
+        await stack.enter_async_context(site.service(site.configured("b")))
+        await until(lambda: "standing by for shard 'line 1'" in caplog.text, lambda: caplog.text)
         await wire.strike(Fault.HOLE)
-        assert await replaces(site, second) < TAKE_OVER
-        await until(lambda: bool(first.spilled()), lambda: "there is no spill")
-        progress = site.progress()
+        await until(lambda: site.leader()[0] == "2", lambda: caplog.text)
+        await site.reaches(len(site.written) + 1)
+        await until(lambda: first.diagnostics.value("spill_samples") > 0, lambda: "nothing is spilled")
+        before = site.progress()
         await wire.mend()
-        await first.says("samples that were in the spill are in the database")
+        await until(lambda: "that were in the spill are in the database" in caplog.text, lambda: caplog.text)
         await site.is_complete()
-        assert not first.spilled()
-        assert site.progress().keys() >= progress.keys()
-        for gateway in (first, second):
-            assert await gateway.end(signal.SIGINT) == 0
+        assert first.diagnostics.value("leader", shard="line 1") == 0
+        assert first.diagnostics.value("source_connected", source="plant") == 0
+        assert site.progress().keys() >= before.keys()
+    assert not list(site.folder.glob("*/data/spill/*.spill"))
 
 
 async def told(config: Config, text: str) -> Verdict:
@@ -347,3 +364,13 @@ async def test_two_shards_side_by_side_have_nothing_in_common_but_the_database(s
         assert {key.partition("/")[0] for key in site.progress()} >= {"plant", "other"}
     sessions = [path.name for path in site.folder.glob("*/data/sessions/*")]
     assert len(sessions) == 2, sessions
+
+
+async def test_a_model_that_can_not_be_is_told_of_before_the_gateway_has_to_lead(site: Site) -> None:
+    path = site.configured("a")
+    (path.parent / "tags.csv").write_text(f"name,node,asset,feature\nt0,nsu={URI};s=t0,pump,heat\n")
+    with path.open("a") as file:
+        file.write(MODEL)
+    with pytest.raises(ConfigError, match="is no model kind"):
+        await Service(load(path)).run(asyncio.Event())
+    assert site.query("SELECT * FROM leaders") == []
