@@ -520,3 +520,9 @@ async def test_a_metric_that_is_no_number_is_kept_as_such(store: Store) -> None:
     metrics = (await store.versions("rul"))[0].metrics
     assert metrics["rmse"] == 1.5
     assert np.isnan(metrics["coverage"])
+
+
+async def test_a_tag_is_whole_as_long_as_nothing_of_it_was_dropped(store: Store) -> None:
+    await store.register_tags(tags(2))
+    await store.write([Delivery(SampleBatch.of([1], [5], 1.0, 0, 5, 5))])
+    assert await store.kept_since([1, 2]) == {}

@@ -6,6 +6,7 @@ import math
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,20 @@ async def test_late_samples_of_a_time_that_was_dropped_change_no_roll_up_that_is
     assert days == [(3_600,), (1,)]
     await retention.run()
     assert not len(await store.read_samples([6], *EVER))
+
+
+async def test_a_tag_is_in_another_class_with_what_is_closed_from_then_on(store, path):
+    await ingest(store, batch(6, [NOW - 6 * DAY], [1.0]), batch(7, [NOW], [1.0]))
+    await store.close_before(NOW - DAY)
+    await store.register_tags([*TAGS[:5], replace(TAGS[5], retention="slow"), TAGS[6]])
+    await ingest(store, batch(6, [NOW - 5 * DAY], [1.0]))
+    await store.close_before(NOW - DAY)
+    assert rows(path, "SELECT retention FROM sample_partitions ORDER BY start_time") == [("",), ("slow",)]
+    config = HistorianConfig(retention=(RetentionConfig(name="default", samples=timedelta(days=3)),))
+    (chore,) = [chore for chore in store.chores(config) if chore.name == "retention"]
+    before = await store.read_samples([6], *EVER)
+    await chore.do()  # by our own clock, which is later: the plant's newest stamp counts
+    assert same(await store.read_samples([6], *EVER), before.take(slice(1, None)))
 
 
 async def test_closing_without_room_loses_nothing_and_goes_on_when_there_is(path, caplog):
