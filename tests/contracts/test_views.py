@@ -341,6 +341,7 @@ RECENT = f"BETWEEN {to_micros(NOON)} AND {to_micros(NOON + HOUR)}"
     [
         (f"SELECT * FROM v_predictions WHERE as_of_us {RECENT}", "as_of"),
         (f"SELECT * FROM v_forecasts WHERE as_of_us {RECENT}", "as_of"),
+        (f"SELECT * FROM v_prediction_accuracy WHERE as_of_us {RECENT}", "as_of"),
         (f"SELECT * FROM v_flags WHERE as_of_us {RECENT}", "as_of"),
         (f"SELECT * FROM v_tag_hourly WHERE tag = 'boiler.T' AND time_us {RECENT}", "start_time"),
         (f"SELECT * FROM v_events WHERE time_us {RECENT}", "time"),
@@ -355,3 +356,10 @@ async def test_a_stretch_of_time_is_found_by_an_index(plant: Plant, sql: str, co
         "postgresql": rf'Index Cond: .*\b{column}"? >=',
     }
     assert re.search(told[plant.reader.dialect], await plan(plant, sql))
+
+
+async def test_the_age_of_a_machine_is_found_by_one_step_into_its_minutes(plant: Plant) -> None:
+    steps = await plan(plant, "SELECT actual FROM v_prediction_accuracy WHERE truth = 'failure'")
+    seek = r"r USING PRIMARY KEY \(tag_id=\? AND start_time<\?\)"
+    condition = r"rollup_minutes r\S* .*\n\s*Index Cond: \(\(tag_id = t\S*\.id\) AND \(start_time <="
+    assert re.search(seek if plant.reader.dialect == "sqlite" else condition, steps)

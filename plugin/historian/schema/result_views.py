@@ -111,7 +111,7 @@ WHERE p.value IS NOT NULL AND r.mean IS NOT NULL AND r.good = r.samples"""
 def _failures(sql: Words) -> str:
     """Each remaining life, with the failure that came: in time, or by how much the unit's age grew until then."""
     age = (
-        "(SELECT r.last_value FROM rollup_minutes AS r WHERE r.tag_id = t.id AND r.start_time + 60000000 <= {} "
+        "(SELECT r.last_value FROM rollup_minutes AS r WHERE r.tag_id = t.id AND r.start_time <= {} - 60000000 "
         "ORDER BY r.start_time DESC LIMIT 1)"
     )
     units = {"s": 1e6, "min": 6e7, "h": 3.6e9, "d": 8.64e10}
