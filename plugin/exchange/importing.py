@@ -29,7 +29,7 @@ from plugin.errors import ExchangeError
 from plugin.exchange.plan import Plan, plan
 from plugin.exchange.reading import Piece, Table, open_table
 from plugin.exchange.roster import Entry, Roster
-from plugin.exchange.sifting import Sifted, sift
+from plugin.exchange.sifting import Before, Sifted, sift
 from plugin.exchange.statuses import codes_of, is_small
 from plugin.exchange.taking import Reader, Taken, shown
 from plugin.exchange.tally import Tally
@@ -40,6 +40,8 @@ from plugin.exchange.zones import Zone
 from plugin.protocols import Delivery, Store
 
 _DAY: Micros = 86_400_000_000
+_FOUND = "found"
+"""Among the options of an import: the oldest and the newest source time when it was begun [µs]."""
 _UNREGISTERED = 2**29
 """Keys from here on are of tags that a dry run takes for registered."""
 _NOTE_EVERY = 1.0
@@ -142,8 +144,6 @@ class _Run:
         self._progress, self._rejected = progress, rejected
         self._record = Import(opened.id, order.path.name, datetime.now(UTC), options=_options(order))
         self._tally = Tally()
-        self._known = np.array([], np.int32)
-        """Tags that have samples."""
         self._waiting: list[Reject] = []
         """Not yet in the quarantine."""
         self._noted = time.monotonic()
@@ -153,10 +153,9 @@ class _Run:
         for number, tag in enumerate(self._order.configured):
             tags[tag.name] = replace(tag, id=tags[tag.name].id if tag.name in tags else _UNREGISTERED + number)
         roster = Roster(self._store, self._order.mapping, tags, self._order.create, self._order.dry)
-        resumed = await self._begin()
-        self._known = (await self._store.latest([tag.id for tag in roster.tags.values()])).tag
+        resumed, before = await self._begin(await self._store.latest([tag.id for tag in roster.tags.values()]))
         async for piece, taken in self._taken(roster, resumed):
-            await self._keep(piece, taken)
+            await self._keep(piece, taken, before)
         self._left_out(roster)
         await self._end()
         return Outcome(
@@ -164,17 +163,20 @@ class _Run:
             self._opened.found, dict(roster.unknown), roster.created, self._opened.table.notes, resumed,
         )  # fmt: skip
 
-    async def _begin(self) -> int:
-        """The row up to which it is done already."""
+    async def _begin(self, newest: SampleBatch) -> tuple[int, Before]:
+        """The row up to which it is done already, and what was stored when it was begun first."""
+        oldest = await self._store.next_time(-(2**62))
+        found = [0 if oldest is None else oldest, int(newest.source_time.max(initial=-(2**62)))]
         if self._order.dry:
-            return 0
-        for before in await self._store.imports(id=self._opened.id):
-            if before.finished is None and before.position:
-                self._record = before
-                self._rejected(await self._store.rejects(before.id))
-                return before.position
+            return 0, Before(None, newest.tag, *found)
+        self._record = replace(self._record, options={**self._record.options, _FOUND: found})
+        for begun in await self._store.imports(id=self._opened.id):
+            if begun.finished is None:
+                self._record = begun
+                self._rejected(await self._store.rejects(begun.id))
         await self._store.write_import(self._record)
-        return 0
+        before = Before(to_micros(self._record.started) - 1, newest.tag, *self._record.options[_FOUND])
+        return self._record.position, before
 
     async def _taken(self, roster: Roster, done: int) -> AsyncIterator[tuple[Piece, Taken]]:
         """What is read while what was read before is written."""
@@ -200,9 +202,8 @@ class _Run:
             return piece, await self._in_thread(reader.take, piece, roster, now)
         return None
 
-    async def _keep(self, piece: Piece, taken: Taken) -> None:
-        before = None if self._order.dry else to_micros(self._record.started) - 1
-        sifted = await sift(self._store, taken.samples, before, self._known)
+    async def _keep(self, piece: Piece, taken: Taken, before: Before) -> None:
+        sifted = await sift(self._store, taken.samples, before)
         rejects = [*taken.rejects]
         rejects += self._conflicts(taken, sifted)
         self._tally.add(taken.samples, sifted)

@@ -20,18 +20,28 @@ class Sifted:
     """Another value was there at that tag and time."""
 
 
-async def sift(store: Store, batch: SampleBatch, before: Micros | None, known: NDArray[np.int32]) -> Sifted:
-    """Compared with what the store had received ``before`` (None: with all that it has).
+@dataclass(frozen=True, slots=True, eq=False)
+class Before:
+    """What the store had when an import was begun: what it took in since is the import's own."""
 
-    ``known``: tags that have samples at all. Rows of one stamp that differ from each other alone are all new.
-    """
-    asked = np.intersect1d(batch.tag, known)
-    rows = np.isin(batch.tag, asked)
+    received: Micros | None
+    """Received until then; None: all that there is."""
+    tags: NDArray[np.int32]
+    """With samples."""
+    oldest: Micros
+    newest: Micros
+    """Source times: what lies outside can contradict nothing, so nothing is read for it."""
+
+
+async def sift(store: Store, batch: SampleBatch, before: Before) -> Sifted:
+    """Rows beside what was stored before. Those of one stamp that differ from each other alone are all new."""
+    rows = np.isin(batch.tag, before.tags)
+    rows &= (batch.source_time >= before.oldest) & (batch.source_time <= before.newest)
     stored = SampleBatch.empty()
-    if len(asked):
-        times = batch.source_time[rows]
+    if rows.any():
+        times, tags = batch.source_time[rows], np.unique(batch.tag[rows]).tolist()
         first, last = int(times.min()), int(times.max())
-        stored = await store.read_samples(asked.tolist(), first, last + 1, received_by=before)
+        stored = await store.read_samples(tags, first, last + 1, received_by=before.received)
     return compared(batch, stored)
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from plugin.exchange import csv_reading, excel_reading, excel_writing
 from plugin.exchange.exporting import Extract, chosen, export, slices
 from plugin.exchange.importing import Order, Outcome, bring
 from plugin.exchange.roster import Entry, read_mapping
-from plugin.exchange.terms import Ambiguous, Layout, Terms
+from plugin.exchange.terms import Ambiguous, Layout, Terms, needs
 from plugin.exchange.zones import Zone
 from plugin.historian.memory import MemoryStore
 from plugin.protocols import Delivery
@@ -180,6 +181,44 @@ async def test_it_stops_at_too_many_rejects_and_goes_on_there(store, file, monke
     assert [each.row for each in seen] == list(range(1, 401, 10))
 
 
+async def test_cut_off_before_its_first_note_it_knows_what_is_its_own(store, file, monkeypatch):
+    monkeypatch.setattr(csv_reading, "_BLOCK", 64)
+    lines = "".join(f"T1,1704067200,{n}\n" for n in range(50))
+    order = Order(file("tag,time,value\n" + lines))
+
+    class CutOff(Exception):
+        pass
+
+    def cut(_share: float, rows: int) -> None:
+        if rows > 20:
+            raise CutOff
+
+    with pytest.raises(CutOff):
+        await bring(store, order, cut)
+    assert 20 < len(await taken(store)) < 50
+    assert [record.position for record in await store.imports()] == [0]
+    outcome = await bring(store, order)
+    assert outcome.record.quarantined == 0
+    assert [row[2] for row in await taken(store)] == list(range(50))
+
+
+async def test_what_lies_outside_of_what_is_stored_is_not_looked_for(store, file):
+    class Counting(MemoryStore):
+        reads = 0
+
+        async def read_samples(self, *args: Any, **kwargs: Any) -> SampleBatch:
+            self.reads += 1
+            return await super().read_samples(*args, **kwargs)
+
+    store = Counting()
+    await store.register_tags([Tag("T1", "plant", "nsu=u;s=1")])
+    await store.write([Delivery(SampleBatch.of([1, 1], [T0, T0 + 10**6], 1.0, 0, T0, 1))])
+    await bring(store, Order(file("time,T1\n1704067100,1\n1704067202,1\n")))
+    assert store.reads == 0
+    outcome = await bring(store, Order(file("time,T1\n1704067201,2\n")))
+    assert (store.reads, outcome.record.quarantined) == (1, 1)
+
+
 async def test_times(store, file):
     content = "time,T1\n2024-10-27 02:30:00,1\n2024-03-31 02:30:00,2\n2999-01-01 00:00:00,3\n2024-01-01 01:00:00,4\n\n"
     with pytest.raises(ConfigError, match="--zone"):
@@ -336,6 +375,13 @@ async def test_lines_that_are_not_as_the_others_cost_themselves_alone(store, fil
 async def test_dialects(store, file, content, terms, encoding):
     await bring(store, Order(file(content.encode(encoding)), replace(terms, encoding=encoding)))
     assert await taken(store) == [(1, 0.0, 1.5, 0, None)]
+
+
+def test_what_is_not_installed_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    needs(Path("x.csv"))
+    with pytest.raises(ExchangeError, match=r'openpyxl is not installed: pip install "foretag\[files\]"'):
+        needs(Path("x.XLSX"))
 
 
 # --- export ---
