@@ -60,7 +60,7 @@ def bytes_of(chunks: list[Chunk]) -> int:
     return sum(len(chunk.data) for chunk in chunks)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(ROWS)
 def test_every_sample_comes_back(rows: list[tuple[int, int, float, int, int, int]]) -> None:
     batch, ordinals = batch_of(rows)

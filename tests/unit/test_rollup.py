@@ -96,7 +96,7 @@ STARTS = st.sampled_from([NOON, NOON + 12 * HOUR, NOON - 7 * MINUTE])
 LENGTHS = st.sampled_from([3 * MINUTE, 5 * HOUR + 17 * SECOND, 3 * DAY])
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=180, deadline=None)
 @given(ROWS, GAPS, STARTS, LENGTHS)
 def test_every_level_is_as_reckoned_from_the_samples(offsets, spans, start, length):
     rows = sorted(((tag, start + offset, *rest) for tag, offset, *rest in offsets), key=lambda row: row[:2])
