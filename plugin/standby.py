@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
+from plugin.errors import StoreUnavailable
 from plugin.historian.fence import Fence
 from plugin.historian.ingest import Ingest
 from plugin.historian.leadership import Candidate, Leader, Leadership
@@ -36,6 +37,9 @@ from plugin.tasks import Supervision, running
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_PAUSE = 1.0
+"""Before a database that is away is asked again [s]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +135,14 @@ async def _bring_what_is_left(
     if spill.empty:
         return
     rows = spill.rows
-    await spill.disown()
-    spill.know(await store.register_tags(config.tags))
-    await know_gaps(spill, store)
+    while True:
+        try:
+            await spill.disown()
+            spill.know(await store.register_tags(config.tags))
+            await know_gaps(spill, store)
+            break
+        except StoreUnavailable:  # whoever tries for the lock has said so
+            await asyncio.sleep(_PAUSE)
     await Ingest([], store, diagnostics, rows_per_commit=config.historian.rows_per_commit, spill=spill).run()
     log.info("the %d samples that were in the spill are in the database", rows)
 
@@ -159,6 +168,6 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
             return task.result()
         raise Stopped
     finally:
-        task.cancel()
-        told.cancel()
-        await asyncio.wait({task, told})
+        for each in (task, told):
+            each.cancel()
+        await asyncio.gather(task, told, return_exceptions=True)
