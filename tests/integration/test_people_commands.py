@@ -20,6 +20,7 @@ from plugin.domain import Audit, Flag, Outcome, Run, RunKind, Status
 from plugin.errors import StoreUnavailable
 from plugin.historian.memory import MemoryStore
 from tests.certificates import make
+from tests.postgres import Database
 
 FILE = """
 [[sources]]
@@ -180,6 +181,27 @@ def test_a_result_without_all_that_it_needs_is_refused(desk: Desk) -> None:
     assert [name in told for name in ("quantity = : is missing", "value = : is missing", "taken = : is missing")] == [
         True
     ] * 3
+
+
+# --- elsewhere ---
+
+
+def test_what_people_tell_goes_into_postgresql_too(
+    tmp_path: Path, migrated_postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLANT_PASSWORD", migrated_postgres.password)
+    where = f'[historian]\nurl = "{migrated_postgres.url}"\npassword_env = "PLANT_PASSWORD"\n'
+    (tmp_path / "foretag.toml").write_text(FILE + where)
+    desk = Desk(load(tmp_path / "foretag.toml"))
+    for value in ("1", "2"):
+        desk("lab", "add", "pump-01", "oil", value, "--taken", "2026-03-01T08:00+00:00")
+    desk("label", "add", "failure", "pump-02", "--at", "1h")
+    made = make("plc")
+    pki.refusal(desk.config.pki_folder, made.der, peer="plant at opc.tcp://plc1:4840")
+    desk("trust", "add", pki.thumbprint(made.der)[:10])
+    assert [row["action"] for row in desk.json("audit")] == ["correct", "trust"]
+    assert not (desk.config.data / WAITING).exists()
+    assert [row["asset"] for row in desk.json("label", "list")] == ["pump-02"]
 
 
 # --- the audit log ---
