@@ -21,17 +21,18 @@ STEP = 10
 TAGS = (3, 1, 2)
 EVER = (-(2**40), 2**40)
 
-TICKS = st.tuples(st.integers(1, 9), st.sampled_from(["all", "all", "all", "one is missing", "one moves"]))
+TICKS = st.tuples(st.integers(1, 9), st.sampled_from(["all", "all", "all", "one is missing", "one moves", "none"]))
 """How many seconds, and how."""
 ODD = st.tuples(
     st.integers(1, 3),
-    st.integers(-30, 400),
+    st.integers(-45, 12),
     st.sampled_from([0.0, 1.5, np.nan, np.inf, 1e39]),
     st.sampled_from([0, 0x480, int(Status.UNCERTAIN), int(Status.BAD)]),
 )
+"""Tag, time from now, value, status."""
 PLANT = st.lists(st.one_of(TICKS, TICKS, ODD), max_size=12)
-WINDOWS = st.tuples(st.integers(-2, 40), st.integers(0, 8), st.sampled_from([0, 0, 0, 5]))
-"""Cells from the plant's begin to the window's start, how many it has, and by how much it is beside whole steps."""
+WINDOWS = st.tuples(st.integers(-12, 1), st.integers(0, 8), st.sampled_from([0, 0, 0, 5]))
+"""Cells from now to the window's start, how many it has, and by how much it is beside whole steps."""
 
 
 def database() -> sqlite3.Connection:
@@ -50,6 +51,8 @@ def second(number: int, count: int, how: str) -> SampleBatch:
         keep[-1] = False
     if how == "one moves":
         time[0] += 7
+    if how == "none":
+        keep[:] = False
     return SampleBatch.of(tag, time + 2, time * 0.1, 0, time, time + 5).take(keep)
 
 
@@ -62,7 +65,7 @@ def same(left: Grid, right: Grid) -> bool:
     )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     PLANT,
     st.integers(1, 14),
@@ -81,11 +84,12 @@ def test_from_wherever_it_comes_it_is_the_same(plant, capacity, windows, receive
             batch = second(now, *each)
             now += each[0]
         else:
-            batch = SampleBatch.of([each[0]], each[1], each[2], each[3], each[1], STEP * now + odd % 3 * 20)
+            received = STEP * now + odd % 3 * 20
+            batch = SampleBatch.of([each[0]], STEP * now + each[1], each[2], each[3], each[1], received)
         insert_samples(connection, batch)
         ring.append(batch)
         for start, length, beside in windows:
-            window = Window(TAGS, start * STEP + beside, STEP, length, policies, ((1, 33, 47),))
+            window = Window(TAGS, (now + start) * STEP + beside, STEP, length, policies, ((1, 33, 47),))
             gathering = Gathering(window, ring, known_by, received_by)
             bounds = (window.end, known_by, received_by)
             got = gathering.grid([select_samples(connection, tags, since, *bounds) for tags, since in gathering.asks])
@@ -110,26 +114,27 @@ def test_a_plant_that_ticks_is_copied_and_the_copy_goes_on_round_the_circle():
 
 
 @pytest.mark.parametrize(
-    ("odd", "others"),
+    ("odd", "ticks", "what"),
     [
-        (SampleBatch.of([2], 105, 1.0, 0, 0, 200), "a second one in a cell"),
-        (SampleBatch.of([2], 102, 1.0, 0, 0, 200), "another value with a stamp that is taken"),
-        (SampleBatch.of([2], 122, 1.0, Status.BAD, 0, 300), "Bad"),
-        (SampleBatch.of([2], 122, 1.0, Status.UNCERTAIN, 0, 300), "Uncertain"),
-        (SampleBatch.of([2], 122, np.inf, 0, 0, 300), "no number"),
-        (SampleBatch.of([2], 122, 12.0, 0, 0, 30), "received before the one before it"),
-        (SampleBatch.of([2], 132, 12.0, 0, 0, 300), "a cell was left out"),
+        (SampleBatch.of([2], 105, 1.0, 0, 0, 117), 3, "a second one in a cell"),
+        (SampleBatch.of([2], 102, 1.0, 0, 0, 117), 3, "another value with a stamp that is taken"),
+        (SampleBatch.of([2], 122, 1.0, Status.BAD, 0, 125), 2, "Bad"),
+        (SampleBatch.of([2], 122, 1.0, Status.UNCERTAIN, 0, 125), 2, "Uncertain"),
+        (SampleBatch.of([2], 122, np.inf, 0, 0, 125), 2, "no number"),
+        (SampleBatch.of([2], 122, 12.0, 0, 0, 30), 2, "received before the one before it"),
+        (SampleBatch.of([2], 132, 12.0, 0, 0, 135), 2, "a cell was left out"),
     ],
 )
-def test_one_that_does_not_tick_is_computed_and_only_that(odd, others):
-    ring = Ring(samples=40)
+@pytest.mark.parametrize("capacity", [13, 40])
+def test_one_that_does_not_tick_is_computed_and_only_that(odd, ticks, what, capacity):
+    ring = Ring(samples=capacity)
     ring.reserve(3)
     ring.append(second(0, 12, "all"))
     assert ring.read_steady(window(2, 10), None)[0].all()
     ring.append(odd)
-    ring.append(second(12, 1, "all").take([0, 1]))
+    ring.append(second(12, 1, "all").take(slice(ticks)))
     steady, values = ring.read_steady(window(3, 10), None)
-    assert steady.tolist() == [True, True, False], others
+    assert steady.tolist() == [True, True, False], what
     assert values.shape == (2, 10)
     assert Gathering(window(3, 10), ring).asks == []
 
@@ -141,6 +146,17 @@ def test_what_ticks_again_is_copied_again():
     ring.append(second(12, 5, "all"))
     assert ring.read_steady(window(8, 9), None)[0].tolist() == [True, True, False]
     assert ring.read_steady(window(12, 5), None)[0].all()
+
+
+def test_the_tags_beside_have_nothing_to_do_with_it():
+    """In the ring the last sample of tag 1 lies before the first one of tag 2, and in the cell before."""
+    ring = Ring(samples=10)
+    ring.reserve(2)
+    for tag, cells in ((1, range(5)), (2, range(-5, 0)), (2, range(5, 15))):
+        time = STEP * np.array(cells)
+        ring.append(SampleBatch.of(np.full(len(time), tag), time, 1.0, 0, time, time))
+    asked = Window((1, 2), 0, STEP, 5, Policies.of(2, 0))
+    assert ring.read_steady(asked, None)[0].tolist() == [True, False]
 
 
 def test_what_was_received_later_is_not_seen():
