@@ -8,7 +8,7 @@ the same rows, transactions and flushes, but fewer columns and nobody who looks 
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,10 @@ from plugin.historian.ingest import Ingest
 from plugin.historian.ring import Ring
 from plugin.historian.sqlite_store import SqliteStore
 from plugin.protocols import Delivery, Health, HistoryProgress
-from tests.benchmarks import _plain
+from tests.benchmarks import _plain, _postgres
 from tests.benchmarks._measuring import cpu
 from tests.benchmarks.harness import Better, Goal, Peer, Row, Spread
+from tests.postgres import NoPostgres
 
 TAGS = 10_000
 _BATCH = 50_000
@@ -63,7 +64,8 @@ async def measure(quick: bool) -> Sequence[Row]:
                 peers[name].append(await asyncio.to_thread(_plainly, folder, key, rows))
     found = [*_rates(ours, peers), *_beside(again, written)]
     found += await _growth(5_000_000 if quick else 100_000_000)
-    return [*found, *await _lag(3 if quick else 10)]
+    found += await _lag(3 if quick else 10)
+    return [*found, *await _on_postgres(rounds, rows // 2)]
 
 
 # --- rates -------------------------------------------------------------------------------------------------------
@@ -175,17 +177,36 @@ class _Steady:
 
 
 async def _lag(seconds: int) -> list[Row]:
-    batches = [_plain.ticks(_RATE // _PER_SECOND, number, 1) for number in range(_PER_SECOND * seconds)]
+    """Alone, and while a million rows of two hours before are closed; beside a loop that has nothing to do."""
+    each, before = _RATE // _PER_SECOND, 7200 * _PER_SECOND
+    batches = [_plain.ticks(each, before + number, 1) for number in range(_PER_SECOND * seconds)]
+    idle = Peer("an idle loop", _p99(await _watched(asyncio.sleep(seconds))))
+    rows = []
+    for beside, old in (("", 0), (", while a million is closed", 1_000_000)):
+        with _folder() as folder:
+            async with _store(folder, Ring()) as store:
+                await _write(store, _batches(0, old))
+                ingest = Ingest([_Steady(batches)], store, Diagnostics())
+                closing = store.close_before(_plain.BEGIN + 3600 * _plain.SECOND)
+                late = _p99(await _watched(asyncio.gather(ingest.run(), closing)))
+        figure = f"{_RATE:,} rows a second through Ingest{beside}: how late the event loop is, 99th percentile"
+        rows.append(Row(figure, late, "ms", peer=idle, goal=Goal(5)))
+    return rows
+
+
+async def _watched(work: Awaitable[object]) -> list[float]:
+    """How late the loop was while that was done [s]."""
     lags: list[float] = []
-    with _folder() as folder:
-        async with _store(folder, Ring()) as store:
-            watching = asyncio.create_task(_watch(lags))
-            await Ingest([_Steady(batches)], store, Diagnostics()).run()
-            watching.cancel()
-            await asyncio.wait({watching})
-    p99 = sorted(lags)[len(lags) * 99 // 100]
-    figure = f"{_RATE:,} rows a second through Ingest: how late the event loop is"
-    return [Row(f"{figure}, 99th percentile", Spread.of([1000 * p99]), "ms", goal=Goal(5))]
+    watching = asyncio.create_task(_watch(lags))
+    await work
+    watching.cancel()
+    await asyncio.wait({watching})
+    return lags
+
+
+def _p99(lags: Sequence[float]) -> Spread:
+    """[ms]"""
+    return Spread.of([1000 * sorted(lags)[len(lags) * 99 // 100]])
 
 
 async def _watch(lags: list[float]) -> None:
@@ -193,6 +214,25 @@ async def _watch(lags: list[float]) -> None:
         due = time.perf_counter() + _LOOK
         await asyncio.sleep(_LOOK)
         lags.append(max(0.0, time.perf_counter() - due))
+
+
+# --- PostgreSQL --------------------------------------------------------------------------------------------------
+
+
+async def _on_postgres(rounds: int, rows: int) -> list[Row]:
+    """In turns, each into a database of its own."""
+    ours, theirs = [], []
+    try:
+        with _postgres.server() as server:
+            for _ in range(rounds):
+                batches = list(_batches(0, rows))
+                ours.append(await _postgres.stored(server.fresh(), TAGS, batches))
+                theirs.append(await _postgres.copied(server.fresh(), batches))
+    except NoPostgres as error:
+        print(f"PostgreSQL is left out: {error}")
+        return []
+    figure, peer = "PostgreSQL, 10,000 tags interleaved: rows per second", Peer("raw binary COPY", Spread.of(theirs))
+    return [Row(figure, Spread.of(ours), "1/s", Better.MORE, peer=peer, goal=Goal(0.9, of_ratio=True))]
 
 
 # --- what they share ---------------------------------------------------------------------------------------------

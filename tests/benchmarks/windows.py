@@ -10,20 +10,27 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 
-from plugin.domain import Policies, SampleBatch, Tag, Window
-from plugin.historian.chunks import decode, encode
+from plugin.domain import Level, Policies, RollUps, SampleBatch, Tag, Window
+from plugin.historian.config import HistorianConfig
+from plugin.historian.retention import RetentionConfig
 from plugin.historian.ring import Ring
+from plugin.historian.sqlite_rollups import select_roll_ups, upsert_roll_ups
 from plugin.historian.sqlite_store import SqliteStore
 from plugin.protocols import Delivery
 from tests.benchmarks import _plain
-from tests.benchmarks.harness import Goal, Peer, Row, Spread, repeat
+from tests.benchmarks.harness import Better, Goal, Peer, Row, Spread, repeat
 
 TAGS, CELLS = 1_000, 3_600
+WINDOW = Window(tuple(range(1, TAGS + 1)), _plain.BEGIN, _plain.SECOND, CELLS, Policies.of(TAGS, 60 * _plain.SECOND))
+_END = WINDOW.end
 _MANY = 10_000
+_HOUR = Level.HOUR.width
 _PART = 50
 """Seconds of all tags in one transaction."""
 
@@ -36,36 +43,35 @@ async def measure(quick: bool) -> Sequence[Row]:
         folder = Path(name)
         async with _filled(folder) as store:
             rows += await _windows(store, folder, times)
+            rows += await _closed(store, folder, times)
         rows += await _newest(folder, times)
-    return [*rows, *_closed(times)]
+        rows += await _year(folder, times)
+    return rows
 
 
 # --- windows -----------------------------------------------------------------------------------------------------
 
 
 async def _windows(store: SqliteStore, folder: Path, times: int) -> list[Row]:
-    window = Window(
-        tuple(range(1, TAGS + 1)), _plain.BEGIN, _plain.SECOND, CELLS, Policies.of(TAGS, 60 * _plain.SECOND)
-    )
-
-    async def read(reader: SqliteStore) -> None:
-        grid = await reader.grid(window, received_by=_plain.BEGIN + 2 * CELLS * _plain.SECOND)
-        assert grid.good.all()
-
-    await read(store)  # the first time each sample is looked at
-    copied = await _milliseconds(lambda: read(store), times)
+    await _read(store)  # the first time each sample is looked at
+    copied = await _milliseconds(lambda: _read(store), times)
     plainly = await _milliseconds(lambda: asyncio.to_thread(_fetched, folder / "plain.db"), times)
     middle = _plain.BEGIN + CELLS // 2 * _plain.SECOND
-    await store.write([Delivery(SampleBatch.of(window.tags, middle + 1, 1.0, 0, middle, middle))])
-    computed = await _milliseconds(lambda: read(store), times)
+    await store.write([Delivery(SampleBatch.of(WINDOW.tags, middle + 1, 1.0, 0, middle, middle))])
+    computed = await _milliseconds(lambda: _read(store), times)
     async with SqliteStore(_url(folder, "historian.db")) as beside:
-        hot = await _milliseconds(lambda: read(beside), times)
+        hot = await _milliseconds(lambda: _read(beside), times)
     what, peer = "1,000 tags × 3,600 cells", Peer("sqlite3", plainly)
     return [
         Row(f"{what} from the ring, a sample in each cell", copied, "ms", peer=peer, goal=Goal(10)),
         Row(f"{what} from the ring, every tag computed", computed, "ms", peer=peer),
         Row(f"{what} from SQL, not closed yet", hot, "ms", peer=peer, goal=Goal(400)),
     ]
+
+
+async def _read(store: SqliteStore) -> None:
+    grid = await store.grid(WINDOW, received_by=_END + CELLS * _plain.SECOND)
+    assert grid.good.all()
 
 
 def _fetched(path: Path) -> None:
@@ -130,21 +136,59 @@ async def _newest(folder: Path, times: int) -> list[Row]:
 # --- closed ------------------------------------------------------------------------------------------------------
 
 
-def _closed(times: int) -> list[Row]:
-    """The code alone: an hour of 100 tags."""
-    batch = _plain.ticks(100, 0, CELLS)
-    batch = batch.take(np.argsort(batch.tag, kind="stable"))
-    ordinals = np.zeros(len(batch), np.int16)
-    rates = []
-    for _ in range(times):
+async def _closed(store: SqliteStore, folder: Path, times: int) -> list[Row]:
+    """The same hour, closed: how long that takes, what is read of it then, and how it goes."""
+    begin = time.perf_counter()
+    closed = await store.close_before(_END)
+    rate = closed.samples / (time.perf_counter() - begin)
+    rows = [Row("samples closed and rolled up per second", Spread.of([rate]), "1/s", Better.MORE)]
+    with _plain.opened(store.path) as database:
+        pages = "SELECT sum(pgsize) FROM dbstat WHERE name LIKE '%sample_chunks%'"
+        size = database.execute(pages).fetchone()[0] / closed.samples
+        rows.append(Row("a closed sample on disk, with its index", Spread.of([size]), "B", goal=Goal(12)))
+    async with SqliteStore(_url(folder, "historian.db")) as beside:
+        from_chunks = await _milliseconds(lambda: _read(beside), times)
+        view = await repeat(lambda: asyncio.to_thread(_through_view, store.path), times)
+    rows.append(Row("1,000 tags × 3,600 cells from SQL, closed", from_chunks, "ms", goal=Goal(400)))
+    rows.append(Row("a closed sample in plain SQL, through v_samples", view, "µs"))
+    later = _END + 7200 * _plain.SECOND
+    await store.write([Delivery(SampleBatch.of([1], later, 1.0, 0, later, later))])
+    with _plain.opened(store.path) as database:
+        partitions = database.execute("SELECT count(*) FROM sample_partitions").fetchone()[0]
+    config = HistorianConfig(retention=(RetentionConfig(name="default", samples=timedelta(hours=1)),))
+    (drop,) = [chore for chore in store.chores(config) if "retention" in chore.name]
+    begin = time.perf_counter()
+    await drop.do()
+    took = 1000 * (time.perf_counter() - begin) / partitions
+    with _plain.opened(store.path) as database:
+        assert not database.execute("SELECT count(*) FROM sample_chunks").fetchone()[0]
+    return [*rows, Row("drop a partition of about a million samples", Spread.of([took]), "ms")]
+
+
+def _through_view(path: Path) -> float:
+    """Of one tag's hour, per sample [µs]."""
+    with _plain.opened(path) as database:
         begin = time.perf_counter()
-        chunks = encode(batch, ordinals)
-        middle = time.perf_counter()
-        decode(chunks, clocks=False)
-        rates.append((1e9 * (middle - begin) / len(batch), 1e9 * (time.perf_counter() - middle) / len(batch)))
-    size = sum(len(chunk.data) for chunk in chunks) / len(batch)
-    return [
-        Row("a sample closed: codes alone", Spread.of([size]), "B", goal=Goal(12)),
-        Row("a sample encoded", Spread.of(each for each, _ in rates), "ns"),
-        Row("a sample decoded, for a window", Spread.of(each for _, each in rates), "ns"),
-    ]
+        query = "SELECT count(value), sum(value) FROM v_samples WHERE tag = 't7'"
+        (count, _) = database.execute(query).fetchone()
+        assert count >= CELLS
+        return 1e6 * (time.perf_counter() - begin) / int(count)
+
+
+async def _year(folder: Path, times: int) -> list[Row]:
+    """Of a tag at 1 Hz: 31.5 million samples, as 8,760 hours among those of ten tags."""
+    hours = 8_760
+    starts = _plain.BEGIN // _HOUR * _HOUR + _HOUR * np.arange(hours)
+    with _plain.opened(folder / "many.db") as database:
+        for tag in range(1, 11):
+            columns = {field.name: np.ones(hours, np.int64) for field in fields(RollUps)}
+            same = RollUps(**columns | {"tag": np.full(hours, tag, np.int32), "start": starts})  # type: ignore[arg-type]
+            upsert_roll_ups(database, Level.HOUR, same)
+
+    def drawn() -> None:
+        with _plain.opened(folder / "many.db") as database:
+            found = select_roll_ups(database, Level.HOUR, [(5, int(starts[0]), int(starts[-1]) + _HOUR)])
+            assert len(found) == hours
+
+    year = await _milliseconds(lambda: asyncio.to_thread(drawn), times)
+    return [Row("a year of one tag at 1 Hz, drawn from its hours", year, "ms", goal=Goal(100))]
