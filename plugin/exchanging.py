@@ -21,7 +21,7 @@ from plugin.errors import AlreadyRunning
 from plugin.exchange.columns import escape_text
 from plugin.exchange.exporting import Extract, chosen, export
 from plugin.exchange.importing import Order, Outcome, bring
-from plugin.historian.stores import configured
+from plugin.historian.stores import SqlStore, configured
 from plugin.report.layout import duration, headed, printable
 
 _TAGS_SHOWN = 40
@@ -35,16 +35,19 @@ async def import_files(
 ) -> tuple[Outcome, ...]:
     """One after the other; ``rejects``: a CSV of what could not be taken. AlreadyRunning while a service runs."""
     outcomes = []
-    with _alone(config, dry=all(order.dry for order in orders)), _rejects_file(rejects) as rejected:
+    dry = all(order.dry for order in orders)
+    with _alone(config, dry=dry), _rejects_file(rejects) as rejected:
         async with configured(config.historian, config.data, Diagnostics(), with_ring=False) as store:
-            if not all(order.dry for order in orders):
+            if not dry:
                 await store.register_tags(config.tags)
             for order in orders:
                 with _progress(console, order.path.name) as told:
                     order = replace(order, user=_user(), configured=config.tags if order.dry else ())  # noqa: PLW2901
                     outcome = await bring(store, order, told, rejected(order.path.name))
-                console.print(outcome_view(outcome, dry=order.dry))
+                console.print(outcome_view(outcome, dry=dry))
                 outcomes.append(outcome)
+            if not dry:
+                await _put_in_order(store, config, console)
     return tuple(outcomes)
 
 
@@ -77,6 +80,13 @@ def _alone(config: Config, *, dry: bool) -> Iterator[None]:
         raise AlreadyRunning(f"{error}: history is imported while foretag is stopped") from error
     with held:
         yield
+
+
+async def _put_in_order(store: SqlStore, config: Config, console: Console) -> None:
+    """What the service would do at its next start: until then whoever reads one tag would go through all the rows."""
+    with console.status("coding and rolling up what was imported"):
+        for chore in store.chores(config.historian):
+            await chore.do()
 
 
 def _user() -> str:
