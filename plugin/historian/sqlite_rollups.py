@@ -18,7 +18,7 @@ Span = tuple[int, Micros, Micros]
 TABLES = {Level.MINUTE: "rollup_minutes", Level.HOUR: "rollup_hours", Level.DAY: "rollup_days"}
 _RENAMED = {"tag": "tag_id", "start": "start_time"}
 _COLUMNS = tuple(_RENAMED.get(each.name, each.name) for each in fields(RollUps))
-_FETCH = 10_000
+_FETCH = 500
 _ROWS = 512
 """In one statement, whose parameters may be 32,766."""
 

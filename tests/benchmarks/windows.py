@@ -124,6 +124,9 @@ async def _newest(folder: Path, times: int) -> list[Row]:
         await store.register_tags(_tags(_MANY))
         for first in range(0, 100, 5):
             await store.write([Delivery(_plain.ticks(_MANY, first, 5))])
+        await asyncio.sleep(2.1)  # the table of the newest is written every two seconds
+        for first in (100, 101):
+            await store.write([Delivery(_plain.ticks(_MANY, first, 1))])
     async with SqliteStore(_url(folder, "many.db")) as store:
 
         async def read() -> None:
