@@ -18,15 +18,18 @@ from plugin.domain import (
     Label,
     LabelKind,
     LabSample,
+    Level,
     Micros,
     ModelState,
     ModelVersion,
+    Modified,
     Outage,
     Outcome,
     OutputTag,
     Prediction,
     Reject,
     Remark,
+    RollUps,
     Run,
     SampleBatch,
     Tag,
@@ -325,6 +328,40 @@ class Store(Protocol):
 
     async def counts(self) -> Mapping[str, int]:
         """Rows by table: ``samples``, ``gaps``, ``predictions``, ``flags``, ``runs``, ``model_versions``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """What a correction did."""
+
+    replaced: int
+    inserted: int
+    """Samples of times that had none."""
+    unchanged: int
+    """Samples that say what is there already."""
+
+
+class Archive(Store, Protocol):
+    """A store that also keeps roll-ups, and what was there before a correction."""
+
+    async def roll_ups(
+        self, tags: Sequence[int], start: Micros, end: Micros, *, level: Level | None = None, points: int = 1000
+    ) -> RollUps:
+        """Roll-ups of the intervals that overlap ``[start, end)``, each of the whole interval, as the samples are now.
+
+        ``level``: None is the finest that gives at most so many ``points`` of a tag; days, where none does.
+        """
+
+    async def correct(self, samples: SampleBatch, *, user: str, reason: str) -> Corrected:
+        """Put samples in the place of those of the same tag and source time, which are kept as modified.
+
+        Of several values of one time the last, which stands, is replaced. Received now, whatever the batch says: who
+        asks for what was received by an earlier moment, such as a run that is computed again, gets what was there
+        then. A sample of a time that has none is inserted. Written twice it is one correction.
+        """
+
+    async def modified(self, tags: Sequence[int], start: Micros, end: Micros) -> Modified:
+        """What samples with ``start <= source_time < end`` were before they were corrected."""
 
 
 class Sink(Protocol):

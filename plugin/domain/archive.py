@@ -22,6 +22,11 @@ class Level(StrEnum):
         """[µs]"""
         return {"minute": 60, "hour": 3_600, "day": 86_400}[self] * 1_000_000
 
+    @classmethod
+    def finest(cls, span: Micros, points: int) -> "Level":
+        """The finest that has at most so many intervals in a span [µs]; days, where none has."""
+        return next((level for level in cls if span <= points * level.width), cls.DAY)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RollUps:

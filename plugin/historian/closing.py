@@ -117,7 +117,7 @@ def stretches(rows: Keyed) -> list[tuple[int, Micros, Micros]]:
     """(tag, start, end): of each tag the whole minutes that its rows touch."""
     tag, time = rows.samples.tag, rows.samples.source_time
     first = np.flatnonzero(np.append(True, tag[1:] != tag[:-1])[: len(tag)])
-    last = np.append(first[1:], len(tag)) - 1
+    last = np.append(first[1:], len(tag))[: len(first)] - 1
     low, high = time[first] // MINUTE * MINUTE, (time[last] // MINUTE + 1) * MINUTE
     return list(zip(tag[first].tolist(), low.tolist(), high.tolist(), strict=True))
 
@@ -132,13 +132,18 @@ def size_of(chunks: Sequence[Chunk]) -> int:
     return sum(len(chunk.data) for chunk in chunks) + _ROW_BYTES * len(chunks)
 
 
+def decoded(before: Before) -> Keyed:
+    """Samples of the chunks that are replaced."""
+    return Keyed(*decode(list(before.replaced.values())))
+
+
 def close(before: Before) -> After:
     """All that is to be computed. Late rows are kept whatever the swinging door would say: it has passed their time."""
-    old = Keyed(*decode(list(before.replaced.values())))
+    old = decoded(before)
     kept, left_out = _compressed(before)
     everything = merged([old, kept])
     parts = {name: _part(everything, rows, left_out) for name, rows in _by_class(everything, before.terms).items()}
-    return After(parts, _minutes(before, old), int(sum(left_out.values())))
+    return After(parts, minutes(before, old), int(sum(left_out.values())))
 
 
 def _compressed(before: Before) -> tuple[Keyed, Mapping[int, int]]:
@@ -156,7 +161,7 @@ def _compressed(before: Before) -> tuple[Keyed, Mapping[int, int]]:
 def _with_text(before: Before) -> NDArray[np.bool_]:
     if not before.with_text:
         return np.zeros(len(before.rows), np.bool_)
-    keys = before.rows.keys()
+    keys = before.rows.each_key()
     return np.array([key in before.with_text for key in keys], np.bool_)
 
 
@@ -182,8 +187,8 @@ def _part(everything: Keyed, rows: NDArray[np.bool_], left_out: Mapping[int, int
     return Part(chunks, len(mine), sum(n for tag, n in left_out.items() if tag in tags), size_of(chunks))
 
 
-def _minutes(before: Before, old: Keyed) -> RollUps:
-    """Of all minutes that the rows touch, and of the next one of each tag."""
+def minutes(before: Before, old: Keyed) -> RollUps:
+    """Of all minutes that the rows touch, and of the next one of each tag; ``old``: samples of the replaced chunks."""
     if not len(before.rows):
         return concatenated(())
     touched = merged([_within(old, stretches(before.rows)), before.following])

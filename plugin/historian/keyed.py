@@ -37,7 +37,7 @@ class Keyed:
         inside = (time >= start) & (time < end)
         return self if inside.all() else self.take(inside)
 
-    def keys(self) -> Iterable[Key]:
+    def each_key(self) -> Iterable[Key]:
         """In their order."""
         columns = self.samples.tag, self.samples.source_time, self.ordinals
         return zip(*(column.tolist() for column in columns), strict=True)
@@ -49,7 +49,7 @@ class Keyed:
         column = np.full(len(self), None, np.object_)
         tags = np.unique(np.array([tag for tag, _, _ in texts], np.int32))
         with_text = np.flatnonzero(np.isin(self.samples.tag, tags))
-        for row, key in zip(with_text.tolist(), self.take(with_text).keys(), strict=True):
+        for row, key in zip(with_text.tolist(), self.take(with_text).each_key(), strict=True):
             column[row] = texts.get(key)
         return replace(self.samples, text=column) if any(text is not None for text in column) else self.samples
 

@@ -15,24 +15,30 @@ from plugin.domain import (
     GapState,
     Grid,
     Import,
+    Level,
     Micros,
     ModelState,
     ModelVersion,
+    Modified,
     Outcome,
     Prediction,
     Reject,
     Remark,
+    RollUps,
     Run,
     SampleBatch,
     Tag,
+    UpdateType,
     Window,
 )
 from plugin.errors import StoreError
 from plugin.historian.looks import Looks
 from plugin.historian.memory_people import MemoryPeople
 from plugin.historian.people_records import SELF, now, promotions
+from plugin.historian.rolling import rows_of
+from plugin.historian.rollup import holes, roll_up
 from plugin.infer.windows import dense
-from plugin.protocols import Delivery, Written
+from plugin.protocols import Corrected, Delivery, Written
 
 _Sample = tuple[float, int, Micros, Micros, str | None]
 """Value, status, server time, received time, text."""
@@ -47,6 +53,8 @@ class MemoryStore(MemoryPeople):
         self._samples: dict[int, dict[Micros, list[_Sample]]] = {}
         self._gaps: dict[str, list[tuple[Micros, Gap]]] = {}
         """By id: each state, and since when it is known."""
+        self._modified: dict[tuple[int, Micros, int], list[tuple[_Sample, Micros, str, str]]] = {}
+        """By tag, source time and place: each state before a correction, when that was, by whom and why."""
         self._looks = Looks()
         self._checkpoints: dict[str, str] = {}
         self._remarks: dict[tuple[object, ...], Remark] = {}
@@ -111,16 +119,82 @@ class MemoryStore(MemoryPeople):
         received_by: Micros | None = None,
     ) -> SampleBatch:
         """See the protocol."""
-        batch = self._batch(
-            (tag, time, *sample)
+        return self._batch(
+            (tag, time, *state)
             for tag in sorted({int(tag) for tag in tags})
             for time in sorted(self._samples.get(tag, {}))
             if start <= time < end
-            for sample in self._samples[tag][time]
+            for place in range(len(self._samples[tag][time]))
+            for state in self._as_known(tag, time, place, known_by, received_by)
         )
-        if known_by is not None:
-            batch = batch.take(batch.server_time <= known_by)
-        return batch if received_by is None else batch.take(batch.received_time <= received_by)
+
+    def _as_known(
+        self, tag: int, time: Micros, place: int, known_by: Micros | None, received_by: Micros | None
+    ) -> Iterator[_Sample]:
+        """The last state of a sample that was known by then, if there is one."""
+        earlier = [state for state, *_ in self._modified.get((tag, time, place), [])]
+        for state in (self._samples[tag][time][place], *reversed(earlier)):
+            _, _, server, received, _ = state
+            if (known_by is None or server <= known_by) and (received_by is None or received <= received_by):
+                yield state
+                return
+
+    async def roll_ups(
+        self, tags: Sequence[int], start: Micros, end: Micros, *, level: Level | None = None, points: int = 1000
+    ) -> RollUps:
+        """See the protocol."""
+        level = level or Level.finest(end - start, points)
+        first, last = start // level.width * level.width, -(-end // level.width) * level.width
+        samples = await self.read_samples(tags, -(2**63), last)
+        gaps = holes(self._gaps_as_known(None), list(self._tags.values()), last)
+        made = roll_up(samples, SampleBatch.empty(), -(2**62), last, level, gaps)
+        return rows_of(made, made.start >= first)
+
+    async def correct(self, samples: SampleBatch, *, user: str, reason: str) -> Corrected:
+        """See the protocol. A sample of a tag that was never registered refuses all (StoreError)."""
+        now = time.time_ns() // 1000
+        batch = self._looks.arrive(replace(samples, received_time=np.full(len(samples), now)), now)
+        unknown = sorted({int(tag) for tag in batch.tag if not 1 <= tag <= len(self._tags)})
+        if unknown:
+            raise StoreError(f"Corrections of tags that are not registered: {unknown[:10]}")
+        texts = [None] * len(batch) if batch.text is None else batch.text.tolist()
+        rows = zip(*(column.tolist() for column in batch.columns()), texts, strict=True)
+        done = {"replaced": 0, "inserted": 0, "unchanged": 0}
+        for tag, stamp, *state in {row[:2]: row for row in rows}.values():
+            done[self._correct(tag, stamp, tuple(state), user, reason)] += 1
+        return Corrected(**done)
+
+    def _correct(self, tag: int, stamp: Micros, state: _Sample, user: str, reason: str) -> str:
+        stamped = self._samples.setdefault(tag, {}).setdefault(stamp, [])
+        value, status, _, received, text = state
+        if not stamped:
+            stamped.append(state)
+            return "inserted"
+        old = stamped[-1]
+        same = old[0] == value or (math.isnan(old[0]) and math.isnan(value))
+        if same and (old[1], old[4]) == (status, text):
+            return "unchanged"
+        states = self._modified.setdefault((tag, stamp, len(stamped) - 1), [])
+        states.append((old, received, user, reason))
+        stamped[-1] = state
+        return "replaced"
+
+    async def modified(self, tags: Sequence[int], start: Micros, end: Micros) -> Modified:
+        """See the protocol."""
+        found = [
+            (key, *each)
+            for key, states in sorted(self._modified.items(), key=lambda item: item[0])
+            if key[0] in set(tags) and start <= key[1] < end
+            for each in states
+        ]
+        batch = self._batch((key[0], key[1], *state) for key, state, *_ in found)
+        return Modified(
+            batch,
+            np.array([when for _, _, when, _, _ in found], np.int64),
+            tuple(UpdateType.REPLACED for _ in found),
+            tuple(user for *_, user, _ in found),
+            tuple(reason for *_, reason in found),
+        )
 
     async def grid(self, window: Window, *, known_by: Micros | None = None, received_by: Micros | None = None) -> Grid:
         """See the protocol."""

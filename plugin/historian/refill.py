@@ -27,6 +27,9 @@ def refill(database: sqlite3.Connection, ring: Ring, last_tag: int, limit: int) 
             closed, since = _newest_closed(database, limit, held, ring.capacity)
             ring.cover_each_from(since)
             rows = merged([closed, rows])
+        # What a corrected sample was before, only SQL can say.
+        corrected = database.execute("SELECT tag_id, max(source_time) + 1 FROM modified_samples GROUP BY tag_id")
+        ring.cover_each_from(dict(corrected.fetchall()))
     ring.append(rows.samples)
     if missing is not None:
         ring.cover_from(missing + 1)

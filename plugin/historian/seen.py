@@ -7,7 +7,7 @@ import numpy as np
 
 from plugin.domain import Micros, SampleBatch
 from plugin.historian.chunks import Chunk, decode
-from plugin.historian.selecting import closed_chunks, listed
+from plugin.historian.selecting import closed_chunks, listed, select_earlier, select_samples
 from plugin.historian.sqlite import snapshot
 
 _FETCH = 500
@@ -25,6 +25,8 @@ def select_seen(
 ) -> SampleBatch:
     """As :meth:`plugin.protocols.Store.read_samples`, but for texts, server and received time, which say nothing."""
     with snapshot(database):
+        if (known_by, received_by) != (None, None) and select_earlier(database, tags, start, end):
+            return select_samples(database, tags, start, end, known_by, received_by)
         parts = [
             _seen(chunks, start, end, known_by, received_by) for chunks in closed_chunks(database, tags, start, end)
         ]

@@ -42,10 +42,43 @@ def select_samples(
     with snapshot(database):
         found = select_keyed(database, tags, start, end)
         texts = select_texts(database, tags, start, end)
+        earlier = [] if known_by is None and received_by is None else select_earlier(database, tags, start, end)
     batch = found.with_texts(texts)
+    if earlier:
+        return _as_known(Keyed(batch, found.ordinals), earlier, known_by, received_by)
     if known_by is not None:
         batch = batch.take(batch.server_time <= known_by)
     return batch if received_by is None else batch.take(batch.received_time <= received_by)
+
+
+def select_earlier(
+    database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros
+) -> list[tuple[Any, ...]]:
+    """``COLUMNS`` and text of samples as they were before they were corrected, in the order that this happened."""
+    query = f"""
+        SELECT {COLUMNS}, text FROM modified_samples
+        WHERE tag_id IN (SELECT value FROM json_each(?)) AND source_time >= ? AND source_time < ? ORDER BY modified
+    """  # noqa: S608  only names are put in
+    return database.execute(query, (listed(tags), start, end)).fetchall()
+
+
+def _as_known(
+    now: Keyed, earlier: Sequence[tuple[Any, ...]], known_by: Micros | None, received_by: Micros | None
+) -> SampleBatch:
+    """Of each sample the last state that was known by then."""
+    *columns, ordinals, text = zip(*earlier, strict=True)
+    states = SampleBatch.concatenate([replace(_samples(columns), text=np.array(text, np.object_)), now.samples])
+    numbers = np.append(np.array(ordinals, np.int16), now.ordinals)
+    seen = np.ones(len(states), np.bool_)
+    for clock, bound in ((states.server_time, known_by), (states.received_time, received_by)):
+        if bound is not None:
+            seen &= clock <= bound
+    states, numbers = states.take(seen), numbers[seen]
+    order = np.lexsort((numbers, states.source_time, states.tag))  # stable: the last state is the last of its key
+    states, numbers = states.take(order), numbers[order]
+    same = (np.diff(states.tag) == 0) & (np.diff(states.source_time) == 0) & (np.diff(numbers) == 0)
+    states = states.take(np.append(~same, True)[: len(states)])
+    return states if states.with_text().any() else replace(states, text=None)
 
 
 def select_keyed(database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros) -> Keyed:
@@ -108,6 +141,17 @@ def select_texts(database: sqlite3.Connection, tags: Sequence[int], start: Micro
     return {(tag, time, ordinal): text for tag, time, ordinal, text in rows}
 
 
+def select_texts_at(database: sqlite3.Connection, keyed: Keyed) -> Mapping[Key, str]:
+    """Texts of these samples."""
+    query = """
+        SELECT s.tag_id, s.source_time, s.ordinal, s.text FROM json_each(?) AS k CROSS JOIN sample_texts AS s
+        ON s.source_time = json_extract(k.value, '$[1]') AND s.tag_id = json_extract(k.value, '$[0]')
+        AND s.ordinal = json_extract(k.value, '$[2]')
+    """
+    rows = database.execute(query, (json.dumps(list(keyed.each_key())),))
+    return {(tag, time, ordinal): text for tag, time, ordinal, text in rows}
+
+
 # --- the newest ---
 
 
@@ -117,7 +161,7 @@ def latest_samples(database: sqlite3.Connection, tags: Sequence[int]) -> SampleB
         kept = _by_tag(database, "latest_samples AS s WHERE s.tag_id IN (SELECT value FROM json_each(?))", tags)
         since = book(database, "latest_since", FIRST)
         newer = _by_tag(database, f"({_NEWEST_OPEN}) AS s", since, tags)
-    kept |= {tag: row for tag, row in newer.items() if tag not in kept or _stamp(row) > _stamp(kept[tag])}
+    kept |= {tag: row for tag, row in newer.items() if tag not in kept or _stamp(row) >= _stamp(kept[tag])}
     return _batch([kept[tag][:-2] for tag in sorted(kept)], [kept[tag][-1] for tag in sorted(kept)])
 
 

@@ -1,23 +1,31 @@
-"""The part of the SQLite store that looks after what is there: closing."""
+"""The part of the SQLite store that looks after what is there: closing, roll-ups, corrections."""
 
 import asyncio
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
+
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Level, Micros, RollUps
+from plugin.domain import Level, Micros, Modified, RollUps, SampleBatch
+from plugin.errors import StoreError
 from plugin.historian.aged import Aged
 from plugin.historian.closing import After, Before, Closed, Slice, close
 from plugin.historian.config import HistorianConfig
+from plugin.historian.correcting import correct, select_modified
 from plugin.historian.newest import Newest, present
+from plugin.historian.samples import count, insert_samples
 from plugin.historian.selecting import FIRST, book
 from plugin.historian.sqlite import SqliteFile, transaction
 from plugin.historian.sqlite_closing import Changed, next_slice, read, roll_up_again, rows_before, write
+from plugin.historian.sqlite_rolled import roll_ups
 from plugin.historian.tables import Tables
 from plugin.historian.upkeep import Chore
+from plugin.protocols import Corrected
 
 _LOOK = timedelta(minutes=1)
 """Between two looks whether there is something to close."""
@@ -36,6 +44,8 @@ class SqliteArchive(Tables):
         """None: nothing was written yet, or it is not known what of it was."""
         self._closed_until: Micros = FIRST
         """Where a sample of before then comes, a chunk may have it."""
+        self._corrections = 0
+        """Since it is open: closing must not go on with what it read before one."""
 
     @contextmanager
     def _known(self, database: sqlite3.Connection) -> Iterator[Newest]:
@@ -73,17 +83,25 @@ class SqliteArchive(Tables):
 
     async def _close(self, slice_: Slice) -> Closed:
         for _ in range(_TRIES):
+            corrections = self._corrections
             before = await self._file.read(read, slice_)
             after = await asyncio.to_thread(close, before)
             roll_ups = await self._file.read(roll_up_again, before, after.minutes)
             with suppress(Changed):
-                return await self._file.write(self._replace, before, after, roll_ups)
+                return await self._file.write(self._replace, before, after, roll_ups, corrections)
         # Late samples come as fast as we read: now they have to wait.
         return await self._file.write(self._close_at_once, slice_)
 
     def _replace(
-        self, database: sqlite3.Connection, before: Before, after: After, roll_ups: Mapping[Level, RollUps]
+        self,
+        database: sqlite3.Connection,
+        before: Before,
+        after: After,
+        roll_ups: Mapping[Level, RollUps],
+        corrections: int,
     ) -> Closed:
+        if corrections != self._corrections:
+            raise Changed
         with self._diagnostics.stage("close"), self._known(database) as newest:
             newest.keep(database)
             done = write(database, before, after, roll_ups, time.time_ns() // 1000)
@@ -99,3 +117,39 @@ class SqliteArchive(Tables):
             )
             self._closed_until = max(self._closed_until, slice_.end)
         return done
+
+    # --- roll-ups and corrections ---
+
+    async def roll_ups(
+        self, tags: Sequence[int], start: Micros, end: Micros, *, level: Level | None = None, points: int = 1000
+    ) -> RollUps:
+        """See the protocol."""
+        return await self._file.read(roll_ups, tags, start, end, level or Level.finest(end - start, points))
+
+    async def correct(self, samples: SampleBatch, *, user: str, reason: str) -> Corrected:
+        """See the protocol. A sample of a tag that was never registered refuses all (StoreError)."""
+        unknown = sorted({int(tag) for tag in samples.tag if not 1 <= tag <= self._last_tag})
+        if unknown:
+            raise StoreError(f"{self._file.path}: corrections of tags that are not registered: {unknown[:10]}")
+        if not len(samples):
+            return Corrected(0, 0, 0)
+        return await self._file.write(self._correct, samples, user, reason)
+
+    def _correct(self, database: sqlite3.Connection, batch: SampleBatch, user: str, reason: str) -> Corrected:
+        self._corrections += 1
+        with self._known(database) as newest:
+            now = time.time_ns() // 1000
+            batch = self._looks.arrive(replace(batch, received_time=np.full(len(batch), now)), now)
+            done, new = correct(database, batch, int(batch.received_time[0]), user, reason)
+            insert_samples(database, new, self._closed_until)
+            newest.stored(database, batch)
+            count(database, len(new))
+        self._corrected(batch)
+        return done
+
+    def _corrected(self, batch: SampleBatch) -> None:
+        """For whoever holds samples elsewhere; called in the thread of the commits."""
+
+    async def modified(self, tags: Sequence[int], start: Micros, end: Micros) -> Modified:
+        """See the protocol."""
+        return await self._file.read(select_modified, tags, start, end)

@@ -28,7 +28,7 @@ from plugin.historian.keyed import Keyed, merged
 from plugin.historian.rolling import MINUTE, rows_of
 from plugin.historian.rolling import merged as merged_roll_ups
 from plugin.historian.rollup import Holes, coarser, concatenated, holes
-from plugin.historian.selecting import CHUNK_COLUMNS, FIRST, book, chunks_of, select_open
+from plugin.historian.selecting import CHUNK_COLUMNS, FIRST, book, chunks_of, listed, select_open
 from plugin.historian.sqlite import snapshot
 from plugin.historian.sqlite_rollups import TABLES, Span, last_before, next_minutes, select_roll_ups, upsert_roll_ups
 
@@ -92,16 +92,16 @@ def _end_of(database: sqlite3.Connection, first: Micros) -> Micros:
 # --- what is there ---
 
 
-def read(database: sqlite3.Connection, slice_: Slice) -> Before:
-    """All that closing has to know, as of one moment."""
+def read(database: sqlite3.Connection, slice_: Slice, tags: Sequence[int] | None = None) -> Before:
+    """All that closing has to know, as of one moment; ``tags``: of these alone."""
     with snapshot(database):
-        rows = merged([select_open(database, None, slice_.start, slice_.end)])
+        rows = merged([select_open(database, tags, slice_.start, slice_.end)])
         spans = stretches(rows)
         replaced = _replaced(database, slice_, spans)
         following = _following(database, spans)
         minutes = [*spans, *((tag, time, time + MINUTE) for tag, time in following)]
         last = max((end for _, _, end in minutes), default=slice_.end)
-        names, terms = _tags(database)
+        names, terms = _tags(database, tags)
         front = book(database, "closed_until", slice_.first)
         return Before(
             slice_,
@@ -149,8 +149,12 @@ def _samples_of(database: sqlite3.Connection, minutes: Sequence[tuple[int, Micro
     return merged(parts)
 
 
-def _tags(database: sqlite3.Connection) -> tuple[list[Tag], dict[int, TagTerms]]:
-    rows = database.execute("SELECT id, name, source, retention, compression FROM tags").fetchall()
+def _tags(database: sqlite3.Connection, tags: Sequence[int] | None) -> tuple[list[Tag], dict[int, TagTerms]]:
+    query = """
+        SELECT id, name, source, retention, compression FROM tags
+        WHERE ?1 IS NULL OR id IN (SELECT value FROM json_each(?1))
+    """
+    rows = database.execute(query, (None if tags is None else listed(tags),)).fetchall()
     terms = {key: TagTerms(retention, compression) for key, _, _, retention, compression in rows}
     return [Tag(name, source, "", id=key) for key, name, source, _, _ in rows], terms
 
@@ -177,22 +181,26 @@ def _texts(database: sqlite3.Connection, slice_: Slice) -> frozenset[tuple[int, 
     return frozenset(database.execute(query, (max(slice_.start, FIRST), slice_.end)).fetchall())
 
 
-def roll_up_again(database: sqlite3.Connection, before: Before, minutes: RollUps) -> Mapping[Level, RollUps]:
+def roll_up_again(
+    database: sqlite3.Connection, before: Before, minutes: RollUps, until: Micros | None = None
+) -> Mapping[Level, RollUps]:
     """Hours and days that are over by then, and to which minutes have come.
 
     At the front, where time is closed that was not, those of all tags that have just come to an end; behind it those
-    that hold one of the minutes.
+    that hold one of the minutes. ``until``: all up to then, whether they are over or not.
     """
     made = {Level.MINUTE: minutes}
     with snapshot(database):
-        made[Level.HOUR] = _coarser(database, before, minutes, Level.HOUR, Level.MINUTE)
-        made[Level.DAY] = _coarser(database, before, made[Level.HOUR], Level.DAY, Level.HOUR)
+        for level, finer in ((Level.HOUR, Level.MINUTE), (Level.DAY, Level.HOUR)):
+            over = max(before.front, before.slice.end) // level.width * level.width
+            made[level] = _coarser(database, before, made[finer], level, finer, over if until is None else until)
     return made
 
 
-def _coarser(database: sqlite3.Connection, before: Before, fresh: RollUps, level: Level, finer: Level) -> RollUps:
+def _coarser(
+    database: sqlite3.Connection, before: Before, fresh: RollUps, level: Level, finer: Level, over: Micros
+) -> RollUps:
     width = level.width
-    over = max(before.front, before.slice.end) // width * width
     front = before.front // width * width
     touched = set(zip(fresh.tag.tolist(), (fresh.start // width * width).tolist(), strict=True))
     spans = [(tag, start, start + width) for tag, start in touched if start + width <= min(over, front)]
@@ -291,10 +299,11 @@ def _put_in(database: sqlite3.Connection, slice_: Slice, retention: str, part: P
         "UPDATE sample_partitions SET samples = samples + ?, left_out = left_out + ?, bytes = bytes + ? WHERE id = ?",
         (part.samples, part.left_out, part.size, found[0]),
     )
-    _insert_chunks(database, found[0], part.chunks)
+    insert_chunks(database, found[0], part.chunks)
 
 
-def _insert_chunks(database: sqlite3.Connection, partition: int, chunks: Sequence[Chunk]) -> None:
+def insert_chunks(database: sqlite3.Connection, partition: int, chunks: Sequence[Chunk]) -> None:
+    """Into a partition, whose own row knows of them already."""
     into = f"INSERT INTO sample_chunks ({', '.join(Chunk._fields)}, partition_id) VALUES "  # noqa: S608  only names
     row = f"({', '.join('?' * (len(Chunk._fields) + 1))})"
     for start in range(0, len(chunks), _CHUNK_ROWS):

@@ -8,6 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, Grid, Micros, Remark, SampleBatch, Tag, Window
 from plugin.errors import StoreError
@@ -174,6 +176,12 @@ class SqliteStore(SqliteArchive):
                 self._ring.reserve(self._last_tag)
                 self._ring.append(batch)
         return written
+
+    def _corrected(self, batch: SampleBatch) -> None:
+        if self._ring is not None:
+            # What a corrected sample was before, only SQL can say.
+            times = {int(tag): int(batch.source_time[batch.tag == tag].max()) + 1 for tag in np.unique(batch.tag)}
+            self._ring.cover_each_from(times)
 
     async def read_samples(
         self,

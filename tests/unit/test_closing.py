@@ -2,7 +2,7 @@
 
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from functools import cache
@@ -16,6 +16,8 @@ from plugin.domain import Level, RollUps, SampleBatch
 from plugin.historian import schema
 from plugin.historian.closing import Closed, close
 from plugin.historian.newest import Newest
+from plugin.historian.refill import refill
+from plugin.historian.ring import Ring
 from plugin.historian.rollup import roll_up
 from plugin.historian.samples import insert_samples
 from plugin.historian.selecting import FIRST, book, latest_samples, select_samples
@@ -68,7 +70,7 @@ class Plant:
         self.held: dict[tuple[int, int], list[tuple[float | None, int, str | None]]] = {}
         self.received = 0
 
-    def arrive(self, samples: list[tuple[int, int, float, int, str | None]]) -> None:
+    def arrive(self, samples: Sequence[tuple[int, int, float, int, str | None]]) -> None:
         tag, time, value, status, text = zip(*samples, strict=True)
         self.received += 1
         batch = SampleBatch.of(tag, BEGIN + np.array(time) * SECOND, value, status, 5, self.received)
@@ -126,6 +128,7 @@ def test_whatever_is_closed_when_what_is_read_is_what_came(
 ) -> None:
     with closing(database()) as connection:
         plant = Plant(connection)
+        expected: list[tuple[int, int, float | None, int, str | None]] = []
         for step in steps:
             if isinstance(step, int):
                 plant.close(BEGIN + step * SECOND)
@@ -140,6 +143,12 @@ def test_whatever_is_closed_when_what_is_read_is_what_came(
             ]
             newest = {row[0]: row for row in expected}
             assert rows(latest_samples(connection, [1, 2, 3])) == [newest[tag] for tag in sorted(newest)]
+        for capacity, limit in ((2, 100), (50, 100), (50, 3)):
+            ring = Ring(capacity)
+            refill(connection, ring, TAGS, limit)
+            for start in (EVER[0], BEGIN, *{row[1] for row in expected}):
+                held = ring.read([1, 2], start, EVER[1])
+                assert held is None or rows(held) == [row for row in expected if row[0] < 3 and row[1] >= start]
 
 
 @settings(max_examples=50, deadline=None)
@@ -180,3 +189,49 @@ def test_chunks_grow_while_their_partition_does() -> None:
         assert sum(count for (count,) in counts) == 1800
         assert len(counts) <= 6
         assert connection.execute("SELECT count(*) FROM sample_partitions").fetchone() == (1,)
+
+
+def test_the_swinging_door_leaves_out_what_lies_on_a_line_and_the_roll_ups_count_it_all() -> None:
+    with closing(database()) as connection:
+        connection.execute("UPDATE tags SET compression = 0.1 WHERE id = 1")
+        plant = Plant(connection)
+        line = [(tag, second, 0.5 * second, 0, None) for second in range(600) for tag in (1, 2)]
+        plant.arrive(line)
+        done = plant.close(BEGIN + 600 * SECOND)
+        assert done.left_out > 500
+        assert len(select_samples(connection, [1], *EVER)) == 600 - done.left_out
+        assert len(select_samples(connection, [2], *EVER)) == 600
+        assert book(connection, "samples", 0) == 0, "whoever writes counts"
+        minutes = select_roll_ups(connection, Level.MINUTE, [(1, *EVER), (2, *EVER)])
+        assert minutes.samples.tolist() == [60] * 20
+        assert np.array_equal(minutes.weighted_mean[:10], minutes.weighted_mean[10:])
+        plant.arrive([(1, 90, -7.0, 0x40000000, None)])  # late, and of a minute that was thinned out
+        plant.close(BEGIN + 600 * SECOND)
+        again = select_roll_ups(connection, Level.MINUTE, [(1, *EVER)])
+        assert again.samples.tolist() == [60, 61, *[60] * 8]
+        assert again.minimum[1] == -7.0
+        assert connection.execute("SELECT sum(left_out) FROM sample_partitions").fetchone() == (done.left_out,)
+
+
+def test_no_value_stands_inside_a_gap() -> None:
+    with closing(database()) as connection:
+        hole = BEGIN + 20 * SECOND, BEGIN + 50 * SECOND
+        connection.execute(
+            "INSERT INTO gaps VALUES ('g', 's', 'T1', ?, ?, 'sequence', 0, 'unfillable', 0, '', 0)", hole
+        )
+        plant = Plant(connection)
+        plant.arrive([(1, 0, 1.0, 0, None), (2, 0, 1.0, 0, None)])
+        plant.close(BEGIN + 3600 * SECOND)
+        for level, width in ((Level.MINUTE, 60), (Level.HOUR, 3600)):
+            observed = select_roll_ups(connection, level, [(1, *EVER), (2, *EVER)]).observed
+            assert observed.tolist() == [(width - 30) * SECOND, width * SECOND]
+
+
+def test_classes_of_retention_have_partitions_of_their_own() -> None:
+    with closing(database()) as connection:
+        connection.execute("UPDATE tags SET retention = 'short' WHERE id = 1")
+        plant = Plant(connection)
+        plant.arrive([(tag, second, 1.0, 0, None) for second in range(60) for tag in (1, 2, 3)])
+        plant.close(BEGIN + 60 * SECOND)
+        query = "SELECT retention, samples, end_time - start_time FROM sample_partitions ORDER BY retention"
+        assert connection.execute(query).fetchall() == [("", 120, 60 * SECOND), ("short", 60, 60 * SECOND)]

@@ -37,7 +37,7 @@ WINDOWS = st.tuples(st.integers(-12, 1), st.integers(0, 8), st.sampled_from([0, 
 
 def database() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    for table in (schema.samples, schema.sample_texts, schema.sample_chunks):
+    for table in (schema.samples, schema.sample_texts, schema.sample_chunks, schema.modified_samples):
         connection.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
     return connection
 

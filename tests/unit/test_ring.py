@@ -26,7 +26,14 @@ BATCHES = st.lists(st.lists(SAMPLES, max_size=12), max_size=8)
 
 def database() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    for table in (schema.samples, schema.sample_texts, schema.sample_chunks, schema.latest_samples, schema.bookkeeping):
+    for table in (
+        schema.samples,
+        schema.sample_texts,
+        schema.sample_chunks,
+        schema.modified_samples,
+        schema.latest_samples,
+        schema.bookkeeping,
+    ):
         connection.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
     return connection
 

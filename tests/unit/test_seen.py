@@ -34,7 +34,7 @@ BOUNDS = st.none() | st.integers(-20, 200)
 
 def database() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    for table in (schema.samples, schema.sample_texts, schema.sample_chunks):
+    for table in (schema.samples, schema.sample_texts, schema.sample_chunks, schema.modified_samples):
         connection.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
     return connection
 
@@ -62,7 +62,7 @@ def taken_later(connection: sqlite3.Connection, samples: list[tuple[int, int, fl
     taken = set(zip(closed.samples.tag.tolist(), closed.samples.source_time.tolist(), strict=True))
     insert_samples(connection, batch_of(samples))
     rows = select_open(connection, None, -(2**62), 2**62)
-    for tag, time, ordinal in sorted(rows.keys(), reverse=True):
+    for tag, time, ordinal in sorted(rows.each_key(), reverse=True):
         if (tag, time) in taken:
             key = (tag, time, ordinal)
             connection.execute(

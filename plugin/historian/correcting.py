@@ -1,0 +1,148 @@
+"""Corrections in SQLite: a value takes the place of another, which is kept.
+
+A sample that is in a chunk is taken out of it and put, corrected, among the rows: closing puts it back, and rolls up
+anew what it stands in.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plugin.domain import Level, Micros, Modified, SampleBatch, UpdateType
+from plugin.historian.chunks import Chunk, decode, encode
+from plugin.historian.closing import size_of
+from plugin.historian.keyed import Keyed, merged
+from plugin.historian.late import clusters, places
+from plugin.historian.selecting import chunks_of, fetch, listed, select_texts_at
+from plugin.historian.sqlite_closing import insert_chunks
+from plugin.historian.sqlite_rollups import TABLES
+from plugin.protocols import Corrected
+
+_COLUMNS = "tag_id, source_time, value, status, server_time, received_time"
+_OPEN = """
+SELECT s.tag_id, s.source_time, s.value, s.status, s.server_time, s.received_time, s.ordinal
+FROM json_each(?) AS k CROSS JOIN samples AS s
+ON s.source_time = json_extract(k.value, '$[1]') AND s.tag_id = json_extract(k.value, '$[0]')
+"""
+_KEEP = f"""
+INSERT INTO modified_samples ({_COLUMNS}, ordinal, modified, text, update_type, user_name, reason)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""  # noqa: S608  only names are put in
+_PUT = f"INSERT OR REPLACE INTO samples ({_COLUMNS}, ordinal) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  only names
+_MODIFIED = f"""
+SELECT {_COLUMNS}, ordinal, text, modified, update_type, user_name, reason FROM modified_samples
+WHERE tag_id IN (SELECT value FROM json_each(?)) AND source_time >= ? AND source_time < ?
+ORDER BY tag_id, source_time, ordinal, modified
+"""  # noqa: S608  only names are put in
+
+
+def correct(
+    database: sqlite3.Connection, batch: SampleBatch, now: Micros, user: str, reason: str
+) -> tuple[Corrected, SampleBatch]:
+    """Inside a transaction. What it did but for the samples of times that have none, which are given back."""
+    batch = _last_of_each(batch)
+    chunks = chunks_of(database, clusters(batch))
+    closed = Keyed(*decode([chunk for _, chunk in chunks]))
+    there, old = _standing(database, closed, batch)
+    new, texts = batch.take(there), select_texts_at(database, old)
+    before = old.with_texts(texts)
+    differs = ~_equal(before, new)
+    if differs.any():
+        _exchange(database, old.take(differs), before.take(differs), new.take(differs), (now, user, reason))
+        _take_out(database, chunks, old.take(differs))
+    done = Corrected(int(differs.sum()), int((~there).sum()), int((~differs).sum()))
+    return done, batch.take(~there)
+
+
+def select_modified(database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros) -> Modified:
+    """See :meth:`plugin.protocols.Archive.modified`."""
+    rows = database.execute(_MODIFIED, (listed(tags), start, end)).fetchall()
+    if not rows:
+        return Modified(SampleBatch.empty(), np.zeros(0, np.int64), (), (), ())
+    *columns, _, text, modified, update, user, reason = zip(*rows, strict=True)
+    value = np.array(columns[2], np.float64)
+    batch = SampleBatch.of(columns[0], columns[1], value, *columns[3:])
+    if any(each is not None for each in text):
+        batch = replace(batch, text=np.array(text, np.object_))
+    return Modified(batch, np.array(modified, np.int64), tuple(map(UpdateType, update)), user, reason)
+
+
+def _last_of_each(batch: SampleBatch) -> SampleBatch:
+    """Of several corrections of one stamp the last, sorted by tag and time."""
+    order = np.lexsort((batch.source_time, batch.tag))  # stable: the last to come is the last of its stamp
+    tag, time = batch.tag[order], batch.source_time[order]
+    return batch.take(order[np.append((tag[1:] != tag[:-1]) | (time[1:] != time[:-1]), True)[: len(order)]])
+
+
+def _standing(database: sqlite3.Connection, closed: Keyed, batch: SampleBatch) -> tuple[NDArray[np.bool_], Keyed]:
+    """Which stamps of the batch, that is sorted, have a value, and the last one of each of these."""
+    stamps = list(zip(batch.tag.tolist(), batch.source_time.tolist(), strict=True))
+    known = merged([closed, fetch(database.execute(_OPEN, (json.dumps(stamps),)))])
+    first = places(known, batch)
+    found = first >= 0
+    last = first[found]
+    tag, time = known.samples.tag, known.samples.source_time
+    while True:
+        after = np.minimum(last + 1, len(known) - 1)
+        more = (after > last) & (tag[after] == tag[last]) & (time[after] == time[last])
+        if not more.any():
+            return found, known.take(last)
+        last = np.where(more, after, last)
+
+
+def _equal(left: SampleBatch, right: SampleBatch) -> NDArray[np.bool_]:
+    value = (left.value == right.value) | (np.isnan(left.value) & np.isnan(right.value))
+    words = [np.full(len(each), None, np.object_) if each.text is None else each.text for each in (left, right)]
+    text = np.array([a == b for a, b in zip(*(each.tolist() for each in words), strict=True)], np.bool_)
+    same: NDArray[np.bool_] = value & (left.status == right.status) & text
+    return same
+
+
+def _exchange(
+    database: sqlite3.Connection,
+    old: Keyed,
+    before: SampleBatch,
+    new: SampleBatch,
+    act: tuple[Micros, str, str],
+) -> None:
+    now, user, reason = act
+    ordinals = old.ordinals.tolist()
+    words = [[None] * len(old) if each.text is None else each.text.tolist() for each in (before, new)]
+    rows = zip(*(column.tolist() for column in before.columns()), ordinals, words[0], strict=True)
+    kept = [(*row[:7], now, row[7], UpdateType.REPLACED, user, reason) for row in rows]
+    database.executemany(_KEEP, kept)
+    database.executemany(_PUT, zip(*(column.tolist() for column in new.columns()), ordinals, strict=True))
+    keys = list(old.each_key())
+    database.executemany("DELETE FROM sample_texts WHERE tag_id = ? AND source_time = ? AND ordinal = ?", keys)
+    with_text = [(*key, word) for key, word in zip(keys, words[1], strict=True) if word is not None]
+    database.executemany("INSERT INTO sample_texts (tag_id, source_time, ordinal, text) VALUES (?, ?, ?, ?)", with_text)
+
+
+def _take_out(database: sqlite3.Connection, chunks: Sequence[tuple[int, Chunk]], old: Keyed) -> None:
+    """What is corrected out of its chunks, and their minutes out of the roll-ups: closing makes them anew."""
+    gone = set(old.each_key())
+    for row, chunk in chunks:
+        content = Keyed(*decode([chunk]))
+        keep = np.array([key not in gone for key in content.each_key()], np.bool_)
+        if keep.all():
+            continue
+        rest = content.take(keep)
+        left = encode(rest.samples, rest.ordinals)
+        (partition,) = database.execute("SELECT partition_id FROM sample_chunks WHERE rowid = ?", (row,)).fetchone()
+        database.execute("DELETE FROM sample_chunks WHERE rowid = ?", (row,))
+        insert_chunks(database, partition, left)
+        database.execute(
+            "UPDATE sample_partitions SET samples = samples - ?, bytes = bytes + ? WHERE id = ?",
+            (int((~keep).sum()), size_of(left) - size_of([chunk]), partition),
+        )
+        minutes = {
+            (tag, time // Level.MINUTE.width * Level.MINUTE.width) for tag, time, _ in content.take(~keep).each_key()
+        }
+        database.executemany(
+            f"DELETE FROM {TABLES[Level.MINUTE]} WHERE tag_id = ? AND start_time = ?",  # noqa: S608  a name
+            sorted(minutes),
+        )
