@@ -22,15 +22,13 @@ def refill(database: sqlite3.Connection, ring: Ring, last_tag: int, limit: int) 
     with snapshot(database):
         rows, missing = _newest_open(database, limit, ring.tags)
         ring.leave_out(_tags_with_text(database, missing))
-        if missing is None:
-            held = range(1, last_tag + 1) if ring.tags is None else ring.tags
-            closed, since = _newest_closed(database, limit, held, ring.capacity)
-            ring.cover_each_from(since)
-            rows = merged([closed, rows])
+        held = range(1, last_tag + 1) if ring.tags is None else ring.tags
+        closed, since = _newest_closed(database, limit, held, ring.capacity)
+        ring.cover_each_from(since)
         # What a corrected sample was before, only SQL can say.
         corrected = database.execute("SELECT tag_id, max(source_time) + 1 FROM modified_samples GROUP BY tag_id")
         ring.cover_each_from(dict(corrected.fetchall()))
-    ring.append(rows.samples)
+    ring.append(merged([closed, rows]).samples)
     if missing is not None:
         ring.cover_from(missing + 1)
 
