@@ -209,7 +209,8 @@ def _reasons(outcome: Outcome) -> Table:
 def _sum(outcome: Outcome, *, dry: bool) -> str:
     record = outcome.record
     verb = "would be stored; nothing was written" if dry else "stored"
+    corrected = f", {outcome.corrected:,} corrected" if outcome.corrected else ""
     return (
-        f"{record.position:,} rows: {record.stored:,} samples {verb}, {record.duplicates:,} were there already, "
-        f"{record.quarantined:,} quarantined"
+        f"{record.position:,} rows: {record.stored:,} samples {verb}{corrected}, {record.duplicates:,} were there "
+        f"already, {record.quarantined:,} quarantined"
     )

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from plugin.domain import (
     Alarm,
@@ -341,6 +341,7 @@ class Corrected:
     """Samples that say what is there already."""
 
 
+@runtime_checkable
 class Archive(Store, Protocol):
     """A store that also keeps roll-ups, and what was there before a correction."""
 

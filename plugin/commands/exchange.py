@@ -39,6 +39,10 @@ def import_(
     create: Annotated[
         bool, typer.Option("--create", help="Make tags of names that are none; else their samples are left out.")
     ] = False,
+    correct: Annotated[
+        bool,
+        typer.Option("--correct", help="Put values in the place of stored ones that they contradict; both are kept."),
+    ] = False,
     texts: Annotated[
         bool, typer.Option("--texts", help="Keep values that are no number as texts; else they are quarantined.")
     ] = False,
@@ -72,7 +76,7 @@ def import_(
     )  # fmt: skip
     checked(said.check)
     entries = checked(lambda: read_mapping(mapping)) if mapping else {}
-    orders = [Order(file, said, entries, create, dry_run, max_rejects) for file in files]
+    orders = [Order(file, said, entries, create, correct, dry_run, max_rejects) for file in files]
     complete(import_files(load(config), orders, rejects, out))
 
 

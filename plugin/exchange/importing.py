@@ -1,7 +1,7 @@
 """The import of one file: read piece by piece, compared with the store, written, and noted how far it came.
 
     file ─pieces─> Reader ─samples─> sift ─new──────> Store.write
-                      │                └──conflicts─> rejected, or Store.correct
+                      │                └──conflicts─> rejected, or Archive.correct
                       └─rejects─> quarantine, with the position, in one transaction
 
 Killed at any moment it goes on at the position that was noted last: what was written behind it is written again, which
@@ -37,7 +37,7 @@ from plugin.exchange.terms import Codes, Terms, fault
 from plugin.exchange.times import Clock, check_format, detect, needs_zone
 from plugin.exchange.values import Notation, decimal_of
 from plugin.exchange.zones import Zone
-from plugin.protocols import Delivery, Store
+from plugin.protocols import Archive, Delivery, Store
 
 _DAY: Micros = 86_400_000_000
 _FOUND = "found"
@@ -65,6 +65,8 @@ class Order:
     mapping: dict[str, Entry] = field(default_factory=dict)
     create: bool = False
     """Names that are no tag become tags of the source ``import``; else their samples are left out."""
+    correct: bool = False
+    """Values that contradict what is stored are put in its place; else they are rejected."""
     dry: bool = False
     """Nothing is written."""
     limit: int = 100_000
@@ -91,12 +93,16 @@ class Outcome:
     notes: Sequence[str]
     resumed: int = 0
     """Row after which it was taken up again; 0: from the first."""
+    corrected: int = 0
+    """Samples that were put in the place of others."""
 
 
 async def bring(
     store: Store, order: Order, progress: Progress = lambda _share, _rows: None, rejected: Rejected = lambda _rows: None
 ) -> Outcome:
     """Import a file, or with ``order.dry`` see what would come of it. ConfigError, ExchangeError, StoreError."""
+    if order.correct and not isinstance(store, Archive):
+        raise fault("--correct", "true", "is not possible in this database", "Leave it out; contradictions are listed")
     # One thread has the file: nobody closes it while it is read.
     with ThreadPoolExecutor(1, "import") as thread:
         in_thread = partial(asyncio.get_running_loop().run_in_executor, thread)
@@ -144,6 +150,7 @@ class _Run:
         self._progress, self._rejected = progress, rejected
         self._record = Import(opened.id, order.path.name, datetime.now(UTC), options=_options(order))
         self._tally = Tally()
+        self._corrected = 0
         self._waiting: list[Reject] = []
         """Not yet in the quarantine."""
         self._noted = time.monotonic()
@@ -158,9 +165,10 @@ class _Run:
             await self._keep(piece, taken, before)
         self._left_out(roster)
         await self._end()
+        opened, tags = self._opened, {tag.id: tag for tag in roster.tags.values()}
         return Outcome(
-            self._record, self._tally, {tag.id: tag for tag in roster.tags.values()}, self._opened.plan,
-            self._opened.found, dict(roster.unknown), roster.created, self._opened.table.notes, resumed,
+            self._record, self._tally, tags, opened.plan, opened.found, dict(roster.unknown), roster.created,
+            opened.table.notes, resumed, self._corrected,
         )  # fmt: skip
 
     async def _begin(self, newest: SampleBatch) -> tuple[int, Before]:
@@ -205,11 +213,12 @@ class _Run:
     async def _keep(self, piece: Piece, taken: Taken, before: Before) -> None:
         sifted = await sift(self._store, taken.samples, before)
         rejects = [*taken.rejects]
-        rejects += self._conflicts(taken, sifted)
+        rejects += [] if self._order.correct else self._conflicts(taken, sifted)
         self._tally.add(taken.samples, sifted)
         self._tally.reasons.update(reject.reason for reject in rejects)
         record = self._record
         stored = await self._write(taken.samples, sifted)
+        await self._correct(taken.samples.take(sifted.conflict))
         self._waiting += rejects
         self._rejected(rejects)
         last = int(piece.rows[-1]) if len(piece.rows) else record.position
@@ -238,6 +247,15 @@ class _Run:
         written = await self._store.write([Delivery(batch.take(sifted.new))])
         return written.stored
 
+    async def _correct(self, batch: SampleBatch) -> None:
+        """What was there is kept as modified. Done again, where it was cut off, it is one correction."""
+        if not (self._order.correct and len(batch)):
+            return
+        self._corrected += len(batch)
+        if not self._order.dry and isinstance(self._store, Archive):
+            reason = f"import of {self._order.path.name}"
+            await self._store.correct(batch, user=self._order.user, reason=reason)
+
     def _conflicts(self, taken: Taken, sifted: Sifted) -> Iterator[Reject]:
         names, batch = self._opened.table.names, taken.samples
         for place in np.flatnonzero(sifted.conflict).tolist():
@@ -263,7 +281,7 @@ class _Run:
             return
         await self._note(always=True)
         after = {name: getattr(self._record, name) for name in ("position", "stored", "duplicates", "quarantined")}
-        after["id"] = self._record.id
+        after |= {"corrected": self._corrected, "id": self._record.id}
         name = self._order.path.name
         await self._store.write_audit(
             Audit(datetime.now(UTC), self._order.user, "command", "import", name, after=after)
@@ -278,7 +296,7 @@ class _Run:
 
 
 _NO_TAG = "is no tag; --create makes one of it, --map says which it is"
-_CONFLICT = "differs from what is stored at that time"
+_CONFLICT = "differs from what is stored at that time; --correct puts it in its place"
 
 
 def _reader(order: Order, table: Table, plan: Plan, head: Piece) -> tuple[Reader, dict[str, str]]:
@@ -349,7 +367,7 @@ def _codes(terms: Terms, plan: Plan, head: Piece) -> Codes | None:
 def _options(order: Order) -> dict[str, Any]:
     terms = {name: value for name, value in asdict(order.terms).items() if value not in {"", 0, None}}
     mapping = {name: [each.tag, each.unit, each.scale, each.offset] for name, each in order.mapping.items()}
-    return {**terms, "mapping": mapping, "create": order.create}
+    return {**terms, "mapping": mapping, "create": order.create, "correct": order.correct}
 
 
 def _identity(order: Order) -> str:

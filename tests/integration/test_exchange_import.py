@@ -112,9 +112,24 @@ async def test_what_contradicts_the_store_is_quarantined_but_not_what_a_file_say
         outcome = await bring(store, Order(path, Terms(zone="UTC")))
         assert (outcome.record.stored, outcome.record.duplicates) == (stored, duplicates)
         assert await store.rejects(outcome.record.id) == (
-            Reject(1, "T1", "1.5", "differs from what is stored at that time"),
+            Reject(1, "T1", "1.5", "differs from what is stored at that time; --correct puts it in its place"),
         )  # fmt: skip
     assert [row[2] for row in await taken(store)] == [2.0, 1.0, 2.0, 3.0]
+
+
+async def test_corrections_take_the_place_of_what_was_there_which_is_kept(store, file):
+    await store.write([Delivery(SampleBatch.of([1, 1], [T0, T0 + 10**6], [2.0, 3.0], 0, T0, 1))])
+    order = Order(file("time,T1\n1704067200,1.5\n1704067201,3\n1704067202,4\n"), correct=True, user="ann")
+    told = await bring(store, replace(order, dry=True))
+    assert (told.corrected, [row[2] for row in await taken(store)]) == (1, [2.0, 3.0])
+    outcome = await bring(store, order)
+    record = outcome.record
+    assert (outcome.corrected, record.stored, record.duplicates, record.quarantined) == (1, 1, 1, 0)
+    assert [row[2] for row in await taken(store)] == [1.5, 3.0, 4.0]
+    before = await store.modified([1], T0, T0 + 1)
+    assert (before.samples.value.tolist(), before.user, before.reason) == ([2.0], ("ann",), ("import of history0.csv",))
+    again = await bring(store, order)
+    assert (again.corrected, again.record.duplicates) == (0, 3)
 
 
 async def test_values_of_one_stamp_in_different_pieces_of_a_file_are_no_contradiction(store, file, monkeypatch):
