@@ -165,9 +165,9 @@ class _Run:
             await self._keep(piece, taken, before)
         self._left_out(roster)
         await self._end()
-        opened, tags = self._opened, {tag.id: tag for tag in roster.tags.values()}
+        opened, by_key = self._opened, {tag.id: tag for tag in roster.tags.values()}
         return Outcome(
-            self._record, self._tally, tags, opened.plan, opened.found, dict(roster.unknown), roster.created,
+            self._record, self._tally, by_key, opened.plan, opened.found, dict(roster.unknown), roster.created,
             opened.table.notes, resumed, self._corrected,
         )  # fmt: skip
 
