@@ -82,11 +82,17 @@ def _select_open(
 
 
 def _by_tag_and_time(batch: SampleBatch) -> SampleBatch:
-    """Stable: of equal times those that were closed came before those that are not yet."""
-    tag, time = batch.tag, batch.source_time
-    step = np.diff(tag)
-    if ((step > 0) | ((step == 0) & (np.diff(time) >= 0))).all():
+    """Stable: of equal times those that were closed came before those that are not yet.
+
+    Either part has its order, and mostly all that is open is newer: only the tags with late samples are sorted by time.
+    """
+    if (np.diff(batch.tag) < 0).any():
+        tag = batch.tag.astype(np.uint16) if batch.tag.max() < 2**16 else batch.tag  # 16 bits are sorted in one pass
+        batch = batch.take(np.argsort(tag, kind="stable"))
+    back = (np.diff(batch.tag) == 0) & (np.diff(batch.source_time) < 0)
+    if not back.any():
         return batch
-    if (np.diff(time) < 0).any():
-        return batch.take(np.lexsort((time, tag)))
-    return batch.take(np.argsort(tag.astype(np.uint16) if tag.max() < 2**16 else tag, kind="stable"))
+    rows = np.flatnonzero(np.isin(batch.tag, batch.tag[1:][back]))
+    order = np.arange(len(batch))
+    order[rows] = rows[np.lexsort((batch.source_time[rows], batch.tag[rows]))]
+    return batch.take(order)
