@@ -21,7 +21,9 @@ from plugin.historian.rollup import Holes, concatenated
 
 DAY = Level.DAY.width
 ROWS = 1_000_000
-"""Of a slice, about: what bounds the memory that closing takes."""
+"""Of a partition, about: enough for full chunks, few enough to be dropped at once."""
+SLICE = 250_000
+"""Rows that are closed at once, about, but a minute's at least: a commit has to wait for them."""
 _SMALL = 256
 """A chunk of fewer samples is made anew when its partition grows [samples]."""
 _ROW_BYTES = 110

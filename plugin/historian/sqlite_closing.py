@@ -14,6 +14,7 @@ from plugin.historian.chunks import Chunk, decode
 from plugin.historian.closing import (
     DAY,
     ROWS,
+    SLICE,
     After,
     Before,
     Closed,
@@ -45,7 +46,7 @@ class Changed(Exception):
 
 
 def next_slice(database: sqlite3.Connection, until: Micros) -> Slice | None:
-    """The oldest rows of before ``until``, at most about a million; None: there are none."""
+    """The oldest rows of before ``until``, no more than are closed at once; None: there are none."""
     oldest = database.execute("SELECT min(source_time) FROM samples").fetchone()[0]
     until = until // MINUTE * MINUTE
     if oldest is None or oldest >= until:
@@ -53,7 +54,7 @@ def next_slice(database: sqlite3.Connection, until: Micros) -> Slice | None:
     start = oldest // MINUTE * MINUTE
     first, last = _partition(database, start, until)
     row = "SELECT source_time FROM samples WHERE source_time >= ? ORDER BY source_time LIMIT 1 OFFSET ?"
-    beyond = database.execute(row, (max(start, FIRST), ROWS)).fetchone()
+    beyond = database.execute(row, (max(start, FIRST), SLICE)).fetchone()
     end = last if beyond is None else min(last, max(beyond[0] // MINUTE * MINUTE, start + MINUTE))
     return Slice(first, start, end, max(end, _end_of(database, first)))
 
