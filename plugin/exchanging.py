@@ -57,7 +57,8 @@ async def export_file(config: Config, path: Path, patterns: Sequence[str], extra
         tags = chosen(await store.tags(), patterns)
         with _progress(console, path.name) as told:
             written = await export(store, path, replace(extract, tags=tags), told)
-    line = f"{path}: {written.samples:,} samples of {len(tags):,} tags in {written.rows:,} rows"
+    what = "roll-ups" if extract.level else "samples"
+    line = f"{path}: {written.samples:,} {what} of {len(tags):,} tags in {written.rows:,} rows"
     console.print(line, markup=False, highlight=False)
     if written.left_out:
         console.print(

@@ -87,6 +87,7 @@ def export(
     until: Annotated[str, typer.Option("--to", help="The same, exclusive. Default: now.")] = "",
     config: ConfigPath = DEFAULT,
     layout: Annotated[str, typer.Option(help="long: a line per sample; wide: a column per tag.")] = "long",
+    level: Annotated[str, typer.Option(help="Roll-ups by minute, hour or day, in place of samples.")] = "",
     zone: Annotated[str, typer.Option(help="Time zone of the times, and of --from and --to.")] = "UTC",
     statuses: Annotated[
         bool, typer.Option("--statuses", help="Wide: a column of statuses for each tag; else Bad is left out.")
@@ -97,10 +98,12 @@ def export(
     from plugin.exchange import terms  # noqa: PLC0415
 
     checked(lambda: terms.needs(to_file))
+    from plugin.domain import Level  # noqa: PLC0415
     from plugin.exchange.exporting import Extract  # noqa: PLC0415
     from plugin.exchanging import export_file  # noqa: PLC0415
 
     start, end = checked(lambda: terms.span(since, until, zone))
     shape = checked(lambda: terms.choice("--layout", layout, terms.Layout)) or terms.Layout.LONG
-    extract = Extract((), start, end, shape, zone, statuses, texts)
+    rolled = checked(lambda: terms.choice("--level", level, Level))
+    extract = Extract((), start, end, shape, zone, statuses, texts, rolled)
     complete(export_file(load(config), to_file, tags, extract, out))

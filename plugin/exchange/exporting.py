@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from plugin.domain import Micros, Quality, SampleBatch, Tag, qualities
+from plugin.domain import Level, Micros, Quality, SampleBatch, Tag, qualities
 from plugin.exchange.columns import escaped
+from plugin.exchange.summaries import Summaries, intervals
 from plugin.exchange.terms import Layout, fault
 from plugin.exchange.writing import Writer, open_writer
 from plugin.exchange.zones import Zone
-from plugin.protocols import Store
+from plugin.protocols import Archive, Store
 
 _ROWS = 200_000
 """Samples in a slice, about."""
@@ -46,6 +47,8 @@ class Extract:
     """Wide: a column of statuses beside each tag's; else Bad samples are left out."""
     texts: bool = False
     """Wide: all values as text; else samples that are texts are left out."""
+    level: Level | None = None
+    """Roll-ups in place of samples, long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ async def export(
     """Write a file. ConfigError, ExchangeError, StoreError; then there is no file, or that of before."""
     zone = Zone.named(extract.zone)
     sheet = not path.name.lower().endswith((".parquet", ".pq"))
-    shape = _Long(extract, sheet) if extract.layout is Layout.LONG else _Wide(extract, sheet)
+    shape, found = _shape(store, extract, sheet)
     samples = rows = 0
     # One thread has the file: nobody closes it while it is written.
     with ThreadPoolExecutor(1, "export") as thread:
@@ -73,7 +76,7 @@ async def export(
         opened = partial(stack.enter_context, open_writer(path, shape.names, shape.kinds, zone))
         writer: Writer = await in_thread(opened)
         try:
-            async for batch, until in slices(store, [tag.id for tag in extract.tags], extract.start, extract.end):
+            async for batch, until in found:
                 columns = await in_thread(shape.columns, batch)
                 await in_thread(writer.write, columns)
                 samples, rows = samples + len(batch), rows + len(columns[0])
@@ -83,6 +86,19 @@ async def export(
             raise
         await in_thread(stack.close)
     return Written(samples - shape.left_out, rows, shape.left_out)
+
+
+def _shape(store: Store, extract: Extract, sheet: bool) -> tuple[Any, AsyncIterator[tuple[Any, Micros]]]:
+    """What makes columns of batches, and the batches."""
+    what = [tag.id for tag in extract.tags], extract.start, extract.end
+    if extract.level is None:
+        make = _Long if extract.layout is Layout.LONG else _Wide
+        return make(extract, sheet), slices(store, *what)
+    if extract.layout is not Layout.LONG:
+        raise fault("--layout", extract.layout, "is for samples alone", "Leave it out, or leave out --level")
+    if not isinstance(store, Archive):
+        raise fault("--level", extract.level, "is not possible in this database", "Leave it out")
+    return Summaries(extract.tags, sheet), intervals(store, *what, extract.level)
 
 
 async def slices(

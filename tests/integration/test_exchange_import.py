@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from plugin.domain import Reject, SampleBatch, Status, Tag
+from plugin.domain import Level, Reject, SampleBatch, Status, Tag
 from plugin.errors import ConfigError, ExchangeError
 from plugin.exchange import csv_reading, excel_reading, excel_writing
 from plugin.exchange.exporting import Extract, chosen, export, slices
@@ -422,6 +422,24 @@ async def test_a_full_sheet_is_followed_by_the_next(store, tmp_path, monkeypatch
     await after.register_tags(await store.tags())
     await bring(after, Order(path, Terms(zone="UTC")))
     assert await taken(after) == await taken(store)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".xlsx"])
+async def test_roll_ups_in_place_of_samples(store, tmp_path, ending):
+    times = T0 + np.arange(240) * 30_000_000
+    await store.write([Delivery(SampleBatch.of(np.tile([1, 2], 120), times, np.arange(240), 0, T0, 1))])
+    path = tmp_path / f"x{ending}"
+    extract = Extract(await store.tags(), T0, T0 + 7_200_000_000, level=Level.HOUR)
+    written = await export(store, path, extract)
+    assert (written.samples, written.rows) == (4, 4)
+    if ending == ".parquet":
+        rows = pq.read_table(path).to_pylist()
+        assert [(row["tag"], row["samples"], row["minimum"], row["maximum"]) for row in rows] == [
+            ("T1", 60, 0, 118), ("T2", 60, 1, 119), ("T1", 60, 120, 238), ("T2", 60, 121, 239)
+        ]  # fmt: skip
+        assert [row["observed [s]"] for row in rows] == [3600, 3570, 3600, 3600]
+    with pytest.raises(ConfigError, match="--layout"):
+        await export(store, path, replace(extract, layout=Layout.WIDE))
 
 
 async def test_a_wide_file_tells_what_it_leaves_out(store, tmp_path):
