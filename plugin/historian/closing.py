@@ -6,18 +6,20 @@ unless what was read has changed meanwhile. So a reader finds each sample once, 
 in the middle has done nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plugin.domain import Level, Micros, RollUps, SampleBatch
+from plugin.domain import Gap, GapCause, Level, Micros, RollUps, SampleBatch, Tag, from_micros
 from plugin.historian import door
 from plugin.historian.chunks import Chunk, decode, encode
 from plugin.historian.keyed import Key, Keyed, merged
-from plugin.historian.rolling import MINUTE, by_minute
-from plugin.historian.rollup import Holes, concatenated
+from plugin.historian.rolling import MINUTE, Span, by_minute, rows_of
+from plugin.historian.rolling import merged as merged_roll_ups
+from plugin.historian.rollup import Holes, coarser, concatenated, holes
 
 DAY = Level.DAY.width
 ROWS = 1_000_000
@@ -69,6 +71,22 @@ class Before:
     with_text: frozenset[Key]
     terms: Mapping[int, TagTerms]
 
+    def over(self, level: Level) -> Micros:
+        """Up to where hours or days are over when this slice is closed."""
+        return max(self.front, self.slice.end) // level.width * level.width
+
+    def touched(self, fresh: RollUps, level: Level, over: Micros) -> list[Span]:
+        """Hours or days that were rolled up before, and that hold one of the fresh roll-ups of the level below."""
+        width = level.width
+        last = min(over, self.front // width * width)
+        keys = set(zip(fresh.tag.tolist(), (fresh.start // width * width).tolist(), strict=True))
+        return [(tag, start, start + width) for tag, start in keys if start + width <= last]
+
+    def ended(self, level: Level, over: Micros) -> list[Span]:
+        """Hours or days of all tags that come to an end: at the front, where none was closed yet."""
+        front = self.front // level.width * level.width
+        return [(tag, front, over) for tag in self.terms if over > front]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
@@ -113,6 +131,59 @@ class Closed:
 
     def __add__(self, other: "Closed") -> "Closed":
         return Closed(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+
+class Changed(Exception):
+    """What was read of a slice is no longer what is there: it is to be read again."""
+
+
+def terms_of(rows: Iterable[tuple[int, str, str, str, float]]) -> tuple[list[Tag], dict[int, TagTerms]]:
+    """From key, name, source, class of retention and compression of all tags."""
+    found = list(rows)
+    terms = {key: TagTerms(retention, compression) for key, _, _, retention, compression in found}
+    return [Tag(name, source, "", id=key) for key, name, source, _, _ in found], terms
+
+
+def holes_of(rows: Iterable[tuple[str, str | None, Micros, Micros | None]], tags: Sequence[Tag], end: Micros) -> Holes:
+    """From source, tag, start and end of gaps that are not filled; one that lasts, lasts until ``end``."""
+    found = [
+        Gap("", source, tag, from_micros(begin), _moment(stop), GapCause.SEQUENCE, from_micros(begin))
+        for source, tag, begin, stop in rows
+    ]
+    return holes(found, tags, end)
+
+
+def _moment(time: Micros | None) -> datetime | None:
+    return None if time is None else from_micros(time)
+
+
+def begins_of(spans: Sequence[Span]) -> list[tuple[int, Micros]]:
+    """Where the first span of each tag begins."""
+    begins: dict[int, Micros] = {}
+    for tag, start, _ in spans:
+        begins[tag] = min(start, begins.get(tag, start))
+    return list(begins.items())
+
+
+def coarsened(
+    before: Before, known: RollUps, fresh: RollUps, spans: Sequence[Span], held: SampleBatch, level: Level
+) -> RollUps:
+    """Hours or days of the spans: of those of the level below that are there, and those that were made just now.
+
+    ``held``: of each tag its newest sample before its first span.
+    """
+    parts = merged_roll_ups([known, _inside(fresh, spans)])
+    start, end = min(start for _, start, _ in spans), max(end for _, _, end in spans)
+    return coarser(parts, held, start, end, level, before.gaps)
+
+
+def _inside(roll_ups: RollUps, spans: Sequence[Span]) -> RollUps:
+    by_tag: dict[int, list[tuple[Micros, Micros]]] = {}
+    for tag, start, end in spans:
+        by_tag.setdefault(tag, []).append((start, end))
+    keys = zip(roll_ups.tag.tolist(), roll_ups.start.tolist(), strict=True)
+    inside = [any(start <= time < end for start, end in by_tag.get(tag, ())) for tag, time in keys]
+    return rows_of(roll_ups, np.array(inside, np.bool_))
 
 
 def stretches(rows: Keyed) -> list[tuple[int, Micros, Micros]]:

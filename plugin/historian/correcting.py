@@ -17,9 +17,9 @@ from plugin.historian.chunks import Chunk, decode, encode
 from plugin.historian.closing import size_of
 from plugin.historian.keyed import Keyed, merged
 from plugin.historian.late import clusters, places
+from plugin.historian.rolling import TABLES
 from plugin.historian.selecting import chunks_of, fetch, listed, select_texts_at
 from plugin.historian.sqlite_closing import insert_chunks
-from plugin.historian.sqlite_rollups import TABLES
 from plugin.protocols import Corrected
 
 _COLUMNS = "tag_id, source_time, value, status, server_time, received_time"

@@ -97,7 +97,11 @@ def present(database: sqlite3.Connection, last_tag: int) -> Micros | None:
     Not our clock: history that is imported, a replay and a plant that is simulated faster than time have their own. And
     not the newest stamp, which may be of the year 9999.
     """
-    newest = latest_samples(database, range(1, last_tag + 1))
+    return present_of(latest_samples(database, range(1, last_tag + 1)))
+
+
+def present_of(newest: SampleBatch) -> Micros | None:
+    """The same, from the newest sample of each tag."""
     if not len(newest):
         return None
     alive = newest.source_time[newest.received_time >= newest.received_time.max() - _ALIVE]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugin.domain import Micros, SampleBatch
-from plugin.historian.chunks import SPAN, Chunk, decode
+from plugin.historian.chunks import SAMPLES, SPAN, Chunk, decode
 from plugin.historian.copying import Decoder
 from plugin.historian.keyed import Key, Keyed, merged
 from plugin.historian.late import clusters, places
@@ -122,17 +122,36 @@ async def texts_of(connection: Connection, found: Keyed) -> Mapping[Key, str]:
 # --- for the ring ---
 
 
-async def newest_samples(
-    connection: Connection, limit: int, tags: Collection[int] | None
-) -> tuple[SampleBatch, Micros | None]:
+async def newest_open(connection: Connection, limit: int, tags: Collection[int] | None) -> tuple[Keyed, Micros | None]:
     """Of the newest ``limit`` rows that are not closed those of ``tags`` (None: all), without their texts.
 
     And the source time up to which rows are missing (None: it is all that is not closed).
     """
     order = "ORDER BY source_time DESC, tag_id DESC, ordinal DESC"
     missing = await connection.fetchval(f"SELECT source_time FROM samples {order} LIMIT 1 OFFSET $1", limit - 1)  # noqa: S608
-    found = await select_open(connection, tags, FIRST if missing is None else missing + 1, LAST)
-    return found.samples, missing
+    return await select_open(connection, tags, FIRST if missing is None else missing + 1, LAST), missing
+
+
+async def newest_closed(
+    connection: Connection, limit: int, tags: Collection[int], each: int
+) -> tuple[Keyed, Mapping[int, Micros]]:
+    """Newest samples in chunks, about ``each`` of each tag but at most ``limit`` in all, and a few more.
+
+    And from which source time on that is all of a tag, where it may have older ones.
+    """
+    query = f"""
+        SELECT {CHUNK_COLUMNS} FROM unnest($1::integer[]) AS k (tag_id) CROSS JOIN LATERAL (
+          SELECT * FROM sample_chunks WHERE tag_id = k.tag_id
+          ORDER BY first_time DESC, first_ordinal DESC LIMIT $2) AS c
+    """  # noqa: S608  only names are put in
+    most = 1 + min(each, limit // max(len(tags), 1)) // SAMPLES
+    chunks = [Chunk._make(row) for row in await connection.fetch(query, sorted(tags), most)]
+    by_tag: dict[int, list[Micros]] = {}
+    for chunk in chunks:
+        by_tag.setdefault(chunk.tag_id, []).append(chunk.first_time)
+    # The chunk before the oldest one may end with other values of the time that it begins with.
+    since = {tag: min(times) + 1 for tag, times in by_tag.items() if len(times) == most}
+    return merged([Keyed(*decode(chunks))]), since
 
 
 async def tags_with_text(connection: Connection, after: Micros | None) -> NDArray[np.int32]:

@@ -1,7 +1,6 @@
 """The store of a bigger plant, or of several gateways: a PostgreSQL database, and a ring of the newest samples."""
 
 import asyncio
-import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,22 +20,15 @@ from plugin.historian.dropping import retention
 from plugin.historian.fence import Fence, refuse_tags_of_others
 from plugin.historian.grids import Gathering
 from plugin.historian.migrate import prepare
-from plugin.historian.partitions import Partitions
 from plugin.historian.postgres import Place, PostgresServer
+from plugin.historian.postgres_archive import PostgresArchive, clock
 from plugin.historian.ring import Ring
-from plugin.historian.tables import Tables
 from plugin.historian.upkeep import Chore
 from plugin.protocols import Delivery, Written
 
 _LOOK, _LOOKS = timedelta(seconds=2), 30
 _REFILL_ROWS = 1_000_000
 """Newest rows read into the ring at most when the store opens: a second or two."""
-
-_LATEST_EVERY = timedelta(seconds=5)
-
-
-def _clock() -> Micros:
-    return time.time_ns() // 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +50,7 @@ class _Arrived:
         )
 
 
-class PostgresStore(Tables):
+class PostgresStore(PostgresArchive):
     """See :class:`plugin.protocols.Store`; an async context manager, open while the context lasts.
 
     A process that has a ring has to be the only one that writes samples of the tags in it: it does not see what others
@@ -80,13 +72,11 @@ class PostgresStore(Tables):
         ``fence``: of a gateway that shares the database with others; one that was replaced writes nothing.
         """
         place = Place.of(url)
-        self._server = PostgresServer(place, synchronous=synchronous, busy_timeout=busy_timeout, fence=fence)
-        super().__init__(self._server)
+        server = PostgresServer(place, synchronous=synchronous, busy_timeout=busy_timeout, fence=fence)
+        super().__init__(server, diagnostics or Diagnostics())
         self._fence = fence
         self._url = url
-        self._diagnostics = diagnostics or Diagnostics()
         self._ring = ring
-        self._last_tag = 0
         self._overlapping = False
         """The last batch held samples that were there already; the next one is likely to."""
         self._brought = 0
@@ -139,9 +129,14 @@ class PostgresStore(Tables):
         if ring.tags == ():
             return
         self._brought = await samples.brought(connection)
-        batch, missing = await selecting.newest_samples(connection, _REFILL_ROWS, ring.tags)
+        rows, missing = await selecting.newest_open(connection, _REFILL_ROWS, ring.tags)
         ring.leave_out(await selecting.tags_with_text(connection, missing))
-        await asyncio.to_thread(ring.append, batch)
+        if missing is None:
+            held = range(1, self._last_tag + 1) if ring.tags is None else ring.tags
+            closed, since = await selecting.newest_closed(connection, _REFILL_ROWS, held, ring.capacity)
+            ring.cover_each_from(since)
+            rows = selecting.both(rows, closed)
+        await asyncio.to_thread(ring.append, rows.samples)
         if missing is not None:
             ring.cover_from(missing + 1)
 
@@ -190,8 +185,7 @@ class PostgresStore(Tables):
 
         What changes the database is done by one gateway at a time.
         """
-        partitions = Partitions(self._server.copying, _clock, closing=bool(config.close_after))
-        tidying = partitions.chore, retention(self._server, config, self._diagnostics)
+        tidying = *self._tidying(config), retention(self._server, config, self._diagnostics)
         looking = Chore("looking for samples from elsewhere", _LOOK, self._take_what_was_brought)
         return (*map(self._alone, tidying), watch(self._server, config, self._diagnostics), looking)
 
@@ -202,12 +196,6 @@ class PostgresStore(Tables):
                     await chore.do()
 
         return replace(chore, do=do)
-
-    @to_its_end
-    async def keep_newest(self) -> None:
-        """Bring the table of each tag's newest sample up to date, for whoever asks SQL."""
-        async with self._server.copying() as connection:
-            await samples.keep_newest(connection)
 
     # --- what arrives ---
 
@@ -248,7 +236,7 @@ class PostgresStore(Tables):
         async with self._server.copying() as connection, connection.transaction():
             await self._server.check(connection)
             # The clock is read in our turn: a run that is begun later has a later time, and sees all this.
-            now = _clock()
+            now = clock()
             batch = self._looks.arrive(arrived.batch, now)
             books = await samples.books(connection)
             written = await self._insert(connection, batch, books, merging=merging)

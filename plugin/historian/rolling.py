@@ -11,6 +11,12 @@ from plugin.domain import Level, Micros, RollUps, SampleBatch
 from plugin.historian.rollup import Holes, concatenated, roll_up
 
 MINUTE = Level.MINUTE.width
+Span = tuple[int, Micros, Micros]
+"""Of a tag, from a time on up to another, exclusive."""
+TABLES = {Level.MINUTE: "rollup_minutes", Level.HOUR: "rollup_hours", Level.DAY: "rollup_days"}
+_RENAMED = {"tag": "tag_id", "start": "start_time"}
+COLUMNS = tuple(_RENAMED.get(each.name, each.name) for each in fields(RollUps))
+"""Of the tables, in the order of the noun's fields."""
 
 
 def merged(parts: Sequence[RollUps]) -> RollUps:
@@ -30,6 +36,14 @@ def rows_of(roll_ups: RollUps, rows: Any) -> RollUps:
 def columns_of(roll_ups: RollUps) -> list[NDArray[Any]]:
     """In the order of the fields."""
     return [getattr(roll_ups, each.name) for each in fields(RollUps)]
+
+
+def of_rows(rows: Sequence[tuple[Any, ...]]) -> RollUps:
+    """From rows of a table's :data:`COLUMNS`; NULL becomes NaN."""
+    if not rows:
+        return concatenated(())
+    types = [column.dtype for column in columns_of(concatenated(()))]
+    return RollUps(*(np.array(column, dtype) for column, dtype in zip(zip(*rows, strict=True), types, strict=True)))
 
 
 def same_keys(roll_ups: RollUps, among: RollUps) -> NDArray[np.bool_]:

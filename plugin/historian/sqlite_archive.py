@@ -14,14 +14,14 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import Level, Micros, Modified, RollUps, SampleBatch
 from plugin.errors import StoreError
 from plugin.historian.aged import Aged
-from plugin.historian.closing import After, Before, Closed, Slice, close
+from plugin.historian.closing import After, Before, Changed, Closed, Slice, close
 from plugin.historian.config import HistorianConfig
 from plugin.historian.correcting import correct, select_modified
 from plugin.historian.newest import Newest, present
 from plugin.historian.samples import count, insert_samples
 from plugin.historian.selecting import FIRST, book
 from plugin.historian.sqlite import SqliteFile, transaction
-from plugin.historian.sqlite_closing import Changed, next_slice, read, roll_up_again, rows_before, write
+from plugin.historian.sqlite_closing import next_slice, read, roll_up_again, rows_before, write
 from plugin.historian.sqlite_rolled import roll_ups
 from plugin.historian.tables import Tables
 from plugin.historian.upkeep import Chore

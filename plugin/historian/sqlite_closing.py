@@ -3,13 +3,10 @@
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from itertools import chain
 from typing import Any
 
-import numpy as np
-
-from plugin.domain import Gap, GapCause, GapState, Level, Micros, RollUps, Tag, from_micros
+from plugin.domain import GapState, Level, Micros, RollUps, Tag
 from plugin.historian.chunks import Chunk, decode
 from plugin.historian.closing import (
     DAY,
@@ -17,29 +14,28 @@ from plugin.historian.closing import (
     SLICE,
     After,
     Before,
+    Changed,
     Closed,
     Part,
     Slice,
     TagTerms,
+    begins_of,
+    coarsened,
+    holes_of,
     size_of,
     stretches,
+    terms_of,
     worth_growing,
 )
 from plugin.historian.keyed import Keyed, merged
-from plugin.historian.rolling import MINUTE, rows_of
-from plugin.historian.rolling import merged as merged_roll_ups
-from plugin.historian.rollup import Holes, coarser, concatenated, holes
+from plugin.historian.rolling import MINUTE, TABLES, Span
+from plugin.historian.rollup import Holes, concatenated
 from plugin.historian.selecting import CHUNK_COLUMNS, FIRST, book, chunks_of, listed, select_open
 from plugin.historian.sqlite import snapshot
-from plugin.historian.sqlite_rollups import TABLES, Span, last_before, next_minutes, select_roll_ups, upsert_roll_ups
+from plugin.historian.sqlite_rollups import last_before, next_minutes, select_roll_ups, upsert_roll_ups
 
-_EPOCH = from_micros(0)
 _CHUNK_ROWS = 256
 """In one statement, whose parameters may be 32,766."""
-
-
-class Changed(Exception):
-    """What was read of a slice is no longer what is there: it is to be read again."""
 
 
 # --- what to close ---
@@ -155,9 +151,7 @@ def _tags(database: sqlite3.Connection, tags: Sequence[int] | None) -> tuple[lis
         SELECT id, name, source, retention, compression FROM tags
         WHERE ?1 IS NULL OR id IN (SELECT value FROM json_each(?1))
     """
-    rows = database.execute(query, (None if tags is None else listed(tags),)).fetchall()
-    terms = {key: TagTerms(retention, compression) for key, _, _, retention, compression in rows}
-    return [Tag(name, source, "", id=key) for key, name, source, _, _ in rows], terms
+    return terms_of(database.execute(query, (None if tags is None else listed(tags),)))
 
 
 def _gaps(database: sqlite3.Connection, tags: Sequence[Tag], start: Micros, end: Micros) -> Holes:
@@ -166,15 +160,7 @@ def _gaps(database: sqlite3.Connection, tags: Sequence[Tag], start: Micros, end:
         SELECT source, tag, start_time, end_time FROM gaps
         WHERE state <> ? AND start_time < ? AND (end_time IS NULL OR end_time > ?)
     """
-    found = [
-        Gap("", source, tag, from_micros(begin), _moment(stop), GapCause.SEQUENCE, from_micros(begin))
-        for source, tag, begin, stop in database.execute(query, (GapState.FILLED, end, start))
-    ]
-    return holes(found, tags, end)
-
-
-def _moment(time: Micros | None) -> datetime | None:
-    return None if time is None else from_micros(time)
+    return holes_of(database.execute(query, (GapState.FILLED, end, start)), tags, end)
 
 
 def _texts(database: sqlite3.Connection, slice_: Slice) -> frozenset[tuple[int, Micros, int]]:
@@ -193,30 +179,19 @@ def roll_up_again(
     made = {Level.MINUTE: minutes}
     with snapshot(database):
         for level, finer in ((Level.HOUR, Level.MINUTE), (Level.DAY, Level.HOUR)):
-            over = max(before.front, before.slice.end) // level.width * level.width
-            made[level] = _coarser(database, before, made[finer], level, finer, over if until is None else until)
+            over = before.over(level) if until is None else until
+            made[level] = _coarser(database, before, made[finer], level, finer, over)
     return made
 
 
 def _coarser(
     database: sqlite3.Connection, before: Before, fresh: RollUps, level: Level, finer: Level, over: Micros
 ) -> RollUps:
-    width = level.width
-    front = before.front // width * width
-    touched = set(zip(fresh.tag.tolist(), (fresh.start // width * width).tolist(), strict=True))
-    spans = [(tag, start, start + width) for tag, start in touched if start + width <= min(over, front)]
-    spans = _recomputable(database, spans, level, finer)
-    if over > front:
-        spans += [(tag, front, over) for tag in before.terms]
+    spans = _recomputable(database, before.touched(fresh, level, over), level, finer) + before.ended(level, over)
     if not spans:
         return concatenated(())
-    parts = merged_roll_ups([select_roll_ups(database, finer, spans), _inside(fresh, spans)])
-    begins: dict[int, Micros] = {}
-    for tag, start, _ in spans:
-        begins[tag] = min(start, begins.get(tag, start))
-    held = last_before(database, list(begins.items()))
-    start, end = min(begins.values()), max(end for _, _, end in spans)
-    return coarser(parts, held, start, end, level, before.gaps)
+    held = last_before(database, begins_of(spans))
+    return coarsened(before, select_roll_ups(database, finer, spans), fresh, spans, held, level)
 
 
 def _recomputable(database: sqlite3.Connection, spans: Sequence[Span], level: Level, finer: Level) -> list[Span]:
@@ -230,15 +205,6 @@ def _recomputable(database: sqlite3.Connection, spans: Sequence[Span], level: Le
     """  # noqa: S608  only names are put in
     settled = {tuple(json.loads(row[0])) for row in database.execute(query, (json.dumps(list(spans)), f"{finer}s"))}
     return [span for span in spans if span not in settled]
-
-
-def _inside(roll_ups: RollUps, spans: Sequence[Span]) -> RollUps:
-    by_tag: dict[int, list[tuple[Micros, Micros]]] = {}
-    for tag, start, end in spans:
-        by_tag.setdefault(tag, []).append((start, end))
-    keys = zip(roll_ups.tag.tolist(), roll_ups.start.tolist(), strict=True)
-    inside = [any(start <= time < end for start, end in by_tag.get(tag, ())) for tag, time in keys]
-    return rows_of(roll_ups, np.array(inside, np.bool_))
 
 
 # --- what takes its place ---

@@ -3,21 +3,13 @@
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import fields
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
 from plugin.domain import Level, Micros, RollUps, SampleBatch
-from plugin.historian.rolling import columns_of, merged
+from plugin.historian.rolling import COLUMNS, TABLES, Span, columns_of, merged, of_rows
 
-Span = tuple[int, Micros, Micros]
-"""Of a tag, from a time on up to another, exclusive."""
-
-TABLES = {Level.MINUTE: "rollup_minutes", Level.HOUR: "rollup_hours", Level.DAY: "rollup_days"}
-_RENAMED = {"tag": "tag_id", "start": "start_time"}
-_COLUMNS = tuple(_RENAMED.get(each.name, each.name) for each in fields(RollUps))
 _FETCH = 500
 _ROWS = 512
 """In one statement, whose parameters may be 32,766."""
@@ -34,13 +26,13 @@ def select_roll_ups(database: sqlite3.Connection, level: Level, spans: Sequence[
     """Those of the tables that begin within the spans, ordered by (tag, start)."""
     tag, start, end = (f"json_extract(k.value, '$[{place}]')" for place in range(3))
     query = f"""
-        SELECT {", ".join(f"m.{name}" for name in _COLUMNS)} FROM json_each(?) AS k CROSS JOIN {TABLES[level]} AS m
+        SELECT {", ".join(f"m.{name}" for name in COLUMNS)} FROM json_each(?) AS k CROSS JOIN {TABLES[level]} AS m
         ON m.tag_id = {tag} AND m.start_time >= {start} AND m.start_time < {end}
     """  # noqa: S608  only names are put in
     cursor = database.execute(query, (json.dumps(sorted(set(spans))),))
     parts = []
     while rows := cursor.fetchmany(_FETCH):
-        parts.append(_roll_ups(rows))
+        parts.append(of_rows(rows))
     return merged(parts)
 
 
@@ -81,13 +73,8 @@ def upsert_roll_ups(database: sqlite3.Connection, level: Level, roll_ups: RollUp
     """Inside a transaction; what is there of the same tag and start is replaced."""
     columns = [column.tolist() for column in columns_of(roll_ups)]
     rows = list(zip(*columns, strict=True))
-    into = f"INSERT OR REPLACE INTO {TABLES[level]} ({', '.join(_COLUMNS)}) VALUES "  # noqa: S608  only names are put in
-    row = f"({', '.join('?' * len(_COLUMNS))})"
+    into = f"INSERT OR REPLACE INTO {TABLES[level]} ({', '.join(COLUMNS)}) VALUES "  # noqa: S608  only names are put in
+    row = f"({', '.join('?' * len(COLUMNS))})"
     for start in range(0, len(rows), _ROWS):
         piece = rows[start : start + _ROWS]
         database.execute(into + ", ".join([row] * len(piece)), list(chain.from_iterable(piece)))
-
-
-def _roll_ups(rows: Sequence[tuple[Any, ...]]) -> RollUps:
-    types = [column.dtype for column in columns_of(merged(()))]
-    return RollUps(*(np.array(column, dtype) for column, dtype in zip(zip(*rows, strict=True), types, strict=True)))
