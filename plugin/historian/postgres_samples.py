@@ -24,7 +24,8 @@ class Overlap(Exception):
 
 _ARRIVED = """
 CREATE TEMPORARY TABLE IF NOT EXISTS arrived (place integer, source_time bigint, tag_id integer, value float8,
-  status bigint, server_time bigint, received_time bigint) ON COMMIT DELETE ROWS
+  status bigint, server_time bigint, received_time bigint) ON COMMIT DELETE ROWS;
+TRUNCATE arrived
 """
 # The bounds let PostgreSQL leave out the partitions that none of the samples can be in.
 _TEXT_OF_OLD = """
