@@ -94,7 +94,8 @@ class PostgresArchive(Tables):
         self, tags: Sequence[int], start: Micros, end: Micros, *, level: Level | None = None, points: int = 1000
     ) -> RollUps:
         """See the protocol."""
-        async with self._server.copying() as connection:
-            # One moment: what is closed between two statements would be missed by both.
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                return await roll_ups(connection, tags, start, end, level or Level.finest(end - start, points))
+        level = level or Level.finest(end - start, points)
+        # As of one moment: what is closed between two statements would be missed by both.
+        moment = {"isolation": "repeatable_read", "readonly": True}
+        async with self._server.copying() as connection, connection.transaction(**moment):
+            return await roll_ups(connection, tags, start, end, level)
