@@ -399,8 +399,10 @@ def upgrade() -> None:
     op.execute("INSERT INTO bookkeeping (name, value) VALUES ('works_from', 4)")
     op.execute("INSERT INTO bookkeeping (name, value) SELECT 'samples', count(*) FROM samples")
     if op.get_context().dialect.name == "postgresql":  # there to be locked: see plugin.historian.postgres_samples
-        for name in ("closed_until", "late_before"):
-            op.execute(f"INSERT INTO bookkeeping (name, value) VALUES ('{name}', -9223372036854775808)")  # noqa: S608
+        op.execute(
+            "INSERT INTO bookkeeping (name, value) VALUES ('closed_until', -9223372036854775808), "
+            "('late_before', -9223372036854775808), ('corrections', 0)"
+        )
     columns = "tag_id, source_time, ordinal, value, status, server_time, received_time"
     newest = "SELECT tag_id AS t, max(source_time) AS newest FROM samples GROUP BY tag_id"
     later = "SELECT 1 FROM samples l WHERE l.source_time = n.newest AND l.tag_id = n.t AND l.ordinal > s.ordinal"

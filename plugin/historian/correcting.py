@@ -7,16 +7,15 @@ anew what it stands in.
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from plugin.domain import Level, Micros, Modified, SampleBatch, UpdateType
 from plugin.historian.chunks import Chunk, decode, encode
 from plugin.historian.closing import size_of
+from plugin.historian.corrected import equal, last_of_each, modified_of, standing
 from plugin.historian.keyed import Keyed, merged
-from plugin.historian.late import clusters, places
+from plugin.historian.late import clusters
 from plugin.historian.rolling import TABLES
 from plugin.historian.selecting import chunks_of, fetch, listed, select_texts_at
 from plugin.historian.sqlite_closing import insert_chunks
@@ -44,13 +43,15 @@ def correct(
     database: sqlite3.Connection, batch: SampleBatch, now: Micros, user: str, reason: str
 ) -> tuple[Corrected, SampleBatch]:
     """Inside a transaction. What it did but for the samples of times that have none, which are given back."""
-    batch = _last_of_each(batch)
+    batch = last_of_each(batch)
     chunks = chunks_of(database, clusters(batch))
     closed = Keyed(*decode([chunk for _, chunk in chunks]))
-    there, old = _standing(database, closed, batch)
+    stamps = list(zip(batch.tag.tolist(), batch.source_time.tolist(), strict=True))
+    known = merged([closed, fetch(database.execute(_OPEN, (json.dumps(stamps),)))])
+    there, old = standing(known, batch)
     new, texts = batch.take(there), select_texts_at(database, old)
     before = old.with_texts(texts)
-    differs = ~_equal(before, new)
+    differs = ~equal(before, new)
     if differs.any():
         _exchange(database, old.take(differs), before.take(differs), new.take(differs), (now, user, reason))
         _take_out(database, chunks, old.take(differs))
@@ -61,45 +62,7 @@ def correct(
 def select_modified(database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros) -> Modified:
     """See :meth:`plugin.protocols.Archive.modified`."""
     rows = database.execute(_MODIFIED, (listed(tags), start, end)).fetchall()
-    if not rows:
-        return Modified(SampleBatch.empty(), np.zeros(0, np.int64), (), (), ())
-    *columns, _, text, modified, update, user, reason = zip(*rows, strict=True)
-    value = np.array(columns[2], np.float64)
-    batch = SampleBatch.of(columns[0], columns[1], value, *columns[3:])
-    if any(each is not None for each in text):
-        batch = replace(batch, text=np.array(text, np.object_))
-    return Modified(batch, np.array(modified, np.int64), tuple(map(UpdateType, update)), user, reason)
-
-
-def _last_of_each(batch: SampleBatch) -> SampleBatch:
-    """Of several corrections of one stamp the last, sorted by tag and time."""
-    order = np.lexsort((batch.source_time, batch.tag))  # stable: the last to come is the last of its stamp
-    tag, time = batch.tag[order], batch.source_time[order]
-    return batch.take(order[np.append((tag[1:] != tag[:-1]) | (time[1:] != time[:-1]), True)[: len(order)]])
-
-
-def _standing(database: sqlite3.Connection, closed: Keyed, batch: SampleBatch) -> tuple[NDArray[np.bool_], Keyed]:
-    """Which stamps of the batch, that is sorted, have a value, and the last one of each of these."""
-    stamps = list(zip(batch.tag.tolist(), batch.source_time.tolist(), strict=True))
-    known = merged([closed, fetch(database.execute(_OPEN, (json.dumps(stamps),)))])
-    first = places(known, batch)
-    found = first >= 0
-    last = first[found]
-    tag, time = known.samples.tag, known.samples.source_time
-    while True:
-        after = np.minimum(last + 1, len(known) - 1)
-        more = (after > last) & (tag[after] == tag[last]) & (time[after] == time[last])
-        if not more.any():
-            return found, known.take(last)
-        last = np.where(more, after, last)
-
-
-def _equal(left: SampleBatch, right: SampleBatch) -> NDArray[np.bool_]:
-    value = (left.value == right.value) | (np.isnan(left.value) & np.isnan(right.value))
-    words = [np.full(len(each), None, np.object_) if each.text is None else each.text for each in (left, right)]
-    text = np.array([a == b for a, b in zip(*(each.tolist() for each in words), strict=True)], np.bool_)
-    same: NDArray[np.bool_] = value & (left.status == right.status) & text
-    return same
+    return modified_of(rows)
 
 
 def _exchange(

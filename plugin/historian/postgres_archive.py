@@ -3,12 +3,14 @@
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
+
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Level, Micros, RollUps
-from plugin.errors import StoreUnavailable
-from plugin.historian import postgres_samples as samples
+from plugin.domain import Level, Micros, Modified, RollUps, SampleBatch
+from plugin.errors import StoreError, StoreUnavailable
 from plugin.historian.aged import Aged
 from plugin.historian.closing import Changed, Closed, Slice
 from plugin.historian.config import HistorianConfig
@@ -17,9 +19,12 @@ from plugin.historian.newest import present_of
 from plugin.historian.partitions import Partitions
 from plugin.historian.postgres import PostgresServer
 from plugin.historian.postgres_closing import close_slice, next_slice, roll_ups, rows_before
-from plugin.historian.postgres_selecting import latest_samples
+from plugin.historian.postgres_correcting import begin, correct, select_modified
+from plugin.historian.postgres_samples import Connection, keep_newest, merge, put_late
+from plugin.historian.postgres_selecting import LAST, closed_at, latest_samples
 from plugin.historian.tables import Tables
 from plugin.historian.upkeep import Chore
+from plugin.protocols import Corrected
 
 _LOOK = timedelta(minutes=1)
 """Between two looks whether there is something to close."""
@@ -54,7 +59,7 @@ class PostgresArchive(Tables):
     async def keep_newest(self) -> None:
         """Bring the table of each tag's newest sample up to date, for whoever asks SQL."""
         async with self._server.copying() as connection:
-            await samples.keep_newest(connection)
+            await keep_newest(connection)
 
     async def present(self) -> Micros | None:
         """What time it is in the plant, by its newest samples; None: there is no sample."""
@@ -75,19 +80,19 @@ class PostgresArchive(Tables):
         done = Closed()
         async with self._server.alone("closing") as free, self._server.copying() as connection:
             # The newest have to be in their table before they leave the rows.
-            await samples.keep_newest(connection)
+            await keep_newest(connection)
             while free and (slice_ := await next_slice(connection, until)) is not None:
                 with self._diagnostics.stage("close"):
                     done += await self._close(connection, slice_)
         return done
 
-    async def _close(self, connection: samples.Connection, slice_: Slice) -> Closed:
+    async def _close(self, connection: Connection, slice_: Slice) -> Closed:
         for _ in range(_TRIES):
             with suppress(Changed):
                 return await close_slice(connection, slice_, clock(), self._server.check)
         raise StoreUnavailable(f"{self._server.place}: late samples come faster than they can be closed")
 
-    # --- roll-ups ---
+    # --- roll-ups and corrections ---
 
     @to_its_end
     async def roll_ups(
@@ -99,3 +104,37 @@ class PostgresArchive(Tables):
         moment = {"isolation": "repeatable_read", "readonly": True}
         async with self._server.copying() as connection, connection.transaction(**moment):
             return await roll_ups(connection, tags, start, end, level)
+
+    @to_its_end
+    async def correct(self, samples: SampleBatch, *, user: str, reason: str) -> Corrected:
+        """See the protocol. A sample of a tag that was never registered refuses all (StoreError)."""
+        unknown = sorted({int(tag) for tag in samples.tag if not 1 <= tag <= self._last_tag})
+        if unknown:
+            raise StoreError(f"{self._server.place}: corrections of tags that are not registered: {unknown[:10]}")
+        if not len(samples):
+            return Corrected(0, 0, 0)
+        async with self._server.turn:
+            async with self._server.copying() as connection, connection.transaction():
+                await self._server.check(connection)
+                now = clock()
+                batch = self._looks.arrive(replace(samples, received_time=np.full(len(samples), now)), now)
+                await begin(connection)
+                done, new = await correct(connection, batch, int(batch.received_time[0]), user, reason)
+                if len(new):
+                    await merge(connection, new, await closed_at(connection, new))
+                await put_late(connection, batch, LAST)
+                await self._count(connection, len(new))
+            self._corrected(batch)
+        return done
+
+    def _corrected(self, batch: SampleBatch) -> None:
+        """For whoever holds samples elsewhere; called before anything else is committed."""
+
+    async def _count(self, connection: Connection, more: int) -> None:
+        """Add to how many samples there are."""
+
+    @to_its_end
+    async def modified(self, tags: Sequence[int], start: Micros, end: Micros) -> Modified:
+        """See the protocol."""
+        async with self._server.copying() as connection:
+            return await select_modified(connection, tags, start, end)

@@ -40,6 +40,7 @@ from plugin.historian.rolling import MINUTE, TABLES, Span, rows_of
 from plugin.historian.rolling import merged as merged_roll_ups
 from plugin.historian.rollup import Holes, concatenated
 
+_CORRECTIONS = "SELECT value FROM bookkeeping WHERE name = 'corrections'"
 _CHUNK_ROWS = 500
 """Sent at once: a few ms of the event loop."""
 
@@ -134,11 +135,12 @@ async def _replaced(connection: Connection, slice_: Slice, spans: Sequence[Span]
         tags, starts, _ = (list(column) for column in zip(*spans, strict=True))
         for row in await connection.fetch(query, tags, starts, slice_.first):
             if worth_growing(chunk := Chunk._make(row)):
-                found[_key(chunk)] = chunk
+                found[key_of(chunk)] = chunk
     return [*found.values()]
 
 
-def _key(chunk: Chunk) -> Key:
+def key_of(chunk: Chunk) -> Key:
+    """Of its row."""
     return chunk.tag_id, chunk.first_time, chunk.first_ordinal
 
 
@@ -240,12 +242,15 @@ async def close_slice(
     connection: Connection, slice_: Slice, now: Micros, check: Callable[[Connection], Awaitable[None]]
 ) -> Closed:
     """Changed where something came meanwhile; then nothing is done. ``check``: whether we may write, asked first."""
+    corrections = await connection.fetchval(_CORRECTIONS)
     before = await read(connection, slice_)
     after = await asyncio.to_thread(close, before)
-    roll_ups = await roll_up_again(connection, before, after.minutes)
+    made = await roll_up_again(connection, before, after.minutes)
     async with connection.transaction():
         await check(connection)
-        await _write(connection, before, after, roll_ups, now)
+        if await connection.fetchval(f"{_CORRECTIONS} FOR SHARE") != corrections:  # the next one waits for us
+            raise Changed
+        await _write(connection, before, after, made, now)
     return Closed.of(before, after)
 
 
@@ -285,7 +290,7 @@ async def _take_out(connection: Connection, replaced: Sequence[Chunk]) -> None:
     """Chunks that are made anew leave their partitions."""
     if not replaced:
         return
-    columns = [list(column) for column in zip(*map(_key, replaced), strict=True)]
+    columns = [list(column) for column in zip(*map(key_of, replaced), strict=True)]
     rows = await connection.fetch(
         "DELETE FROM sample_chunks AS c "
         "USING unnest($1::integer[], $2::bigint[], $3::smallint[]) AS k (tag, time, nth) "
@@ -298,7 +303,7 @@ async def _take_out(connection: Connection, replaced: Sequence[Chunk]) -> None:
     partition = {(tag, time, nth): of for tag, time, nth, of in rows}
     parts: dict[int, list[Chunk]] = {}
     for chunk in replaced:
-        parts.setdefault(partition[_key(chunk)], []).append(chunk)
+        parts.setdefault(partition[key_of(chunk)], []).append(chunk)
     gone = [(sum(chunk.samples for chunk in chunks), size_of(chunks), key) for key, chunks in sorted(parts.items())]
     statement = "UPDATE sample_partitions SET samples = samples - $1, bytes = bytes - $2 WHERE id = $3"
     await connection.executemany(statement, gone)
@@ -317,7 +322,12 @@ async def _put_in(connection: Connection, slice_: Slice, retention: str, part: P
         "WHERE id = $4",
         *(part.samples, part.left_out, part.size, found),
     )
+    await insert_chunks(connection, found, part.chunks)
+
+
+async def insert_chunks(connection: Connection, partition: int, chunks: Sequence[Chunk]) -> None:
+    """Into a partition, whose own row knows of them already."""
     names = [*Chunk._fields, "partition_id"]
-    for start in range(0, len(part.chunks), _CHUNK_ROWS):
-        rows: list[Any] = [(*chunk, found) for chunk in part.chunks[start : start + _CHUNK_ROWS]]
+    for start in range(0, len(chunks), _CHUNK_ROWS):
+        rows: list[Any] = [(*chunk, partition) for chunk in chunks[start : start + _CHUNK_ROWS]]
         await connection.copy_records_to_table("sample_chunks", records=rows, columns=names)

@@ -212,12 +212,13 @@ async def brought(connection: Connection) -> int:
     return found or 0
 
 
-# With the row's own condition two gateways, or a late sample, never put an older one over a newer one.
+# With the row's own condition two gateways, or a late sample, never put an older one over a newer one; a correction has
+# the key of what it replaces.
 _NEWER = """
 ON CONFLICT (tag_id) DO UPDATE SET source_time = excluded.source_time, ordinal = excluded.ordinal,
   value = excluded.value, status = excluded.status, server_time = excluded.server_time,
   received_time = excluded.received_time
-WHERE (latest_samples.source_time, latest_samples.ordinal) < (excluded.source_time, excluded.ordinal)
+WHERE (latest_samples.source_time, latest_samples.ordinal) {less} (excluded.source_time, excluded.ordinal)
 """
 _COLUMNS = "tag_id, source_time, ordinal, value, status, server_time, received_time"
 _PUT_LATE = f"""
@@ -225,12 +226,12 @@ INSERT INTO latest_samples ({_COLUMNS})
 SELECT DISTINCT ON (old.tag_id) {", ".join(f"old.{name}" for name in _COLUMNS.split(", "))}
 FROM unnest($1::integer[], $2::bigint[]) AS late (tag_id, source_time)
 JOIN samples AS old ON old.tag_id = late.tag_id AND old.source_time = late.source_time
-ORDER BY old.tag_id, old.source_time DESC, old.ordinal DESC {_NEWER}
+ORDER BY old.tag_id, old.source_time DESC, old.ordinal DESC {_NEWER.format(less="<=")}
 """  # noqa: S608  only names are put in
 _PUT_NEWEST = f"""
 INSERT INTO latest_samples ({_COLUMNS})
 SELECT DISTINCT ON (tag_id) {_COLUMNS} FROM samples WHERE source_time >= $1
-ORDER BY tag_id, source_time DESC, ordinal DESC {_NEWER}
+ORDER BY tag_id, source_time DESC, ordinal DESC {_NEWER.format(less="<")}
 """  # noqa: S608  only names are put in
 
 

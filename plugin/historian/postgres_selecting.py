@@ -5,6 +5,7 @@ missed. So no snapshot is needed, and each statement sees what was committed bef
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from plugin.domain import Micros, SampleBatch
 from plugin.historian.chunks import SAMPLES, SPAN, Chunk, decode
 from plugin.historian.copying import Decoder
+from plugin.historian.corrected import as_known
 from plugin.historian.keyed import Key, Keyed, merged
 from plugin.historian.late import clusters, places
 from plugin.historian.postgres_samples import Connection, said
@@ -38,9 +40,34 @@ async def select_samples(
     rows = await select_open(connection, tags, start, end)
     found = both(rows, await select_closed(connection, tags, start, end))
     batch = found.with_texts(await texts_of(connection, found))
+    bounded = known_by is not None or received_by is not None
+    earlier = await _select_earlier(connection, tags, start, end) if bounded else Keyed.empty()
+    if len(earlier):
+        return as_known(Keyed(batch, found.ordinals), earlier, known_by, received_by)
     if known_by is not None:
         batch = batch.take(batch.server_time <= known_by)
     return batch if received_by is None else batch.take(batch.received_time <= received_by)
+
+
+async def _select_earlier(connection: Connection, tags: Collection[int], start: Micros, end: Micros) -> Keyed:
+    """Samples as they were before they were corrected, with their texts, in the order that this happened."""
+    query = """
+        SELECT tag_id, source_time, value, status, server_time, received_time, ordinal, text FROM modified_samples
+        WHERE tag_id = ANY ($1::integer[]) AND source_time >= $2 AND source_time < $3 ORDER BY modified
+    """
+    rows = await connection.fetch(query, sorted({int(tag) for tag in tags}), max(start, FIRST), min(end, LAST))
+    found = keyed([row[:7] for row in rows])
+    texts = np.array([None if row["text"] is None else said(row["text"]) for row in rows], np.object_)
+    return Keyed(replace(found.samples, text=texts), found.ordinals) if len(found) else found
+
+
+def keyed(rows: Sequence[Sequence[Any]]) -> Keyed:
+    """From rows of tag, source time, value, status, server and received time, ordinal; in their order."""
+    if not rows:
+        return Keyed.empty()
+    tag, time, value, status, server, received, ordinal = zip(*rows, strict=True)
+    batch = SampleBatch.of(tag, time, np.array(value, np.float64), status, server, received)
+    return Keyed(batch, np.array(ordinal, np.int16))
 
 
 def both(rows: Keyed, closed: Keyed) -> Keyed:
@@ -154,6 +181,11 @@ async def newest_closed(
     return merged([Keyed(*decode(chunks))]), since
 
 
+async def corrected_until(connection: Connection) -> Mapping[int, Micros]:
+    """Behind the newest corrected sample of each tag that has one: what was there before, only SQL can say."""
+    return dict(await connection.fetch("SELECT tag_id, max(source_time) + 1 FROM modified_samples GROUP BY tag_id"))
+
+
 async def tags_with_text(connection: Connection, after: Micros | None) -> NDArray[np.int32]:
     """Tags of which a sample after that source time (None: any sample) has a text."""
     query = "SELECT DISTINCT tag_id FROM sample_texts WHERE source_time > $1"
@@ -186,7 +218,5 @@ async def latest_samples(connection: Connection, tags: Iterable[int]) -> SampleB
             newest[row["tag_id"]] = row
     if not newest:
         return SampleBatch.empty()
-    tag, time, value, status, server, received, ordinal = zip(*(newest[key] for key in sorted(newest)), strict=True)
-    batch = SampleBatch.of(tag, time, np.array(value, np.float64), status, server, received)
-    found = Keyed(batch, np.array(ordinal, np.int16))
+    found = keyed([newest[key] for key in sorted(newest)])
     return found.with_texts(await texts_of(connection, found))

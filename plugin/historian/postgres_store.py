@@ -8,6 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, Grid, Micros, Remark, SampleBatch, Tag, Window
 from plugin.errors import StoreError
@@ -131,6 +133,7 @@ class PostgresStore(PostgresArchive):
         self._brought = await samples.brought(connection)
         rows, missing = await selecting.newest_open(connection, _REFILL_ROWS, ring.tags)
         ring.leave_out(await selecting.tags_with_text(connection, missing))
+        ring.cover_each_from(await selecting.corrected_until(connection))
         if missing is None:
             held = range(1, self._last_tag + 1) if ring.tags is None else ring.tags
             closed, since = await selecting.newest_closed(connection, _REFILL_ROWS, held, ring.capacity)
@@ -244,8 +247,7 @@ class PostgresStore(PostgresArchive):
             await samples.upsert_gaps(connection, arrived.gaps, now)
             await samples.upsert_checkpoints(connection, arrived.checkpoints)
             await samples.upsert_remarks(connection, arrived.remarks)
-            shard = self._fence.shard if self._fence is not None else None
-            await samples.count(connection, written.stored, shard)
+            await self._count(connection, written.stored)
         if self._ring is not None:
             self._ring.reserve(self._last_tag)
             await asyncio.to_thread(self._ring.append, batch)
@@ -263,6 +265,15 @@ class PostgresStore(PostgresArchive):
             more = await samples.merge(connection, behind, await selecting.closed_at(connection, behind))
             written = Written(written.stored + more.stored, written.duplicates + more.duplicates)
         return written
+
+    async def _count(self, connection: samples.Connection, more: int) -> None:
+        await samples.count(connection, more, self._fence.shard if self._fence is not None else None)
+
+    def _corrected(self, batch: SampleBatch) -> None:
+        if self._ring is not None:
+            # What a corrected sample was before, only SQL can say.
+            times = {int(tag): int(batch.source_time[batch.tag == tag].max()) + 1 for tag in np.unique(batch.tag)}
+            self._ring.cover_each_from(times)
 
     # --- what is read ---
 

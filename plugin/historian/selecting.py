@@ -10,6 +10,7 @@ import numpy as np
 
 from plugin.domain import Micros, SampleBatch
 from plugin.historian.chunks import SPAN, Chunk, decode
+from plugin.historian.corrected import as_known
 from plugin.historian.keyed import Key, Keyed, merged
 from plugin.historian.sqlite import snapshot
 
@@ -45,7 +46,7 @@ def select_samples(
         earlier = [] if known_by is None and received_by is None else select_earlier(database, tags, start, end)
     batch = found.with_texts(texts)
     if earlier:
-        return _as_known(Keyed(batch, found.ordinals), earlier, known_by, received_by)
+        return as_known(Keyed(batch, found.ordinals), _states(earlier), known_by, received_by)
     if known_by is not None:
         batch = batch.take(batch.server_time <= known_by)
     return batch if received_by is None else batch.take(batch.received_time <= received_by)
@@ -62,23 +63,9 @@ def select_earlier(
     return database.execute(query, (listed(tags), start, end)).fetchall()
 
 
-def _as_known(
-    now: Keyed, earlier: Sequence[tuple[Any, ...]], known_by: Micros | None, received_by: Micros | None
-) -> SampleBatch:
-    """Of each sample the last state that was known by then."""
-    *columns, ordinals, text = zip(*earlier, strict=True)
-    states = SampleBatch.concatenate([replace(_samples(columns), text=np.array(text, np.object_)), now.samples])
-    numbers = np.append(np.array(ordinals, np.int16), now.ordinals)
-    seen = np.ones(len(states), np.bool_)
-    for clock, bound in ((states.server_time, known_by), (states.received_time, received_by)):
-        if bound is not None:
-            seen &= clock <= bound
-    states, numbers = states.take(seen), numbers[seen]
-    order = np.lexsort((numbers, states.source_time, states.tag))  # stable: the last state is the last of its key
-    states, numbers = states.take(order), numbers[order]
-    same = (np.diff(states.tag) == 0) & (np.diff(states.source_time) == 0) & (np.diff(numbers) == 0)
-    states = states.take(np.append(~same, True)[: len(states)])
-    return states if states.with_text().any() else replace(states, text=None)
+def _states(rows: Sequence[tuple[Any, ...]]) -> Keyed:
+    *columns, ordinals, text = zip(*rows, strict=True)
+    return Keyed(replace(_samples(columns), text=np.array(text, np.object_)), np.array(ordinals, np.int16))
 
 
 def select_keyed(database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros) -> Keyed:

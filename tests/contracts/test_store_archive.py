@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import pytest
 from plugin.domain import Gap, GapCause, Level, RollUps, Run, RunKind, SampleBatch, Tag, UpdateType, from_micros
 from plugin.errors import StoreError
 from plugin.historian.memory import MemoryStore
+from plugin.historian.postgres_store import PostgresStore
 from plugin.historian.ring import Ring
 from plugin.historian.sqlite_store import SqliteStore
 from plugin.protocols import Archive, Corrected, Delivery
+from tests.postgres import Database
 
 TAGS = [Tag(f"T{n}", "plant", f"nsu=urn:plant;s=T{n}") for n in range(1, 4)]
 SECOND = 1_000_000
@@ -22,7 +25,11 @@ BEGIN = 1_714_521_600 * SECOND
 EVER = (-(2**60), 2**60)
 
 
-@pytest.fixture(params=["sqlite", "sqlite without a ring", "sqlite, closed", "sqlite, closed without a ring", "memory"])
+_SQLITE = ("sqlite", "sqlite without a ring", "sqlite, closed", "sqlite, closed without a ring")
+_POSTGRES = ("postgres", "postgres, closed without a ring")
+
+
+@pytest.fixture(params=[*_SQLITE, *_POSTGRES, "memory"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Archive]:
     if request.param == "memory":
         memory = MemoryStore()
@@ -30,27 +37,42 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield memory
         return
     ring = None if "without" in request.param else Ring()
-    store = Closing if "closed" in request.param else SqliteStore
-    async with store(f"sqlite+aiosqlite:///{tmp_path}/historian.db", ring=ring) as opened:
+    closed = "closed" in request.param
+    store: SqliteStore | PostgresStore
+    if request.param.startswith("postgres"):
+        database: Database = request.getfixturevalue("migrated_postgres")
+        store = (ClosingPostgres if closed else PostgresStore)(database.secret_url, ring=ring)
+    else:
+        store = (ClosingSqlite if closed else SqliteStore)(f"sqlite+aiosqlite:///{tmp_path}/historian.db", ring=ring)
+    async with store as opened:
         await opened.register_tags(TAGS)
         yield opened
 
 
-class Closing(SqliteStore):
-    """One that closes what it has before it is asked or corrected, but for the last two minutes."""
+class Closing:
+    """A store that closes what it has before it is asked or corrected, but for the last two minutes."""
 
-    async def roll_ups(self, *args: object, **kwargs: object) -> RollUps:
-        await self._close_most()
-        return await super().roll_ups(*args, **kwargs)  # type: ignore[arg-type]
+    async def roll_ups(self, *args: Any, **kwargs: Any) -> Any:
+        await close_most(self)
+        return await super().roll_ups(*args, **kwargs)  # type: ignore[misc]
 
-    async def correct(self, samples: SampleBatch, *, user: str, reason: str) -> Corrected:
-        await self._close_most()
-        return await super().correct(samples, user=user, reason=reason)
+    async def correct(self, *args: Any, **kwargs: Any) -> Any:
+        await close_most(self)
+        return await super().correct(*args, **kwargs)  # type: ignore[misc]
 
-    async def _close_most(self) -> None:
-        newest = (await self.summary()).newest
-        if newest is not None:
-            await self.close_before(newest - 2 * MINUTE)
+
+async def close_most(store: Any) -> None:
+    newest = (await store.summary()).newest
+    if newest is not None:
+        await store.close_before(newest - 2 * MINUTE)
+
+
+class ClosingSqlite(Closing, SqliteStore):
+    pass
+
+
+class ClosingPostgres(Closing, PostgresStore):
+    pass
 
 
 def plant(seconds: int, every: int = 1) -> SampleBatch:

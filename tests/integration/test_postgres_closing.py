@@ -74,7 +74,7 @@ def sqlite_rows(path: Path, table: str) -> list[Any]:
 
 
 def ordered(found: list[Any]) -> list[Any]:
-    books = {"latest_since", "late_before", "works_from", "brought"}
+    books = {"latest_since", "late_before", "works_from", "brought", "corrections"}
     return sorted((row for row in found if row[0] not in books), key=repr)
 
 
@@ -189,6 +189,31 @@ async def test_a_writer_that_is_in_the_middle_of_it_is_waited_for(
         assert (await closer).samples == 361
     assert await rows(store, "samples") == []
     assert np.count_nonzero((await beside(migrated_postgres)).tag == 1) == 121
+
+
+async def test_a_correction_that_comes_while_its_time_is_closed_counts(
+    store: PostgresStore, migrated_postgres: Database
+) -> None:
+    await store.write([seconds(0, 600)])
+    right = SampleBatch.of([1], BEGIN + 7 * SECOND, 99.5, 0, 1, 1)
+    waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    async with PostgresStore(migrated_postgres.secret_url) as other:
+        for table in ("rollup_minutes", "bookkeeping"):  # closing has written nearly all; it has not begun
+            async with store._server.copying() as connection:
+                await connection.execute(f"BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE")
+                closer = asyncio.create_task(other.close_before(BEGIN + 300 * SECOND))
+                while not await asyncio.to_thread(migrated_postgres.psql, waits):
+                    await asyncio.sleep(0.01)
+                correction = asyncio.create_task(store.correct(right, user="me", reason=table))
+                await asyncio.sleep(0.05)
+                await connection.execute("COMMIT")
+            await closer
+            assert (await correction).replaced == 1
+            assert float(right.value[0]) in (await beside(migrated_postgres)).value
+            right = replace(right, value=right.value + 0.25)
+        await other.close_before(EVER[1])
+    got = await beside(migrated_postgres)
+    assert got.value[(got.tag == 1) & (got.source_time == BEGIN + 7 * SECOND)].tolist() == [99.75]
 
 
 async def test_two_gateways_close_in_turn_and_nothing_twice(store: PostgresStore, migrated_postgres: Database) -> None:
