@@ -270,8 +270,8 @@ class Store(Protocol):
     async def write_lab_samples(self, samples: Sequence[LabSample], *, origin: str = "command") -> int:
         """Add lab samples, or correct those of the same id; how many were new or other than before.
 
-        What was corrected goes whole into the audit log, in the same transaction. The same result told again, whenever
-        and by whomever, changes nothing: it is known since it was first told.
+        What was told, and what it corrects, goes whole into the audit log, in the same transaction. The same result
+        told again, whenever and by whomever, changes nothing: it is known since it was first told.
         """
 
     async def lab_samples(

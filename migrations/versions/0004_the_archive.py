@@ -18,7 +18,7 @@ def upgrade() -> None:
         sa.Column("time", sa.BigInteger(), nullable=False),
         sa.Column("user_name", sa.Text(), nullable=False, comment="Who; foretag itself for a promotion by rule"),
         sa.Column("origin", sa.Text(), nullable=False, comment="command, page, opcua, service"),
-        sa.Column("action", sa.Text(), nullable=False, comment="Such as promote, correct, reload, import, drop"),
+        sa.Column("action", sa.Text(), nullable=False, comment="Such as promote, label, correct, reload, import, drop"),
         sa.Column("subject", sa.Text(), nullable=False, comment="What was changed"),
         sa.Column("before", sa.JSON(), nullable=False),
         sa.Column("after", sa.JSON(), nullable=False),

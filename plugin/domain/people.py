@@ -107,7 +107,7 @@ class Audit:
     origin: str
     """``command``, ``page``, ``opcua`` or ``service``."""
     action: str
-    """Such as ``promote``, ``retire``, ``correct``, ``reload``, ``import``, ``label``, ``trust``."""
+    """Such as ``promote``, ``retire``, ``label``, ``lab``, ``correct``, ``reload``, ``import``, ``trust``."""
     subject: str
     """What was changed, such as ``rul-3`` or ``engine-01.T24``."""
     before: Mapping[str, Any] = field(default_factory=dict)

@@ -62,9 +62,9 @@ class MemoryPeople:
 
     async def write_lab_samples(self, samples: Sequence[LabSample], *, origin: str = "command") -> int:
         """See the protocol."""
-        news, corrections = records.sort_out(samples, self._lab_samples, records.now(), origin)
+        news, entries = records.sort_out(samples, self._lab_samples, records.now(), origin)
         self._lab_samples |= news
-        self._log += corrections
+        self._log += entries
         return len(news)
 
     async def lab_samples(
@@ -85,9 +85,9 @@ class MemoryPeople:
 
     async def write_labels(self, labels: Sequence[Label], *, origin: str = "command") -> int:
         """See the protocol."""
-        news, corrections = records.sort_out(labels, self._labels, records.now(), origin)
+        news, entries = records.sort_out(labels, self._labels, records.now(), origin)
         self._labels |= news
-        self._log += corrections
+        self._log += entries
         return len(news)
 
     async def labels(

@@ -90,8 +90,8 @@ class People:
             await _alone(connection, table)
             rows = await _by_ids(connection, table, {sample.id for sample in samples})
             known = {row["id"]: records.lab_of(row) for row in rows}
-            news, corrections = records.sort_out(samples, known, records.now(), origin)
-            await _put(connection, table, list(map(records.lab_record, news.values())), corrections)
+            news, entries = records.sort_out(samples, known, records.now(), origin)
+            await _put(connection, table, list(map(records.lab_record, news.values())), entries)
             return len(news)
 
     @to_its_end
@@ -123,8 +123,8 @@ class People:
             await _alone(connection, table)
             rows = await _by_ids(connection, table, {label.id for label in labels})
             known = {row["id"]: records.label_of(row) for row in rows}
-            news, corrections = records.sort_out(labels, known, records.now(), origin)
-            await _put(connection, table, list(map(records.label_record, news.values())), corrections)
+            news, entries = records.sort_out(labels, known, records.now(), origin)
+            await _put(connection, table, list(map(records.label_record, news.values())), entries)
             return len(news)
 
     @to_its_end
@@ -212,12 +212,10 @@ async def _add_events(connection: AsyncConnection, events: Sequence[Event]) -> N
         await connection.execute(statement, list(map(records.event_record, events)))
 
 
-async def _put(
-    connection: AsyncConnection, table: Table, rows: list[records.Record], corrections: Iterable[Audit]
-) -> None:
+async def _put(connection: AsyncConnection, table: Table, rows: list[records.Record], entries: Iterable[Audit]) -> None:
     if rows:
         await connection.execute(queries.upsert(connection, table, "id"), rows)
-    await add_audit(connection, corrections)
+    await add_audit(connection, entries)
 
 
 async def _corrections(connection: AsyncConnection, subject: str, later_than: Micros) -> list[Audit]:

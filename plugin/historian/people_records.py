@@ -225,23 +225,25 @@ def changes(old: Label | LabSample, new: Label | LabSample) -> bool:
     return not isinstance(new, LabSample) or replace(new, known=old.known, user=old.user) != old
 
 
-def correction(old: Label | LabSample, new: Label | LabSample, now: datetime, origin: str) -> Audit:
-    """The entry that keeps ``old`` as it was, whole."""
+def _entry(old: Told | None, new: Told, now: datetime, origin: str) -> Audit:
+    """What was said first, or the correction, which keeps ``old`` as it was, whole."""
+    if old is None:
+        action = "label" if isinstance(new, Label) else "lab"
+        return Audit(now, new.user, origin, action, subject(new), after=_as_json(new))
     return Audit(now, new.user, origin, CORRECT, subject(old), _as_json(old), _as_json(new))
 
 
 def sort_out(
     told: Iterable[Told], known: Mapping[str, Told], now: datetime, origin: str
 ) -> tuple[dict[str, Told], list[Audit]]:
-    """What is to be stored by id, and the entries of what it corrects; ``known``: what is stored, by id."""
+    """What is to be stored by id, and its entries in the audit log; ``known``: what is stored, by id."""
     news: dict[str, Told] = {}
     entries = []
     for each in map(cleaned, told):
         old = news.get(each.id, known.get(each.id))
         if old is None or changes(old, each):
             news[each.id] = each
-        if old is not None and changes(old, each):
-            entries.append(correction(old, each, now, origin))
+            entries.append(_entry(old, each, now, origin))
     return news, entries
 
 

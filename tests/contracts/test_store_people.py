@@ -132,7 +132,23 @@ async def test_a_lab_sample_told_again_changes_nothing(store: Store) -> None:
     again = [lab("1"), lab("2", 1, value=float("nan"))]
     assert await store.write_lab_samples([replace(each, known=NOON + 9 * HOUR, user="ben") for each in again]) == 0
     assert await store.lab_samples("boiler", "nox", *ALWAYS) == (lab("1"), lab("2", 1, value=None))
-    assert await store.audit() == ()
+    assert len(await store.audit()) == 2
+
+
+async def test_what_a_person_tells_is_in_the_audit_log_whole(store: Store) -> None:
+    verdict = label("7", LabelKind.VERDICT, verdict=Verdict.UNCLEAR, model="health", as_of=NOON, run=3, end=None)
+    await store.write_labels([verdict, verdict], origin="page")
+    await store.write_lab_samples([lab("1", value=float("nan"))])
+    entries = {entry.subject: entry for entry in await store.audit()}
+    told = entries["label 7"]
+    assert (told.user, told.origin, told.action, told.before) == ("anna", "page", "label", {})
+    assert (told.after["kind"], told.after["verdict"], told.after["as_of"]) == (
+        "verdict", "unclear", "2024-05-01T12:00:00+00:00",
+    )  # fmt: skip
+    result = entries["lab sample 1"]
+    assert (result.user, result.origin, result.action, result.before) == ("anna", "command", "lab", {})
+    assert (result.after["quantity"], result.after["value"]) == ("nox", None)
+    assert len(entries) == len(await store.audit()) == 2
 
 
 async def test_a_corrected_lab_sample_keeps_the_old_one_in_the_log(store: Store) -> None:
@@ -140,7 +156,7 @@ async def test_a_corrected_lab_sample_keeps_the_old_one_in_the_log(store: Store)
     right = lab("1", value=16.5, user="ben", known=NOON + 5 * HOUR)
     assert await store.write_lab_samples([right], origin="page") == 1
     assert await store.lab_samples("boiler", "nox", *ALWAYS) == (right,)
-    (entry,) = await store.audit()
+    entry, _ = await store.audit()
     assert (entry.user, entry.origin, entry.action, entry.subject) == ("ben", "page", "correct", "lab sample 1")
     assert (entry.before["value"], entry.after["value"]) == (61.5, 16.5)
     assert entry.before["taken"] == "2024-05-01T12:00:00+00:00"
@@ -149,7 +165,7 @@ async def test_a_corrected_lab_sample_keeps_the_old_one_in_the_log(store: Store)
 async def test_a_write_that_tells_one_sample_twice_keeps_the_last_and_logs_the_first(store: Store) -> None:
     assert await store.write_lab_samples([lab("1"), lab("1", value=2.0), lab("1", value=2.0)]) == 1
     assert await store.lab_samples("boiler", "nox", *ALWAYS) == (lab("1", value=2.0),)
-    assert [entry.before["value"] for entry in await store.audit()] == [61.5]
+    assert [entry.before.get("value") for entry in await store.audit()] == [61.5, None]
 
 
 async def test_a_reader_of_the_past_sees_the_laboratory_as_it_was_known_then(store: Store) -> None:
@@ -175,7 +191,7 @@ async def test_many_lab_samples_in_one_write(store: Store) -> None:
     assert await store.write_lab_samples(many) == 1200
     assert await store.write_lab_samples([*many[:-1], replace(many[-1], value=-1.0)]) == 1
     assert len(await store.lab_samples("boiler", "nox", *ALWAYS)) == 1200
-    assert len(await store.audit()) == 1
+    assert len(await store.audit(action="correct")) == 1
 
 
 # --- labels ---
@@ -213,7 +229,7 @@ async def test_a_corrected_label_keeps_the_old_one_in_the_log_and_for_who_looks_
     assert await store.labels("pump", *ALWAYS) == (right,)
     assert await store.labels("pump", *ALWAYS, known_by=to_micros(now) - 1) == (wrong,)
     assert await store.labels("pump", *ALWAYS, known_by=to_micros(now - 2 * HOUR)) == ()
-    (entry,) = await store.audit()
+    (entry,) = await store.audit(action="correct")
     assert (entry.user, entry.subject, entry.before["verdict"]) == ("ben", "label 1", "confirmed")
 
 

@@ -78,7 +78,7 @@ audit_log = Table(
     Column("time", BigInteger, nullable=False, index=True),
     Column("user_name", Text, nullable=False, comment="Who; foretag itself for a promotion by rule"),
     Column("origin", Text, nullable=False, comment="command, page, opcua, service"),
-    Column("action", Text, nullable=False, comment="Such as promote, correct, reload, import, drop"),
+    Column("action", Text, nullable=False, comment="Such as promote, label, correct, reload, import, drop"),
     Column("subject", Text, nullable=False, comment="What was changed"),
     Column("before", JSON, nullable=False),
     Column("after", JSON, nullable=False),
