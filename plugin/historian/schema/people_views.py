@@ -97,9 +97,7 @@ def audit(sql: Words) -> View:
         *sql.times("time", "a.time", "By our clock"),
         Column("user_name", "a.user_name", "Who; `foretag` for what a rule did"),
         Column("origin", "a.origin", "`command`, `page`, `opcua` or `service`"),
-        Column(
-            "action", "a.action", "Such as `promote`, `label`, `lab`, `correct`, `reload`, `trust`, `import`"
-        ),
+        Column("action", "a.action", "Such as `promote`, `label`, `lab`, `correct`, `reload`, `trust`, `import`"),
         Column("subject", "a.subject", "What was changed"),
         Column("before", "a.before", "As JSON"),
         Column("after", "a.after", "As JSON"),
