@@ -1,5 +1,9 @@
 """Kind ``rul_lstm``: remaining useful life from a unit's age, its sensors and how far they left the unit's own start.
 
+Features in the roles ``setting_1``, ``setting_2``, … say what is asked of the unit: all others but the age are then
+scaled within the operating condition of their cell (see :mod:`models.regimes`), so that a change of load is not taken
+for wear.
+
 A window is a stretch of one unit's life that ends now; its cells before the last overhaul (``age`` falls) count as not
 observed. An LSTM reads the last ``context`` cells. What it can't see any more, the own start, stands in its inputs.
 
@@ -20,7 +24,7 @@ from flax import nnx
 from jax.scipy.stats import norm
 from numpy.typing import NDArray
 
-from models import cells
+from models import cells, regimes
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
 from models.network import CausalLstm, born, bound
 from models.options import check_axes, number, read
@@ -36,17 +40,19 @@ _FOLDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Hyperparameters; the defaults were measured on C-MAPSS FD001, 60 units to train on and 40 others to judge."""
+    """Hyperparameters; the defaults come from C-MAPSS FD001, its units for training alone, each judged by the members
+    that had not seen it.
+    """
 
     cap: float = number(125.0, 1.0, 1e6)
     """RUL above which units are alike [cells]."""
     horizon: float = number(30.0, 1.0, 1e6)
     """Of ``failure_probability`` [cells]; below ``cap``."""
-    context: int = number(64, 4, 1024)
+    context: int = number(32, 4, 1024)
     """Cells that the LSTM reads."""
-    hidden: int = number(32, 4, 512)
+    hidden: int = number(48, 4, 512)
     members: int = number(5, 1, 16)
-    steps: int = number(200, 1, 100_000)
+    steps: int = number(400, 1, 100_000)
     batch: int = number(48, 1, 4096)
     rate: float = number(5e-3, 1e-6, 1.0)
     decay: float = number(0.1, 0.0, 1.0)
@@ -54,6 +60,8 @@ class Options:
     """Added to inputs while training [standard deviations]."""
     dropout: float = number(0.02, 0.0, 0.9)
     """Probability that a feature is missing from a crop while training: a dead tag must not be a surprise."""
+    conditions: int = number(8, 1, 64)
+    """Operating conditions that the settings may show, at most; how many there are is learnt."""
     late_start: float = number(0.25, 0.0, 1.0)
     """Share of crops whose unit is first seen in mid-life, as after a late commissioning."""
 
@@ -68,6 +76,7 @@ class RulLstm:
         """See :class:`models.kind.ModelKind`."""
         check_axes(spec, self.roles, length=2)
         options = read(Options, spec)
+        regimes.settings(spec)
         if options.horizon >= options.cap:
             raise ValueError(f"option horizon = {options.horizon}: must be below cap, {options.cap}")
 
@@ -84,10 +93,10 @@ class RulLstm:
 
     def init(self, spec: Spec, key: jax.Array) -> Params:
         """See :class:`models.kind.ModelKind`."""
-        options, count = read(Options, spec), len(spec.features)
+        options = read(Options, spec)
         return {
             "network": born(_builder(spec, options), jax.random.split(key, options.members)),
-            "scale": cells.unscaled(count),
+            **_unscaled(spec, options),
             "margin": np.zeros(2, np.float32),
         }
 
@@ -98,7 +107,7 @@ class RulLstm:
         fold = folds(data.group, max(_FOLDS, options.members), spec.seed)
         key = jax.random.key(spec.seed)
         params = self.init(spec, key)
-        params["scale"] = cells.scale(data.values, data.observed)
+        params |= _scale(spec, options, data)
         crops = _crops(spec, params, options, data, fold)
         budget = Budget(options.steps, options.rate, options.decay)
         loss = partial(_loss, _builder(spec, options), options, len(spec.features))
@@ -151,13 +160,15 @@ def _inputs(spec: Spec, params: Params, values: jax.Array, observed: jax.Array) 
     """What the LSTM reads at each cell, [n, t, 2f + 2], and which cells are there, [n, t].
 
     All features scaled; those features minus their own start (for ``age``: the age when the unit was first seen); the
-    share of the own start that is known; and the share of features observed. A cell without an age is not there.
+    share of the own start that is known; and the share of features observed. A cell without an age is not there,
+    nor is one whose operating condition is not known.
     """
     age = spec.index("age")
     there = observed[:, age] & (observed.sum(1) > 1)
     there = there & cells.since_reset(values[:, age], there)
     observed = observed & there[:, None]
-    units = cells.scaled(params["scale"], values, observed, _LIMIT)
+    units, observed = _scaled(spec, params, values, observed)
+    there = there & observed[:, age]
     left = jnp.where(observed, units - cells.own_start(units, observed), 0.0)
     counted = jnp.cumsum(there, -1)
     first = jnp.take_along_axis(units[:, age], jnp.argmax(there, -1)[:, None], -1)
@@ -165,6 +176,28 @@ def _inputs(spec: Spec, params: Params, values: jax.Array, observed: jax.Array) 
     known = jnp.where(there, jnp.minimum(counted, cells.BASELINE_CELLS) / cells.BASELINE_CELLS, 0.0)
     extra = jnp.stack([known, observed.mean(1)], 1)
     return jnp.swapaxes(jnp.concatenate([units, left, extra], 1), 1, 2), there
+
+
+def _unscaled(spec: Spec, options: Options) -> Params:
+    """What :func:`_scale` gives before there are data."""
+    if not (settings := regimes.settings(spec)):
+        return {"scale": cells.unscaled(len(spec.features))}
+    return regimes.unlearnt(options.conditions, settings, len(spec.features))
+
+
+def _scale(spec: Spec, options: Options, data: TrainingData) -> Params:
+    if not (settings := regimes.settings(spec)):
+        return {"scale": cells.scale(data.values, data.observed)}
+    common = (spec.index("age"),)
+    return regimes.learnt(data.values, data.observed, settings, common, options.conditions, spec.seed)
+
+
+def _scaled(spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """In standard deviations, and what is observed: nothing in a cell whose condition is not known."""
+    if not (settings := regimes.settings(spec)):
+        return cells.scaled(params["scale"], values, observed, _LIMIT), observed
+    units, known = regimes.scaled(params, values, observed, settings, _LIMIT)
+    return units, observed & known[:, None]
 
 
 def _quantiles(spec: Spec, options: Options, network: Params, inputs: jax.Array, seen: jax.Array) -> jax.Array:

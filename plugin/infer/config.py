@@ -57,7 +57,8 @@ class ModelConfig(Section):
     features: tuple[str, ...] = Field(min_length=1)
     """Inputs by feature; every asset must have a tag for each."""
     roles: dict[str, str] = Field(default_factory=dict)
-    """Special features by role, such as ``age = "cycle"``; each must be among the features."""
+    """Special features by role, such as ``age = "cycle"``; each must be among the features. ``setting_1``,
+    ``setting_2``, … of ``rul_lstm``: what is asked of the machine (load, speed), so that it is not taken for wear."""
     window: Duration = Field(gt=timedelta(0))
     """How far back the model looks, at most."""
     step: Duration = Field(gt=timedelta(0))

@@ -12,6 +12,9 @@ from models.quality_mlp import QualityMlp
 from models.rul_lstm import RulLstm
 
 TINY = {"hidden": 4, "members": 2, "steps": 20, "batch": 4}
+CONDITIONS = Spec(
+    "rul_lstm", ("cycle", "a", "b", "c"), 24, {"age": "cycle", "setting_1": "c"}, {**TINY, "context": 8}
+)  # fmt: skip
 
 
 def training_data(roles, cells=24, windows=12):
@@ -20,6 +23,8 @@ def training_data(roles, cells=24, windows=12):
     values = generator.normal(size=(windows, 4, cells)).astype(np.float32)
     if "age" in roles:
         values[:, 0] = np.arange(cells)
+    if "setting_1" in roles:
+        values[:, 3] = np.round(2 * values[:, 3]) % 3
     observed = generator.random(values.shape) < 0.9
     observed[0], observed[:, :, -1] = True, True
     target = generator.uniform(0, 50, (windows, cells)).astype(np.float32)
@@ -30,6 +35,7 @@ def training_data(roles, cells=24, windows=12):
     ("kind", "spec"),
     [
         (RulLstm(), Spec("rul_lstm", ("cycle", "a", "b", "c"), 24, {"age": "cycle"}, {**TINY, "context": 8})),
+        (RulLstm(), CONDITIONS),
         (
             QualityMlp(),
             Spec("quality_mlp", ("a", "b", "c", "y"), 24, {"lab": "y"}, {**TINY, "output": "y", "delay": 2}),
@@ -37,7 +43,13 @@ def training_data(roles, cells=24, windows=12):
         (PcaAnomaly(), Spec("pca_anomaly", ("cycle", "a", "b", "c"), 24, {"age": "cycle"}, {"own_start": 1})),
         (PcaAnomaly(), Spec("pca_anomaly", ("a", "b", "c", "d"), 24)),
     ],
-    ids=["rul_lstm", "quality_mlp", "pca_anomaly with an own start", "pca_anomaly"],
+    ids=[
+        "rul_lstm",
+        "rul_lstm with settings",
+        "quality_mlp",
+        "pca_anomaly with an own start",
+        "pca_anomaly",
+    ],
 )
 def test_a_shipped_kind_keeps_every_promise(kind, spec):
     data = training_data(spec.roles)

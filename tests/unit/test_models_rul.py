@@ -1,6 +1,7 @@
 """The RUL LSTM on units that wear in a known way."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -113,3 +114,56 @@ def test_no_label_is_refused():
     data = lives(count=6)
     with pytest.raises(ValueError, match="no labelled cell"):
         KIND.fit(SPEC, replace(data, target=np.full_like(data.target, np.nan)), lambda share, message: None)
+
+
+def loaded(data, seed=11):
+    """The same units under three loads that move the sensors far more than wear does; the load is the last feature."""
+    load = np.random.default_rng(seed).integers(0, 3, data.target.shape)
+    values = data.values.copy()
+    values[:, 1] += 10.0 * load
+    values[:, 2] *= 1.0 + load
+    values[:, 3] = load
+    return replace(data, values=np.where(data.observed, values, 0).astype(np.float32))
+
+
+LOADED = replace(SPEC, features=("cycle", "wear", "noise", "load"), roles={"age": "cycle", "setting_1": "load"})
+
+
+@pytest.fixture(scope="module")
+def under_load():
+    return KIND.fit(LOADED, loaded(lives()), lambda share, message: None)
+
+
+def test_a_change_of_load_is_not_taken_for_wear(fitted, under_load):
+    assert under_load.metrics["rmse"] < 1.25 * fitted.metrics["rmse"]
+
+
+def test_a_cell_without_its_load_is_not_seen(under_load):
+    data = loaded(lives(seed=5))
+    values, hidden = data.values[:3, :, :50], data.observed[:3, :, :50].copy()
+    program = jax.jit(lambda observed: KIND.predict(LOADED, under_load.params, values, observed)["rul"].value)
+    hidden[0, 3, :] = False
+    hidden[1, 3, 20:30] = False
+    gone = hidden.copy()
+    gone[1, :, 20:30] = False
+    found, wanted = np.asarray(program(hidden)), np.asarray(program(gone))
+    assert np.isnan(found[0])
+    assert found[1] == wanted[1]
+    assert np.isfinite(found[2])
+
+
+def test_settings_are_read_from_an_artifact_as_they_were_given():
+    features = ("cycle", "wear", *(f"s{number}" for number in range(1, 12)))
+    roles = {f"setting_{number}": f"s{number}" for number in range(1, 12)}
+    spec = Spec("rul_lstm", features, 8, {"age": "cycle", **roles}, {"members": 1, "hidden": 4})
+    sorted_by_name = replace(spec, roles=dict(sorted(spec.roles.items())))
+    params = KIND.init(spec, jax.random.key(0))
+    params["conditions"]["centres"] = np.random.default_rng(0).normal(size=(8, 11)).astype(np.float32)
+    params["scale"]["mean"] = np.random.default_rng(1).normal(size=(8, 13)).astype(np.float32)
+    values = np.random.default_rng(2).normal(size=(5, 13, 8)).astype(np.float32)
+    values[:, 0] = np.arange(8)
+    found, wanted = (
+        np.asarray(jax.jit(partial(KIND.predict, each))(params, values, np.ones(values.shape, bool))["rul"].value)
+        for each in (sorted_by_name, spec)
+    )
+    assert found.tolist() == wanted.tolist()
