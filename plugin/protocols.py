@@ -353,12 +353,13 @@ class Archive(Store, Protocol):
         ``level``: None is the finest that gives at most so many ``points`` of a tag; days, where none does.
         """
 
-    async def correct(self, samples: SampleBatch, *, user: str, reason: str) -> Corrected:
+    async def correct(self, samples: SampleBatch, *, user: str, reason: str, origin: str = "command") -> Corrected:
         """Put samples in the place of those of the same tag and source time, which are kept as modified.
 
         Of several values of one time the last, which stands, is replaced. Received now, whatever the batch says: who
         asks for what was received by an earlier moment, such as a run that is computed again, gets what was there
-        then. A sample of a time that has none is inserted. Written twice it is one correction.
+        then. A sample of a time that has none is inserted. Written twice it is one correction. The audit log says
+        in the same transaction who did it, why, and of which tags and times; ``origin`` as in :class:`Audit`.
         """
 
     async def modified(self, tags: Sequence[int], start: Micros, end: Micros) -> Modified:

@@ -1,15 +1,43 @@
-"""What a correction is to be compared with, and what there was before one."""
+"""What a correction is to be compared with, what there was before one, and what the audit log says of it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plugin.domain import Micros, Modified, SampleBatch, UpdateType
+from plugin.domain import Audit, Micros, Modified, SampleBatch, UpdateType, from_micros
 from plugin.historian.keyed import Keyed
 from plugin.historian.late import places
+from plugin.historian.people_records import CORRECT, readable
+from plugin.protocols import Corrected
+
+_NAMED = 100
+"""Tags that one entry of the audit log names at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A correction as what somebody did."""
+
+    time: Micros
+    user: str
+    reason: str
+    origin: str
+
+    def entry(self, done: Corrected, changed: SampleBatch, tags: Sequence[str]) -> Audit:
+        """For the audit log; ``changed``: the samples that were replaced or inserted, ``tags``: their names."""
+        after = {
+            "replaced": done.replaced,
+            "inserted": done.inserted,
+            "first": readable(int(changed.source_time.min())),
+            "last": readable(int(changed.source_time.max())),
+            "reason": self.reason,
+            "tags": sorted(tags)[:_NAMED],
+        }
+        subject = f"samples of {tags[0]}" if len(tags) == 1 else f"samples of {len(tags)} tags"
+        return Audit(from_micros(self.time), self.user, self.origin, CORRECT, subject, after=after)
 
 
 def last_of_each(batch: SampleBatch) -> SampleBatch:

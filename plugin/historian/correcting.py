@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from plugin.domain import Level, Micros, Modified, SampleBatch, UpdateType
+from plugin.domain import Audit, Level, Micros, Modified, SampleBatch, UpdateType
 from plugin.historian.chunks import Chunk, decode, encode
 from plugin.historian.closing import size_of
-from plugin.historian.corrected import equal, last_of_each, modified_of, standing
+from plugin.historian.corrected import Act, equal, last_of_each, modified_of, standing
 from plugin.historian.keyed import Keyed, merged
 from plugin.historian.late import clusters
+from plugin.historian.people_records import audit_record
 from plugin.historian.rolling import TABLES
 from plugin.historian.selecting import chunks_of, fetch, listed, select_texts_at
 from plugin.historian.sqlite_closing import insert_chunks
@@ -39,10 +40,11 @@ ORDER BY tag_id, source_time, ordinal, modified
 """  # noqa: S608  only names are put in
 
 
-def correct(
-    database: sqlite3.Connection, batch: SampleBatch, now: Micros, user: str, reason: str
-) -> tuple[Corrected, SampleBatch]:
-    """Inside a transaction. What it did but for the samples of times that have none, which are given back."""
+def correct(database: sqlite3.Connection, batch: SampleBatch, act: Act) -> tuple[Corrected, SampleBatch]:
+    """Inside a transaction. Samples of times that have none are given back, to be inserted.
+
+    The audit log tells of all that was changed, these included.
+    """
     batch = last_of_each(batch)
     chunks = chunks_of(database, clusters(batch))
     closed = Keyed(*decode([chunk for _, chunk in chunks]))
@@ -53,10 +55,27 @@ def correct(
     before = old.with_texts(texts)
     differs = ~equal(before, new)
     if differs.any():
-        _exchange(database, old.take(differs), before.take(differs), new.take(differs), (now, user, reason))
+        _exchange(database, old.take(differs), before.take(differs), new.take(differs), act)
         _take_out(database, chunks, old.take(differs))
     done = Corrected(int(differs.sum()), int((~there).sum()), int((~differs).sum()))
+    changed = SampleBatch.concatenate([new.take(differs), batch.take(~there)])
+    if len(changed):
+        _tell(database, act.entry(done, changed, _names(database, changed)))
     return done, batch.take(~there)
+
+
+def _names(database: sqlite3.Connection, batch: SampleBatch) -> list[str]:
+    query = "SELECT name FROM tags WHERE id IN (SELECT value FROM json_each(?))"
+    return [name for (name,) in database.execute(query, (listed(np.unique(batch.tag)),))]
+
+
+def _tell(database: sqlite3.Connection, entry: Audit) -> None:
+    record = audit_record(entry)
+    cells = [json.dumps(cell) if isinstance(cell, dict) else cell for cell in record.values()]
+    database.execute(
+        f"INSERT INTO audit_log ({', '.join(record)}) VALUES ({', '.join('?' * len(record))})",  # noqa: S608  names
+        cells,
+    )
 
 
 def select_modified(database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros) -> Modified:
@@ -70,13 +89,12 @@ def _exchange(
     old: Keyed,
     before: SampleBatch,
     new: SampleBatch,
-    act: tuple[Micros, str, str],
+    act: Act,
 ) -> None:
-    now, user, reason = act
     ordinals = old.ordinals.tolist()
     words = [[None] * len(old) if each.text is None else each.text.tolist() for each in (before, new)]
     rows = zip(*(column.tolist() for column in before.columns()), ordinals, words[0], strict=True)
-    kept = [(*row[:7], now, row[7], UpdateType.REPLACED, user, reason) for row in rows]
+    kept = [(*row[:7], act.time, row[7], UpdateType.REPLACED, act.user, act.reason) for row in rows]
     database.executemany(_KEEP, kept)
     database.executemany(_PUT, zip(*(column.tolist() for column in new.columns()), ordinals, strict=True))
     keys = list(old.each_key())

@@ -8,19 +8,19 @@ the partition's own row, with an entry in the audit log. Cut off anywhere, the n
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Table, delete, exists, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Audit, GapState, Level, Micros, from_micros, to_micros
+from plugin.domain import Audit, GapState, Level, Micros, from_micros
 from plugin.historian import schema
 from plugin.historian.config import HistorianConfig
 from plugin.historian.database import Database, to_its_end
 from plugin.historian.people import add_audit
-from plugin.historian.people_records import SELF
+from plugin.historian.people_records import SELF, readable
 from plugin.historian.queries import insert
 from plugin.historian.retention import KeepConfig, Partition, RetentionConfig, believed, expired
 from plugin.historian.upkeep import Chore
@@ -41,7 +41,6 @@ _TAGS = 10, 500
 """In the first piece, and at most."""
 _PARTITIONS = 1_000
 """Dropped of one class in a pass at most."""
-_FIRST, _LAST = to_micros(datetime.min.replace(tzinfo=UTC)), to_micros(datetime.max.replace(tzinfo=UTC))
 _ROLLUPS = {
     Level.MINUTE: schema.rollup_minutes,
     Level.HOUR: schema.rollup_hours,
@@ -303,11 +302,6 @@ def _before(now: Micros, age: timedelta) -> Micros:
 def _days_before(now: Micros, age: timedelta) -> Micros:
     """A whole day's beginning, so that a pass an hour is work, and an entry in the log, once a day."""
     return _before(now, age) // _DAY * _DAY
-
-
-def readable(stamp: Micros) -> str:
-    """In ISO 8601; a stamp that no calendar knows as the nearest that it does."""
-    return from_micros(min(max(stamp, _FIRST), _LAST)).isoformat()
 
 
 async def _note_kept(connection: AsyncConnection, rows: Select[Any] | Sequence[Mapping[str, Any]]) -> None:

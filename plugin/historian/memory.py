@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from plugin.domain import (
     Window,
 )
 from plugin.errors import StoreError
+from plugin.historian.corrected import Act
 from plugin.historian.looks import Looks
 from plugin.historian.memory_people import MemoryPeople
 from plugin.historian.people_records import SELF, now, promotions
@@ -150,7 +152,7 @@ class MemoryStore(MemoryPeople):
         made = roll_up(samples, SampleBatch.empty(), -(2**62), last, level, gaps)
         return rows_of(made, made.start >= first)
 
-    async def correct(self, samples: SampleBatch, *, user: str, reason: str) -> Corrected:
+    async def correct(self, samples: SampleBatch, *, user: str, reason: str, origin: str = "command") -> Corrected:
         """See the protocol. A sample of a tag that was never registered refuses all (StoreError)."""
         now = time.time_ns() // 1000
         batch = self._looks.arrive(replace(samples, received_time=np.full(len(samples), now)), now)
@@ -159,10 +161,15 @@ class MemoryStore(MemoryPeople):
             raise StoreError(f"Corrections of tags that are not registered: {unknown[:10]}")
         texts = [None] * len(batch) if batch.text is None else batch.text.tolist()
         rows = zip(*(column.tolist() for column in batch.columns()), texts, strict=True)
-        done = {"replaced": 0, "inserted": 0, "unchanged": 0}
+        did: dict[str, list[tuple[Any, ...]]] = {"replaced": [], "inserted": [], "unchanged": []}
         for tag, stamp, *state in {row[:2]: row for row in rows}.values():
-            done[self._correct(tag, stamp, tuple(state), user, reason)] += 1
-        return Corrected(**done)
+            did[self._correct(tag, stamp, tuple(state), user, reason)].append((tag, stamp, *state))
+        done = Corrected(**{what: len(changed) for what, changed in did.items()})
+        if changed := did["replaced"] + did["inserted"]:
+            names = [tag.name for tag in self._tags.values() if tag.id in {row[0] for row in changed}]
+            act = Act(int(batch.received_time[0]), user, reason, origin)
+            self._log.append(act.entry(done, self._batch(changed), names))
+        return done
 
     def _correct(self, tag: int, stamp: Micros, state: _Sample, user: str, reason: str) -> str:
         stamped = self._samples.setdefault(tag, {}).setdefault(stamp, [])

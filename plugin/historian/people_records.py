@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from plugin.domain import (
@@ -149,6 +149,14 @@ States = Mapping[int, tuple[ModelState | None, ModelState]]
 def now() -> datetime:
     """By our clock, in whole microseconds."""
     return from_micros(time.time_ns() // 1000)
+
+
+_FIRST, _LAST = to_micros(datetime.min.replace(tzinfo=UTC)), to_micros(datetime.max.replace(tzinfo=UTC))
+
+
+def readable(stamp: Micros) -> str:
+    """In ISO 8601; a stamp that no calendar knows as the nearest that it does."""
+    return from_micros(min(max(stamp, _FIRST), _LAST)).isoformat()
 
 
 def promotions(model: str, changed: States, user: str, origin: str, at: datetime) -> list[Audit]:

@@ -14,6 +14,7 @@ from plugin.errors import StoreError, StoreUnavailable
 from plugin.historian.aged import Aged
 from plugin.historian.closing import Changed, Closed, Slice
 from plugin.historian.config import HistorianConfig
+from plugin.historian.corrected import Act
 from plugin.historian.database import to_its_end
 from plugin.historian.newest import present_of
 from plugin.historian.partitions import Partitions
@@ -106,7 +107,7 @@ class PostgresArchive(Tables):
             return await roll_ups(connection, tags, start, end, level)
 
     @to_its_end
-    async def correct(self, samples: SampleBatch, *, user: str, reason: str) -> Corrected:
+    async def correct(self, samples: SampleBatch, *, user: str, reason: str, origin: str = "command") -> Corrected:
         """See the protocol. A sample of a tag that was never registered refuses all (StoreError)."""
         unknown = sorted({int(tag) for tag in samples.tag if not 1 <= tag <= self._last_tag})
         if unknown:
@@ -119,7 +120,8 @@ class PostgresArchive(Tables):
                 now = clock()
                 batch = self._looks.arrive(replace(samples, received_time=np.full(len(samples), now)), now)
                 await begin(connection)
-                done, new = await correct(connection, batch, int(batch.received_time[0]), user, reason)
+                act = Act(int(batch.received_time[0]), user, reason, origin)
+                done, new = await correct(connection, batch, act)
                 if len(new):
                     await merge(connection, new, await closed_at(connection, new))
                 await put_late(connection, batch, LAST)

@@ -1,15 +1,17 @@
 """Corrections in PostgreSQL: a value takes the place of another, which is kept (as :mod:`.correcting` in SQLite)."""
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
 
-from plugin.domain import Level, Micros, Modified, SampleBatch, UpdateType
+from plugin.domain import Audit, Level, Micros, Modified, SampleBatch, UpdateType
 from plugin.historian.chunks import Chunk, decode, encode
 from plugin.historian.closing import size_of
-from plugin.historian.corrected import equal, last_of_each, modified_of, standing
+from plugin.historian.corrected import Act, equal, last_of_each, modified_of, standing
 from plugin.historian.keyed import Keyed, merged
 from plugin.historian.late import clusters
+from plugin.historian.people_records import audit_record
 from plugin.historian.postgres_closing import insert_chunks, key_of
 from plugin.historian.postgres_samples import Connection, said, written
 from plugin.historian.postgres_selecting import chunks_of, keyed, texts_of
@@ -45,10 +47,11 @@ async def begin(connection: Connection) -> None:
     await connection.fetch("SELECT FROM bookkeeping WHERE name = 'closed_until' FOR UPDATE")
 
 
-async def correct(
-    connection: Connection, batch: SampleBatch, now: Micros, user: str, reason: str
-) -> tuple[Corrected, SampleBatch]:
-    """What it did but for the samples of times that have none, which are given back."""
+async def correct(connection: Connection, batch: SampleBatch, act: Act) -> tuple[Corrected, SampleBatch]:
+    """Samples of times that have none are given back, to be inserted.
+
+    The audit log tells of all that was changed, these included.
+    """
     batch = last_of_each(batch)
     chunks = [chunk for _, chunk in await chunks_of(connection, clusters(batch))]
     rows = keyed(await connection.fetch(_OPEN, batch.tag.tolist(), batch.source_time.tolist()))
@@ -56,10 +59,25 @@ async def correct(
     new, before = batch.take(there), old.with_texts(await texts_of(connection, old))
     differs = ~equal(before, new)
     if differs.any():
-        act = now, user, reason
         await _exchange(connection, old.take(differs), before.take(differs), new.take(differs), act)
         await _take_out(connection, chunks, old.take(differs))
-    return Corrected(int(differs.sum()), int((~there).sum()), int((~differs).sum())), batch.take(~there)
+    done = Corrected(int(differs.sum()), int((~there).sum()), int((~differs).sum()))
+    changed = SampleBatch.concatenate([new.take(differs), batch.take(~there)])
+    if len(changed):
+        await _tell(connection, act.entry(done, changed, await _names(connection, changed)))
+    return done, batch.take(~there)
+
+
+async def _names(connection: Connection, batch: SampleBatch) -> list[str]:
+    query = "SELECT name FROM tags WHERE id = ANY ($1::integer[])"
+    return [name for (name,) in await connection.fetch(query, np.unique(batch.tag).tolist())]
+
+
+async def _tell(connection: Connection, entry: Audit) -> None:
+    record = audit_record(entry)
+    cells = [json.dumps(cell) if isinstance(cell, dict) else cell for cell in record.values()]
+    places = ", ".join(f"${n}" for n in range(1, len(record) + 1))
+    await connection.execute(f"INSERT INTO audit_log ({', '.join(record)}) VALUES ({places})", *cells)  # noqa: S608
 
 
 async def select_modified(connection: Connection, tags: Sequence[int], start: Micros, end: Micros) -> Modified:
@@ -68,15 +86,13 @@ async def select_modified(connection: Connection, tags: Sequence[int], start: Mi
     return modified_of([(*row[:7], None if row[7] is None else said(row[7]), *row[8:]) for row in rows])
 
 
-async def _exchange(
-    connection: Connection, old: Keyed, before: SampleBatch, new: SampleBatch, act: tuple[Micros, str, str]
-) -> None:
-    now, *why = act
+async def _exchange(connection: Connection, old: Keyed, before: SampleBatch, new: SampleBatch, act: Act) -> None:
     words = [[None] * len(old) if each.text is None else each.text.tolist() for each in (before, new)]
     stored = [[None if word is None else written(word) for word in each] for each in words]
     ordinals = old.ordinals.tolist()
     rows = zip(*_cells(before), ordinals, stored[0], strict=True)
-    await connection.executemany(_KEEP, [(*row[:7], now, row[7], UpdateType.REPLACED, *why) for row in rows])
+    why = UpdateType.REPLACED, act.user, act.reason
+    await connection.executemany(_KEEP, [(*row[:7], act.time, row[7], *why) for row in rows])
     await connection.executemany(_PUT, list(zip(*_cells(new), ordinals, strict=True)))
     keys = list(old.each_key())
     of_key = "tag_id = $1 AND source_time = $2 AND ordinal = $3"

@@ -16,6 +16,7 @@ from plugin.errors import StoreError
 from plugin.historian.aged import Aged
 from plugin.historian.closing import After, Before, Changed, Closed, Slice, close
 from plugin.historian.config import HistorianConfig
+from plugin.historian.corrected import Act
 from plugin.historian.correcting import correct, select_modified
 from plugin.historian.newest import Newest, present
 from plugin.historian.samples import count, insert_samples
@@ -126,21 +127,23 @@ class SqliteArchive(Tables):
         """See the protocol."""
         return await self._file.read(roll_ups, tags, start, end, level or Level.finest(end - start, points))
 
-    async def correct(self, samples: SampleBatch, *, user: str, reason: str) -> Corrected:
+    async def correct(self, samples: SampleBatch, *, user: str, reason: str, origin: str = "command") -> Corrected:
         """See the protocol. A sample of a tag that was never registered refuses all (StoreError)."""
         unknown = sorted({int(tag) for tag in samples.tag if not 1 <= tag <= self._last_tag})
         if unknown:
             raise StoreError(f"{self._file.path}: corrections of tags that are not registered: {unknown[:10]}")
         if not len(samples):
             return Corrected(0, 0, 0)
-        return await self._file.write(self._correct, samples, user, reason)
+        return await self._file.write(self._correct, samples, user, reason, origin)
 
-    def _correct(self, database: sqlite3.Connection, batch: SampleBatch, user: str, reason: str) -> Corrected:
+    def _correct(
+        self, database: sqlite3.Connection, batch: SampleBatch, user: str, reason: str, origin: str
+    ) -> Corrected:
         self._corrections += 1
         with self._known(database) as newest:
             now = time.time_ns() // 1000
             batch = self._looks.arrive(replace(batch, received_time=np.full(len(batch), now)), now)
-            done, new = correct(database, batch, int(batch.received_time[0]), user, reason)
+            done, new = correct(database, batch, Act(int(batch.received_time[0]), user, reason, origin))
             insert_samples(database, new, self._closed_until)
             newest.stored(database, batch)
             count(database, len(new))

@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plugin.domain import Gap, GapCause, Level, RollUps, Run, RunKind, SampleBatch, Tag, UpdateType, from_micros
+from plugin.domain import (
+    Gap,
+    GapCause,
+    Level,
+    RollUps,
+    Run,
+    RunKind,
+    SampleBatch,
+    Tag,
+    UpdateType,
+    from_micros,
+    to_micros,
+)
 from plugin.errors import StoreError
 from plugin.historian.memory import MemoryStore
 from plugin.historian.postgres_store import PostgresStore
@@ -172,6 +184,27 @@ async def test_a_correction_of_what_is_not_there_is_an_insertion_and_says_so(sto
     assert (await store.counts())["samples"] == 1202
     with pytest.raises(StoreError, match="9"):
         await store.correct(replace(fresh, tag=np.array([1, 1, 9], np.int32)), user="ada", reason="")
+
+
+async def test_a_correction_is_in_the_audit_log_with_who_why_and_what(store: Archive) -> None:
+    await store.write([Delivery(plant(600))])
+    stamps = BEGIN + SECOND * np.array([50, 70, 60])
+    known = await store.read_samples([2], BEGIN + 60 * SECOND, BEGIN + 61 * SECOND)
+    right = SampleBatch.of([1, 3, 2], stamps, [5.0, 7.0, known.value[0]], [0, 0, known.status[0]], stamps, 0)
+    assert await store.correct(right, user="ada", reason="probe was dirty", origin="page") == Corrected(1, 1, 1)
+    assert await store.correct(right, user="ada", reason="again") == Corrected(0, 0, 3)
+    with pytest.raises(StoreError):
+        await store.correct(replace(right, tag=np.array([1, 3, 9], np.int32)), user="ada", reason="")
+    (entry,) = await store.audit(action="correct")
+    assert (entry.user, entry.origin, entry.subject, entry.before) == ("ada", "page", "samples of 2 tags", {})
+    assert entry.after == {
+        "replaced": 1, "inserted": 1, "first": "2024-05-01T00:00:50+00:00", "last": "2024-05-01T00:01:10+00:00",
+        "reason": "probe was dirty", "tags": ["T1", "T3"],
+    }  # fmt: skip
+    assert to_micros(entry.time) == (await store.modified([1], *EVER)).modified[0]
+    await store.correct(SampleBatch.of([1], 2**61, 1.0, 0, 0, 0), user="ben", reason="no calendar knows it")
+    (newest, _) = await store.audit()
+    assert (newest.subject, newest.origin, newest.after["first"][:4]) == ("samples of T1", "command", "9999")
 
 
 async def test_texts_are_corrected_too(store: Archive) -> None:
