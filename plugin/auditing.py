@@ -22,9 +22,9 @@ from plugin.config import Config
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Audit
 from plugin.errors import ServiceError, StoreError
-from plugin.historian.sqlite import database_path
+from plugin.historian.keeping.upkeep import Chore
+from plugin.historian.sqlite.connections import database_path
 from plugin.historian.stores import configured
-from plugin.historian.upkeep import Chore
 from plugin.protocols import Store
 
 log = logging.getLogger(__name__)

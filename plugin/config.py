@@ -23,8 +23,8 @@ from plugin.errors import ConfigError, Fault
 from plugin.exposition import DiagnosticsConfig
 from plugin.fields import Section
 from plugin.historian.config import HistorianConfig
-from plugin.historian.retention import DEFAULT, RetentionConfig, class_of, fits
-from plugin.historian.sqlite import database_path
+from plugin.historian.keeping.retention import DEFAULT, RetentionConfig, class_of, fits
+from plugin.historian.sqlite.connections import database_path
 from plugin.infer.config import ModelConfig
 from plugin.publish.config import PublishConfig, WriteBackConfig
 from plugin.tag_sections import AssetsConfig, TagRow, expand

@@ -12,11 +12,11 @@ from plugin.config import Config
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Tag
 from plugin.errors import StoreUnavailable
-from plugin.historian.fence import Fence
-from plugin.historian.integrity import check
-from plugin.historian.postgres import Place, PostgresServer
-from plugin.historian.spill import POSITION, Left, Spill
-from plugin.historian.sqlite import database_path
+from plugin.historian.postgres.connections import Place, PostgresServer
+from plugin.historian.postgres.fence import Fence
+from plugin.historian.spilling.spill import POSITION, Left, Spill
+from plugin.historian.sqlite.connections import database_path
+from plugin.historian.sqlite.integrity import check
 from plugin.historian.stores import SqlStore, configured
 from plugin.infer.compute import Compute
 from plugin.pki import write_private

@@ -14,7 +14,7 @@ from plugin.diagnostics import Diagnostics
 from plugin.exposition import DiagnosticsConfig
 from plugin.fields import ByteCount, format_duration
 from plugin.historian.config import HistorianConfig, SpillConfig
-from plugin.historian.retention import KeepConfig, RetentionConfig
+from plugin.historian.keeping.retention import KeepConfig, RetentionConfig
 from plugin.historian.schema.view import View
 from plugin.historian.schema.views import views
 from plugin.infer.config import ModelConfig, ScheduleConfig, TrainingConfig

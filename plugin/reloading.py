@@ -14,7 +14,7 @@ from plugin.acquire.source import OpcUaSource
 from plugin.config import Config
 from plugin.diagnostics import some
 from plugin.domain import Asset, Audit, Micros, Tag
-from plugin.historian.spill import Spill
+from plugin.historian.spilling.spill import Spill
 from plugin.hmi.overview import Overview
 from plugin.protocols import Store
 

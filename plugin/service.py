@@ -29,10 +29,10 @@ from plugin.domain import Asset, Micros, Tag
 from plugin.errors import StoreError
 from plugin.exposition import serving
 from plugin.historian.ingest import Ingest
+from plugin.historian.keeping.upkeep import Upkeep
 from plugin.historian.memory import MemoryStore
-from plugin.historian.spill import Left, Spill
+from plugin.historian.spilling.spill import Left, Spill
 from plugin.historian.stores import SqlStore
-from plugin.historian.upkeep import Upkeep
 from plugin.hmi.overview import Overview
 from plugin.infer.outages import Outages
 from plugin.infer.registry import Registry

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
 from plugin.errors import StoreUnavailable
-from plugin.historian.fence import Fence
 from plugin.historian.ingest import Ingest
-from plugin.historian.leadership import Candidate, Leader, Leadership
-from plugin.historian.spill import Spill
+from plugin.historian.postgres.fence import Fence
+from plugin.historian.postgres.leadership import Candidate, Leader, Leadership
+from plugin.historian.spilling.spill import Spill
 from plugin.opening import (
     Stopped,
     gateway_of,

@@ -398,7 +398,7 @@ def upgrade() -> None:
     # An older release would not see what is in chunks, and would not look there for duplicates.
     op.execute("INSERT INTO bookkeeping (name, value) VALUES ('works_from', 4)")
     op.execute("INSERT INTO bookkeeping (name, value) SELECT 'samples', count(*) FROM samples")
-    if op.get_context().dialect.name == "postgresql":  # there to be locked: see plugin.historian.postgres_samples
+    if op.get_context().dialect.name == "postgresql":  # there to be locked: see plugin.historian.postgres.samples
         op.execute(
             "INSERT INTO bookkeeping (name, value) VALUES ('closed_until', -9223372036854775808), "
             "('late_before', -9223372036854775808), ('corrections', 0)"

@@ -30,7 +30,7 @@ def backup(
     """Copy the database, of one moment and checked, also while the service runs."""
     from rich.progress import Progress  # noqa: PLC0415
 
-    from plugin.historian.backup import back_up  # noqa: PLC0415
+    from plugin.historian.sqlite.backup import back_up  # noqa: PLC0415
 
     loaded = load(config)
     with Progress(console=out, transient=True) as shown:

@@ -11,9 +11,9 @@ from sqlalchemy.exc import ArgumentError
 from plugin import passwords
 from plugin.errors import SecretError, StoreError
 from plugin.fields import ByteCount, CredentialName, Duration, Section, Size, VariableName
-from plugin.historian.postgres import DRIVER as POSTGRES
-from plugin.historian.postgres import MODES
-from plugin.historian.retention import KeepConfig, RetentionConfig
+from plugin.historian.keeping.retention import KeepConfig, RetentionConfig
+from plugin.historian.postgres.connections import DRIVER as POSTGRES
+from plugin.historian.postgres.connections import MODES
 
 _DRIVER = "sqlite+aiosqlite"
 

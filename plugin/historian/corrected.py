@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugin.domain import Audit, Micros, Modified, SampleBatch, UpdateType, from_micros
-from plugin.historian.keyed import Keyed
-from plugin.historian.late import places
+from plugin.historian.closed.keyed import Keyed
+from plugin.historian.closed.late import places
 from plugin.historian.people_records import CORRECT, readable
 from plugin.protocols import Corrected
 

@@ -20,8 +20,8 @@ from typing import Any
 from plugin.diagnostics import STATES, Diagnostics
 from plugin.domain import GapCause, SampleBatch
 from plugin.errors import StoreUnavailable
-from plugin.historian.frames import Kept
-from plugin.historian.spill import Chunk, Spill
+from plugin.historian.spilling.frames import Kept
+from plugin.historian.spilling.spill import Chunk, Spill
 from plugin.historian.waiting import Taken, Waiting
 from plugin.historian.writer import FIRST_PAUSE, Sleep, Writer, pauses
 from plugin.protocols import Delivery, Source, Store

@@ -33,12 +33,12 @@ from plugin.domain import (
     Window,
 )
 from plugin.errors import StoreError
+from plugin.historian.closed.rolling import rows_of
+from plugin.historian.closed.rollup import holes, roll_up
 from plugin.historian.corrected import Act
 from plugin.historian.looks import Looks
 from plugin.historian.memory_people import MemoryPeople
 from plugin.historian.people_records import SELF, now, promotions
-from plugin.historian.rolling import rows_of
-from plugin.historian.rollup import holes, roll_up
 from plugin.infer.windows import dense
 from plugin.protocols import Corrected, Delivery, Written
 

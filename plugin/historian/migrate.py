@@ -16,10 +16,10 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, NullPool, create_engine, event, inspect, make_url, select, text
 
 from plugin.errors import StoreError, StoreRevisionError
-from plugin.historian import readers
-from plugin.historian.postgres import Place, PostgresServer
+from plugin.historian.postgres import readers
+from plugin.historian.postgres.connections import Place, PostgresServer
 from plugin.historian.schema import bookkeeping
-from plugin.historian.sqlite import create_file, database_path, translated
+from plugin.historian.sqlite.connections import create_file, database_path, translated
 
 T = TypeVar("T")
 
@@ -31,7 +31,8 @@ _LOCK = 0x666F726574616700
 def migrate(url: str, revision: str = "head") -> tuple[str, ...]:
     """Bring a database up or down to a revision: wholly, or not at all. A SQLite file is made here if it is missing.
 
-    Gives the statements that an administrator has to run so that reports can read, see :mod:`plugin.historian.readers`.
+    Gives the statements that an administrator has to run so that reports can read, see
+    :mod:`plugin.historian.postgres.readers`.
     Blocking, and not to be called in an event loop; no other program may use the database meanwhile, but two that
     migrate at once do it one after the other. ``"base"`` removes all tables and what they hold.
     """

@@ -1,4 +1,4 @@
-"""Nouns to rows and back: everything but samples, which have a faster way (:mod:`plugin.historian.samples`)."""
+"""Nouns to rows and back: everything but samples, which have a faster way (:mod:`plugin.historian.sqlite.samples`)."""
 
 import math
 from collections.abc import Mapping

@@ -6,11 +6,11 @@ from typing import Protocol, Self
 
 from plugin.diagnostics import Diagnostics
 from plugin.historian.config import HistorianConfig
-from plugin.historian.fence import Fence
-from plugin.historian.postgres_store import PostgresStore
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.keeping.upkeep import Chore
+from plugin.historian.postgres.fence import Fence
+from plugin.historian.postgres.store import PostgresStore
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.historian.tables import Summary
-from plugin.historian.upkeep import Chore
 from plugin.protocols import Store
 
 

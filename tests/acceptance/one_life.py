@@ -13,8 +13,8 @@ from plugin.domain import Tag
 from plugin.fields import ByteCount
 from plugin.historian.config import SpillConfig
 from plugin.historian.ingest import Ingest
-from plugin.historian.spill import POSITION, Spill
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.spilling.spill import POSITION, Spill
+from plugin.historian.sqlite.store import SqliteStore
 from tests.acceptance.scripted import URI
 from tests.integration.acquire_plant import config
 

@@ -30,8 +30,8 @@ from plugin.domain import SampleBatch, Tag
 from plugin.fields import ByteCount
 from plugin.historian.config import SpillConfig
 from plugin.historian.ingest import Ingest
-from plugin.historian.spill import Spill
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.spilling.spill import Spill
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.opening import open_spill
 from tests.acceptance.account import Account, account
 from tests.acceptance.proxy import Fault, Proxy

@@ -11,7 +11,7 @@ import pytest
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import GapCause, GapState, SampleBatch
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery
 from tests.acceptance.line import Line, line
 from tests.acceptance.proxy import Fault

@@ -23,8 +23,8 @@ from plugin.acquire.source import OpcUaSource
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Tag
 from plugin.historian.ingest import Ingest
-from plugin.historian.ring import Ring
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.recent.ring import Ring
+from plugin.historian.sqlite.store import SqliteStore
 from tests.benchmarks import _stock
 from tests.benchmarks._measuring import SUBSCRIPTION, Count, Result, Task, cpu, peak
 from tests.benchmarks._notifications import URI

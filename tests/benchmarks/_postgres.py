@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import asyncpg
 
 from plugin.domain import SampleBatch, Tag
-from plugin.historian.copying import STORED, encoded
-from plugin.historian.postgres_store import PostgresStore
+from plugin.historian.postgres.copying import STORED, encoded
+from plugin.historian.postgres.store import PostgresStore
 from plugin.protocols import Delivery
 from tests.postgres import Database, Postgres, installed
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugin.domain import SampleBatch
-from plugin.historian.chunks import Chunk, decode, encode
+from plugin.historian.closed.chunks import Chunk, decode, encode
 from plugin.historian.migrate import migrate
 from tests.benchmarks.harness import Goal, Row, Spread
 

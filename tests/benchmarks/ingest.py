@@ -16,8 +16,8 @@ from pathlib import Path
 from plugin.diagnostics import Diagnostics
 from plugin.domain import SampleBatch, Tag
 from plugin.historian.ingest import Ingest
-from plugin.historian.ring import Ring
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.recent.ring import Ring
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery, Health, HistoryProgress
 from tests.benchmarks import _plain, _postgres
 from tests.benchmarks._measuring import cpu

@@ -18,10 +18,10 @@ import numpy as np
 
 from plugin.domain import Level, Policies, RollUps, SampleBatch, Tag, Window
 from plugin.historian.config import HistorianConfig
-from plugin.historian.retention import RetentionConfig
-from plugin.historian.ring import Ring
-from plugin.historian.sqlite_rollups import select_roll_ups, upsert_roll_ups
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.keeping.retention import RetentionConfig
+from plugin.historian.recent.ring import Ring
+from plugin.historian.sqlite.rollups import select_roll_ups, upsert_roll_ups
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery
 from tests.benchmarks import _plain
 from tests.benchmarks.harness import Better, Goal, Peer, Row, Spread, repeat

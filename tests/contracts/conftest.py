@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from plugin.historian.memory import MemoryStore
-from plugin.historian.postgres_store import PostgresStore
-from plugin.historian.ring import Ring
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.postgres.store import PostgresStore
+from plugin.historian.recent.ring import Ring
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Store
 from tests.postgres import Database
 

@@ -34,8 +34,8 @@ from plugin.domain import (
     Verdict,
     to_micros,
 )
-from plugin.historian.postgres_store import PostgresStore
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.postgres.store import PostgresStore
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery, Store
 from tests.postgres import Database
 

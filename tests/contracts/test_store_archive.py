@@ -24,9 +24,9 @@ from plugin.domain import (
 )
 from plugin.errors import StoreError
 from plugin.historian.memory import MemoryStore
-from plugin.historian.postgres_store import PostgresStore
-from plugin.historian.ring import Ring
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.postgres.store import PostgresStore
+from plugin.historian.recent.ring import Ring
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Archive, Corrected, Delivery
 from tests.postgres import Database
 

@@ -7,7 +7,7 @@ import threading
 
 import aiosqlite
 
-from plugin.historian.postgres import Place, PostgresServer
+from plugin.historian.postgres.connections import Place, PostgresServer
 from tests.postgres import Database
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from plugin.domain import Alarm, Outcome, SampleBatch, Status, to_micros
-from plugin.historian import readers
 from plugin.historian.migrate import check_revision, migrate
-from plugin.historian.postgres_store import PostgresStore
-from plugin.historian.readers import ROLE
+from plugin.historian.postgres import readers
+from plugin.historian.postgres.readers import ROLE
+from plugin.historian.postgres.store import PostgresStore
 from plugin.historian.schema.view import Dialect
 from plugin.historian.schema.views import views
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery
 from tests.contracts.reports import (
     HOUR,

@@ -30,12 +30,12 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, GapCause, SampleBatch, Tag
 from plugin.errors import StoreUnavailable
 from plugin.fields import ByteCount
-from plugin.historian import journal
 from plugin.historian.config import SpillConfig
 from plugin.historian.ingest import Ingest
-from plugin.historian.segment import remove
-from plugin.historian.spill import POSITION, Spill
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.spilling import journal
+from plugin.historian.spilling.segment import remove
+from plugin.historian.spilling.spill import POSITION, Spill
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery, Health, HistoryProgress
 
 SOURCES = ("a", "b")

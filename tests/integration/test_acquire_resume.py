@@ -299,7 +299,7 @@ from plugin.acquire.source import OpcUaSource
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Tag
 from plugin.historian.ingest import Ingest
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.sqlite.store import SqliteStore
 
 async def main(port, folder):
     async with SqliteStore(f"sqlite+aiosqlite:///{folder}/historian.db") as store:

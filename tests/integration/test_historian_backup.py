@@ -12,10 +12,10 @@ import pytest
 
 from plugin.domain import SampleBatch, Tag
 from plugin.errors import StoreError
-from plugin.historian import backup
-from plugin.historian.backup import back_up
 from plugin.historian.config import HistorianConfig
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.sqlite import backup
+from plugin.historian.sqlite.backup import back_up
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery
 
 CONFIG = HistorianConfig()

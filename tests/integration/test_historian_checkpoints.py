@@ -12,9 +12,9 @@ import pytest
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import SampleBatch, Tag
-from plugin.historian import checkpoints
-from plugin.historian.checkpoints import Checkpointer
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.sqlite import checkpoints
+from plugin.historian.sqlite.checkpoints import Checkpointer
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery
 
 BLOB = 100_000

@@ -18,9 +18,9 @@ import pytest
 from plugin.diagnostics import Diagnostics
 from plugin.domain import SampleBatch, Tag
 from plugin.historian.config import HistorianConfig
-from plugin.historian.ring import Ring
-from plugin.historian.sqlite_store import SqliteStore
-from plugin.historian.upkeep import Upkeep
+from plugin.historian.keeping.upkeep import Upkeep
+from plugin.historian.recent.ring import Ring
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery, Written
 
 TAGS = [Tag(f"T{n}", "plant", f"nsu=urn:plant;s=T{n}") for n in range(1, 6)]

@@ -20,10 +20,10 @@ from plugin.domain import SampleBatch, Tag
 from plugin.errors import StoreDamaged, StoreError
 from plugin.historian.config import SpillConfig
 from plugin.historian.ingest import Ingest
-from plugin.historian.integrity import check
 from plugin.historian.migrate import check_revision, migrate
-from plugin.historian.spill import Spill
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.spilling.spill import Spill
+from plugin.historian.sqlite.integrity import check
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery, Health, HistoryProgress
 from plugin.service import Service
 
@@ -307,7 +307,7 @@ READ_ONLY = """
 import asyncio, sys
 from plugin.domain import SampleBatch, Tag
 from plugin.errors import StoreError, StoreUnavailable
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery
 async def main():
     try:

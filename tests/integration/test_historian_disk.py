@@ -14,9 +14,9 @@ from plugin.diagnostics import Diagnostics
 from plugin.fields import ByteCount
 from plugin.historian.config import HistorianConfig
 from plugin.historian.database import Database, Room
-from plugin.historian.disk import Disk
-from plugin.historian.retention import RetentionConfig
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.keeping.disk import Disk
+from plugin.historian.keeping.retention import RetentionConfig
+from plugin.historian.sqlite.store import SqliteStore
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -139,7 +139,7 @@ async def test_the_log_tells_of_each_state_once(store, path, caplog):
     for days in (40, 29, 31, 28, 2, 3.2, 20, 35, 50):
         database.given = Room(10 * GIB, int(days * GIB))
         caplog.clear()
-        with caplog.at_level(logging.INFO, "plugin.historian.disk"):
+        with caplog.at_level(logging.INFO, "plugin.historian.keeping.disk"):
             await look()
             await look()
         said.append([record.levelname for record in caplog.records])

@@ -15,7 +15,7 @@ import pytest
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, GapCause, GapState, SampleBatch, Tag
 from plugin.historian.ingest import Ingest
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery, Health, HistoryProgress
 
 EVER = (-(2**60), 2**60)

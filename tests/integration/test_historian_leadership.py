@@ -11,11 +11,11 @@ import pytest
 from plugin.domain import Run, RunKind, SampleBatch, Tag
 from plugin.errors import StoreError, StoreUnavailable
 from plugin.historian.config import HistorianConfig
-from plugin.historian.fence import STILL_LEADS, Fence, Replaced
-from plugin.historian.leadership import Candidate, Leader, Leadership
-from plugin.historian.postgres import Place, PostgresServer, translated
-from plugin.historian.postgres_store import PostgresStore
-from plugin.historian.ring import Ring
+from plugin.historian.postgres.connections import Place, PostgresServer, translated
+from plugin.historian.postgres.fence import STILL_LEADS, Fence, Replaced
+from plugin.historian.postgres.leadership import Candidate, Leader, Leadership
+from plugin.historian.postgres.store import PostgresStore
+from plugin.historian.recent.ring import Ring
 from plugin.protocols import Delivery, Written
 from tests.acceptance.proxy import Fault, Proxy
 from tests.postgres import Database, Postgres

@@ -18,12 +18,12 @@ from plugin.errors import StoreError, StoreUnavailable
 from plugin.fields import ByteCount
 from plugin.historian.config import SpillConfig
 from plugin.historian.ingest import Ingest
-from plugin.historian.partitions import Partition, Partitions, existing
-from plugin.historian.postgres import Place, PostgresServer
-from plugin.historian.postgres_samples import said, written
-from plugin.historian.postgres_store import PostgresStore
-from plugin.historian.ring import Ring
-from plugin.historian.spill import Spill
+from plugin.historian.postgres.connections import Place, PostgresServer
+from plugin.historian.postgres.partitions import Partition, Partitions, existing
+from plugin.historian.postgres.samples import said, written
+from plugin.historian.postgres.store import PostgresStore
+from plugin.historian.recent.ring import Ring
+from plugin.historian.spilling.spill import Spill
 from plugin.protocols import Delivery, Health, HistoryProgress, Written
 from tests.certificates import AUTHORITY, make
 from tests.postgres import PASSWORD, Database, Postgres

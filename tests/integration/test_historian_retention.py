@@ -15,12 +15,12 @@ import pytest
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, GapCause, GapState, Micros, Remark, RemarkKind, SampleBatch, Tag, from_micros
 from plugin.fields import ByteCount
-from plugin.historian import chunks
+from plugin.historian.closed import chunks
 from plugin.historian.database import Database
-from plugin.historian.dropping import Dropping
-from plugin.historian.postgres_store import PostgresStore
-from plugin.historian.retention import KeepConfig, RetentionConfig
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.keeping.dropping import Dropping
+from plugin.historian.keeping.retention import KeepConfig, RetentionConfig
+from plugin.historian.postgres.store import PostgresStore
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery
 
 HOUR: Micros = 3_600_000_000
@@ -239,7 +239,7 @@ async def test_a_pass_that_was_cut_off_is_ended_by_the_next(store, path, retenti
     await newest(store, path, NOW)
     close(path, "", samples([1, 2], NOW - 5 * DAY))
     execute(path, "INSERT OR REPLACE INTO bookkeeping VALUES ('samples', ?)", [(1401,)])
-    monkeypatch.setattr("plugin.historian.dropping._CHUNKS", 1)
+    monkeypatch.setattr("plugin.historian.keeping.dropping._CHUNKS", 1)
     cut = Dropping(store._file, [USUAL], KeepConfig(), Diagnostics(), lambda: NOW)
     (partition,) = await cut._expired(USUAL, NOW)
     assert await cut._drop_chunks(partition, 0) == 1
@@ -301,7 +301,7 @@ async def test_roll_ups_have_ages_of_their_own(store, path, retention):
 
 
 async def test_results_and_events_go_by_their_own_ages(store, path, retention, monkeypatch):
-    monkeypatch.setattr("plugin.historian.dropping._ROWS", 3)
+    monkeypatch.setattr("plugin.historian.keeping.dropping._ROWS", 3)
     await newest(store, path, NOW)
     days = range(1, 21)
     execute(path, "INSERT INTO runs VALUES (1, 'm', 'score', 1, 1, 1, 'done', 1, 1, '', '{}', '{}')", [()])
@@ -321,7 +321,7 @@ async def test_the_log_has_a_line_a_day_at_most(store, path, caplog):
     await newest(store, path, NOW)
     moment = [NOW]
     dropping = Dropping(store._file, [USUAL], KeepConfig(), Diagnostics(), lambda: moment[0])
-    with caplog.at_level("INFO", "plugin.historian.dropping"):
+    with caplog.at_level("INFO", "plugin.historian.keeping.dropping"):
         for hour in range(30):
             moment[0] = NOW + hour * HOUR
             await newest(store, path, moment[0])

@@ -21,10 +21,10 @@ from plugin.domain import Gap, GapCause, GapState, SampleBatch, Tag, to_micros
 from plugin.errors import StoreError, StoreUnavailable
 from plugin.fields import ByteCount
 from plugin.historian.config import SpillConfig
-from plugin.historian.frames import Kept
 from plugin.historian.ingest import Ingest
-from plugin.historian.spill import POSITION, Left, Spill
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.spilling.frames import Kept
+from plugin.historian.spilling.spill import POSITION, Left, Spill
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery, Health, HistoryProgress, Written
 
 EVER = (-(2**60), 2**60)
@@ -484,8 +484,8 @@ from plugin.domain import SampleBatch
 from plugin.errors import StoreUnavailable
 from plugin.fields import ByteCount
 from plugin.historian.config import SpillConfig
-from plugin.historian.frames import Kept
-from plugin.historian.spill import Spill
+from plugin.historian.spilling.frames import Kept
+from plugin.historian.spilling.spill import Spill
 from plugin.protocols import Delivery
 
 async def main():

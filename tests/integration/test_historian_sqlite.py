@@ -18,9 +18,9 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import Run, RunKind, SampleBatch, Tag, to_micros
 from plugin.errors import StoreError, StoreUnavailable
 from plugin.historian.config import HistorianConfig
-from plugin.historian.ring import Ring
-from plugin.historian.selecting import select_samples
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.recent.ring import Ring
+from plugin.historian.sqlite.selecting import select_samples
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery, Store, Written
 
 TAGS = [Tag(f"T{n}", "plant", f"nsu=urn:plant;s=T{n}") for n in range(1, 6)]

@@ -18,11 +18,11 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import SampleBatch, Tag
 from plugin.errors import StoreUnavailable
 from plugin.historian.config import HistorianConfig
-from plugin.historian.dropping import Dropping
 from plugin.historian.ingest import Ingest
-from plugin.historian.retention import KeepConfig, RetentionConfig
-from plugin.historian.sqlite_store import SqliteStore
-from plugin.historian.upkeep import Upkeep
+from plugin.historian.keeping.dropping import Dropping
+from plugin.historian.keeping.retention import KeepConfig, RetentionConfig
+from plugin.historian.keeping.upkeep import Upkeep
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery, Health, HistoryProgress
 
 SECOND = 1_000_000

@@ -15,13 +15,13 @@ import pytest
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, GapCause, Micros, SampleBatch, Tag, from_micros
 from plugin.errors import StoreError
-from plugin.historian.chunks import Chunk
+from plugin.historian.closed.chunks import Chunk
 from plugin.historian.config import HistorianConfig
-from plugin.historian.partitions import Partitions
-from plugin.historian.postgres_store import PostgresStore
-from plugin.historian.ring import Ring
-from plugin.historian.sqlite_store import SqliteStore
-from plugin.historian.upkeep import Upkeep
+from plugin.historian.keeping.upkeep import Upkeep
+from plugin.historian.postgres.partitions import Partitions
+from plugin.historian.postgres.store import PostgresStore
+from plugin.historian.recent.ring import Ring
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery, Written
 from tests.postgres import Database
 

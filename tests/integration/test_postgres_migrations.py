@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from plugin.errors import StoreError, StoreRevisionError
 from plugin.historian import schema
 from plugin.historian.migrate import check_revision, migrate, prepare
-from plugin.historian.postgres import Place, PostgresServer
+from plugin.historian.postgres.connections import Place, PostgresServer
 from tests.integration.test_historian_migrations import revisions
 from tests.postgres import Database, dump
 

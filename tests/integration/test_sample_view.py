@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from plugin.domain import SampleBatch, Tag
-from plugin.historian.chunks import SPAN, Chunk, decode, encode
+from plugin.historian.closed.chunks import SPAN, Chunk, decode, encode
 from plugin.historian.migrate import migrate
-from plugin.historian.sqlite_store import SqliteStore
+from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery
 from tests.postgres import Database
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from plugin.domain import SampleBatch, Status
-from plugin.historian.chunks import SAMPLES, SPAN, Chunk, decode, encode
+from plugin.historian.closed.chunks import SAMPLES, SPAN, Chunk, decode, encode
 
 BAD = int(Status.BAD)
 YEAR_1601, YEAR_9999 = -11_644_473_600_000_000, 253_402_300_799_999_999

@@ -14,16 +14,16 @@ from sqlalchemy import StaticPool, create_engine
 
 from plugin.domain import Level, RollUps, SampleBatch
 from plugin.historian import schema
-from plugin.historian.closing import Closed, close
-from plugin.historian.newest import Newest
-from plugin.historian.refill import refill
-from plugin.historian.ring import Ring
-from plugin.historian.rollup import roll_up
-from plugin.historian.samples import insert_samples
-from plugin.historian.selecting import FIRST, book, latest_samples, select_samples
-from plugin.historian.sqlite import transaction
-from plugin.historian.sqlite_closing import next_slice, read, roll_up_again, write
-from plugin.historian.sqlite_rollups import select_roll_ups
+from plugin.historian.closed.closing import Closed, close
+from plugin.historian.closed.rollup import roll_up
+from plugin.historian.recent.ring import Ring
+from plugin.historian.sqlite.closing import next_slice, read, roll_up_again, write
+from plugin.historian.sqlite.connections import transaction
+from plugin.historian.sqlite.newest import Newest
+from plugin.historian.sqlite.refill import refill
+from plugin.historian.sqlite.rollups import select_roll_ups
+from plugin.historian.sqlite.samples import insert_samples
+from plugin.historian.sqlite.selecting import FIRST, book, latest_samples, select_samples
 
 TAGS = 3
 SECOND = 1_000_000

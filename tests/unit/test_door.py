@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from plugin.domain import SampleBatch, Status
-from plugin.historian.door import kept
+from plugin.historian.closed.door import kept
 
 NOON = 1_714_564_800_000_000
 SECOND = 1_000_000

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugin.historian.forecast import Marks, Stock, full_in
+from plugin.historian.keeping.forecast import Marks, Stock, full_in
 
 HOUR, DAY = 3600.0, 86_400.0
 GIB = 2**30

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from plugin.domain import Gap, GapCause, GapState, Remark, RemarkKind, SampleBatch, Tag
-from plugin.historian.frames import Kept, pack, pack_tags, unpack, unpack_tags
+from plugin.historian.spilling.frames import Kept, pack, pack_tags, unpack, unpack_tags
 from plugin.protocols import Delivery
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)

@@ -11,10 +11,10 @@ from sqlalchemy.schema import CreateTable
 
 from plugin.domain import Grid, Policies, SampleBatch, Status, Window
 from plugin.historian import schema
-from plugin.historian.grids import Gathering
-from plugin.historian.ring import Ring
-from plugin.historian.samples import insert_samples
-from plugin.historian.selecting import select_samples
+from plugin.historian.recent.grids import Gathering
+from plugin.historian.recent.ring import Ring
+from plugin.historian.sqlite.samples import insert_samples
+from plugin.historian.sqlite.selecting import select_samples
 from plugin.infer.windows import dense
 
 STEP = 10

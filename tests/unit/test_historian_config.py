@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from plugin.errors import StoreError
 from plugin.fields import parse_size
 from plugin.historian.config import HistorianConfig, SpillConfig
-from plugin.historian.postgres import Place
-from plugin.historian.spill import Spill
+from plugin.historian.postgres.connections import Place
+from plugin.historian.spilling.spill import Spill
 
 
 def test_the_default_lies_in_the_data_folder() -> None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugin.historian.journal import Found, Journal
-from plugin.historian.segment import Damage, Frame
+from plugin.historian.spilling.journal import Found, Journal
+from plugin.historian.spilling.segment import Damage, Frame
 
 HEAD = b"head"
 SEGMENT = 200

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from plugin.config import load
 from plugin.errors import ConfigError
-from plugin.historian.retention import Partition, RetentionConfig, believed, class_of, expired, fits
+from plugin.historian.keeping.retention import Partition, RetentionConfig, believed, class_of, expired, fits
 
 HOUR = 3_600_000_000
 FILE = """

@@ -12,10 +12,10 @@ from sqlalchemy.schema import CreateTable
 
 from plugin.domain import SampleBatch
 from plugin.historian import schema
-from plugin.historian.refill import refill
-from plugin.historian.ring import Ring
-from plugin.historian.samples import insert_samples
-from plugin.historian.selecting import latest_samples, select_samples
+from plugin.historian.recent.ring import Ring
+from plugin.historian.sqlite.refill import refill
+from plugin.historian.sqlite.samples import insert_samples
+from plugin.historian.sqlite.selecting import latest_samples, select_samples
 
 TAGS = 4
 TIMES = st.one_of(st.integers(0, 12), st.integers(-(2**53), 2**53))

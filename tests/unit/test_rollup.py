@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugin.domain import Gap, GapCause, GapState, Level, RollUps, SampleBatch, Status, Tag, from_micros
-from plugin.historian.rollup import NO_HOLES, Holes, coarser, concatenated, holes, last_samples, roll_up
+from plugin.historian.closed.rollup import NO_HOLES, Holes, coarser, concatenated, holes, last_samples, roll_up
 
 SECOND, MINUTE, HOUR, DAY = 1_000_000, 60_000_000, 3_600_000_000, 86_400_000_000
 NOON = 1_709_208_000_000_000  # of a leap day

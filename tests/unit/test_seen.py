@@ -10,10 +10,10 @@ from sqlalchemy.schema import CreateTable
 
 from plugin.domain import SampleBatch, Status
 from plugin.historian import schema
-from plugin.historian.chunks import Chunk, decode, encode
-from plugin.historian.samples import insert_samples
-from plugin.historian.seen import select_seen
-from plugin.historian.selecting import select_keyed, select_open, select_samples
+from plugin.historian.closed.chunks import Chunk, decode, encode
+from plugin.historian.sqlite.samples import insert_samples
+from plugin.historian.sqlite.seen import select_seen
+from plugin.historian.sqlite.selecting import select_keyed, select_open, select_samples
 
 TAGS = [3, 1, 2]
 DAY = 86_400_000_000
@@ -91,7 +91,7 @@ def test_clocks_are_decoded_where_a_sample_may_be_too_late_and_only_there(monkey
         asked.append((len(chunks), clocks))
         return decode(chunks, clocks=clocks)
 
-    monkeypatch.setattr("plugin.historian.seen.decode", counted)
+    monkeypatch.setattr("plugin.historian.sqlite.seen.decode", counted)
     connection, time = database(), np.arange(2000)
     insert_samples(connection, SampleBatch.of(np.ones(2000), time, time * 1.0, 0, time, time + 10))
     close(connection)

@@ -9,7 +9,7 @@ import pytest
 
 from plugin.diagnostics import Diagnostics
 from plugin.errors import StoreUnavailable
-from plugin.historian.upkeep import Chore, Upkeep
+from plugin.historian.keeping.upkeep import Chore, Upkeep
 
 
 class Pauses:

@@ -1,4 +1,4 @@
-"""Every sample, also those in chunks, which plain SQL decodes: :mod:`plugin.historian.chunks` writes them.
+"""Every sample, also those in chunks, which plain SQL decodes: :mod:`plugin.historian.closed.chunks` writes them.
 
 ``data`` holds planes of bytes, one behind the other: the lowest bytes of all times of the chunk, …, the highest, then
 those of the values, and so on. Byte k of the i-th code of a column stands at the column's begin + k * samples + i.

@@ -1,0 +1,1 @@
+"""The store in a PostgreSQL database, and who of several gateways leads."""

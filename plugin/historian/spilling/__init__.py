@@ -1,0 +1,1 @@
+"""What waits on disk while the database is away."""
