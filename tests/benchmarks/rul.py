@@ -1,0 +1,248 @@
+"""Remaining useful life on C-MAPSS (simulated turbofans): error, PHM score and coverage, beside simpler ways.
+
+The model kind is given arrays directly; no historian and no grid stand between. It learns from the units of the
+training file alone, with its default options and the three settings in their roles, and is asked once for each test
+unit, at its last cycle. Labels are capped at 125 cycles unless a row says otherwise. Each figure is the mean of the
+seeds, with the least and the most. The peers know the same features, scaled by the same conditions, at the same cells.
+"""
+
+import importlib
+import os
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from models import regimes
+from models.kind import Spec, TrainingData
+from models.rul_lstm import RulLstm
+from tests.benchmarks.harness import Better, Goal, Peer, Row, Spread
+
+CAP = 125.0
+_SEEDS = 5
+_SENSORS = 21
+_SETTINGS = ("setting1", "setting2", "setting3")
+_FEATURES = ("cycle", *_SETTINGS, *(f"s{number}" for number in range(1, _SENSORS + 1)))
+_ROLES = {"age": "cycle", **{f"setting_{number}": name for number, name in enumerate(_SETTINGS, 1)}}
+_START, _LONG, _SHORT = 20, 30, 5
+"""Cycles of the own start, and of the averages that the peers are given."""
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Goals:
+    """RMSE and PHM score to get below."""
+
+    rmse: float
+    phm: float
+
+
+GOALS = {"FD001": Goals(10.5, 170), "FD002": Goals(10.6, 555), "FD003": Goals(9.2, 202), "FD004": Goals(11.2, 679)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fleet:
+    """One of the four sets: each unit's features [f, t], and the true RUL [cycles] of the test units."""
+
+    train: Sequence[Array]
+    test: Sequence[Array]
+    left: NDArray[np.float64]
+
+    @property
+    def length(self) -> int:
+        return max(int(life.shape[1]) for life in (*self.train, *self.test))
+
+
+async def measure(quick: bool) -> Sequence[Row]:
+    """The four sets, one after the other; one seed with ``quick``."""
+    folder = Path(os.environ.get("FORETAG_DATA", Path(__file__).parents[3] / "shared" / "data")) / "cmapss"
+    files = [folder / f"{part}_{name}.txt" for name in GOALS for part in ("train", "test", "RUL")]
+    if lacking := [file for file in files if not file.exists()]:
+        print(f"rul is left out: {lacking[0]} is not there (FORETAG_DATA names the folder that holds cmapss)")
+        return []
+    if find_spec("sklearn") is None:
+        print("rul: scikit-learn is not installed, so no boosted tree stands beside")
+    seeds = 1 if quick else _SEEDS
+    print(f"rul: what is trained with a seed is shown as the mean (not the median) of {seeds}")
+    rows: list[Row] = []
+    for name, goals in GOALS.items():
+        fleet = read(folder, name)
+        rows += _rows(name, goals, fleet, [_trained(fleet, seed) for seed in range(seeds)])
+    return rows
+
+
+def read(folder: Path, name: str) -> Fleet:
+    """Space separated, no header: unit, cycle, 3 settings, 21 sensors."""
+    left = np.loadtxt(folder / f"RUL_{name}.txt", ndmin=1)
+    return Fleet(_units(folder / f"train_{name}.txt"), _units(folder / f"test_{name}.txt"), left)
+
+
+def _units(path: Path) -> Sequence[Array]:
+    table = np.loadtxt(path, dtype=np.float64)
+    starts = np.flatnonzero(np.diff(table[:, 0])) + 1
+    return [life[:, 1:].T.astype(np.float32) for life in np.split(table, starts)]
+
+
+# --- scores ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Told:
+    """What one training says of the test units [cycles], and what it took [s]."""
+
+    value: NDArray[Any]
+    lower: NDArray[Any]
+    upper: NDArray[Any]
+    seconds: float
+
+
+def rmse(told: NDArray[Any], left: NDArray[np.float64]) -> float:
+    """Root of the mean square error."""
+    return float(np.sqrt(np.mean((told - left) ** 2)))
+
+
+def phm(told: NDArray[Any], left: NDArray[np.float64]) -> float:
+    """Sum over the units of the score of the PHM08 challenge: late is worse than early (Saxena et al. 2008)."""
+    error = told - left
+    return float(np.sum(np.where(error < 0, np.exp(-error / 13.0), np.exp(error / 10.0)) - 1.0))
+
+
+def _worn(told: NDArray[Any], left: NDArray[np.float64]) -> float:
+    near = left < 30
+    return rmse(told[near], left[near])
+
+
+def _coverage(told: Told, left: NDArray[np.float64]) -> float:
+    return 100.0 * float(np.mean((told.lower <= left) & (left <= told.upper)))
+
+
+def _rows(name: str, goals: Goals, fleet: Fleet, seeds: Sequence[Told]) -> Iterable[Row]:
+    capped = np.minimum(fleet.left, CAP)
+    error, score = _mean(rmse(told.value, capped) for told in seeds), _mean(phm(told.value, capped) for told in seeds)
+    coverage = _mean(_coverage(told, capped) for told in seeds)
+    width = _mean(float(np.mean(told.upper - told.lower)) for told in seeds)
+    yield Row(f"{name}: RMSE", error, "cycles", goal=Goal(goals.rmse))
+    yield Row(f"{name}: PHM score", score, "", goal=Goal(goals.phm))
+    for peer, told in _peers(fleet).items():
+        beside = Peer(peer, Spread.of([rmse(told, capped)])), Peer(peer, Spread.of([phm(told, capped)]))
+        yield Row(f"{name}: RMSE", error, "cycles", peer=beside[0])
+        yield Row(f"{name}: PHM score", score, "", peer=beside[1])
+    yield Row(f"{name}: RMSE, labels not capped", _mean(rmse(told.value, fleet.left) for told in seeds), "cycles")
+    yield Row(f"{name}: RMSE, RUL below 30", _mean(_worn(told.value, capped) for told in seeds), "cycles")
+    yield Row(f"{name}: 90 % interval, coverage", coverage, "%", Better.MORE)
+    yield Row(f"{name}: 90 % interval, coverage off by", _off(coverage), "points", goal=Goal(3))
+    yield Row(f"{name}: 90 % interval, width", width, "cycles")
+    limit = Goal(300) if name == "FD001" else None
+    yield Row(f"{name}: training", _mean(told.seconds for told in seeds), "s", goal=limit)
+
+
+def _mean(figures: Iterable[float]) -> Spread:
+    """The mean stands in the middle: it is what C-MAPSS is compared by."""
+    runs = list(figures)
+    return Spread(statistics.fmean(runs), min(runs), max(runs))
+
+
+def _off(coverage: Spread) -> Spread:
+    return Spread.of([abs(coverage.median - 90.0)])
+
+
+# --- ours --------------------------------------------------------------------------------------------------------
+
+
+def _trained(fleet: Fleet, seed: int) -> Told:
+    kind, spec = RulLstm(), Spec("rul_lstm", _FEATURES, fleet.length, _ROLES, seed=seed)
+    begin = time.perf_counter()
+    params = kind.fit(spec, _windows(fleet.train, fleet.length), lambda share, message: None).params
+    seconds = time.perf_counter() - begin
+    asked = _windows(fleet.test, fleet.length)
+    found = jax.device_get(jax.jit(partial(kind.predict, spec))(params, asked.values, asked.observed))["rul"]
+    return Told(found.value, found.lower, found.upper, seconds)
+
+
+def _windows(lives: Sequence[Array], length: int) -> TrainingData:
+    """Whole lives, each at the end of its window; the RUL counts down to 0 at the last cell."""
+    values = np.zeros((len(lives), len(_FEATURES), length), np.float32)
+    observed = np.zeros(values.shape, bool)
+    target = np.full((len(lives), length), np.nan, np.float32)
+    for place, life in enumerate(lives):
+        cells = life.shape[1]
+        values[place, :, -cells:], observed[place, :, -cells:] = life, True
+        target[place, -cells:] = np.arange(cells)[::-1]
+    return TrainingData(values, observed, target, np.arange(len(lives), dtype=np.int32))
+
+
+# --- peers -------------------------------------------------------------------------------------------------------
+
+
+def _peers(fleet: Fleet) -> Mapping[str, NDArray[Any]]:
+    life = statistics.fmean(unit.shape[1] for unit in fleet.train)
+    naive = np.array([np.clip(life - unit.shape[1], 0, CAP) for unit in fleet.test])
+    train, test = _tables(fleet)
+    known = np.concatenate(train)
+    left = np.concatenate([np.minimum(np.arange(len(rows))[::-1], CAP) for rows in train])
+    asked = np.stack([rows[-1] for rows in test])
+    found = {"mean life": naive, "ridge": _ridge(known, left, asked)}
+    if find_spec("sklearn") is not None:
+        found["boosted tree"] = _tree(known, left, asked)
+    return found
+
+
+def _tables(fleet: Fleet) -> tuple[Sequence[NDArray[np.float64]], Sequence[NDArray[np.float64]]]:
+    """Per unit and cycle [t, d]: age, each feature and its averages in its condition, and how far it left its start."""
+    spec = Spec("rul_lstm", _FEATURES, fleet.length, _ROLES)
+    data = _windows(fleet.train, fleet.length)
+    chosen = regimes.settings(spec)
+    learnt = regimes.learnt(data.values, data.observed, chosen, (0,), 8, 0)
+    scaled = jax.jit(partial(regimes.scaled, learnt, chosen=chosen, limit=5.0))
+
+    def tables(lives: Sequence[Array]) -> Sequence[NDArray[np.float64]]:
+        windows = _windows(lives, fleet.length)
+        units, _ = scaled(windows.values, windows.observed)
+        return [
+            _table(np.asarray(each)[:, -life.shape[1] :].T.astype(np.float64))
+            for each, life in zip(units, lives, strict=True)
+        ]
+
+    return tables(fleet.train), tables(fleet.test)
+
+
+def _table(units: NDArray[np.float64]) -> NDArray[np.float64]:
+    start = _average(units, _START)
+    start[_START:] = start[min(_START, len(start)) - 1]
+    long, short = _average(units, _LONG), _average(units, _SHORT)
+    return np.concatenate([units, short, long, short - long, long - start, short - start], 1)
+
+
+def _average(series: NDArray[np.float64], cells: int) -> NDArray[np.float64]:
+    """Mean of the last ``cells``, or of as many as there are by then."""
+    total = np.cumsum(np.pad(series, ((cells, 0), (0, 0))), 0)
+    mean: NDArray[np.float64] = total[cells:] - total[:-cells]
+    return mean / np.minimum(np.arange(1, len(series) + 1), cells)[:, None]
+
+
+def _ridge(known: Any, left: Any, asked: Any) -> NDArray[np.float64]:
+    """In standard deviations, with a penalty of a thousandth of the rows."""
+    mean, scale = known.mean(0), np.where(known.std(0) > 0, known.std(0), 1.0)
+    rows = (known - mean) / scale
+    square = rows.T @ rows + 1e-3 * len(rows) * np.eye(rows.shape[1])
+    weights = np.linalg.solve(square, rows.T @ (left - left.mean()))
+    value: NDArray[np.float64] = np.clip((asked - mean) / scale @ weights + left.mean(), 0, CAP)
+    return value
+
+
+def _tree(known: Any, left: Any, asked: Any) -> NDArray[np.float64]:
+    ensemble = importlib.import_module("sklearn.ensemble")
+    tree = ensemble.HistGradientBoostingRegressor(
+        max_iter=300, learning_rate=0.05, max_leaf_nodes=31, l2_regularization=1.0, random_state=0
+    )
+    value: NDArray[np.float64] = np.clip(tree.fit(known, left).predict(asked), 0, CAP)
+    return value

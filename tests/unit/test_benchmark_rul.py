@@ -1,0 +1,54 @@
+"""The arithmetic of the benchmark on C-MAPSS, without a training."""
+
+import numpy as np
+import pytest
+
+from tests.benchmarks import rul
+
+
+def write(folder, name):
+    """Two units of 3 and 2 cycles for training, one of 2 for the test."""
+    row = " ".join(["0.5"] * 24)
+    for part, cycles in (("train", ((1, 1), (1, 2), (1, 3), (2, 1), (2, 2))), ("test", ((1, 1), (1, 2)))):
+        (folder / f"{part}_{name}.txt").write_text("\n".join(f"{unit} {cycle} {row}" for unit, cycle in cycles))
+    (folder / f"RUL_{name}.txt").write_text("112\n")
+
+
+def test_a_set_is_read_by_unit(tmp_path):
+    write(tmp_path, "FD001")
+    fleet = rul.read(tmp_path, "FD001")
+    assert [life.shape for life in fleet.train] == [(25, 3), (25, 2)]
+    assert fleet.test[0][:2].tolist() == [[1, 2], [0.5, 0.5]]
+    assert (fleet.left.tolist(), fleet.length) == ([112], 3)
+
+
+async def test_a_file_that_is_lacking_is_named_and_nothing_is_measured(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "cmapss"
+    folder.mkdir()
+    write(folder, "FD001")
+    monkeypatch.setenv("FORETAG_DATA", str(tmp_path))
+    assert await rul.measure(True) == []
+    assert f"{folder / 'train_FD002.txt'} is not there" in capsys.readouterr().out
+
+
+def test_scores_of_errors_that_are_known():
+    left = np.array([20.0, 20.0, 20.0])
+    told = np.array([7.0, 20.0, 30.0])
+    assert rul.phm(told, left) == pytest.approx(2 * (np.e - 1))
+    assert rul.rmse(told, left) == pytest.approx(np.sqrt((13**2 + 10**2) / 3))
+
+
+def test_averages_look_back_and_never_ahead():
+    series = np.random.default_rng(1).normal(size=(40, 2))
+    found = rul._average(series, 5)
+    for cell in range(40):
+        assert found[cell] == pytest.approx(series[max(0, cell - 4) : cell + 1].mean(0))
+    table = rul._table(series)
+    assert rul._table(series[:33]) == pytest.approx(table[:33])
+    assert table[39, 8:10] == pytest.approx(series[10:40].mean(0) - series[:20].mean(0))
+
+
+def test_ridge_finds_a_line():
+    known = np.random.default_rng(2).normal(size=(500, 3))
+    left = 60 + known @ np.array([10.0, -5.0, 0.0])
+    assert rul._ridge(known, left, known[:9]) == pytest.approx(left[:9], abs=0.1)
