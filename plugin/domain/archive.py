@@ -33,7 +33,8 @@ class RollUps:
     """Summaries of intervals as columns of one length, ordered by (tag, start); an interval without samples has none.
 
     Values count where they are Good or Uncertain and numbers. A value stands until the next sample of its tag, whatever
-    that is, for as long as the interval lasts; one from before the interval stands into it. Inside a gap none does.
+    that is, or until a gap begins, for as long as the interval lasts; one from before the interval stands into it.
+    After a gap a value from before it does not stand again; so it is in the windows of models too.
     """
 
     tag: NDArray[np.int32]

@@ -31,6 +31,7 @@ from plugin.domain import (
     Tag,
     UpdateType,
     Window,
+    to_micros,
 )
 from plugin.errors import StoreError
 from plugin.historian.closed.rolling import rows_of
@@ -148,8 +149,9 @@ class MemoryStore(MemoryPeople):
         level = level or Level.finest(end - start, points)
         first, last = start // level.width * level.width, -(-end // level.width) * level.width
         samples = await self.read_samples(tags, -(2**63), last)
-        gaps = holes(self._gaps_as_known(None), list(self._tags.values()), last)
-        made = roll_up(samples, SampleBatch.empty(), -(2**62), last, level, gaps)
+        gaps = (gap for gap in self._gaps_as_known(None) if gap.state is not GapState.FILLED and gap.start != gap.end)
+        missing = holes(((gap.source, gap.tag, to_micros(gap.start)) for gap in gaps), list(self._tags.values()))
+        made = roll_up(samples, SampleBatch.empty(), -(2**62), last, level, missing)
         return rows_of(made, made.start >= first)
 
     async def correct(self, samples: SampleBatch, *, user: str, reason: str, origin: str = "command") -> Corrected:

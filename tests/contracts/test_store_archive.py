@@ -12,6 +12,7 @@ import pytest
 from plugin.domain import (
     Gap,
     GapCause,
+    GapState,
     Level,
     RollUps,
     Run,
@@ -124,6 +125,30 @@ async def test_roll_ups_are_of_all_samples_late_ones_included(store: Archive) ->
             got = await store.roll_ups([3, 1, 2], *span, level=level)
             same(got, await expected.roll_ups([1, 2, 3], *span, level=level))
     assert not len(await store.roll_ups([], *EVER))
+
+
+async def test_a_value_does_not_stand_again_after_a_gap_however_long_nothing_came(store: Archive) -> None:
+    hour, minutes = 3600 * SECOND, MINUTE * np.arange(5)
+    back = BEGIN + 9 * hour + 30 * SECOND
+    batches = (
+        SampleBatch.of([1, 2], BEGIN + 2 * hour - 90 * SECOND, 4.0, 0, 1, 1),
+        SampleBatch.of(np.repeat([1, 2, 3], 5), np.tile(back + minutes, 3), 6.0, 0, 1, 1),
+    )
+    hole = from_micros(BEGIN + 3 * hour), from_micros(BEGIN + 6 * hour)
+    gaps = (
+        Gap("g", "plant", "T1", *hole, GapCause.SEQUENCE, hole[1]),
+        Gap("filled", "plant", "T2", *hole, GapCause.SEQUENCE, hole[1], GapState.FILLED),
+        Gap("of no time", "plant", "T2", hole[0], hole[0], GapCause.SEQUENCE, hole[1]),
+        Gap("of others", "mill", None, *hole, GapCause.SEQUENCE, hole[1]),
+    )
+    for batch in batches:
+        await store.write([Delivery(batch, gaps)])
+        await store.roll_ups([1, 2], BEGIN, back + hour, level=Level.DAY)
+    for level in (Level.MINUTE, Level.HOUR):
+        found = await store.roll_ups([1, 2], back, back + 1, level=level)
+        width = level.width
+        assert found.observed.tolist() == [width - 30 * SECOND, width]
+        assert found.weighted_mean.tolist() == pytest.approx([6.0, (6 * width - 2 * 30 * SECOND) / width])
 
 
 async def test_the_level_follows_from_how_many_points_are_wanted(store: Archive) -> None:

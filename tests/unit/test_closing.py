@@ -213,7 +213,7 @@ def test_the_swinging_door_leaves_out_what_lies_on_a_line_and_the_roll_ups_count
         assert connection.execute("SELECT sum(left_out) FROM sample_partitions").fetchone() == (done.left_out,)
 
 
-def test_no_value_stands_inside_a_gap() -> None:
+def test_a_value_from_before_a_gap_stands_up_to_its_begin() -> None:
     with closing(database()) as connection:
         hole = BEGIN + 20 * SECOND, BEGIN + 50 * SECOND
         connection.execute(
@@ -224,7 +224,25 @@ def test_no_value_stands_inside_a_gap() -> None:
         plant.close(BEGIN + 3600 * SECOND)
         for level, width in ((Level.MINUTE, 60), (Level.HOUR, 3600)):
             observed = select_roll_ups(connection, level, [(1, *EVER), (2, *EVER)]).observed
-            assert observed.tolist() == [(width - 30) * SECOND, width * SECOND]
+            assert observed.tolist() == [20 * SECOND, width * SECOND]
+
+
+def test_a_value_does_not_stand_again_days_after_a_gap_when_others_have_gone_on() -> None:
+    day = 86_400
+    with closing(database()) as connection:
+        hole = BEGIN + day * SECOND, BEGIN + (day + 7) * SECOND
+        connection.execute(
+            "INSERT INTO gaps VALUES ('g', 's', 'T1', ?, ?, 'sequence', 0, 'unfillable', 0, '', 0)", hole
+        )
+        plant = Plant(connection)
+        for batch in ([(1, 0), (2, 0), (3, 0)], [(3, 3 * day)], [(1, 4 * day + 15), (2, 4 * day + 15)]):
+            plant.arrive([(tag, time, 1.0, 0, None) for tag, time in batch])
+            plant.close(BEGIN + (batch[0][1] + 2 * 3600) * SECOND)
+        assert book(connection, "closed_until", FIRST) > BEGIN + 3 * day * SECOND
+        for level, width in ((Level.MINUTE, 60), (Level.HOUR, 3600)):
+            later = BEGIN + 4 * day * SECOND, EVER[1]
+            observed = select_roll_ups(connection, level, [(1, *later), (2, *later)]).observed
+            assert observed.tolist() == [(width - 15) * SECOND, width * SECOND]
 
 
 def test_classes_of_retention_have_partitions_of_their_own() -> None:

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import fields
-from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -11,12 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugin.domain import Gap, GapCause, GapState, Level, RollUps, SampleBatch, Status, Tag, from_micros
+from plugin.domain import Level, Policies, RollUps, SampleBatch, Status, Tag, Window
 from plugin.historian.closed.rollup import NO_HOLES, Holes, coarser, concatenated, holes, last_samples, roll_up
+from plugin.infer.windows import dense
 
 SECOND, MINUTE, HOUR, DAY = 1_000_000, 60_000_000, 3_600_000_000, 86_400_000_000
 NOON = 1_709_208_000_000_000  # of a leap day
 GOOD, UNCERTAIN, BAD = int(Status.GOOD), int(Status.UNCERTAIN), int(Status.BAD)
+
+TAGS = [Tag(f"T{number}", "plant", f"i={number}", id=number) for number in (1, 2, 3)]
 
 Row = tuple[int, int, float, int]
 
@@ -32,21 +34,21 @@ def usable(row: Row | None) -> bool:
     return row is not None and row[3] >> 30 < 2 and not math.isnan(row[2])
 
 
-def obvious(rows: list[Row], held: list[Row], start: int, end: int, level: Level, gaps: list[tuple[int, int, int]]):
+def obvious(rows: list[Row], held: list[Row], start: int, end: int, level: Level, gaps: list[tuple[int, int]]):
     """The fields of RollUps by (tag, start), interval by interval and piece by piece."""
     found = {}
     for tag, begin in sorted({(row[0], row[1] // level.width * level.width) for row in rows}):
         inside = [row for row in rows if row[0] == tag and begin <= row[1] < begin + level.width]
         values = [row[2] for row in inside if usable(row)]
         mine = [row for row in [*held, *rows] if row[0] == tag]
-        holed = [(a, b) for t, a, b in gaps if t == tag]
+        holed = [begun for t, begun in gaps if t == tag]
         low, high = max(begin, start), min(begin + level.width, end)
-        cuts = {low, high, *(row[1] for row in inside), *(border for gap in holed for border in gap)}
+        cuts = {low, high, *(row[1] for row in inside), *holed}
         borders = sorted(cut for cut in cuts if low <= cut <= high)
         observed, good, area = 0, 0, 0.0
         for a, b in pairwise(borders):
             now = [row for row in mine if row[1] <= a]
-            if now and usable(now[-1]) and not any(c <= a < d for c, d in holed):
+            if now and usable(now[-1]) and not any(now[-1][1] <= c <= a for c in holed):
                 observed += b - a
                 good += (b - a) * (now[-1][3] >> 30 == 0)
                 area += (b - a) * now[-1][2]
@@ -91,22 +93,21 @@ OFFSETS = st.one_of(
 VALUES = st.sampled_from([0.0, 0.1, -3.25, 1e3, 2.5e6, math.nan])
 STATUSES = st.sampled_from([GOOD, GOOD, UNCERTAIN, BAD, BAD | 0x480])
 ROWS = st.lists(st.tuples(st.integers(1, 3), OFFSETS, VALUES, STATUSES), max_size=30)
-GAPS = st.lists(st.tuples(st.integers(1, 3), OFFSETS, st.integers(1, DAY)), max_size=4)
+GAPS = st.lists(st.tuples(st.integers(1, 3), OFFSETS), max_size=4)
 STARTS = st.sampled_from([NOON, NOON + 12 * HOUR, NOON - 7 * MINUTE])
 LENGTHS = st.sampled_from([3 * MINUTE, 5 * HOUR + 17 * SECOND, 3 * DAY])
 
 
 @settings(max_examples=180, deadline=None)
 @given(ROWS, GAPS, STARTS, LENGTHS)
-def test_every_level_is_as_reckoned_from_the_samples(offsets, spans, start, length):
+def test_every_level_is_as_reckoned_from_the_samples(offsets, begun, start, length):
     rows = sorted(((tag, start + offset, *rest) for tag, offset, *rest in offsets), key=lambda row: row[:2])
     end = start + length
     held = list({row[0]: row for row in rows if row[1] < start}.values())
     rows = [row for row in rows if start <= row[1] < end]
-    gaps = merged([(tag, start + offset, start + offset + long) for tag, offset, long in spans])
-    tag, *times = (np.array([gap[i] for gap in gaps], np.int64) for i in range(3))
+    gaps = [(tag, start + offset) for tag, offset in begun]
     context = batch_of(held), start, end
-    arrays = Holes(tag.astype(np.int32), *times)
+    arrays = holes([("plant", f"T{tag}", begin) for tag, begin in gaps], TAGS)
     finer = roll_up(batch_of(rows), *context, Level.MINUTE, arrays)
     assert_alike(finer, obvious(rows, held, start, end, Level.MINUTE, gaps))
     for level in (Level.HOUR, Level.DAY):
@@ -119,19 +120,43 @@ def test_every_level_is_as_reckoned_from_the_samples(offsets, spans, start, leng
 def test_gaps_of_many_tags_over_all_of_time():
     tag = np.arange(1, 65, dtype=np.int32)
     time = tag.astype(np.int64) * 1_000_000 * DAY
-    gaps = Holes(tag, time + SECOND, time + SECOND + tag * SECOND)
+    gaps = Holes(tag, time + tag * SECOND)
     found = roll_up(SampleBatch.of(tag, time, 1.0, 0, 0, 0), SampleBatch.empty(), 0, 2**63 - 1, Level.DAY, gaps)
-    assert found.observed.tolist() == [DAY - each * SECOND for each in tag.tolist()]
+    assert found.observed.tolist() == [each * SECOND for each in tag.tolist()]
 
 
-def merged(gaps: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    out: list[tuple[int, int, int]] = []
-    for tag, start, end in sorted(gaps):
-        if out and out[-1][0] == tag and start <= out[-1][2]:
-            out[-1] = (tag, out[-1][1], max(end, out[-1][2]))
-        else:
-            out.append((tag, start, end))
-    return out
+# Samples and gaps of one tag by the minute; of each hour how many minutes a value stands.
+GAPPED: dict[str, tuple[list[int], list[tuple[int, int]], dict[int, int]]] = {
+    "inside": ([0, 50], [(20, 40)], {0: 30}),
+    "to the end": ([0, 70], [(20, 60)], {0: 20, 1: 50}),
+    "from the beginning": ([0, 90], [(60, 80)], {0: 60, 1: 30}),
+    "from a sample on": ([0, 30, 50], [(30, 40)], {0: 40}),
+    "up to a sample": ([0, 40], [(20, 40)], {0: 40}),
+    "over several hours": ([30, 220], [(50, 200)], {0: 20, 3: 20}),
+    "in an empty hour": ([30, 150], [(70, 80)], {0: 30, 2: 30}),
+    "with a sample in it": ([0, 30], [(20, 50)], {0: 50}),
+    "in a gap": ([0, 25, 50], [(20, 45), (30, 40)], {0: 35}),
+    "after the last": ([0], [(20, 30)], {0: 20}),
+}
+
+
+@pytest.mark.parametrize(("samples", "gaps", "stands"), GAPPED.values(), ids=GAPPED)
+def test_a_value_from_before_a_gap_does_not_stand_again_after_it(samples, gaps, stands):
+    rows = [(1, NOON + minute * MINUTE, 4.0, GOOD) for minute in samples]
+    missing = holes([("plant", "T1", NOON + start * MINUTE) for start, _ in gaps], TAGS)
+    context = SampleBatch.empty(), NOON, NOON + DAY
+    hours = roll_up(batch_of(rows), *context, Level.HOUR, missing)
+    expected = {NOON + hour * HOUR: minutes * MINUTE for hour, minutes in stands.items()}
+    assert dict(zip(hours.start.tolist(), hours.observed.tolist(), strict=True)) == expected
+    minutes = roll_up(batch_of(rows), *context, Level.MINUTE, missing)
+    assert_alike(coarser(minutes, *context, Level.HOUR, missing), by_interval(hours))
+    # And so does a model see it, minute by minute of these hours.
+    policies = Policies.of(1, [DAY], [False], [True])
+    spans = tuple((1, NOON + start * MINUTE, NOON + end * MINUTE) for start, end in gaps)
+    seen = dense(batch_of(rows), Window((1,), NOON, MINUTE, 240, policies, spans)).observed[0]
+    seen[[start for start, _ in gaps if start in samples]] = False  # a cell shows its own sample, whatever comes then
+    by_hour = seen.reshape(4, 60).sum(axis=1) * MINUTE
+    assert {NOON + hour * HOUR: int(by_hour[hour]) for hour in stands} == expected
 
 
 def test_a_value_that_came_late_in_its_hour_stands_for_the_rest_of_it():
@@ -199,20 +224,13 @@ def test_nothing_gives_nothing():
     }  # fmt: skip
 
 
-def test_gaps_are_of_their_tags_and_joined():
+def test_gaps_are_of_their_tags():
     def tag(number: int, source: str) -> Tag:
         return Tag(f"t{number}", source, f"i={number}", id=number)
 
-    def gap(name: str | None, start: int, end: int | None, state: GapState = GapState.OPEN) -> Gap:
-        at = from_micros(NOON)
-        last = None if end is None else at + timedelta(seconds=end)
-        return Gap(f"{name}{start}", "plant", name, at + timedelta(seconds=start), last, GapCause.SEQUENCE, at, state)
-
-    gaps = [gap(None, 10, 20), gap("t1", 15, 30), gap("t1", 40, 50, GapState.FILLED), gap("t2", 60, None)]
-    found = holes(gaps, [tag(1, "plant"), tag(2, "plant"), tag(3, "other")], NOON + 99 * SECOND)
-    assert list(zip(found.tag.tolist(), found.start.tolist(), found.end.tolist(), strict=True)) == [
-        (1, NOON + 10 * SECOND, NOON + 30 * SECOND),
-        (2, NOON + 10 * SECOND, NOON + 20 * SECOND),
-        (2, NOON + 60 * SECOND, NOON + 99 * SECOND),
-    ]
-    assert len(NO_HOLES.tag) == len(holes([], [], NOON).tag) == 0
+    gaps = [("plant", "t2", NOON + 60), ("plant", None, NOON + 10), ("plant", "t1", NOON + 10), ("plant", "t3", NOON)]
+    found = holes(gaps, [tag(1, "plant"), tag(2, "plant"), tag(3, "other")])
+    assert list(zip(found.tag.tolist(), found.start.tolist(), strict=True)) == [
+        (1, NOON + 10), (2, NOON + 10), (2, NOON + 60),
+    ]  # fmt: skip
+    assert len(NO_HOLES.tag) == len(holes([], []).tag) == 0

@@ -8,18 +8,17 @@ in the middle has done nothing.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plugin.domain import Gap, GapCause, Level, Micros, RollUps, SampleBatch, Tag, from_micros
+from plugin.domain import Level, Micros, RollUps, SampleBatch, Tag
 from plugin.historian.closed import door
 from plugin.historian.closed.chunks import Chunk, decode, encode
 from plugin.historian.closed.keyed import Key, Keyed, merged
 from plugin.historian.closed.rolling import MINUTE, Span, by_minute, rows_of
 from plugin.historian.closed.rolling import merged as merged_roll_ups
-from plugin.historian.closed.rollup import Holes, coarser, concatenated, holes
+from plugin.historian.closed.rollup import Holes, coarser, concatenated
 
 DAY = Level.DAY.width
 ROWS = 1_000_000
@@ -68,6 +67,7 @@ class Before:
     held: SampleBatch
     """Of each tag its newest sample before the first of these minutes."""
     gaps: Holes
+    """Of the days that the slice is part of, and the last ones before these."""
     with_text: frozenset[Key]
     terms: Mapping[int, TagTerms]
 
@@ -142,19 +142,6 @@ def terms_of(rows: Iterable[tuple[int, str, str, str, float]]) -> tuple[list[Tag
     found = list(rows)
     terms = {key: TagTerms(retention, compression) for key, _, _, retention, compression in found}
     return [Tag(name, source, "", id=key) for key, name, source, _, _ in found], terms
-
-
-def holes_of(rows: Iterable[tuple[str, str | None, Micros, Micros | None]], tags: Sequence[Tag], end: Micros) -> Holes:
-    """From source, tag, start and end of gaps that are not filled; one that lasts, lasts until ``end``."""
-    found = [
-        Gap("", source, tag, from_micros(begin), _moment(stop), GapCause.SEQUENCE, from_micros(begin))
-        for source, tag, begin, stop in rows
-    ]
-    return holes(found, tags, end)
-
-
-def _moment(time: Micros | None) -> datetime | None:
-    return None if time is None else from_micros(time)
 
 
 def begins_of(spans: Sequence[Span]) -> list[tuple[int, Micros]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plugin.domain import Gap, GapState, Level, Micros, Quality, RollUps, SampleBatch, Tag, qualities, to_micros
+from plugin.domain import Level, Micros, Quality, RollUps, SampleBatch, Tag, qualities
 from plugin.historian.closed.codes import Ints, Runs
 
 Doubles = NDArray[np.float64]
@@ -21,31 +21,28 @@ _FINER = {Level.HOUR: Level.MINUTE, Level.DAY: Level.HOUR}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Holes:
-    """Where samples of tags are missing: per tag apart from one another, ordered by (tag, start)."""
+    """From when on samples of tags are missing: a value from before then stands no longer. Ordered by (tag, start)."""
 
     tag: NDArray[np.int32]
     start: Ints
-    end: Ints
 
 
-NO_HOLES = Holes(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64))
+NO_HOLES = Holes(np.zeros(0, np.int32), np.zeros(0, np.int64))
 
 
-def holes(gaps: Iterable[Gap], tags: Sequence[Tag], now: Micros) -> Holes:
-    """The gaps that history has not filled, tag by tag; one that lasts ends ``now``."""
-    found = []
-    for gap in gaps:
-        if gap.state is not GapState.FILLED:
-            span = to_micros(gap.start), now if gap.end is None else to_micros(gap.end)
-            found += [(t.id, *span) for t in tags if gap.source == t.source and gap.tag in {None, t.name}]
-    joined: list[tuple[int, Micros, Micros]] = []
-    for tag, start, end in sorted(found):
-        if joined and joined[-1][0] == tag and start <= joined[-1][2]:
-            joined[-1] = (tag, joined[-1][1], max(end, joined[-1][2]))
-        elif start < end:
-            joined.append((tag, start, end))
-    columns = np.array(joined, np.int64).reshape(-1, 3)
-    return Holes(columns[:, 0].astype(np.int32), columns[:, 1], columns[:, 2])
+def holes(gaps: Iterable[tuple[str, str | None, Micros]], tags: Sequence[Tag]) -> Holes:
+    """Of source, tag and start of the gaps that history has not filled; tag None: all of its source."""
+    of_source: dict[str, list[int]] = {}
+    for tag in tags:
+        of_source.setdefault(tag.source, []).append(tag.id)
+    of_name = {(tag.source, tag.name): [tag.id] for tag in tags}
+    found = {
+        (tag, start)
+        for source, name, start in gaps
+        for tag in (of_source.get(source, ()) if name is None else of_name.get((source, name), ()))
+    }
+    columns = np.array(sorted(found), np.int64).reshape(-1, 2)
+    return Holes(columns[:, 0].astype(np.int32), columns[:, 1])
 
 
 def roll_up(
@@ -60,7 +57,7 @@ def roll_up(
     of, time = samples, samples.source_time
     value, good = _usable(of.value, of.status)
     with np.errstate(all="ignore"):  # infinities are values too
-        stands = _standing(_Steps(of.tag, time, time, value, good), held, (start, end), level, gaps)
+        stands = _standing(_Steps(of.tag, time, time, time, value, good), held, (start, end), level, gaps)
         runs, first, last = stands.runs, stands.runs.starts, stands.last
         mean, numbers = _mean([(value, (~np.isnan(value)).astype(np.int64))], runs)
         weighted, observed = _mean([(value, stands.after), (stands.earlier, stands.before)], runs)
@@ -94,7 +91,7 @@ def coarser(
     value, good = _usable(of.last_value, of.last_status)
     since = np.minimum(of.start + _FINER[level].width, end)
     with np.errstate(all="ignore"):
-        stands = _standing(_Steps(of.tag, of.start, since, value, good), held, (start, end), level, gaps)
+        stands = _standing(_Steps(of.tag, of.start, of.last_time, since, value, good), held, (start, end), level, gaps)
         runs, first, last = stands.runs, stands.runs.starts, stands.last
         within = of.weighted_mean, of.observed
         mean, numbers = _mean([(of.mean, of.numbers)], runs)
@@ -146,6 +143,8 @@ class _Steps:
 
     tag: NDArray[np.int32]
     at: Ints
+    taken: Ints
+    """Source time of the last value."""
     since: Ints
     """When the last value begins to stand for what follows, until the next step."""
     value: Doubles
@@ -181,10 +180,10 @@ def _standing(steps: _Steps, held: SampleBatch, span: tuple[Micros, Micros], lev
     last = first + runs.counts - 1
     until = np.append(steps.at[1:], 0)
     until[last] = np.minimum(begin[last] + level.width, end)
-    after = _known(steps.tag, steps.since, until, steps.value, gaps)
-    earlier, earlier_good = _before(steps, first, held)
+    after = _known(steps.since, np.minimum(until, _next_hole(gaps, steps.tag, steps.taken)), steps.value)
+    earlier, earlier_good, taken = _before(steps, first, held)
     since = np.maximum(begin[first], start)
-    before = _known(steps.tag[first], since, np.maximum(steps.at[first], since), earlier, gaps)
+    before = _known(since, np.minimum(steps.at[first], _next_hole(gaps, steps.tag[first], taken)), earlier)
     good_time = after * steps.good
     good_time[first] += before * earlier_good
     return _Standing(
@@ -205,56 +204,43 @@ def _usable(value: Doubles, status: NDArray[np.uint32]) -> tuple[Doubles, Flags]
     return values, (severity == Quality.GOOD) & ~np.isnan(values)
 
 
-def _before(steps: _Steps, first: Ints, held: SampleBatch) -> tuple[Doubles, Flags]:
-    """What stands when an interval begins: of the step before it, or what is held from before the first one."""
-    value, good = np.full(len(first), np.nan), np.zeros(len(first), np.bool_)
+def _before(steps: _Steps, first: Ints, held: SampleBatch) -> tuple[Doubles, Flags, Ints]:
+    """What stands when an interval begins: of the step before it, or what is held from before the first one.
+
+    Value, whether it is Good, and its source time.
+    """
+    value, good, taken = np.full(len(first), np.nan), np.zeros(len(first), np.bool_), steps.at[first]
     tag = steps.tag[first]
     inner = np.append(False, tag[1:] == tag[:-1])
-    value[inner], good[inner] = steps.value[first[inner] - 1], steps.good[first[inner] - 1]
+    last = first[inner] - 1
+    value[inner], good[inner], taken[inner] = steps.value[last], steps.good[last], steps.taken[last]
     if len(held):
         row = np.searchsorted(held.tag, tag, side="right") - 1
         outer = ~inner & (row >= 0) & (held.tag[row] == tag)
-        usable = _usable(held.value, held.status)
-        value[outer], good[outer] = usable[0][row[outer]], usable[1][row[outer]]
-    return value, good
+        values, goods = _usable(held.value, held.status)
+        row = row[outer]
+        value[outer], good[outer], taken[outer] = values[row], goods[row], held.source_time[row]
+    return value, good, taken
 
 
-def _known(tag: NDArray[np.int32], start: Ints, end: Ints, value: Doubles, gaps: Holes) -> Ints:
+def _known(start: Ints, end: Ints, value: Doubles) -> Ints:
     """How long a value stands from start to end; 0 where there is none."""
-    known = np.where(np.isnan(value), 0, end - start)
-    if len(gaps.tag) and known.any():
-        _take_away(known, tag, start, end, gaps, np.unique(gaps.tag))
-    return known
+    return np.where(np.isnan(value) | (end < start), 0, end - start)
 
 
-def _take_away(
-    known: Ints, tag: NDArray[np.int32], start: Ints, end: Ints, gaps: Holes, tags: NDArray[np.int32]
-) -> None:
-    """What of the gaps of ``tags`` lies between start and end, where anything is known."""
-    rows = np.flatnonzero((known > 0) & np.isin(tag, tags))
-    if not len(rows):
-        return
-    low, high = int(start[rows].min()), int(end[rows].max())
-    if (high - low + 1) * len(tags) >= 2**62 and len(tags) > 1:
-        for half in (tags[: len(tags) // 2], tags[len(tags) // 2 :]):
-            _take_away(known, tag, start, end, gaps, half)
-        return
-
-    def line(tag: NDArray[np.int32], time: Ints) -> Ints:
-        """The tags' times one behind the other, so that one search finds those of all."""
-        return np.searchsorted(tags, tag) * (high - low + 1) + np.clip(time, low, high) - low
-
-    of = np.isin(gaps.tag, tags)
-    spans = line(gaps.tag[of], gaps.start[of]), line(gaps.tag[of], gaps.end[of])
-    known[rows] -= _covered(line(tag[rows], end[rows]), *spans) - _covered(line(tag[rows], start[rows]), *spans)
-
-
-def _covered(time: Ints, start: Ints, end: Ints) -> Ints:
-    """How much of what lies before a time is inside of spans that are apart and in order."""
-    sums = np.append(0, np.cumsum(end - start))
-    begun = np.searchsorted(start, time, side="right")
-    covered: Ints = sums[begun] - np.maximum(end[begun - 1] - time, 0) * (begun > 0)
-    return covered
+def _next_hole(gaps: Holes, tag: NDArray[np.int32], time: Ints) -> Ints:
+    """Of each tag and time the first hole that begins then or later; the end of time where there is none."""
+    found = np.full(len(tag), np.iinfo(np.int64).max)
+    rows = np.flatnonzero(np.isin(tag, gaps.tag))
+    if len(rows):
+        tags, times = np.append(tag[rows], gaps.tag), np.append(time[rows], gaps.start)
+        order = np.lexsort((times, tags))  # stable: of equal times the holes come last
+        place = np.where(order < len(rows), len(order), np.arange(len(order)))
+        place = np.minimum.accumulate(place[::-1])[::-1]  # of the next hole, whosever it is
+        hole = np.append(order, order[-1])[place]
+        mine = (order < len(rows)) & (place < len(order)) & (tags[hole] == tags[order])
+        found[rows[order[mine]]] = times[hole[mine]]
+    return found
 
 
 def _sums(column: NDArray[Any], runs: Runs) -> Ints:

@@ -25,7 +25,6 @@ from plugin.historian.closed.closing import (
     close,
     coarsened,
     decoded,
-    holes_of,
     minutes,
     size_of,
     stretches,
@@ -35,7 +34,7 @@ from plugin.historian.closed.closing import (
 from plugin.historian.closed.keyed import Key, Keyed, merged
 from plugin.historian.closed.rolling import MINUTE, TABLES, Span, rows_of
 from plugin.historian.closed.rolling import merged as merged_roll_ups
-from plugin.historian.closed.rollup import Holes, concatenated
+from plugin.historian.closed.rollup import Holes, concatenated, holes
 from plugin.historian.postgres.rollups import last_before, next_minutes, select_roll_ups, upsert_roll_ups
 from plugin.historian.postgres.samples import Connection
 from plugin.historian.postgres.selecting import CHUNK_COLUMNS, FIRST, chunks_of, select_open
@@ -169,11 +168,13 @@ async def _tags(connection: Connection, tags: Sequence[int] | None) -> tuple[lis
 
 async def _gaps(connection: Connection, tags: Sequence[Tag], start: Micros, end: Micros) -> Holes:
     start, end = start // DAY * DAY, (end // DAY + 1) * DAY  # hours and days are made of more than the slice
-    query = """
-        SELECT source, tag, start_time, end_time FROM gaps
-        WHERE state <> $1 AND start_time < $2 AND (end_time IS NULL OR end_time > $3)
-    """
-    return holes_of(await connection.fetch(query, GapState.FILLED, end, start), tags, end)
+    missing = "state <> $1 AND (end_time IS NULL OR end_time > start_time)"
+    query = f"""
+        SELECT source, tag, start_time FROM gaps WHERE {missing} AND start_time >= $2 AND start_time < $3
+        UNION ALL
+        SELECT source, tag, max(start_time) FROM gaps WHERE {missing} AND start_time < $2 GROUP BY source, tag
+    """  # noqa: S608  only a condition is put in
+    return holes(await connection.fetch(query, GapState.FILLED, start, end), tags)
 
 
 async def _texts(connection: Connection, slice_: Slice) -> frozenset[Key]:

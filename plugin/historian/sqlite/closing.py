@@ -21,7 +21,6 @@ from plugin.historian.closed.closing import (
     TagTerms,
     begins_of,
     coarsened,
-    holes_of,
     size_of,
     stretches,
     terms_of,
@@ -29,7 +28,7 @@ from plugin.historian.closed.closing import (
 )
 from plugin.historian.closed.keyed import Keyed, merged
 from plugin.historian.closed.rolling import MINUTE, TABLES, Span
-from plugin.historian.closed.rollup import Holes, concatenated
+from plugin.historian.closed.rollup import Holes, concatenated, holes
 from plugin.historian.sqlite.connections import snapshot
 from plugin.historian.sqlite.rollups import last_before, next_minutes, select_roll_ups, upsert_roll_ups
 from plugin.historian.sqlite.selecting import CHUNK_COLUMNS, FIRST, book, chunks_of, listed, select_open
@@ -156,11 +155,13 @@ def _tags(database: sqlite3.Connection, tags: Sequence[int] | None) -> tuple[lis
 
 def _gaps(database: sqlite3.Connection, tags: Sequence[Tag], start: Micros, end: Micros) -> Holes:
     start, end = start // DAY * DAY, (end // DAY + 1) * DAY  # hours and days are made of more than the slice
-    query = """
-        SELECT source, tag, start_time, end_time FROM gaps
-        WHERE state <> ? AND start_time < ? AND (end_time IS NULL OR end_time > ?)
-    """
-    return holes_of(database.execute(query, (GapState.FILLED, end, start)), tags, end)
+    missing = "state <> ?1 AND (end_time IS NULL OR end_time > start_time)"
+    query = f"""
+        SELECT source, tag, start_time FROM gaps WHERE {missing} AND start_time >= ?2 AND start_time < ?3
+        UNION ALL
+        SELECT source, tag, max(start_time) FROM gaps WHERE {missing} AND start_time < ?2 GROUP BY source, tag
+    """  # noqa: S608  only a condition is put in
+    return holes(database.execute(query, (GapState.FILLED, start, end)), tags)
 
 
 def _texts(database: sqlite3.Connection, slice_: Slice) -> frozenset[tuple[int, Micros, int]]:
