@@ -162,7 +162,7 @@ async def test_while_the_database_is_away_samples_go_to_the_spill_and_follow_in_
         )  # fmt: skip
         async with running(ingest) as task:
             plant.give(10)
-            await until(lambda: len(plant.confirmed) == 10)
+            await until(lambda: len(heard) == 10 * ROWS)  # confirmed alone may mean: in the spill
             with locked(path):
                 plant.give(400)
                 await until(lambda: len(plant.confirmed) == 410)
