@@ -57,6 +57,7 @@ async def export_file(config: Config, path: Path, patterns: Sequence[str], extra
         tags = chosen(await store.tags(), patterns)
         with _progress(console, path.name) as told:
             written = await export(store, path, replace(extract, tags=tags), told)
+        kept = await store.kept_since([tag.id for tag in tags])
     what = "roll-ups" if extract.level else "samples"
     line = f"{path}: {written.samples:,} {what} of {len(tags):,} tags in {written.rows:,} rows"
     console.print(line, markup=False, highlight=False)
@@ -66,6 +67,16 @@ async def export_file(config: Config, path: Path, patterns: Sequence[str], extra
             "only with --texts; --layout long holds all of them",
             style="yellow",
         )
+    dropped = [since for since in kept.values() if since > extract.start]
+    if dropped and not extract.level:
+        console.print(_dropped(dropped), style="yellow", markup=False, highlight=False)
+
+
+def _dropped(since: Sequence[Micros]) -> str:
+    """``since``: from when on samples of tags are whole."""
+    of = f"{len(since):,} tags" if len(since) > 1 else "one tag"
+    when = _moment(max(since))
+    return f"samples of {of} before {when} UTC were dropped by retention"
 
 
 @contextmanager

@@ -65,6 +65,20 @@ def test_from_a_dry_run_to_a_file_that_is_the_same_again(folder):
     assert (code, "0 samples stored, 1 were there already" in told) == (0, True), told
 
 
+def test_an_export_tells_what_retention_has_dropped_of_it(folder):
+    with (folder / "foretag.toml").open("a") as file:
+        file.write('\n[[historian.retention]]\nname = "default"\nsamples = "30d"\n')
+    (folder / "a.csv").write_text("time,engine-01.T24\n2023-01-01T00:00:00Z,1\n2024-01-01T00:00:00Z,2\n")
+    code, told = foretag("import", "a.csv")
+    assert code == 0, told
+    words = ("export", "b.csv", "--tags", "engine-01.T24", "--to", "2024-02-01")
+    code, told = foretag(*words, "--from", "2022-12-01")
+    assert (code, "1 samples of 1 tags in 1 rows" in told) == (0, True), told
+    assert "samples of one tag before 2023-01-01 00:00:00 UTC were dropped by retention" in told
+    code, told = foretag(*words, "--from", "2023-06-01")
+    assert (code, "retention" in told) == (0, False), told
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
