@@ -163,7 +163,6 @@ async def test_a_kill_in_the_middle_loses_nothing_and_doubles_nothing(store: Sql
 
 def killed_while_closing(path: Path, steps: int) -> bool:
     """Whether a process that closes all was killed after so many statements of its writer; what it did is on disk."""
-    assert len(os.listdir("/proc/self/task")) == 1
     child = os.fork()
     if child:
         status = os.waitpid(child, 0)[1]
