@@ -42,13 +42,18 @@ _SWITCH_INTERVAL = 0.0005
 and with the usual 5 ms a commit beside a thread that traces a model takes ten times as long."""
 
 
+def tune_interpreter() -> None:
+    """For a loop that must not wait beside threads that compute, and for many values that live briefly."""
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    gc.set_threshold(*_COLLECT)
+
+
 async def run_service(config: Config, *, seconds: float | None, report: Path | None, console: Console | None) -> None:
     """Run until SIGINT or SIGTERM, or for ``seconds`` of scoring; ``console``: where the live view goes.
 
     SIGHUP: the configuration file is read again. Where it says that our terminal is gone, we stop as well.
     """
-    sys.setswitchinterval(_SWITCH_INTERVAL)
-    gc.set_threshold(*_COLLECT)
+    tune_interpreter()
     stop = asyncio.Event()
     service = Service(config)
     started = datetime.now(UTC)

@@ -19,6 +19,7 @@ from plugin.historian.ingest import Ingest
 from plugin.historian.recent.ring import Ring
 from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery, Health, HistoryProgress
+from plugin.running import tune_interpreter
 from tests.benchmarks import _plain, _postgres
 from tests.benchmarks._measuring import cpu
 from tests.benchmarks.harness import Better, Goal, Peer, Row, Spread
@@ -177,7 +178,11 @@ class _Steady:
 
 
 async def _lag(seconds: int) -> list[Row]:
-    """Alone, and while a million rows of two hours before are closed; beside a loop that has nothing to do."""
+    """Alone, and while a million rows of two hours before are closed; beside a loop that has nothing to do.
+
+    The interpreter is tuned as the service has it, for this and what follows.
+    """
+    tune_interpreter()
     each, before = _RATE // _PER_SECOND, 7200 * _PER_SECOND
     batches = [_plain.ticks(each, before + number, 1) for number in range(_PER_SECOND * seconds)]
     idle = Peer("an idle loop", _p99(await _watched(asyncio.sleep(seconds))))
