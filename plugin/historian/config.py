@@ -111,7 +111,7 @@ class HistorianConfig(Section):
     be gone, the database stays sound, and only what the plant's server has as history comes back."""
     busy_timeout: Annotated[Duration, AfterValidator(_bounded)] = timedelta(seconds=5)
     """How long to wait while another program locks the database [0 s .. 1 min]; then it counts as away."""
-    ring_samples: int = Field(default=2048, ge=1, le=1_000_000)
+    ring_samples: int = Field(default=4096, ge=1, le=1_000_000)
     """Newest samples held in memory of each tag that a model reads [samples]."""
     ring_memory: int = Field(default=256, ge=1, le=1_000_000)
     """Upper bound of that memory [MiB]; with many such tags there are fewer samples of each."""
