@@ -70,22 +70,27 @@ def test_what_is_in_the_log_is_taken_over_and_the_next_commit_begins_it_anew(pat
 
 def test_a_log_that_never_comes_to_rest_is_begun_anew_while_commits_are_held_off(path, writer, checkpointer):
     """Each time another commit has come before it is through, so that the next one finds something left in it."""
-    take_over, stop = threading.Event(), threading.Event()
+    beside = 20
+    ordered, done = threading.Semaphore(0), threading.Semaphore(0)
 
     def commit_always() -> None:
-        while not stop.is_set():
+        while ordered.acquire() and not stop.is_set():
             with checkpointer.commits:
                 writer.execute("INSERT INTO t VALUES (zeroblob(?))", (BLOB,))
-            take_over.set()
+            done.release()
 
+    stop = threading.Event()
     thread = threading.Thread(target=commit_always)
     thread.start()
     try:
         while path.stat().st_size < 10 * LIMIT:
-            take_over.wait()
+            ordered.release(beside)
             checkpointer._attempt()
+            for _ in range(beside):
+                done.acquire()
     finally:
         stop.set()
+        ordered.release()
         thread.join()
     assert log_of(path) < 5 * LIMIT
 
