@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from plugin.domain import Reject
 from plugin.errors import ExchangeError
-from plugin.exchange.reading import Piece, heading
+from plugin.exchange.pieces import Piece, heading
 from plugin.exchange.terms import Terms, fault
 
 _BLOCK = 2 * 2**20

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from plugin.errors import ExchangeError
-from plugin.exchange.reading import CELLS, Piece, heading
+from plugin.exchange.pieces import CELLS, Piece, heading
 from plugin.exchange.terms import Terms, fault
 
 _LARGEST_SHEET = 8 * 2**30

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from plugin.exchange.columns import is_text, nulls
 from plugin.exchange.terms import fault
-from plugin.exchange.writing import Writer, iso, unfinished
+from plugin.exchange.whole import Writer, iso, unfinished
 from plugin.exchange.zones import Zone
 
 ROWS = 1_048_576
@@ -78,7 +78,7 @@ class _Book:
         self._sheet.close()
 
     def write(self, columns: Sequence[Any]) -> None:
-        """See :class:`plugin.exchange.writing.Writer`."""
+        """See :class:`plugin.exchange.whole.Writer`."""
         cells = [self._cells(column) for column in columns]
         for row in zip(*cells, strict=True):
             if self._rows == ROWS:

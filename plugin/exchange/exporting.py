@@ -19,7 +19,8 @@ from plugin.domain import Level, Micros, Quality, SampleBatch, Tag, qualities
 from plugin.exchange.columns import escaped
 from plugin.exchange.summaries import Summaries, intervals
 from plugin.exchange.terms import Layout, fault
-from plugin.exchange.writing import Writer, open_writer
+from plugin.exchange.whole import Writer
+from plugin.exchange.writing import open_writer
 from plugin.exchange.zones import Zone
 from plugin.protocols import Archive, Store
 

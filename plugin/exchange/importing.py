@@ -26,8 +26,9 @@ import numpy as np
 
 from plugin.domain import Audit, Import, Micros, Reject, SampleBatch, Tag, to_micros
 from plugin.errors import ExchangeError
+from plugin.exchange.pieces import Piece
 from plugin.exchange.plan import Plan, plan
-from plugin.exchange.reading import Piece, Table, open_table
+from plugin.exchange.reading import Table, open_table
 from plugin.exchange.roster import Entry, Roster
 from plugin.exchange.sifting import Before, Sifted, sift
 from plugin.exchange.statuses import codes_of, is_small

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from plugin.errors import ExchangeError
-from plugin.exchange.reading import CELLS, Piece, heading
+from plugin.exchange.pieces import CELLS, Piece, heading
 from plugin.exchange.terms import Terms
 
 _BUFFER = 2**20

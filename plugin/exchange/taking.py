@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from plugin.domain import Micros, Quality, Reject, SampleBatch, Status, qualities
 from plugin.exchange.columns import is_text, nulls, unescaped
+from plugin.exchange.pieces import Piece
 from plugin.exchange.plan import Plan
-from plugin.exchange.reading import Piece
 from plugin.exchange.roster import Roster
 from plugin.exchange.statuses import status_of
 from plugin.exchange.terms import Codes, Layout, Wrong

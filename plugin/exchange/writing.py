@@ -1,28 +1,19 @@
 """A file of history, open for writing: tables of one heading, one after the other, in bounded memory."""
 
 import gzip
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from plugin.errors import ExchangeError
 from plugin.exchange.terms import needs
-from plugin.exchange.times import as_iso
+from plugin.exchange.whole import Writer, iso, unfinished
 from plugin.exchange.zones import Zone
-
-
-class Writer(Protocol):
-    """One file."""
-
-    def write(self, columns: Sequence[Any]) -> None:
-        """Rows as Arrow arrays of one length, one for each name of the heading. Blocking. ExchangeError: it can't."""
 
 
 def open_writer(path: Path, names: Sequence[str], kinds: Sequence[Any], zone: Zone) -> AbstractContextManager[Writer]:
@@ -41,20 +32,6 @@ def open_writer(path: Path, names: Sequence[str], kinds: Sequence[Any], zone: Zo
 
         return excel_writer(path, names, kinds, zone)
     raise ExchangeError(f"{path.name} is no file that can be written: .csv, .csv.gz, .parquet and .xlsx can")
-
-
-@contextmanager
-def unfinished(path: Path) -> Iterator[Path]:
-    """A name beside the file, which takes the file's when the context ends well, and goes away when it does not."""
-    beside = path.with_name(f".{path.name}.unfinished")
-    try:
-        beside.touch(mode=0o600)
-        yield beside
-        os.replace(beside, path)  # noqa: PTH105 - says what it does
-    except OSError as error:
-        raise ExchangeError(f"{path}: can't be written: {error.strerror or error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -87,13 +64,6 @@ class _Csv:
 
     def _cells(self, cells: Any) -> Any:
         return iso(cells, self._zone) if pa.types.is_timestamp(cells.type) else cells
-
-
-def iso(stamps: Any, zone: Zone) -> Any:
-    """ISO 8601 with the zone's offset."""
-    micros = pc.cast(pc.fill_null(stamps, pa.scalar(0, pa.int64()).cast(stamps.type)), pa.int64())
-    texts = pa.array(as_iso(micros.to_numpy(), zone), pa.string())
-    return pc.if_else(pc.is_null(stamps), pa.scalar(None, pa.string()), texts)
 
 
 @contextmanager
