@@ -29,7 +29,8 @@ async def plant() -> AsyncIterator[RunningPlant]:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def client(plant) -> AsyncIterator[Client]:
-    async with Client(plant.endpoint, timeout=10) as connected:
+    # Its watchdog gives a server one second, and this one is on the same loop: 22,000 values may take longer.
+    async with Client(plant.endpoint, timeout=10, watchdog_intervall=60) as connected:
         yield connected
 
 
