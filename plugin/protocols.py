@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from plugin.domain import (
     Alarm,
@@ -132,6 +132,17 @@ class Written:
     """Samples that were there already, equal in tag, source time, value, status and text."""
 
 
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """What a correction did."""
+
+    replaced: int
+    inserted: int
+    """Samples of times that had none."""
+    unchanged: int
+    """Samples that say what is there already."""
+
+
 class Store(Protocol):
     """The historian: whatever is acquired or predicted. All writes are idempotent and commit before they return.
 
@@ -174,6 +185,26 @@ class Store(Protocol):
 
     async def latest(self, tags: Sequence[int]) -> SampleBatch:
         """The newest sample of each tag that has one."""
+
+    async def roll_ups(
+        self, tags: Sequence[int], start: Micros, end: Micros, *, level: Level | None = None, points: int = 1000
+    ) -> RollUps:
+        """Roll-ups of the intervals that overlap ``[start, end)``, each of the whole interval, as the samples are now.
+
+        ``level``: None is the finest that gives at most so many ``points`` of a tag; days, where none does.
+        """
+
+    async def correct(self, samples: SampleBatch, *, user: str, reason: str, origin: str = "command") -> Corrected:
+        """Put samples in the place of those of the same tag and source time, which are kept as modified.
+
+        Of several values of one time the last, which stands, is replaced. Received now, whatever the batch says: who
+        asks for what was received by an earlier moment, such as a run that is computed again, gets what was there
+        then. A sample of a time that has none is inserted. Written twice it is one correction. The audit log says
+        in the same transaction who did it, why, and of which tags and times; ``origin`` as in :class:`Audit`.
+        """
+
+    async def modified(self, tags: Sequence[int], start: Micros, end: Micros) -> Modified:
+        """What samples with ``start <= source_time < end`` were before they were corrected."""
 
     async def next_time(self, start: Micros) -> Micros | None:
         """A time from ``start`` on, before which there are no samples but those older than ``start``.
@@ -328,42 +359,6 @@ class Store(Protocol):
 
     async def counts(self) -> Mapping[str, int]:
         """Rows by table: ``samples``, ``gaps``, ``predictions``, ``flags``, ``runs``, ``model_versions``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Corrected:
-    """What a correction did."""
-
-    replaced: int
-    inserted: int
-    """Samples of times that had none."""
-    unchanged: int
-    """Samples that say what is there already."""
-
-
-@runtime_checkable
-class Archive(Store, Protocol):
-    """A store that also keeps roll-ups, and what was there before a correction."""
-
-    async def roll_ups(
-        self, tags: Sequence[int], start: Micros, end: Micros, *, level: Level | None = None, points: int = 1000
-    ) -> RollUps:
-        """Roll-ups of the intervals that overlap ``[start, end)``, each of the whole interval, as the samples are now.
-
-        ``level``: None is the finest that gives at most so many ``points`` of a tag; days, where none does.
-        """
-
-    async def correct(self, samples: SampleBatch, *, user: str, reason: str, origin: str = "command") -> Corrected:
-        """Put samples in the place of those of the same tag and source time, which are kept as modified.
-
-        Of several values of one time the last, which stands, is replaced. Received now, whatever the batch says: who
-        asks for what was received by an earlier moment, such as a run that is computed again, gets what was there
-        then. A sample of a time that has none is inserted. Written twice it is one correction. The audit log says
-        in the same transaction who did it, why, and of which tags and times; ``origin`` as in :class:`Audit`.
-        """
-
-    async def modified(self, tags: Sequence[int], start: Micros, end: Micros) -> Modified:
-        """What samples with ``start <= source_time < end`` were before they were corrected."""
 
 
 class Sink(Protocol):

@@ -7,6 +7,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from plugin.domain.times import Micros
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleBatch:
@@ -76,6 +78,11 @@ class SampleBatch:
         if self.text is None:
             return np.zeros(len(self), np.bool_)
         return np.array([text is not None for text in self.text.tolist()], np.bool_)
+
+    def known(self, known_by: Micros | None, received_by: Micros | None) -> "SampleBatch":
+        """The rows that the plant's server had by ``known_by``, and we by ``received_by``; None: whenever."""
+        batch = self if known_by is None else self.take(self.server_time <= known_by)
+        return batch if received_by is None else batch.take(batch.received_time <= received_by)
 
     def take(self, rows: Any) -> "SampleBatch":
         """The rows of an index array, a mask or a slice."""

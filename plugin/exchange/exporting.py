@@ -22,7 +22,7 @@ from plugin.exchange.terms import Layout, fault
 from plugin.exchange.whole import Writer
 from plugin.exchange.writing import open_writer
 from plugin.exchange.zones import Zone
-from plugin.protocols import Archive, Store
+from plugin.protocols import Store
 
 _ROWS = 200_000
 """Samples in a slice, about."""
@@ -97,8 +97,6 @@ def _shape(store: Store, extract: Extract, sheet: bool) -> tuple[Any, AsyncItera
         return make(extract, sheet), slices(store, *what)
     if extract.layout is not Layout.LONG:
         raise fault("--layout", extract.layout, "is for samples alone", "Leave it out, or leave out --level")
-    if not isinstance(store, Archive):
-        raise fault("--level", extract.level, "is not possible in this database", "Leave it out")
     return Summaries(extract.tags, sheet), intervals(store, *what, extract.level)
 
 

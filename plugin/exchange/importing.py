@@ -1,7 +1,7 @@
 """The import of one file: read piece by piece, compared with the store, written, and noted how far it came.
 
     file ─pieces─> Reader ─samples─> sift ─new──────> Store.write
-                      │                └──conflicts─> rejected, or Archive.correct
+                      │                └──conflicts─> rejected, or Store.correct
                       └─rejects─> quarantine, with the position, in one transaction
 
 Killed at any moment it goes on at the position that was noted last: what was written behind it is written again, which
@@ -38,7 +38,7 @@ from plugin.exchange.terms import Codes, Terms, fault
 from plugin.exchange.times import Clock, check_format, detect, needs_zone
 from plugin.exchange.values import Notation, decimal_of
 from plugin.exchange.zones import Zone
-from plugin.protocols import Archive, Delivery, Store
+from plugin.protocols import Delivery, Store
 
 _DAY: Micros = 86_400_000_000
 _FOUND = "found"
@@ -102,8 +102,6 @@ async def bring(
     store: Store, order: Order, progress: Progress = lambda _share, _rows: None, rejected: Rejected = lambda _rows: None
 ) -> Outcome:
     """Import a file, or with ``order.dry`` see what would come of it. ConfigError, ExchangeError, StoreError."""
-    if order.correct and not isinstance(store, Archive):
-        raise fault("--correct", "true", "is not possible in this database", "Leave it out; contradictions are listed")
     # One thread has the file: nobody closes it while it is read.
     with ThreadPoolExecutor(1, "import") as thread:
         in_thread = partial(asyncio.get_running_loop().run_in_executor, thread)
@@ -253,7 +251,7 @@ class _Run:
         if not (self._order.correct and len(batch)):
             return
         self._corrected += len(batch)
-        if not self._order.dry and isinstance(self._store, Archive):
+        if not self._order.dry:
             reason = f"import of {self._order.path.name}"
             await self._store.correct(batch, user=self._order.user, reason=reason)
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from plugin.domain import Level, Micros, RollUps, Tag
 from plugin.exchange.columns import escaped
-from plugin.protocols import Archive
+from plugin.protocols import Store
 
 _ROWS = 100_000
 """Intervals in a slice, about."""
@@ -66,7 +66,7 @@ def _kind(name: str) -> Any:
 
 
 async def intervals(
-    store: Archive, tags: Sequence[int], start: Micros, end: Micros, level: Level
+    store: Store, tags: Sequence[int], start: Micros, end: Micros, level: Level
 ) -> AsyncIterator[tuple[RollUps, Micros]]:
     """Those that begin in ``[start, end)``, in order of time; none is empty; and up to when all have come."""
     step = max(1, _ROWS // max(1, len(tags))) * level.width

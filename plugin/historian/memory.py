@@ -34,6 +34,7 @@ from plugin.domain import (
     to_micros,
 )
 from plugin.errors import StoreError
+from plugin.historian.arrived import refuse_strangers
 from plugin.historian.closed.rolling import rows_of
 from plugin.historian.closed.rollup import holes, roll_up
 from plugin.historian.corrected import Act
@@ -82,9 +83,7 @@ class MemoryStore(MemoryPeople):
         """See the protocol. A sample of a tag that was never registered refuses the whole write (StoreError)."""
         now = time.time_ns() // 1000
         batch = self._looks.arrive(SampleBatch.concatenate([delivery.samples for delivery in deliveries]), now)
-        unknown = sorted({int(tag) for tag in batch.tag if not 1 <= tag <= len(self._tags)})
-        if unknown:
-            raise StoreError(f"Samples of tags that are not registered: {unknown[:10]}")
+        refuse_strangers(batch, len(self._tags), "Samples")
         texts = [None] * len(batch) if batch.text is None else batch.text.tolist()
         columns = [column.tolist() for column in batch.columns()]
         stored = sum(self._insert(*row) for row in zip(*columns, texts, strict=True))
@@ -158,9 +157,7 @@ class MemoryStore(MemoryPeople):
         """See the protocol. A sample of a tag that was never registered refuses all (StoreError)."""
         now = time.time_ns() // 1000
         batch = self._looks.arrive(replace(samples, received_time=np.full(len(samples), now)), now)
-        unknown = sorted({int(tag) for tag in batch.tag if not 1 <= tag <= len(self._tags)})
-        if unknown:
-            raise StoreError(f"Corrections of tags that are not registered: {unknown[:10]}")
+        refuse_strangers(batch, len(self._tags), "Corrections")
         texts = [None] * len(batch) if batch.text is None else batch.text.tolist()
         rows = zip(*(column.tolist() for column in batch.columns()), texts, strict=True)
         did: dict[str, list[tuple[Any, ...]]] = {"replaced": [], "inserted": [], "unchanged": []}

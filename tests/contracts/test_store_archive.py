@@ -28,7 +28,7 @@ from plugin.historian.memory import MemoryStore
 from plugin.historian.postgres.store import PostgresStore
 from plugin.historian.recent.ring import Ring
 from plugin.historian.sqlite.store import SqliteStore
-from plugin.protocols import Archive, Corrected, Delivery
+from plugin.protocols import Corrected, Delivery, Store
 from tests.postgres import Database
 
 TAGS = [Tag(f"T{n}", "plant", f"nsu=urn:plant;s=T{n}") for n in range(1, 4)]
@@ -43,7 +43,7 @@ _POSTGRES = ("postgres", "postgres, closed without a ring")
 
 
 @pytest.fixture(params=[*_SQLITE, *_POSTGRES, "memory"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Archive]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     if request.param == "memory":
         memory = MemoryStore()
         await memory.register_tags(TAGS)
@@ -111,7 +111,7 @@ async def reference(*deliveries: Delivery) -> MemoryStore:
     return memory
 
 
-async def test_roll_ups_are_of_all_samples_late_ones_included(store: Archive) -> None:
+async def test_roll_ups_are_of_all_samples_late_ones_included(store: Store) -> None:
     hole = from_micros(BEGIN + 1000 * SECOND), from_micros(BEGIN + 1100 * SECOND)
     gap = Gap("g", "plant", "T1", *hole, GapCause.SEQUENCE, hole[1])
     first = plant(9000, 7)
@@ -127,7 +127,7 @@ async def test_roll_ups_are_of_all_samples_late_ones_included(store: Archive) ->
     assert not len(await store.roll_ups([], *EVER))
 
 
-async def test_a_value_does_not_stand_again_after_a_gap_however_long_nothing_came(store: Archive) -> None:
+async def test_a_value_does_not_stand_again_after_a_gap_however_long_nothing_came(store: Store) -> None:
     hour, minutes = 3600 * SECOND, MINUTE * np.arange(5)
     back = BEGIN + 9 * hour + 30 * SECOND
     batches = (
@@ -151,7 +151,7 @@ async def test_a_value_does_not_stand_again_after_a_gap_however_long_nothing_cam
         assert found.weighted_mean.tolist() == pytest.approx([6.0, (6 * width - 2 * 30 * SECOND) / width])
 
 
-async def test_the_level_follows_from_how_many_points_are_wanted(store: Archive) -> None:
+async def test_the_level_follows_from_how_many_points_are_wanted(store: Store) -> None:
     await store.write([Delivery(plant(9000, 7))])
     span = BEGIN, BEGIN + 2 * 3600 * SECOND
     assert len(await store.roll_ups([1], *span, points=120)) == 120
@@ -159,7 +159,7 @@ async def test_the_level_follows_from_how_many_points_are_wanted(store: Archive)
     assert len(await store.roll_ups([1], *span, points=1)) == 1
 
 
-async def test_a_correction_takes_the_place_of_a_value_which_is_kept(store: Archive) -> None:
+async def test_a_correction_takes_the_place_of_a_value_which_is_kept(store: Store) -> None:
     await store.write([Delivery(plant(600))])
     stamp = BEGIN + 100 * SECOND
     before = await store.read_samples([1], stamp, stamp + 1)
@@ -182,7 +182,7 @@ async def test_a_correction_takes_the_place_of_a_value_which_is_kept(store: Arch
     assert not len((await store.modified([1], stamp + 1, EVER[1])).user)
 
 
-async def test_who_asks_for_what_was_known_before_a_correction_gets_that(store: Archive) -> None:
+async def test_who_asks_for_what_was_known_before_a_correction_gets_that(store: Store) -> None:
     await store.write([Delivery(plant(600))])
     stamp, span = BEGIN + 100 * SECOND, (BEGIN + 60 * SECOND, BEGIN + 180 * SECOND)
     before = await store.read_samples([1], *span)
@@ -200,7 +200,7 @@ async def test_who_asks_for_what_was_known_before_a_correction_gets_that(store: 
     assert len(await store.read_samples([1], *span)) == len(before)
 
 
-async def test_a_correction_of_what_is_not_there_is_an_insertion_and_says_so(store: Archive) -> None:
+async def test_a_correction_of_what_is_not_there_is_an_insertion_and_says_so(store: Store) -> None:
     await store.write([Delivery(plant(600))])
     stamps = BEGIN + SECOND * np.array([50, 50, 51]) + np.array([0, 7, 0])
     fresh = SampleBatch.of([1, 1, 3], stamps, [5.0, 6.0, 7.0], 0, stamps, 0)
@@ -211,7 +211,7 @@ async def test_a_correction_of_what_is_not_there_is_an_insertion_and_says_so(sto
         await store.correct(replace(fresh, tag=np.array([1, 1, 9], np.int32)), user="ada", reason="")
 
 
-async def test_a_correction_is_in_the_audit_log_with_who_why_and_what(store: Archive) -> None:
+async def test_a_correction_is_in_the_audit_log_with_who_why_and_what(store: Store) -> None:
     await store.write([Delivery(plant(600))])
     stamps = BEGIN + SECOND * np.array([50, 70, 60])
     known = await store.read_samples([2], BEGIN + 60 * SECOND, BEGIN + 61 * SECOND)
@@ -232,7 +232,7 @@ async def test_a_correction_is_in_the_audit_log_with_who_why_and_what(store: Arc
     assert (newest.subject, newest.origin, newest.after["first"][:4]) == ("samples of T1", "command", "9999")
 
 
-async def test_texts_are_corrected_too(store: Archive) -> None:
+async def test_texts_are_corrected_too(store: Store) -> None:
     await store.register_tags(TAGS)
     words = SampleBatch.of([3, 3], [BEGIN, BEGIN + 600 * SECOND], np.nan, 0, 1, 1)
     await store.write([Delivery(replace(words, text=np.array(["off", "on"], np.object_)))])
@@ -251,14 +251,14 @@ async def test_texts_are_corrected_too(store: Archive) -> None:
     assert text.tolist() == [None, "on"]
 
 
-async def test_the_newest_sample_is_corrected_too(store: Archive) -> None:
+async def test_the_newest_sample_is_corrected_too(store: Store) -> None:
     await store.write([Delivery(plant(600))])
     (stamp,) = (await store.latest([1])).source_time.tolist()
     await store.correct(SampleBatch.of([1], stamp, -4.0, 0, stamp, 0), user="ada", reason="")
     assert (await store.latest([1])).value.tolist() == [-4.0]
 
 
-async def test_roll_ups_follow_a_correction(store: Archive) -> None:
+async def test_roll_ups_follow_a_correction(store: Store) -> None:
     samples = plant(3 * 3600, 30)
     await store.write([Delivery(samples)])
     stamps = BEGIN + SECOND * np.array([90, 3600, 10_000 // 30 * 30])

@@ -10,7 +10,8 @@ import numpy as np
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Level, Micros, Modified, RollUps, SampleBatch
-from plugin.errors import StoreError, StoreUnavailable
+from plugin.errors import StoreUnavailable
+from plugin.historian.arrived import refuse_strangers
 from plugin.historian.closed.aged import Aged, present_of
 from plugin.historian.closed.closing import Changed, Closed, Slice
 from plugin.historian.config import HistorianConfig
@@ -108,9 +109,7 @@ class PostgresArchive(Tables):
     @to_its_end
     async def correct(self, samples: SampleBatch, *, user: str, reason: str, origin: str = "command") -> Corrected:
         """See the protocol. A sample of a tag that was never registered refuses all (StoreError)."""
-        unknown = sorted({int(tag) for tag in samples.tag if not 1 <= tag <= self._last_tag})
-        if unknown:
-            raise StoreError(f"{self._server.place}: corrections of tags that are not registered: {unknown[:10]}")
+        refuse_strangers(samples, self._last_tag, f"{self._server.place}: corrections")
         if not len(samples):
             return Corrected(0, 0, 0)
         async with self._server.turn:

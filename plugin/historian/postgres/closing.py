@@ -203,7 +203,7 @@ async def roll_up_again(
 
 
 async def roll_ups(connection: Connection, tags: Sequence[int], start: Micros, end: Micros, level: Level) -> RollUps:
-    """See :meth:`plugin.protocols.Archive.roll_ups`: those of the tables, and what rows that are not closed make."""
+    """See :meth:`plugin.protocols.Store.roll_ups`: those of the tables, and what rows that are not closed make."""
     width = level.width
     first, last = start // width * width, -(-end // width) * width
     asked = sorted({int(tag) for tag in tags})

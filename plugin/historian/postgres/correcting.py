@@ -81,7 +81,7 @@ async def _tell(connection: Connection, entry: Audit) -> None:
 
 
 async def select_modified(connection: Connection, tags: Sequence[int], start: Micros, end: Micros) -> Modified:
-    """See :meth:`plugin.protocols.Archive.modified`."""
+    """See :meth:`plugin.protocols.Store.modified`."""
     rows = await connection.fetch(_MODIFIED, sorted({int(tag) for tag in tags}), start, end)
     return modified_of([(*row[:7], None if row[7] is None else said(row[7]), *row[8:]) for row in rows])
 

@@ -44,9 +44,7 @@ async def select_samples(
     earlier = await _select_earlier(connection, tags, start, end) if bounded else Keyed.empty()
     if len(earlier):
         return as_known(Keyed(batch, found.ordinals), earlier, known_by, received_by)
-    if known_by is not None:
-        batch = batch.take(batch.server_time <= known_by)
-    return batch if received_by is None else batch.take(batch.received_time <= received_by)
+    return batch.known(known_by, received_by)
 
 
 async def _select_earlier(connection: Connection, tags: Collection[int], start: Micros, end: Micros) -> Keyed:

@@ -1,18 +1,16 @@
 """The store of a bigger plant, or of several gateways: a PostgreSQL database, and a ring of the newest samples."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Gap, Grid, Micros, Remark, SampleBatch, Tag, Window
-from plugin.errors import StoreError
+from plugin.domain import Grid, Micros, SampleBatch, Tag, Window
+from plugin.historian.arrived import Arrived, refuse_strangers
 from plugin.historian.config import HistorianConfig
 from plugin.historian.database import to_its_end
 from plugin.historian.keeping.disk import watch
@@ -30,25 +28,6 @@ from plugin.protocols import Delivery, Written
 _LOOK, _LOOKS = timedelta(seconds=2), 30
 _REFILL_ROWS = 1_000_000
 """Newest rows read into the ring at most when the store opens: a second or two."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Arrived:
-    """What several deliveries bring together."""
-
-    batch: SampleBatch
-    gaps: Sequence[Gap]
-    remarks: Sequence[Remark]
-    checkpoints: Mapping[str, str]
-
-    @classmethod
-    def of(cls, deliveries: Sequence[Delivery]) -> Self:
-        return cls(
-            SampleBatch.concatenate([delivery.samples for delivery in deliveries]),
-            [gap for delivery in deliveries for gap in delivery.gaps],
-            [remark for delivery in deliveries for remark in delivery.remarks],
-            {key: text for delivery in deliveries for key, text in delivery.checkpoint.items()},
-        )
 
 
 class PostgresStore(PostgresArchive):
@@ -214,17 +193,12 @@ class PostgresStore(PostgresArchive):
 
     async def write(self, deliveries: Sequence[Delivery]) -> Written:
         """See the protocol. A sample of a tag that was never registered refuses the whole write (StoreError)."""
-        arrived = _Arrived.of(deliveries)
-        batch = arrived.batch
-        if len(batch) and (batch.tag.min() < 1 or batch.tag.max() > self._last_tag):
-            unknown = sorted({int(tag) for tag in batch.tag if not 1 <= tag <= self._last_tag})
-            raise StoreError(f"{self._server.place}: samples of tags that are not registered: {unknown[:10]}")
-        if not (len(batch) or arrived.gaps or arrived.checkpoints or arrived.remarks):
-            return Written(0, 0)
-        return await self._write(arrived)
+        arrived = Arrived.of(deliveries)
+        refuse_strangers(arrived.batch, self._last_tag, f"{self._server.place}: samples")
+        return Written(0, 0) if arrived.empty else await self._write(arrived)
 
     @to_its_end
-    async def _write(self, arrived: _Arrived) -> Written:
+    async def _write(self, arrived: Arrived) -> Written:
         with self._diagnostics.stage("store"):
             async with self._server.turn:
                 if not (self._overlapping or arrived.batch.text is not None):
@@ -234,7 +208,7 @@ class PostgresStore(PostgresArchive):
                 self._overlapping = arrived.batch.text is None and written.duplicates > 0
                 return written
 
-    async def _commit(self, arrived: _Arrived, *, merging: bool) -> Written:
+    async def _commit(self, arrived: Arrived, *, merging: bool) -> Written:
         async with self._server.copying() as connection, connection.transaction():
             await self._server.check(connection)
             # The clock is read in our turn: a run that is begun later has a later time, and sees all this.
@@ -270,9 +244,7 @@ class PostgresStore(PostgresArchive):
 
     def _corrected(self, batch: SampleBatch) -> None:
         if self._ring is not None:
-            # What a corrected sample was before, only SQL can say.
-            times = {int(tag): int(batch.source_time[batch.tag == tag].max()) + 1 for tag in np.unique(batch.tag)}
-            self._ring.cover_each_from(times)
+            self._ring.correct(batch)
 
     # --- what is read ---
 
@@ -291,11 +263,7 @@ class PostgresStore(PostgresArchive):
         if batch is None:
             async with self._server.copying() as connection, connection.transaction(readonly=True):
                 return await selecting.select_samples(connection, tags, start, end, known_by, received_by)
-        if known_by is not None:
-            batch = batch.take(batch.server_time <= known_by)
-        if received_by is not None:
-            batch = batch.take(batch.received_time <= received_by)
-        return batch
+        return batch.known(known_by, received_by)
 
     async def grid(self, window: Window, *, known_by: Micros | None = None, received_by: Micros | None = None) -> Grid:
         """See the protocol. Tags that tick like a clock are copied from the ring as they are."""

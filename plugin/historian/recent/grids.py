@@ -24,7 +24,6 @@ class Gathering:
         self, window: Window, ring: Ring | None, known_by: Micros | None = None, received_by: Micros | None = None
     ) -> None:
         self._window = window
-        self._bounds = known_by, received_by
         self._steady = np.zeros(len(window.tags), np.bool_)
         self._batches: list[SampleBatch] = []
         if ring is not None and known_by is None:
@@ -34,16 +33,10 @@ class Gathering:
         starts = rest.reach[first]
         if ring is not None and len(tags):
             covered, batch = ring.read_covered(tags, starts, rest.end)
-            self._batches.append(self._bounded(batch))
+            self._batches.append(batch.known(known_by, received_by))
             tags, starts = tags[~covered], starts[~covered]
         self.asks = list(_asks(tags.tolist(), starts.tolist(), window.start))
         """What SQL has to give, each up to the window's end, with the same bounds."""
-
-    def _bounded(self, batch: SampleBatch) -> SampleBatch:
-        known_by, received_by = self._bounds
-        if known_by is not None:
-            batch = batch.take(batch.server_time <= known_by)
-        return batch if received_by is None else batch.take(batch.received_time <= received_by)
 
     def grid(self, read: Sequence[SampleBatch]) -> Grid:
         """``read``: what SQL gave to each of ``asks``."""

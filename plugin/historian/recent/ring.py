@@ -105,6 +105,11 @@ class Ring:
                 rows = self._rows(np.array([tag]))
                 self._covered[rows] = np.maximum(self._covered[rows], time)
 
+    def correct(self, batch: SampleBatch) -> None:
+        """What a corrected sample was before, only SQL can say: no longer cover what is not newer than these."""
+        newest = {int(tag): int(batch.source_time[batch.tag == tag].max()) for tag in np.unique(batch.tag)}
+        self.cover_each_from({tag: time + 1 for tag, time in newest.items()})
+
     def leave_out(self, tags: NDArray[np.int32]) -> None:
         """Never hold these: SQL answers for them. A tag whose samples have a text is one of them by itself."""
         with self._lock:

@@ -12,7 +12,7 @@ import numpy as np
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Level, Micros, Modified, RollUps, SampleBatch
-from plugin.errors import StoreError
+from plugin.historian.arrived import refuse_strangers
 from plugin.historian.closed.aged import Aged, present_of
 from plugin.historian.closed.closing import After, Before, Changed, Closed, Slice, close
 from plugin.historian.config import HistorianConfig
@@ -129,9 +129,7 @@ class SqliteArchive(Tables):
 
     async def correct(self, samples: SampleBatch, *, user: str, reason: str, origin: str = "command") -> Corrected:
         """See the protocol. A sample of a tag that was never registered refuses all (StoreError)."""
-        unknown = sorted({int(tag) for tag in samples.tag if not 1 <= tag <= self._last_tag})
-        if unknown:
-            raise StoreError(f"{self._file.path}: corrections of tags that are not registered: {unknown[:10]}")
+        refuse_strangers(samples, self._last_tag, f"{self._file.path}: corrections")
         if not len(samples):
             return Corrected(0, 0, 0)
         return await self._file.write(self._correct, samples, user, reason, origin)

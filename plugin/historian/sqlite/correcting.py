@@ -79,7 +79,7 @@ def _tell(database: sqlite3.Connection, entry: Audit) -> None:
 
 
 def select_modified(database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros) -> Modified:
-    """See :meth:`plugin.protocols.Archive.modified`."""
+    """See :meth:`plugin.protocols.Store.modified`."""
     rows = database.execute(_MODIFIED, (listed(tags), start, end)).fetchall()
     return modified_of(rows)
 

@@ -13,7 +13,7 @@ from plugin.historian.sqlite.selecting import FIRST, book
 
 
 def roll_ups(database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros, level: Level) -> RollUps:
-    """See :meth:`plugin.protocols.Archive.roll_ups`."""
+    """See :meth:`plugin.protocols.Store.roll_ups`."""
     width = level.width
     first, last = start // width * width, -(-end // width) * width
     with snapshot(database):

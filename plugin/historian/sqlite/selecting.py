@@ -47,9 +47,7 @@ def select_samples(
     batch = found.with_texts(texts)
     if earlier:
         return as_known(Keyed(batch, found.ordinals), _states(earlier), known_by, received_by)
-    if known_by is not None:
-        batch = batch.take(batch.server_time <= known_by)
-    return batch if received_by is None else batch.take(batch.received_time <= received_by)
+    return batch.known(known_by, received_by)
 
 
 def select_earlier(

@@ -8,11 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Gap, Grid, Micros, Remark, SampleBatch, Tag, Window
-from plugin.errors import StoreError
+from plugin.domain import Grid, Micros, SampleBatch, Tag, Window
+from plugin.historian.arrived import Arrived, refuse_strangers
 from plugin.historian.config import HistorianConfig
 from plugin.historian.keeping.disk import watch
 from plugin.historian.keeping.dropping import retention
@@ -141,36 +139,22 @@ class SqliteStore(SqliteArchive):
 
     async def write(self, deliveries: Sequence[Delivery]) -> Written:
         """See the protocol. A sample of a tag that was never registered refuses the whole write (StoreError)."""
-        batch = SampleBatch.concatenate([delivery.samples for delivery in deliveries])
-        gaps = [gap for delivery in deliveries for gap in delivery.gaps]
-        remarks = [remark for delivery in deliveries for remark in delivery.remarks]
-        checkpoints = {key: text for delivery in deliveries for key, text in delivery.checkpoint.items()}
-        if len(batch) and (batch.tag.min() < 1 or batch.tag.max() > self._last_tag):
-            unknown = sorted({int(tag) for tag in batch.tag if not 1 <= tag <= self._last_tag})
-            raise StoreError(f"{self.path}: samples of tags that are not registered: {unknown[:10]}")
-        if not (len(batch) or gaps or checkpoints or remarks):
-            return Written(0, 0)
-        return await self._file.write(self._commit, batch, gaps, checkpoints, remarks)
+        arrived = Arrived.of(deliveries)
+        refuse_strangers(arrived.batch, self._last_tag, f"{self.path}: samples")
+        return Written(0, 0) if arrived.empty else await self._file.write(self._commit, arrived)
 
-    def _commit(
-        self,
-        database: sqlite3.Connection,
-        batch: SampleBatch,
-        gaps: Sequence[Gap],
-        checkpoints: Mapping[str, str],
-        remarks: Sequence[Remark],
-    ) -> Written:
+    def _commit(self, database: sqlite3.Connection, arrived: Arrived) -> Written:
         with self._diagnostics.stage("store"):
             with self._known(database) as newest:
                 # The clock is read with the lock held: a run that is begun later has a later time, and sees all this.
                 now = time.time_ns() // 1000
-                batch = self._looks.arrive(batch, now)
+                batch = self._looks.arrive(arrived.batch, now)
                 written = samples.insert_samples(database, batch, self._closed_until)
                 newest.stored(database, batch)
                 samples.count(database, written.stored)
-                samples.upsert_gaps(database, gaps, now)
-                samples.upsert_checkpoints(database, checkpoints)
-                samples.upsert_remarks(database, remarks)
+                samples.upsert_gaps(database, arrived.gaps, now)
+                samples.upsert_checkpoints(database, arrived.checkpoints)
+                samples.upsert_remarks(database, arrived.remarks)
             if self._ring is not None:
                 # In the thread of the commit: a caller that is cancelled can't part the ring from the database.
                 self._ring.reserve(self._last_tag)
@@ -179,9 +163,7 @@ class SqliteStore(SqliteArchive):
 
     def _corrected(self, batch: SampleBatch) -> None:
         if self._ring is not None:
-            # What a corrected sample was before, only SQL can say.
-            times = {int(tag): int(batch.source_time[batch.tag == tag].max()) + 1 for tag in np.unique(batch.tag)}
-            self._ring.cover_each_from(times)
+            self._ring.correct(batch)
 
     async def read_samples(
         self,
@@ -207,11 +189,7 @@ class SqliteStore(SqliteArchive):
         batch = self._ring.read(tags, start, end) if self._ring is not None else None
         if batch is None:
             return select_samples(database, tags, start, end, known_by, received_by)
-        if known_by is not None:
-            batch = batch.take(batch.server_time <= known_by)
-        if received_by is not None:
-            batch = batch.take(batch.received_time <= received_by)
-        return batch
+        return batch.known(known_by, received_by)
 
     async def grid(self, window: Window, *, known_by: Micros | None = None, received_by: Micros | None = None) -> Grid:
         """See the protocol. Tags that tick like a clock are copied from the ring as they are."""
