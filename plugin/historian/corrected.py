@@ -1,14 +1,16 @@
 """What a correction is to be compared with, what there was before one, and what the audit log says of it."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plugin.domain import Audit, Micros, Modified, SampleBatch, UpdateType, from_micros
-from plugin.historian.closed.keyed import Keyed
+from plugin.domain import Audit, Level, Micros, Modified, SampleBatch, UpdateType, from_micros
+from plugin.historian.closed.chunks import Chunk, decode, encode
+from plugin.historian.closed.closing import size_of
+from plugin.historian.closed.keyed import Key, Keyed
 from plugin.historian.closed.late import places
 from plugin.historian.people_records import CORRECT, readable
 from plugin.protocols import Corrected
@@ -62,6 +64,31 @@ def standing(known: Keyed, batch: SampleBatch) -> tuple[NDArray[np.bool_], Keyed
         if not more.any():
             return found, known.take(last)
         last = np.where(more, after, last)
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Of a chunk out of which samples were taken."""
+
+    chunks: Sequence[Chunk]
+    taken: int
+    """Samples."""
+    growth: int
+    """Of what all takes in the database [byte]; mostly below 0."""
+    minutes: Sequence[tuple[int, Micros]]
+    """(tag, start) of the roll-ups that no longer hold."""
+
+
+def without(chunk: Chunk, gone: Set[Key]) -> Rest | None:
+    """None: it has none of these."""
+    content = Keyed(*decode([chunk]))
+    keep = np.array([key not in gone for key in content.each_key()], np.bool_)
+    if keep.all():
+        return None
+    rest, width = content.take(keep), Level.MINUTE.width
+    left = encode(rest.samples, rest.ordinals)
+    minutes = {(tag, time // width * width) for tag, time, _ in content.take(~keep).each_key()}
+    return Rest(left, int((~keep).sum()), size_of(left) - size_of([chunk]), sorted(minutes))
 
 
 def equal(left: SampleBatch, right: SampleBatch) -> NDArray[np.bool_]:

@@ -173,6 +173,21 @@ def _inside(roll_ups: RollUps, spans: Sequence[Span]) -> RollUps:
     return rows_of(roll_ups, np.array(inside, np.bool_))
 
 
+def belongs(there: Mapping[tuple[Micros, Micros], int], start: Micros, until: Micros) -> tuple[Micros, Micros]:
+    """The stretch of the partition for rows from ``start`` on: one that is there, or may be made longer, or a new one.
+
+    ``there``: samples in the partitions of that day, by their stretches.
+    """
+    for first, last in there:
+        if first <= start < last:
+            return first, last
+    end = min([start // DAY * DAY + DAY, until, *(first for first, _ in there if first > start)])
+    before = max(((last, first) for first, last in there if last <= start), default=None)
+    if before is not None and there[before[1], before[0]] < ROWS:
+        return before[1], end
+    return start, end
+
+
 def stretches(rows: Keyed) -> list[tuple[int, Micros, Micros]]:
     """(tag, start, end): of each tag the whole minutes that its rows touch."""
     tag, time = rows.samples.tag, rows.samples.source_time

@@ -22,6 +22,7 @@ from plugin.historian.closed.closing import (
     Slice,
     TagTerms,
     begins_of,
+    belongs,
     close,
     coarsened,
     decoded,
@@ -78,14 +79,7 @@ async def _partition(connection: Connection, start: Micros, until: Micros) -> tu
     """
     rows = await connection.fetch(query, day + DAY, max(day, FIRST))
     there = {(first, last): count for first, last, count in rows}
-    for first, last in there:
-        if first <= start < last:
-            return first, last
-    end = min([day + DAY, until, *(first for first, _ in there if first > start)])
-    before = max(((last, first) for first, last in there if last <= start), default=None)
-    if before is not None and there[before[1], before[0]] < ROWS:
-        return before[1], end
-    return start, end
+    return belongs(there, start, until)
 
 
 # --- what is there ---

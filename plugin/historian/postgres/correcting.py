@@ -6,12 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from plugin.domain import Audit, Level, Micros, Modified, SampleBatch, UpdateType
-from plugin.historian.closed.chunks import Chunk, decode, encode
-from plugin.historian.closed.closing import size_of
+from plugin.historian.closed.chunks import Chunk, decode
 from plugin.historian.closed.keyed import Keyed, merged
 from plugin.historian.closed.late import clusters
 from plugin.historian.closed.rolling import TABLES
-from plugin.historian.corrected import Act, equal, last_of_each, modified_of, standing
+from plugin.historian.corrected import Act, equal, last_of_each, modified_of, standing, without
 from plugin.historian.people_records import audit_record
 from plugin.historian.postgres.closing import insert_chunks, key_of
 from plugin.historian.postgres.samples import Connection, said, written
@@ -113,23 +112,18 @@ async def _take_out(connection: Connection, chunks: Sequence[Chunk], old: Keyed)
     """What is corrected out of its chunks, and their minutes out of the roll-ups: closing makes them anew."""
     gone = set(old.each_key())
     for chunk in chunks:
-        content = Keyed(*decode([chunk]))
-        keep = np.array([key not in gone for key in content.each_key()], np.bool_)
-        if keep.all():
+        rest = without(chunk, gone)
+        if rest is None:
             continue
-        rest = content.take(keep)
-        left = encode(rest.samples, rest.ordinals)
         partition = await connection.fetchval(
             "DELETE FROM sample_chunks WHERE tag_id = $1 AND first_time = $2 AND first_ordinal = $3 "
             "RETURNING partition_id",
             *key_of(chunk),
         )
-        await insert_chunks(connection, partition, left)
+        await insert_chunks(connection, partition, rest.chunks)
         await connection.execute(
             "UPDATE sample_partitions SET samples = samples - $1, bytes = bytes + $2 WHERE id = $3",
-            *(int((~keep).sum()), size_of(left) - size_of([chunk]), partition),
+            *(rest.taken, rest.growth, partition),
         )
-        width = Level.MINUTE.width
-        minutes = {(tag, time // width * width) for tag, time, _ in content.take(~keep).each_key()}
         drop = f"DELETE FROM {TABLES[Level.MINUTE]} WHERE tag_id = $1 AND start_time = $2"  # noqa: S608  a name
-        await connection.executemany(drop, sorted(minutes))
+        await connection.executemany(drop, rest.minutes)

@@ -10,7 +10,6 @@ from plugin.domain import GapState, Level, Micros, RollUps, Tag
 from plugin.historian.closed.chunks import Chunk, decode
 from plugin.historian.closed.closing import (
     DAY,
-    ROWS,
     SLICE,
     After,
     Before,
@@ -20,6 +19,7 @@ from plugin.historian.closed.closing import (
     Slice,
     TagTerms,
     begins_of,
+    belongs,
     coarsened,
     size_of,
     stretches,
@@ -70,14 +70,7 @@ def _partition(database: sqlite3.Connection, start: Micros, until: Micros) -> tu
     there: dict[tuple[Micros, Micros], int] = {}
     for first, last, count in database.execute(query, (day + DAY, max(day, FIRST))):
         there[first, last] = there.get((first, last), 0) + count
-    for first, last in there:
-        if first <= start < last:
-            return first, last
-    end = min([day + DAY, until, *(first for first, _ in there if first > start)])
-    before = max(((last, first) for first, last in there if last <= start), default=None)
-    if before is not None and there[before[1], before[0]] < ROWS:
-        return before[1], end
-    return start, end
+    return belongs(there, start, until)
 
 
 def _end_of(database: sqlite3.Connection, first: Micros) -> Micros:

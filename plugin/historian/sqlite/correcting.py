@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from plugin.domain import Audit, Level, Micros, Modified, SampleBatch, UpdateType
-from plugin.historian.closed.chunks import Chunk, decode, encode
-from plugin.historian.closed.closing import size_of
+from plugin.historian.closed.chunks import Chunk, decode
 from plugin.historian.closed.keyed import Keyed, merged
 from plugin.historian.closed.late import clusters
 from plugin.historian.closed.rolling import TABLES
-from plugin.historian.corrected import Act, equal, last_of_each, modified_of, standing
+from plugin.historian.corrected import Act, equal, last_of_each, modified_of, standing, without
 from plugin.historian.people_records import audit_record
 from plugin.historian.sqlite.closing import insert_chunks
 from plugin.historian.sqlite.selecting import chunks_of, fetch, listed, select_texts_at
@@ -107,23 +106,17 @@ def _take_out(database: sqlite3.Connection, chunks: Sequence[tuple[int, Chunk]],
     """What is corrected out of its chunks, and their minutes out of the roll-ups: closing makes them anew."""
     gone = set(old.each_key())
     for row, chunk in chunks:
-        content = Keyed(*decode([chunk]))
-        keep = np.array([key not in gone for key in content.each_key()], np.bool_)
-        if keep.all():
+        rest = without(chunk, gone)
+        if rest is None:
             continue
-        rest = content.take(keep)
-        left = encode(rest.samples, rest.ordinals)
         (partition,) = database.execute("SELECT partition_id FROM sample_chunks WHERE rowid = ?", (row,)).fetchone()
         database.execute("DELETE FROM sample_chunks WHERE rowid = ?", (row,))
-        insert_chunks(database, partition, left)
+        insert_chunks(database, partition, rest.chunks)
         database.execute(
             "UPDATE sample_partitions SET samples = samples - ?, bytes = bytes + ? WHERE id = ?",
-            (int((~keep).sum()), size_of(left) - size_of([chunk]), partition),
+            (rest.taken, rest.growth, partition),
         )
-        minutes = {
-            (tag, time // Level.MINUTE.width * Level.MINUTE.width) for tag, time, _ in content.take(~keep).each_key()
-        }
         database.executemany(
             f"DELETE FROM {TABLES[Level.MINUTE]} WHERE tag_id = ? AND start_time = ?",  # noqa: S608  a name
-            sorted(minutes),
+            rest.minutes,
         )
