@@ -187,72 +187,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("exponent", name=op.f("pk_powers")),
         comment="2 to the power of the exponent, -1074 to 971",
     )
-    op.create_table(
-        "rollup_days",
-        sa.Column("tag_id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("start_time", sa.BigInteger(), autoincrement=False, nullable=False, comment="Of the day, in UTC"),
-        sa.Column("samples", sa.Integer(), nullable=False),
-        sa.Column("good", sa.Integer(), nullable=False, comment="Samples that are Good"),
-        sa.Column("minimum", sa.Double(), nullable=True, comment="Of Good and Uncertain values; NULL: there is none"),
-        sa.Column("maximum", sa.Double(), nullable=True),
-        sa.Column("mean", sa.Double(), nullable=True, comment="Of the values"),
-        sa.Column("numbers", sa.Integer(), nullable=False, comment="Values that the mean is of"),
-        sa.Column("first_time", sa.BigInteger(), nullable=False),
-        sa.Column("first_value", sa.Double(), nullable=True),
-        sa.Column("last_time", sa.BigInteger(), nullable=False),
-        sa.Column("last_value", sa.Double(), nullable=True),
-        sa.Column("last_status", sa.BigInteger(), nullable=False),
-        sa.Column("weighted_mean", sa.Double(), nullable=True, comment="Weighted by how long each value stood"),
-        sa.Column("observed", sa.BigInteger(), nullable=False, comment="How long there was a value [µs]"),
-        sa.Column("good_time", sa.BigInteger(), nullable=False, comment="How long the value was Good [µs]"),
-        sa.PrimaryKeyConstraint("tag_id", "start_time", name=op.f("pk_rollup_days")),
-        comment="Samples of closed partitions by day",
-        sqlite_with_rowid=False,
-    )
-    op.create_table(
-        "rollup_hours",
-        sa.Column("tag_id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("start_time", sa.BigInteger(), autoincrement=False, nullable=False, comment="Of the hour, in UTC"),
-        sa.Column("samples", sa.Integer(), nullable=False),
-        sa.Column("good", sa.Integer(), nullable=False, comment="Samples that are Good"),
-        sa.Column("minimum", sa.Double(), nullable=True, comment="Of Good and Uncertain values; NULL: there is none"),
-        sa.Column("maximum", sa.Double(), nullable=True),
-        sa.Column("mean", sa.Double(), nullable=True, comment="Of the values"),
-        sa.Column("numbers", sa.Integer(), nullable=False, comment="Values that the mean is of"),
-        sa.Column("first_time", sa.BigInteger(), nullable=False),
-        sa.Column("first_value", sa.Double(), nullable=True),
-        sa.Column("last_time", sa.BigInteger(), nullable=False),
-        sa.Column("last_value", sa.Double(), nullable=True),
-        sa.Column("last_status", sa.BigInteger(), nullable=False),
-        sa.Column("weighted_mean", sa.Double(), nullable=True, comment="Weighted by how long each value stood"),
-        sa.Column("observed", sa.BigInteger(), nullable=False, comment="How long there was a value [µs]"),
-        sa.Column("good_time", sa.BigInteger(), nullable=False, comment="How long the value was Good [µs]"),
-        sa.PrimaryKeyConstraint("tag_id", "start_time", name=op.f("pk_rollup_hours")),
-        comment="Samples of closed partitions by hour",
-        sqlite_with_rowid=False,
-    )
-    op.create_table(
-        "rollup_minutes",
-        sa.Column("tag_id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("start_time", sa.BigInteger(), autoincrement=False, nullable=False, comment="Of the minute, in UTC"),
-        sa.Column("samples", sa.Integer(), nullable=False),
-        sa.Column("good", sa.Integer(), nullable=False, comment="Samples that are Good"),
-        sa.Column("minimum", sa.Double(), nullable=True, comment="Of Good and Uncertain values; NULL: there is none"),
-        sa.Column("maximum", sa.Double(), nullable=True),
-        sa.Column("mean", sa.Double(), nullable=True, comment="Of the values"),
-        sa.Column("numbers", sa.Integer(), nullable=False, comment="Values that the mean is of"),
-        sa.Column("first_time", sa.BigInteger(), nullable=False),
-        sa.Column("first_value", sa.Double(), nullable=True),
-        sa.Column("last_time", sa.BigInteger(), nullable=False),
-        sa.Column("last_value", sa.Double(), nullable=True),
-        sa.Column("last_status", sa.BigInteger(), nullable=False),
-        sa.Column("weighted_mean", sa.Double(), nullable=True, comment="Weighted by how long each value stood"),
-        sa.Column("observed", sa.BigInteger(), nullable=False, comment="How long there was a value [µs]"),
-        sa.Column("good_time", sa.BigInteger(), nullable=False, comment="How long the value was Good [µs]"),
-        sa.PrimaryKeyConstraint("tag_id", "start_time", name=op.f("pk_rollup_minutes")),
-        comment="Samples of closed partitions by minute",
-        sqlite_with_rowid=False,
-    )
+    for level in ("day", "hour", "minute"):
+        _create_roll_ups(level)
     op.create_table(
         "sample_chunks",
         sa.Column("tag_id", sa.Integer(), autoincrement=False, nullable=False),
@@ -413,6 +349,33 @@ def upgrade() -> None:
     op.execute(
         "INSERT INTO bookkeeping (name, value) "
         "SELECT 'latest_since', max(source_time) FROM samples HAVING max(source_time) IS NOT NULL"
+    )
+
+
+def _create_roll_ups(level: str) -> None:
+    op.create_table(
+        f"rollup_{level}s",
+        sa.Column("tag_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column(
+            "start_time", sa.BigInteger(), autoincrement=False, nullable=False, comment=f"Of the {level}, in UTC"
+        ),
+        sa.Column("samples", sa.Integer(), nullable=False),
+        sa.Column("good", sa.Integer(), nullable=False, comment="Samples that are Good"),
+        sa.Column("minimum", sa.Double(), nullable=True, comment="Of Good and Uncertain values; NULL: there is none"),
+        sa.Column("maximum", sa.Double(), nullable=True),
+        sa.Column("mean", sa.Double(), nullable=True, comment="Of the values"),
+        sa.Column("numbers", sa.Integer(), nullable=False, comment="Values that the mean is of"),
+        sa.Column("first_time", sa.BigInteger(), nullable=False),
+        sa.Column("first_value", sa.Double(), nullable=True),
+        sa.Column("last_time", sa.BigInteger(), nullable=False),
+        sa.Column("last_value", sa.Double(), nullable=True),
+        sa.Column("last_status", sa.BigInteger(), nullable=False),
+        sa.Column("weighted_mean", sa.Double(), nullable=True, comment="Weighted by how long each value stood"),
+        sa.Column("observed", sa.BigInteger(), nullable=False, comment="How long there was a value [µs]"),
+        sa.Column("good_time", sa.BigInteger(), nullable=False, comment="How long the value was Good [µs]"),
+        sa.PrimaryKeyConstraint("tag_id", "start_time", name=op.f(f"pk_rollup_{level}s")),
+        comment=f"Samples of closed partitions by {level}",
+        sqlite_with_rowid=False,
     )
 
 

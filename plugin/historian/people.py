@@ -1,6 +1,6 @@
 """The part of a store that is about events and alarms, the laboratory, labels and the audit log."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from plugin.domain import (
 from plugin.historian import people_records as records
 from plugin.historian import queries, schema
 from plugin.historian.database import Database, to_its_end
+from plugin.historian.people_records import Told
 
 _IDS = 500
 """Keys asked for in one statement."""
@@ -85,14 +86,7 @@ class People:
     @to_its_end
     async def write_lab_samples(self, samples: Sequence[LabSample], *, origin: str = "command") -> int:
         """See the protocol."""
-        table = schema.lab_samples
-        async with self._database.writing() as connection:
-            await _alone(connection, table)
-            rows = await _by_ids(connection, table, {sample.id for sample in samples})
-            known = {row["id"]: records.lab_of(row) for row in rows}
-            news, entries = records.sort_out(samples, known, records.now(), origin)
-            await _put(connection, table, list(map(records.lab_record, news.values())), entries)
-            return len(news)
+        return await self._tell(schema.lab_samples, samples, records.lab_of, records.lab_record, origin)
 
     @to_its_end
     async def lab_samples(
@@ -118,14 +112,7 @@ class People:
     @to_its_end
     async def write_labels(self, labels: Sequence[Label], *, origin: str = "command") -> int:
         """See the protocol."""
-        table = schema.labels
-        async with self._database.writing() as connection:
-            await _alone(connection, table)
-            rows = await _by_ids(connection, table, {label.id for label in labels})
-            known = {row["id"]: records.label_of(row) for row in rows}
-            news, entries = records.sort_out(labels, known, records.now(), origin)
-            await _put(connection, table, list(map(records.label_record, news.values())), entries)
-            return len(news)
+        return await self._tell(schema.labels, labels, records.label_of, records.label_record, origin)
 
     @to_its_end
     async def labels(
@@ -153,6 +140,22 @@ class People:
                 corrections = await _corrections(connection, records.LABEL, known_by)
                 found = records.as_known(found, corrections, known_by, records.label_before)
         return records.chosen_labels(found, asset, kind, start, end)
+
+    async def _tell(
+        self,
+        table: Table,
+        told: Sequence[Told],
+        of: Callable[[Mapping[str, Any]], Told],
+        record: Callable[[Told], records.Record],
+        origin: str,
+    ) -> int:
+        """Store what is new or corrects something, with its entries in the audit log; how many these are."""
+        async with self._database.writing() as connection:
+            await _alone(connection, table)
+            known = {row["id"]: of(row) for row in await _by_ids(connection, table, {each.id for each in told})}
+            news, entries = records.sort_out(told, known, records.now(), origin)
+            await _put(connection, table, list(map(record, news.values())), entries)
+            return len(news)
 
     # --- the audit log ---
 
