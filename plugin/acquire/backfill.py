@@ -9,7 +9,6 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 import numpy as np
 from asyncua import ua
@@ -24,13 +23,12 @@ from plugin.acquire.server import ServerInfo, resolve
 from plugin.acquire.session import ServiceFault, status_name, translated
 from plugin.acquire.wire import Page, history_read, now_micros, release
 from plugin.diagnostics import Diagnostics
-from plugin.domain import GapCause, GapState, Micros, Quality, SampleBatch, from_micros, quality, to_micros
+from plugin.domain import GapCause, GapState, Micros, Quality, SampleBatch, from_micros, micros, quality, to_micros
 from plugin.errors import SourceUnreachable
 from plugin.protocols import Delivery
 
 _log = logging.getLogger(__name__)
 
-_MICROSECOND = timedelta(microseconds=1)
 _SHARE = 0.5  # of the outbox: history yields to live data
 _AHEAD = 4  # deliveries that the database does not have yet; history can wait, and needs no room meanwhile
 _NEIGHBOURS = 60_000_000  # [µs] windows that begin so close together share a request
@@ -152,7 +150,7 @@ class Backfill:
         if job.loss is None or job.loss.gap.end is None:
             return
         length = to_micros(job.loss.gap.end) - to_micros(job.loss.gap.start)
-        margin = self._config.margin // _MICROSECOND
+        margin = micros(self._config.margin)
         for window in job.left():
             first = int(self._intake.reached[window.handle])
             if first < job.loss.reached.get(window.handle, 0):

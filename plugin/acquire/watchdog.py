@@ -19,7 +19,7 @@ from plugin.acquire.config import WatchdogConfig
 from plugin.acquire.intake import Intake
 from plugin.acquire.wire import now_micros
 from plugin.diagnostics import Diagnostics, some
-from plugin.domain import Micros
+from plugin.domain import Micros, micros
 
 _log = logging.getLogger(__name__)
 
@@ -180,4 +180,4 @@ class Watchdog:
 
 
 def _micros(limit: timedelta | str) -> Micros | None:
-    return limit // timedelta(microseconds=1) if isinstance(limit, timedelta) else None
+    return micros(limit) if isinstance(limit, timedelta) else None

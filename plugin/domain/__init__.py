@@ -24,7 +24,7 @@ from plugin.domain.results import (
     RunResult,
 )
 from plugin.domain.samples import SampleBatch
-from plugin.domain.times import Micros, from_micros, to_micros
+from plugin.domain.times import Micros, from_micros, micros, to_micros
 from plugin.domain.windows import Grid, Policies, Stretch, Window
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "Verdict",
     "Window",
     "from_micros",
+    "micros",
     "qualities",
     "quality",
     "to_micros",

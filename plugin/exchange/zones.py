@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from plugin.domain import from_micros, to_micros
+from plugin.domain import from_micros, micros, to_micros
 from plugin.exchange.terms import named_zone
 
 _DAY = timedelta(days=1)
@@ -79,7 +79,7 @@ def _zone(name: str) -> Zone:
 
 def _offset(zone: ZoneInfo, moment: datetime) -> int:
     offset = moment.astimezone(zone).utcoffset() or timedelta(0)
-    return offset // timedelta(microseconds=1)
+    return micros(offset)
 
 
 def _change(zone: ZoneInfo, low: int, high: int) -> int:

@@ -27,6 +27,7 @@ from plugin.domain import (
     RunResult,
     Tag,
     from_micros,
+    micros,
     to_micros,
 )
 
@@ -58,10 +59,10 @@ def tag_record(tag: Tag) -> Record:
         "low": tag.low,
         "high": tag.high,
         "deadband": tag.deadband,
-        "sampling": None if tag.sampling is None else tag.sampling // _MICROSECOND,
+        "sampling": None if tag.sampling is None else micros(tag.sampling),
         "element": tag.element,
         "fill": tag.fill,
-        "max_age": None if tag.max_age is None else tag.max_age // _MICROSECOND,
+        "max_age": None if tag.max_age is None else micros(tag.max_age),
         "uncertain": tag.uncertain,
         "compression": tag.compression,
         "retention": tag.retention,

@@ -29,6 +29,7 @@ from plugin.domain import (
     Status,
     Window,
     from_micros,
+    micros,
     to_micros,
 )
 from plugin.infer.compute import Compute
@@ -36,7 +37,7 @@ from plugin.infer.config import ModelConfig
 from plugin.infer.flags import Decision
 from plugin.infer.outputs import input_status, model_spec, output_tag, predictions
 from plugin.infer.registry import Registry
-from plugin.infer.windows import micros, policies, stretches, unheard, whole_steps
+from plugin.infer.windows import policies, stretches, unheard, whole_steps
 from plugin.protocols import Store
 
 log = logging.getLogger(__name__)

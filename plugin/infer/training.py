@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from models.kind import ModelKind, TrainingData
 from plugin import __version__
-from plugin.domain import Asset, Grid, ModelVersion, SampleBatch, from_micros, to_micros
+from plugin.domain import Asset, Grid, ModelVersion, SampleBatch, from_micros, micros, to_micros
 from plugin.domain import Stretch as Hole
 from plugin.errors import TrainingDataError
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
 from plugin.infer.outputs import model_spec
 from plugin.infer.registry import Registry
-from plugin.infer.windows import micros, occupied, policies, stretches
+from plugin.infer.windows import occupied, policies, stretches
 from plugin.protocols import Store
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ sample, and no sorting.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ from plugin.domain import (
     Stretch,
     Window,
     from_micros,
+    micros,
     qualities,
     to_micros,
 )
@@ -49,11 +50,6 @@ from plugin.infer.config import ModelConfig
 
 LARGEST = float(np.finfo(np.float32).max)
 """Beyond it a value is no number to a model."""
-
-
-def micros(duration: timedelta) -> Micros:
-    """A duration in whole microseconds."""
-    return duration // timedelta(microseconds=1)
 
 
 def whole_steps(config: ModelConfig, time: datetime) -> datetime:

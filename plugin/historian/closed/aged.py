@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Micros, SampleBatch
+from plugin.domain import Micros, SampleBatch, micros
 from plugin.historian.closed.closing import ROWS, Closed
 
 _ALIVE: Micros = 3_600_000_000
@@ -47,7 +47,7 @@ class Aged:
         present = await self._store.present()
         if present is None:
             return
-        until = present - self._after // timedelta(microseconds=1)
+        until = present - micros(self._after)
         rows, oldest = await self._store.rows_before(until, ROWS)
         self._diagnostics.open_age.set(max(0.0, (present - oldest) / 1e6) if rows else self._after.total_seconds())
         if rows >= ROWS or (rows and self._clock() >= self._next):

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, Table, delete, exists, func, liter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Audit, GapState, Level, Micros, from_micros
+from plugin.domain import Audit, GapState, Level, Micros, from_micros, micros
 from plugin.historian import schema
 from plugin.historian.config import HistorianConfig
 from plugin.historian.database import Database, to_its_end
@@ -296,7 +296,7 @@ def retention(database: Database, config: HistorianConfig, diagnostics: Diagnost
 
 
 def _before(now: Micros, age: timedelta) -> Micros:
-    return now - age // timedelta(microseconds=1)
+    return now - micros(age)
 
 
 def _days_before(now: Micros, age: timedelta) -> Micros:
