@@ -6,14 +6,12 @@ unit, at its last cycle. Labels are capped at 125 cycles unless a row says other
 seeds, with the least and the most. The peers know the same features, scaled by the same conditions, at the same cells.
 """
 
-import importlib
 import os
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import regimes
+from models.baselines import baselines, has_trees
 from models.kind import Spec, TrainingData
 from models.rul_lstm import RulLstm
 from tests.benchmarks.harness import Better, Goal, Peer, Row, Spread
@@ -69,7 +68,7 @@ async def measure(quick: bool) -> Sequence[Row]:
     if lacking := [file for file in files if not file.exists()]:
         print(f"rul is left out: {lacking[0]} is not there (FORETAG_DATA names the folder that holds cmapss)")
         return []
-    if find_spec("sklearn") is None:
+    if not has_trees():
         print("rul: scikit-learn is not installed, so no boosted tree stands beside")
     seeds = 1 if quick else _SEEDS
     print(f"rul: what is trained with a seed is shown as the mean (not the median) of {seeds}")
@@ -190,10 +189,8 @@ def _peers(fleet: Fleet) -> Mapping[str, NDArray[Any]]:
     known = np.concatenate(train)
     left = np.concatenate([np.minimum(np.arange(len(rows))[::-1], CAP) for rows in train])
     asked = np.stack([rows[-1] for rows in test])
-    found = {"mean life": naive, "ridge": _ridge(known, left, asked)}
-    if find_spec("sklearn") is not None:
-        found["boosted tree"] = _tree(known, left, asked)
-    return found
+    learnt = {peer.name: peer.fit(known, left)(asked) for peer in baselines() if peer.name != "mean"}
+    return {"mean life": naive, **{name: np.clip(told, 0, CAP) for name, told in learnt.items()}}
 
 
 def _tables(fleet: Fleet) -> tuple[Sequence[NDArray[np.float64]], Sequence[NDArray[np.float64]]]:
@@ -227,22 +224,3 @@ def _average(series: NDArray[np.float64], cells: int) -> NDArray[np.float64]:
     total = np.cumsum(np.pad(series, ((cells, 0), (0, 0))), 0)
     mean: NDArray[np.float64] = total[cells:] - total[:-cells]
     return mean / np.minimum(np.arange(1, len(series) + 1), cells)[:, None]
-
-
-def _ridge(known: Any, left: Any, asked: Any) -> NDArray[np.float64]:
-    """In standard deviations, with a penalty of a thousandth of the rows."""
-    mean, scale = known.mean(0), np.where(known.std(0) > 0, known.std(0), 1.0)
-    rows = (known - mean) / scale
-    square = rows.T @ rows + 1e-3 * len(rows) * np.eye(rows.shape[1])
-    weights = np.linalg.solve(square, rows.T @ (left - left.mean()))
-    value: NDArray[np.float64] = np.clip((asked - mean) / scale @ weights + left.mean(), 0, CAP)
-    return value
-
-
-def _tree(known: Any, left: Any, asked: Any) -> NDArray[np.float64]:
-    ensemble = importlib.import_module("sklearn.ensemble")
-    tree = ensemble.HistGradientBoostingRegressor(
-        max_iter=300, learning_rate=0.05, max_leaf_nodes=31, l2_regularization=1.0, random_state=0
-    )
-    value: NDArray[np.float64] = np.clip(tree.fit(known, left).predict(asked), 0, CAP)
-    return value

@@ -46,9 +46,3 @@ def test_averages_look_back_and_never_ahead():
     table = rul._table(series)
     assert rul._table(series[:33]) == pytest.approx(table[:33])
     assert table[39, 8:10] == pytest.approx(series[10:40].mean(0) - series[:20].mean(0))
-
-
-def test_ridge_finds_a_line():
-    known = np.random.default_rng(2).normal(size=(500, 3))
-    left = 60 + known @ np.array([10.0, -5.0, 0.0])
-    assert rul._ridge(known, left, known[:9]) == pytest.approx(left[:9], abs=0.1)
