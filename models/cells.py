@@ -59,17 +59,17 @@ def running_bias(residual: jax.Array, known: jax.Array, alpha: float) -> jax.Arr
     """
     decay = jnp.where(known, 1.0 - alpha, 1.0)
     pairs = jnp.stack([jnp.where(known, residual, 0.0), known.astype(jnp.float32)])
-    sums = _recurrence(jnp.broadcast_to(decay, pairs.shape), pairs)
+    sums = recurrence(jnp.broadcast_to(decay, pairs.shape), pairs)
     return jnp.where(sums[1] > 0, sums[0] / jnp.maximum(sums[1], 1e-6), 0.0)
 
 
-def _recurrence(decay: jax.Array, inputs: jax.Array) -> jax.Array:
-    """s_k = decay_k · s_{k-1} + inputs_k along the last axis (Blelloch 1990, section 1.4)."""
+def recurrence(decay: jax.Array, inputs: jax.Array, axis: int = -1) -> jax.Array:
+    """s_k = decay_k · s_{k-1} + inputs_k along an axis, from s_0 = 0 (Blelloch 1990, section 1.4)."""
 
     def combine(left: tuple[jax.Array, jax.Array], right: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         return left[0] * right[0], right[0] * left[1] + right[1]
 
-    sums: jax.Array = jax.lax.associative_scan(combine, (decay, inputs), axis=inputs.ndim - 1)[1]
+    sums: jax.Array = jax.lax.associative_scan(combine, (decay, inputs), axis=axis % inputs.ndim)[1]
     return sums
 
 

@@ -1,13 +1,18 @@
 """The networks, as ``flax.nnx`` modules; they are defined and born here, and run from pure dicts of arrays."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from models.cells import recurrence
 from models.kind import Params
+
+Cell = Literal["lstm", "gru", "mingru"]
+"""Kinds of recurrent cell."""
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -29,39 +34,81 @@ def bound(build: Callable[[nnx.Rngs], M], weights: Params) -> M:
     return nnx.merge(graph, state)
 
 
-class CausalLstm(nnx.Module):
-    """LSTM (Hochreiter & Schmidhuber 1997, forget gate: Gers et al. 2000) with three numbers at every cell.
+class Recurrent(nnx.Module):
+    """One recurrent layer with ``outputs`` numbers at every cell of a window, each from the cells up to it alone.
 
-    Gates in the order input, forget, cell, output. The input's share of the gates is one matrix product over all
-    cells, so the scan holds only the recurrent one.
+    The input's share of the gates is one matrix product over all cells, so a scan holds only the recurrent one.
     """
 
-    def __init__(self, inputs: int, hidden: int, *, rngs: nnx.Rngs) -> None:
-        self.gates = nnx.Linear(inputs, 4 * hidden, kernel_init=nnx.initializers.lecun_normal(), rngs=rngs)
-        self.recurrent = nnx.Param(nnx.initializers.orthogonal()(rngs.params(), (hidden, 4 * hidden)))
-        self.head = nnx.Linear(hidden, 3, kernel_init=nnx.initializers.normal(0.1 / hidden**0.5), rngs=rngs)
+    def __init__(self, inputs: int, hidden: int, outputs: int, cell: Cell = "lstm", *, rngs: nnx.Rngs) -> None:
+        shape = _CELLS[cell]
+        self.cell = cell
+        self.gates = nnx.Linear(inputs, shape.gates * hidden, kernel_init=nnx.initializers.lecun_normal(), rngs=rngs)
+        if shape.step is not None:
+            self.recurrent = nnx.Param(nnx.initializers.orthogonal()(rngs.params(), (hidden, shape.gates * hidden)))
+        self.head = nnx.Linear(hidden, outputs, kernel_init=nnx.initializers.normal(0.1 / hidden**0.5), rngs=rngs)
 
     def __call__(self, inputs: jax.Array, seen: jax.Array) -> jax.Array:
-        """[b, t, d] and [b, t] to [b, t, 3]; a cell that is not seen leaves the state as it was."""
-        gates = jnp.swapaxes(self.gates(inputs), 0, 1)
+        """[b, t, d] and [b, t] to [b, t, outputs]; a cell that is not seen leaves the state as it was."""
+        return self.head(self.states(inputs, seen))
+
+    def states(self, inputs: jax.Array, seen: jax.Array) -> jax.Array:
+        """[b, t, hidden] after each cell."""
+        gates, advance = self.gates(inputs), _CELLS[self.cell].step
+        if advance is None:
+            return _mingru(gates, seen)
         weights = self.recurrent[...]
-        # A forget bias of 1, so that the memory is long before anything is learnt (Jozefowicz et al. 2015).
-        gates = gates + jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), weights.shape[0])
-
-        def step(
-            carry: tuple[jax.Array, jax.Array], cell: tuple[jax.Array, jax.Array]
-        ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-            hidden, memory = carry
-            enter, forget, content, leave = jnp.split(cell[0] + hidden @ weights, 4, axis=-1)
-            kept = jax.nn.sigmoid(forget) * memory + jax.nn.sigmoid(enter) * jnp.tanh(content)
-            shown = jax.nn.sigmoid(leave) * jnp.tanh(kept)
-            there = cell[1][:, None]
-            carry = jnp.where(there, shown, hidden), jnp.where(there, kept, memory)
-            return carry, carry[0]
-
         start = jnp.zeros((inputs.shape[0], weights.shape[0]), inputs.dtype)
-        _, states = jax.lax.scan(step, (start, start), (gates, seen.T))
-        return self.head(jnp.swapaxes(states, 0, 1))
+
+        def step(carry: tuple[jax.Array, ...], now: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
+            fresh = advance(carry, now[0], carry[0] @ weights)
+            kept = tuple(jnp.where(now[1][:, None], new, old) for new, old in zip(fresh, carry, strict=True))
+            return kept, kept[0]
+
+        _, states = jax.lax.scan(step, (start,) * _CELLS[self.cell].carried, (jnp.swapaxes(gates, 0, 1), seen.T))
+        return jnp.swapaxes(states, 0, 1)
+
+
+def _lstm(carry: tuple[jax.Array, ...], entered: jax.Array, returned: jax.Array) -> tuple[jax.Array, ...]:
+    """Hochreiter & Schmidhuber 1997, forget gate: Gers et al. 2000. Gates: input, forget, content, output."""
+    enter, forget, content, leave = jnp.split(entered + returned, 4, axis=-1)
+    # A forget bias of 1, so that the memory is long before anything is learnt (Jozefowicz et al. 2015).
+    memory = jax.nn.sigmoid(forget + 1.0) * carry[1] + jax.nn.sigmoid(enter) * jnp.tanh(content)
+    return jax.nn.sigmoid(leave) * jnp.tanh(memory), memory
+
+
+def _gru(carry: tuple[jax.Array, ...], entered: jax.Array, returned: jax.Array) -> tuple[jax.Array, ...]:
+    """Cho et al. 2014, eq. 5 to 8, the reset after the product: one product a cell. Gates: reset, update, content."""
+    width = carry[0].shape[-1]
+    gates = jax.nn.sigmoid(entered[..., : 2 * width] + returned[..., : 2 * width] + _LONG)
+    reset, keep = jnp.split(gates, 2, axis=-1)
+    content = jnp.tanh(entered[..., 2 * width :] + reset * returned[..., 2 * width :])
+    return (keep * carry[0] + (1.0 - keep) * content,)
+
+
+def _mingru(gates: jax.Array, seen: jax.Array) -> jax.Array:
+    """Feng et al. 2024, algorithm 5, in log2(t) parallel steps. Gates: keep (one less their update), content."""
+    keep, content = jnp.split(gates, 2, axis=-1)
+    there = seen[..., None]
+    keep = jnp.where(there, jax.nn.sigmoid(keep + _LONG), 1.0)
+    return recurrence(keep, jnp.where(there, (1.0 - keep) * content, 0.0), axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What a kind of cell consists of."""
+
+    gates: int
+    carried: int
+    """Arrays that one cell hands to the next, the state first."""
+    step: Callable[[tuple[jax.Array, ...], jax.Array, jax.Array], tuple[jax.Array, ...]] | None
+    """What is carried, the input's share of the gates and the state's, to what is carried on; None: no gate sees the
+    state, and all cells are computed at once."""
+
+
+_CELLS = {"lstm": _Shape(4, 2, _lstm), "gru": _Shape(3, 1, _gru), "mingru": _Shape(2, 1, None)}
+_LONG = 1.0
+"""Bias of a gate that keeps what is known, as the forget bias of the LSTM."""
 
 
 class Mlp(nnx.Module):

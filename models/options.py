@@ -13,6 +13,11 @@ def number(default: Any, low: float, high: float) -> Any:
     return field(default=default, metadata={"low": low, "high": high})
 
 
+def choice(default: str, allowed: tuple[str, ...]) -> Any:
+    """An option that is one of a few words."""
+    return field(default=default, metadata={"allowed": allowed})
+
+
 def read(cls: type[T], spec: Spec) -> T:
     """``spec.options`` as the kind's dataclass; ValueError names option, value and the valid range."""
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]  # every caller's cls is a dataclass
@@ -26,6 +31,10 @@ def read(cls: type[T], spec: Spec) -> T:
 
 
 def _checked(option: Any, value: Any) -> Any:
+    if allowed := option.metadata.get("allowed"):
+        if value not in allowed:
+            raise ValueError(f"option {option.name} = {value!r}: must be one of {', '.join(allowed)}")
+        return value
     if "low" not in option.metadata:
         if not isinstance(value, str) or not value:
             raise ValueError(f"option {option.name} = {value!r}: must be a text")

@@ -15,7 +15,7 @@ the interval to 90 % (CQR, Romano et al. 2019; cross-conformal, Vovk 2015), lowe
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from models import cells, regimes
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
-from models.network import CausalLstm, born, bound
-from models.options import check_axes, number, read
+from models.network import Cell, Recurrent, born, bound
+from models.options import check_axes, choice, number, read
 from models.training import Budget, conformal, descend, folds
 
 _LEVELS = (0.05, 0.5, 0.95)
@@ -49,7 +49,9 @@ class Options:
     horizon: float = number(30.0, 1.0, 1e6)
     """Of ``failure_probability`` [cells]; below ``cap``."""
     context: int = number(32, 4, 1024)
-    """Cells that the LSTM reads."""
+    """Cells that the network reads."""
+    cell: Cell = choice("lstm", get_args(Cell))
+    """``gru`` and ``mingru`` are smaller; what they cost in error is in ``docs/benchmarks.md``."""
     hidden: int = number(48, 4, 512)
     members: int = number(5, 1, 16)
     steps: int = number(400, 1, 100_000)
@@ -143,8 +145,8 @@ class RulLstm:
 def _builder(spec: Spec, options: Options) -> Any:
     width = 2 * len(spec.features) + 2
 
-    def build(rngs: nnx.Rngs) -> CausalLstm:
-        return CausalLstm(width, options.hidden, rngs=rngs)
+    def build(rngs: nnx.Rngs) -> Recurrent:
+        return Recurrent(width, options.hidden, len(_LEVELS), options.cell, rngs=rngs)
 
     return build
 

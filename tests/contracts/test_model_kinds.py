@@ -1,5 +1,7 @@
 """Every kind that foretag ships keeps the promises of the seam; and the suite itself sees a broken promise."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +38,8 @@ def training_data(roles, cells=24, windows=12):
     [
         (RulLstm(), Spec("rul_lstm", ("cycle", "a", "b", "c"), 24, {"age": "cycle"}, {**TINY, "context": 8})),
         (RulLstm(), CONDITIONS),
+        (RulLstm(), replace(CONDITIONS, options={**CONDITIONS.options, "cell": "gru"})),
+        (RulLstm(), replace(CONDITIONS, options={**CONDITIONS.options, "cell": "mingru"})),
         (
             QualityMlp(),
             Spec("quality_mlp", ("a", "b", "c", "y"), 24, {"lab": "y"}, {**TINY, "output": "y", "delay": 2}),
@@ -46,6 +50,8 @@ def training_data(roles, cells=24, windows=12):
     ids=[
         "rul_lstm",
         "rul_lstm with settings",
+        "rul_lstm of GRU cells",
+        "rul_lstm of minGRU cells",
         "quality_mlp",
         "pca_anomaly with an own start",
         "pca_anomaly",

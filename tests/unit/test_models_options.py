@@ -23,6 +23,8 @@ PCA = Spec("pca_anomaly", ("a", "b"), 10)
         ({"cap": "125"}, "cap = '125': must be a number"),
         ({"horizon": 125}, "horizon = 125.0: must be below cap"),
         ({"cap": float("nan")}, "cap = nan"),
+        ({"cell": "rnn"}, "cell = 'rnn': must be one of lstm, gru, mingru"),
+        ({"cell": 1}, "cell = 1: must be one of"),
         ({"colour": 1}, "no option colour; it has batch, cap"),
     ],
 )

@@ -71,6 +71,15 @@ def test_wear_is_learnt(fitted, predict, unseen):
     assert np.mean((rul.lower <= left) & (left <= rul.upper)) >= 0.8
 
 
+@pytest.mark.parametrize("cell", ["gru", "mingru"])
+def test_wear_is_learnt_with_other_cells_too(cell, unseen):
+    values, observed, left = unseen
+    spec = replace(SPEC, options={**SPEC.options, "cell": cell})
+    params = KIND.fit(spec, lives(), lambda share, message: None).params
+    rul = jax.device_get(jax.jit(partial(KIND.predict, spec))(params, values, observed))["rul"]
+    assert np.sqrt(np.mean((rul.value - left) ** 2)) < 0.5 * np.std(left)
+
+
 def test_health_and_risk_tell_the_same_story(predict, unseen):
     values, observed, left = unseen
     found = predict(values, observed)

@@ -1,0 +1,82 @@
+"""The recurrent network, by kind of cell."""
+
+from functools import partial
+from typing import get_args
+
+import jax
+import numpy as np
+import pytest
+
+from models.network import Cell, Recurrent, born, bound
+
+CELLS = get_args(Cell)
+RNG = np.random.default_rng(0)
+INPUTS = RNG.normal(size=(3, 9, 4)).astype(np.float32)
+SEEN = np.ones((3, 9), bool)
+
+
+def network(cell):
+    """A program of inputs and what is seen, with weights that are not small, and the weights."""
+    build = lambda rngs: Recurrent(4, 5, 2, cell, rngs=rngs)  # noqa: E731
+    weights = jax.tree.map(lambda leaf: 3.0 * leaf[0], born(build, jax.random.split(jax.random.key(1), 1)))
+    program = jax.jit(lambda weights, inputs, seen: bound(build, weights)(inputs, seen))
+    return lambda inputs, seen: np.asarray(program(weights, inputs, seen)), weights
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_gives_as_many_numbers_as_asked_for(cell):
+    run, _ = network(cell)
+    found = run(INPUTS, SEEN)
+    assert found.shape == (3, 9, 2)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_what_comes_later_changes_nothing(cell):
+    run, _ = network(cell)
+    later = INPUTS.copy()
+    later[:, 6:] += 1.0
+    found, wanted = run(later, SEEN), run(INPUTS, SEEN)
+    assert found[:, :6] == pytest.approx(wanted[:, :6], abs=1e-6)
+    assert np.abs(found[:, 6:] - wanted[:, 6:]).max() > 0.01
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_cell_that_is_not_seen_is_as_if_it_were_not_there(cell):
+    run, _ = network(cell)
+    hidden = SEEN.copy()
+    hidden[:, [0, 4, 5]] = False
+    holes = np.where(hidden[..., None], INPUTS, 7.0)
+    wanted = run(INPUTS[:, hidden[0]], SEEN[:, :6])
+    assert run(holes, hidden)[:, hidden[0]] == pytest.approx(wanted, abs=1e-5)
+
+
+def sigmoid(value):
+    return 1.0 / (1.0 + np.exp(-value))
+
+
+def by_hand(cell, weights):
+    """One row of inputs, cell by cell, as the papers have it."""
+    kernel, bias = weights["gates"]["kernel"], weights["gates"]["bias"]
+    state = memory = np.zeros(5)
+    for entered in INPUTS[0] @ kernel + bias:
+        if cell == "lstm":
+            enter, forget, content, leave = np.split(entered + state @ weights["recurrent"], 4)
+            memory = sigmoid(forget + 1) * memory + sigmoid(enter) * np.tanh(content)
+            state = sigmoid(leave) * np.tanh(memory)
+        elif cell == "gru":
+            returned = np.split(state @ weights["recurrent"], 3)
+            reset, keep, content = np.split(entered, 3)
+            reset, keep = sigmoid(reset + returned[0] + 1), sigmoid(keep + returned[1] + 1)
+            state = keep * state + (1 - keep) * np.tanh(content + reset * returned[2])
+        else:
+            keep, content = np.split(entered, 2)
+            state = sigmoid(keep + 1) * state + (1 - sigmoid(keep + 1)) * content
+    return state @ weights["head"]["kernel"] + weights["head"]["bias"]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_equations_are_those_of_the_papers(cell):
+    run, weights = network(cell)
+    weights = jax.tree.map(partial(np.asarray, dtype=np.float64), weights)
+    assert run(INPUTS, SEEN)[0, -1] == pytest.approx(by_hand(cell, weights), abs=1e-4)
