@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from models.artifact import load, save
 from models.kind import Estimate, ModelKind, Params, Spec, TrainingData
+from models.meaning import Meaning
 
 _TOLERANCE = 1e-3
 """Of two estimates that should be equal, as a share of their size or of 1: float32 sums differ with the shape."""
@@ -95,12 +96,14 @@ def _deterministic(case: _Case) -> Iterator[str]:
 def _outputs(case: _Case) -> Iterator[str]:
     values, observed = case.windows()
     estimates = case.predict(values, observed)
-    promised = {output.name for output in case.kind.outputs(case.spec) if not output.flag}
-    if set(estimates) != promised:
+    promised = {output.name: output for output in case.kind.outputs(case.spec) if output.meaning is not Meaning.FLAG}
+    if set(estimates) != set(promised):
         yield f"predict gives {sorted(estimates)}; outputs promises {sorted(promised)}"
     for name, (value, lower, upper) in estimates.items():
-        if any(part.shape != (len(values),) or part.dtype != np.float32 for part in (value, lower, upper)):
-            yield f"{name}: value and bounds must be float32 of shape [n]"
+        ahead = promised[name].ahead if name in promised else ()
+        shape = (len(values), len(ahead)) if ahead else (len(values),)
+        if any(part.shape != shape or part.dtype != np.float32 for part in (value, lower, upper)):
+            yield f"{name}: value and bounds must be float32 of shape {list(shape)}"
         elif (lower > value).any() or (upper < value).any():
             yield f"{name}: the value is outside its bounds"
         if np.isnan(value[np.flatnonzero(observed.all(axis=(1, 2)))]).any():

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from models.meaning import Meaning
+
 Params = dict[str, Any]
 """A nested dict of arrays: weights, scalers, calibration. All that prediction needs besides the :class:`Spec`."""
 
@@ -50,12 +52,15 @@ class OutputSpec:
     high: float
     """Range likely in normal operation [unit]; NaN: that of the target."""
     description: str
-    flag: bool = False
-    """True: 0 or 1, decided outside of the kind from the output ``score`` and the fitted threshold."""
+    meaning: Meaning = Meaning.VALUE
+    states: tuple[str, ...] = ()
+    """Of a :attr:`Meaning.STATE`: their names; the value is the index of one."""
+    ahead: tuple[int, ...] = ()
+    """Of a :attr:`Meaning.FORECAST`: how many cells after the window's end each of its numbers is about, ascending."""
 
 
 class Estimate(NamedTuple):
-    """One output for ``n`` windows; a pytree. NaN where there is no number."""
+    """One output for ``n`` windows, each part [n], or [n, len(ahead)] for a forecast; a pytree. NaN: no number."""
 
     value: jax.Array
     lower: jax.Array

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from models import cells
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
+from models.meaning import Meaning
 from models.options import check_axes, number, read
 from models.training import folds
 
@@ -67,8 +68,10 @@ class PcaAnomaly:
     def outputs(self, spec: Spec) -> tuple[OutputSpec, ...]:
         """``flag`` is decided outside, see :class:`models.kind.OutputSpec`."""
         return (
-            OutputSpec("score", "1", 0.0, 100.0, "Distance from healthy; 1: as far as 1 % of the healthy cells"),
-            OutputSpec("flag", "", 0.0, 1.0, "Anomaly", flag=True),
+            OutputSpec(
+                "score", "1", 0.0, 100.0, "Distance from healthy; 1: as far as 1 % of the healthy cells", Meaning.SCORE
+            ),
+            OutputSpec("flag", "", 0.0, 1.0, "Anomaly", Meaning.FLAG),
         )
 
     def init(self, spec: Spec, key: jax.Array) -> Params:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from models import cells, regimes
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
+from models.meaning import Meaning
 from models.network import Cell, Recurrent, born, bound
 from models.options import check_axes, choice, number, read
 from models.training import Budget, conformal, descend, folds
@@ -86,10 +87,22 @@ class RulLstm:
         """``rul`` at its upper end means "at least ``cap``"."""
         options = read(Options, spec)
         return (
-            OutputSpec("rul", "cycles", 0.0, options.cap, f"Remaining useful life; {options.cap:g}: that or more"),
-            OutputSpec("health", "%", 0.0, 100.0, "Remaining useful life as a share of its range"),
             OutputSpec(
-                "failure_probability", "%", 0.0, 100.0, f"Probability of failure within {options.horizon:g} cycles"
+                "rul",
+                "cycles",
+                0.0,
+                options.cap,
+                f"Remaining useful life; {options.cap:g}: that or more",
+                Meaning.LIFETIME,
+            ),
+            OutputSpec("health", "%", 0.0, 100.0, "Remaining useful life as a share of its range", Meaning.HEALTH),
+            OutputSpec(
+                "failure_probability",
+                "%",
+                0.0,
+                100.0,
+                f"Probability of failure within {options.horizon:g} cycles",
+                Meaning.PROBABILITY,
             ),
         )
 

@@ -9,7 +9,9 @@ from typing import Protocol
 from plugin.domain import (
     Alarm,
     Audit,
+    Drift,
     Event,
+    Explanation,
     Flag,
     Gap,
     GapCause,
@@ -246,7 +248,7 @@ class Store(Protocol):
         """Insert (``id`` 0) or update a run; returns it with its key."""
 
     async def write_outcome(self, outcome: Outcome) -> None:
-        """Commit predictions, flags and the run's row together."""
+        """Commit predictions, flags, explanations and the run's row together."""
 
     async def predictions(
         self, model: str, start: datetime, end: datetime, *, asset: str | None = None, output: str | None = None
@@ -255,6 +257,19 @@ class Store(Protocol):
 
     async def flags(self, start: datetime, end: datetime, *, asset: str | None = None) -> tuple[Flag, ...]:
         """Flags with ``start <= as_of < end``, ordered by (as_of, model, asset)."""
+
+    async def explanations(
+        self, model: str, start: datetime, end: datetime, *, asset: str | None = None
+    ) -> tuple[Explanation, ...]:
+        """Explanations with ``start <= as_of < end``, ordered by (as_of, asset, output), shares largest first."""
+
+    async def write_drifts(self, drifts: Sequence[Drift]) -> None:
+        """Put drifts in place of those of the same id."""
+
+    async def drifts(
+        self, *, model: str | None = None, open_only: bool = False, limit: int = 1000
+    ) -> tuple[Drift, ...]:
+        """Drifts, those noticed last first; ``open_only``: those that last."""
 
     async def runs(self, model: str, limit: int = 100) -> tuple[Run, ...]:
         """Newest first."""

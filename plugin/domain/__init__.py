@@ -4,6 +4,7 @@ Times that a person reads are aware UTC ``datetime``; columns of many times are 
 UTC (``Micros``). Intervals are half-open, ``[start, end)``.
 """
 
+from models.meaning import Meaning
 from plugin.domain.alarms import Alarm, AlarmState
 from plugin.domain.archive import Level, Modified, RollUps, UpdateType
 from plugin.domain.files import Import, Reject
@@ -12,6 +13,9 @@ from plugin.domain.people import LASTING, Audit, Event, Label, LabelKind, LabSam
 from plugin.domain.plant import Asset, Fill, Tag
 from plugin.domain.quality import Quality, Status, qualities, quality
 from plugin.domain.results import (
+    Drift,
+    DriftKind,
+    Explanation,
     Flag,
     ModelState,
     ModelVersion,
@@ -33,7 +37,10 @@ __all__ = [
     "AlarmState",
     "Asset",
     "Audit",
+    "Drift",
+    "DriftKind",
     "Event",
+    "Explanation",
     "Fill",
     "Flag",
     "Gap",
@@ -45,6 +52,7 @@ __all__ = [
     "Label",
     "LabelKind",
     "Level",
+    "Meaning",
     "Micros",
     "ModelState",
     "ModelVersion",

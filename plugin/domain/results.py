@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from models.meaning import Meaning
 from plugin.domain.times import Micros
 
 
@@ -56,13 +57,19 @@ class OutputTag:
     high: float
     """Range of the value, for bar graphs [unit]."""
     description: str
-    flag: bool = False
-    """True: it is given as a :class:`Flag`, never as a :class:`Prediction`."""
+    meaning: Meaning = Meaning.VALUE
+    states: tuple[str, ...] = ()
+    """Of a :attr:`Meaning.STATE`: their names; the value is the index of one."""
 
     @property
     def name(self) -> str:
         """Unique in one installation."""
         return f"{self.asset}.{self.model}.{self.output}"
+
+    @property
+    def flag(self) -> bool:
+        """It is given as a :class:`Flag`, never as a :class:`Prediction`."""
+        return self.meaning is Meaning.FLAG
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,7 @@ class Prediction:
     as_of: datetime
     """End of the window that was looked at: the prediction's source time."""
     target_time: datetime
-    """The instant that the number speaks of; equals ``as_of`` for a soft sensor."""
+    """The instant that the number speaks of; equals ``as_of`` for a soft sensor. A forecast is one prediction each."""
     valid_until: datetime
     """After this the value is stale, whatever the scheduler does."""
     value: float | None
@@ -116,10 +123,22 @@ class Flag:
     run: int
 
 
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Which features made an output of an asset what it is."""
+
+    tag: OutputTag
+    as_of: datetime
+    run: int
+    shares: Mapping[str, float]
+    """By feature, 0..1, largest first; they sum to 1, or to less where the small ones are left out."""
+
+
 class RunKind(StrEnum):
-    """What a run did."""
+    """What a run did. ``shadow``: a challenger's scoring beside the champion's, to be compared and never published."""
 
     SCORE = "score"
+    SHADOW = "shadow"
     TRAIN = "train"
 
 
@@ -160,3 +179,36 @@ class Outcome:
     run: Run
     predictions: tuple[Prediction, ...]
     flags: tuple[Flag, ...]
+    explanations: tuple[Explanation, ...] = ()
+
+
+class DriftKind(StrEnum):
+    """What a model does not fit any more. ``coverage``: truths fall into its intervals too seldom, or too often."""
+
+    INPUT = "input"
+    RESIDUAL = "residual"
+    COVERAGE = "coverage"
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A model version and the plant have come apart; a later one with the same id replaces this."""
+
+    id: str
+    """A UUID."""
+    model: str
+    version: int
+    kind: DriftKind
+    asset: str
+    subject: str
+    """The feature, or the output, that it was seen in."""
+    since: datetime
+    """Of the first value that is unlike those before."""
+    noticed: datetime
+    until: datetime | None
+    """None while it lasts; another version, or values as before, end it."""
+    statistic: float
+    """What was found, to be compared with ``limit``; which test it was stands in ``detail``."""
+    limit: float
+    detail: str
+    """For a person."""

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from plugin.domain import (
-    Flag,
     Gap,
     GapCause,
     GapState,
@@ -18,29 +17,21 @@ from plugin.domain import (
     Import,
     Level,
     Micros,
-    ModelState,
-    ModelVersion,
     Modified,
-    Outcome,
-    Prediction,
     Reject,
     Remark,
     RollUps,
-    Run,
     SampleBatch,
     Tag,
     UpdateType,
     Window,
     to_micros,
 )
-from plugin.errors import StoreError
 from plugin.historian.arrived import refuse_strangers
 from plugin.historian.closed.rolling import rows_of
 from plugin.historian.closed.rollup import holes, roll_up
 from plugin.historian.corrected import Act
-from plugin.historian.looks import Looks
-from plugin.historian.memory_people import MemoryPeople
-from plugin.historian.people_records import SELF, now, promotions
+from plugin.historian.memory_results import MemoryResults
 from plugin.infer.windows import dense
 from plugin.protocols import Corrected, Delivery, Written
 
@@ -48,7 +39,7 @@ _Sample = tuple[float, int, Micros, Micros, str | None]
 """Value, status, server time, received time, text."""
 
 
-class MemoryStore(MemoryPeople):
+class MemoryStore(MemoryResults):
     """See :class:`plugin.protocols.Store`; held to the same contract tests as the SQL store."""
 
     def __init__(self) -> None:
@@ -59,12 +50,8 @@ class MemoryStore(MemoryPeople):
         """By id: each state, and since when it is known."""
         self._modified: dict[tuple[int, Micros, int], list[tuple[_Sample, Micros, str, str]]] = {}
         """By tag, source time and place: each state before a correction, when that was, by whom and why."""
-        self._looks = Looks()
         self._checkpoints: dict[str, str] = {}
         self._remarks: dict[tuple[object, ...], Remark] = {}
-        self._runs: dict[int, Run] = {}
-        self._predictions: dict[tuple[object, ...], Prediction] = {}
-        self._flags: dict[tuple[object, ...], Flag] = {}
         self._imports: dict[str, Import] = {}
         self._rejects: dict[str, dict[tuple[int, str], Reject]] = {}
 
@@ -266,84 +253,6 @@ class MemoryStore(MemoryPeople):
         newest_first = sorted(by_name, key=lambda remark: remark.source_time, reverse=True)
         found = (each for each in newest_first if since is None or each.source_time >= since)
         return tuple(each for each in found if tag in {None, each.tag})[:limit]
-
-    async def write_run(self, run: Run) -> Run:
-        """See the protocol; StoreError where there is no run with its key."""
-        if run.id and run.id not in self._runs:
-            raise StoreError(f"There is no run {run.id}")
-        if not run.id:
-            self._looks.begun(run)
-        run = replace(run, id=run.id or len(self._runs) + 1)
-        self._runs[run.id] = run
-        return run
-
-    async def write_outcome(self, outcome: Outcome) -> None:
-        """See the protocol. A prediction or flag that its run has written already stays as it is."""
-        for run in {*(each.run for each in outcome.predictions), *(flag.run for flag in outcome.flags)}:
-            if run not in self._runs:
-                raise StoreError(f"There is no run {run}")
-        await self.write_run(outcome.run)
-        for each in outcome.predictions:
-            self._predictions.setdefault((each.tag.name, each.as_of, each.target_time, each.run), each)
-        for flag in outcome.flags:
-            self._flags.setdefault((flag.model, flag.asset, flag.as_of, flag.run), flag)
-
-    async def predictions(
-        self, model: str, start: datetime, end: datetime, *, asset: str | None = None, output: str | None = None
-    ) -> tuple[Prediction, ...]:
-        """See the protocol."""
-        found = (
-            each
-            for each in self._predictions.values()
-            if each.tag.model == model and start <= each.as_of < end
-            if asset in {None, each.tag.asset} and output in {None, each.tag.output}
-        )
-        return tuple(sorted(found, key=lambda e: (e.as_of, e.tag.asset, e.tag.output, e.target_time, e.run)))
-
-    async def flags(self, start: datetime, end: datetime, *, asset: str | None = None) -> tuple[Flag, ...]:
-        """See the protocol."""
-        found = (flag for flag in self._flags.values() if start <= flag.as_of < end and asset in {None, flag.asset})
-        return tuple(sorted(found, key=lambda flag: (flag.as_of, flag.model, flag.asset, flag.run)))
-
-    async def runs(self, model: str, limit: int = 100) -> tuple[Run, ...]:
-        """See the protocol."""
-        found = (run for run in self._runs.values() if run.model == model)
-        return tuple(sorted(found, key=lambda run: (run.scheduled, run.id), reverse=True)[:limit])
-
-    async def add_version(self, version: ModelVersion, *, user: str = SELF, origin: str = "service") -> ModelVersion:
-        """See the protocol; a champion retires the one before it."""
-        changed = self._retire_champion(version.model) if version.state is ModelState.CHAMPION else {}
-        versions = self._versions.setdefault(version.model, {})
-        version = replace(version, version=len(versions) + 1)
-        versions[version.version] = version
-        changed[version.version] = None, version.state
-        self._log.extend(promotions(version.model, changed, user, origin, now()))
-        return version
-
-    async def versions(self, model: str) -> tuple[ModelVersion, ...]:
-        """See the protocol."""
-        return tuple(reversed(self._versions.get(model, {}).values()))
-
-    async def set_state(
-        self, model: str, version: int, state: ModelState, *, user: str = SELF, origin: str = "service"
-    ) -> None:
-        """See the protocol; StoreError where there is no such version."""
-        versions = self._versions.get(model, {})
-        if version not in versions:
-            raise StoreError(f"{model} has no version {version}")
-        before = versions[version].state
-        if before is state:
-            return
-        changed = self._retire_champion(model) if state is ModelState.CHAMPION else {}
-        versions[version] = replace(versions[version], state=state)
-        self._log.extend(promotions(model, {**changed, version: (before, state)}, user, origin, now()))
-
-    def _retire_champion(self, model: str) -> dict[int, tuple[ModelState | None, ModelState]]:
-        versions = self._versions.get(model, {})
-        champions = [number for number, version in versions.items() if version.state is ModelState.CHAMPION]
-        for number in champions:
-            versions[number] = replace(versions[number], state=ModelState.RETIRED)
-        return dict.fromkeys(champions, (ModelState.CHAMPION, ModelState.RETIRED))
 
     async def next_time(self, start: Micros) -> Micros | None:
         """See the protocol."""

@@ -155,7 +155,8 @@ async def put_outcome(connection: AsyncConnection, outcome: Outcome, keys: Mappi
     await put_run(connection, outcome.run)
     predictions = [records.prediction_record(each, keys[each.tag]) for each in outcome.predictions]
     flags = [records.flag_record(flag) for flag in outcome.flags]
-    for table, rows in ((schema.predictions, predictions), (schema.flags, flags)):
+    shares = [row for each in outcome.explanations for row in records.explanation_records(each, keys[each.tag])]
+    for table, rows in ((schema.predictions, predictions), (schema.flags, flags), (schema.explanations, shares)):
         if rows:
             await connection.execute(insert(connection, table).on_conflict_do_nothing(), rows)
 
@@ -172,6 +173,26 @@ def predictions(model: str, start: datetime, end: datetime, asset: str | None, o
     if asset is not None:
         query = query.where(tags.c.asset == asset)
     return query if output is None else query.where(tags.c.output == output)
+
+
+def explanations(model: str, start: datetime, end: datetime, asset: str | None) -> Select[Any]:
+    """Ordered by (as_of, asset, output, run), the largest share first."""
+    table, tags = schema.explanations, schema.output_tags
+    query = (
+        select(table, *(column for column in tags.c if column.name != "id"))
+        .join(tags, table.c.output_id == tags.c.id)
+        .where(tags.c.model == model, table.c.as_of >= to_micros(start), table.c.as_of < to_micros(end))
+        .order_by(table.c.as_of, tags.c.asset, tags.c.output, table.c.run_id, table.c.share.desc(), table.c.feature)
+    )
+    return query if asset is None else query.where(tags.c.asset == asset)
+
+
+def drifts(model: str | None, open_only: bool, limit: int) -> Select[Any]:
+    """Newest first."""
+    table = schema.drifts
+    query = select(table).order_by(table.c.noticed.desc(), table.c.id).limit(limit)
+    query = query if model is None else query.where(table.c.model == model)
+    return query.where(table.c.until.is_(None)) if open_only else query
 
 
 def flags(start: datetime, end: datetime, asset: str | None) -> Select[Any]:

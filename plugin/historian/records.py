@@ -1,19 +1,25 @@
 """Nouns to rows and back: everything but samples, which have a faster way (:mod:`plugin.historian.sqlite.samples`)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Row
 
 from plugin.domain import (
+    Drift,
+    DriftKind,
+    Explanation,
     Fill,
     Flag,
     Gap,
     GapCause,
     GapState,
     Import,
+    Meaning,
     Micros,
     ModelState,
     ModelVersion,
@@ -204,7 +210,8 @@ def output_record(tag: OutputTag) -> Record:
         "low": tag.low,
         "high": tag.high,
         "description": tag.description,
-        "flag": tag.flag,
+        "meaning": tag.meaning,
+        "states": list(tag.states),
     }
 
 
@@ -225,19 +232,25 @@ def prediction_record(prediction: Prediction, output_id: int) -> Record:
     }
 
 
+def output_of(row: Row[Any]) -> OutputTag:
+    """From a row of what is joined with ``output_tags``."""
+    return OutputTag(
+        model=row.model,
+        asset=row.asset,
+        output=row.output,
+        unit=row.unit,
+        low=row.low,
+        high=row.high,
+        description=row.description,
+        meaning=Meaning(row.meaning),
+        states=tuple(row.states),
+    )
+
+
 def prediction_of(row: Row[Any]) -> Prediction:
     """From a row of ``predictions`` joined with ``output_tags``."""
     return Prediction(
-        tag=OutputTag(
-            model=row.model,
-            asset=row.asset,
-            output=row.output,
-            unit=row.unit,
-            low=row.low,
-            high=row.high,
-            description=row.description,
-            flag=row.flag,
-        ),
+        tag=output_of(row),
         version=row.version,
         as_of=from_micros(row.as_of),
         target_time=from_micros(row.target_time),
@@ -279,6 +292,33 @@ def flag_of(row: Row[Any]) -> Flag:
         status=row.status,
         run=row.run_id,
     )
+
+
+def explanation_records(explanation: Explanation, output_id: int) -> list[Record]:
+    """One per feature."""
+    of = {"as_of": to_micros(explanation.as_of), "output_id": output_id, "run_id": explanation.run}
+    return [{**of, "feature": feature, "share": share} for feature, share in explanation.shares.items()]
+
+
+def explanations_of(rows: Iterable[Row[Any]]) -> Iterator[Explanation]:
+    """From rows of ``explanations`` joined with ``output_tags``, those of one explanation next to each other."""
+    for (as_of, _, run), group in groupby(rows, key=lambda row: (row.as_of, row.output_id, row.run_id)):
+        features = list(group)
+        yield Explanation(output_of(features[0]), from_micros(as_of), run, {row.feature: row.share for row in features})
+
+
+def drift_record(drift: Drift) -> Record:
+    """A row of ``drifts``."""
+    record = {field.name: getattr(drift, field.name) for field in fields(drift)}
+    record |= {name: _stamp(record[name]) for name in ("since", "noticed", "until")}
+    return record | {"limit_value": record.pop("limit")}
+
+
+def drift_of(row: Row[Any]) -> Drift:
+    """From a row of ``drifts``."""
+    times = {"since": from_micros(row.since), "noticed": from_micros(row.noticed), "until": _time(row.until)}
+    record = {**row._mapping, **times, "kind": DriftKind(row.kind)}
+    return Drift(limit=record.pop("limit_value"), **record)
 
 
 def version_record(version: ModelVersion) -> Record:

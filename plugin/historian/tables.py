@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import Select
 
 from plugin.domain import (
+    Drift,
+    Explanation,
     Flag,
     Gap,
     GapCause,
@@ -23,7 +25,7 @@ from plugin.domain import (
     Run,
     Tag,
 )
-from plugin.historian import queries, records
+from plugin.historian import queries, records, schema
 from plugin.historian.database import Database, to_its_end
 from plugin.historian.looks import Looks
 from plugin.historian.people import People, add_audit
@@ -129,7 +131,8 @@ class Tables(People):
     @to_its_end
     async def write_outcome(self, outcome: Outcome) -> None:
         """See the protocol. A prediction or flag that its run has written already stays as it is."""
-        new = [tag for tag in dict.fromkeys(each.tag for each in outcome.predictions) if tag not in self._outputs]
+        named = (*(each.tag for each in outcome.predictions), *(each.tag for each in outcome.explanations))
+        new = [tag for tag in dict.fromkeys(named) if tag not in self._outputs]
         async with self._database.writing() as connection:
             keys = self._outputs | (await queries.put_outputs(connection, new) if new else {})
             await queries.put_outcome(connection, outcome, keys)
@@ -145,6 +148,26 @@ class Tables(People):
     async def flags(self, start: datetime, end: datetime, *, asset: str | None = None) -> tuple[Flag, ...]:
         """See the protocol."""
         return tuple(records.flag_of(row) for row in await self._rows(queries.flags(start, end, asset)))
+
+    async def explanations(
+        self, model: str, start: datetime, end: datetime, *, asset: str | None = None
+    ) -> tuple[Explanation, ...]:
+        """See the protocol."""
+        return tuple(records.explanations_of(await self._rows(queries.explanations(model, start, end, asset))))
+
+    @to_its_end
+    async def write_drifts(self, drifts: Sequence[Drift]) -> None:
+        """See the protocol; StoreError where a model version is named that there is not."""
+        if drifts:
+            async with self._database.writing() as connection:
+                statement = queries.upsert(connection, schema.drifts, "id")
+                await connection.execute(statement, list(map(records.drift_record, drifts)))
+
+    async def drifts(
+        self, *, model: str | None = None, open_only: bool = False, limit: int = 1000
+    ) -> tuple[Drift, ...]:
+        """See the protocol."""
+        return tuple(map(records.drift_of, await self._rows(queries.drifts(model, open_only, limit))))
 
     async def runs(self, model: str, limit: int = 100) -> tuple[Run, ...]:
         """See the protocol."""

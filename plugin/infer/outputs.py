@@ -34,7 +34,8 @@ def output_tag(config: ModelConfig, asset: Asset, spec: OutputSpec) -> OutputTag
         low=_first_number(spec.low, lab.low if lab else None, 0.0),
         high=_first_number(spec.high, lab.high if lab else None, 100.0),
         description=spec.description,
-        flag=spec.flag,
+        meaning=spec.meaning,
+        states=spec.states,
     )
 
 

@@ -20,6 +20,7 @@ from plugin.domain import (
     Asset,
     Flag,
     Grid,
+    Meaning,
     Micros,
     ModelVersion,
     Outcome,
@@ -99,7 +100,7 @@ class Scorer:
         self._spec = model_spec(config)
         outputs = kind.outputs(self._spec)
         self._tags = {spec.name: [output_tag(config, asset, spec) for asset in self.assets] for spec in outputs}
-        self._flag = next((spec.name for spec in outputs if spec.flag), None)
+        self._flag = next((spec.name for spec in outputs if spec.meaning is Meaning.FLAG), None)
 
     @property
     def tags(self) -> tuple[OutputTag, ...]:

@@ -11,13 +11,13 @@ import pytest
 
 from plugin import pki
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Outcome, OutputTag, Prediction, Run, RunKind, RunResult, Status
+from plugin.domain import Meaning, Outcome, OutputTag, Prediction, Run, RunKind, RunResult, Status
 from plugin.publish.config import PublishConfig
 from plugin.publish.server import OpcUaSink
 
 _RUL = OutputTag("rul", "engine-01", "rul", "cycles", 0.0, 125.0, "Remaining useful life")
 _NOX = OutputTag("nox", "gas-turbine", "nox", "mg/m3", 0.0, 200.0, "Nitrogen oxides")
-_FLAG = OutputTag("anomaly", "engine-01", "flag", "", 0.0, 1.0, "Unlike its healthy self", flag=True)
+_FLAG = OutputTag("anomaly", "engine-01", "flag", "", 0.0, 1.0, "Unlike its healthy self", Meaning.FLAG)
 
 
 def _node(name: str) -> str:

@@ -12,7 +12,10 @@ import asyncpg
 from plugin.domain import (
     Alarm,
     Audit,
+    Drift,
+    DriftKind,
     Event,
+    Explanation,
     Flag,
     Gap,
     GapCause,
@@ -185,7 +188,10 @@ async def _models(store: Store) -> None:
         *(said(AHEAD, run, NOON, 60.0 + n, target_time=NOON + n * HOUR) for n in range(1, 4)),
     ]
     flag = Flag("health", "pump", 1, NOON, True, 1.5, 1.0, Status.GOOD, run.id)
-    await store.write_outcome(Outcome(run, tuple(predictions), (flag, replace(flag, as_of=NOON - HOUR))))
+    told = Explanation(RUL, NOON, run.id, {"T": 0.75, "cycle": 0.25})
+    await store.write_outcome(Outcome(run, tuple(predictions), (flag, replace(flag, as_of=NOON - HOUR)), (told,)))
+    drift = Drift("d1", "nox", 1, DriftKind.INPUT, "boiler", "T", NOON, NOON + HOUR, None, 0.4, 0.2, "warmer")
+    await store.write_drifts((drift,))
 
 
 async def _people(store: Store) -> None:

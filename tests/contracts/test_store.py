@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from plugin.domain import (
+    Drift,
+    DriftKind,
+    Explanation,
     Flag,
     Gap,
     GapCause,
     GapState,
+    Meaning,
     ModelState,
     ModelVersion,
     Outcome,
@@ -401,7 +405,7 @@ async def test_checkpoints_are_found_by_prefix(store: Store) -> None:
 # --- runs and what they give ---
 
 RUL = OutputTag("rul", "engine", "rul", "cycles", 0, 125, "Remaining useful life")
-SCORE = OutputTag("health", "engine", "score", "", 0, 1, "Anomaly score", flag=True)
+SCORE = OutputTag("health", "engine", "score", "", 0, 1, "Anomaly score", Meaning.FLAG)
 
 
 def prediction(run: Run, tag: OutputTag = RUL, hours: int = 0, value: float | None = 80.5) -> Prediction:
@@ -449,6 +453,34 @@ async def test_an_outcome_is_written_together_and_only_once(store: Store) -> Non
     assert await store.runs("rul") == (done,)
     counts = await store.counts()
     assert (counts["predictions"], counts["flags"], counts["runs"]) == (2, 1, 1)
+
+
+async def test_what_explains_a_result_is_kept_with_it(store: Store) -> None:
+    started = await store.write_run(run())
+    told = Explanation(RUL, NOON, started.id, {"T50": 0.5, "age": 0.3, "P30": 0.2})
+    other = Explanation(replace(RUL, asset="pump"), NOON, started.id, {"flow": 1.0})
+    for _ in range(2):
+        await store.write_outcome(Outcome(started, (prediction(started),), (), (told, other)))
+    got = await store.explanations("rul", NOON, NOON + HOUR)
+    assert got == (told, other)
+    assert list(got[0].shares) == ["T50", "age", "P30"], "the largest first"
+    assert await store.explanations("rul", NOON, NOON + HOUR, asset="pump") == (other,)
+    assert await store.explanations("health", NOON, NOON + HOUR) == await store.explanations("rul", NOON, NOON) == ()
+
+
+async def test_drifts_are_replaced_by_id_and_found_newest_first(store: Store) -> None:
+    await store.add_version(version())
+    first = Drift("a", "rul", 1, DriftKind.INPUT, "engine", "T50", NOON, NOON + HOUR, None, 0.4, 0.2, "warmer")
+    second = replace(first, id="b", kind=DriftKind.RESIDUAL, subject="rul", noticed=NOON + 2 * HOUR)
+    await store.write_drifts((first, second))
+    ended = replace(first, until=NOON + 3 * HOUR)
+    await store.write_drifts((ended,))
+    assert await store.drifts() == (second, ended)
+    assert await store.drifts(open_only=True) == (second,)
+    assert await store.drifts(model="rul", limit=1) == (second,)
+    assert await store.drifts(model="nox") == ()
+    with pytest.raises(StoreError):
+        await store.write_drifts((replace(first, id="c", version=9),))
 
 
 async def test_predictions_are_chosen_by_time_asset_and_output_in_order(store: Store) -> None:

@@ -343,6 +343,7 @@ RECENT = f"BETWEEN {to_micros(NOON)} AND {to_micros(NOON + HOUR)}"
         (f"SELECT * FROM v_forecasts WHERE as_of_us {RECENT}", "as_of"),
         (f"SELECT * FROM v_prediction_accuracy WHERE as_of_us {RECENT}", "as_of"),
         (f"SELECT * FROM v_flags WHERE as_of_us {RECENT}", "as_of"),
+        (f"SELECT * FROM v_explanations WHERE as_of_us {RECENT}", "as_of"),
         (f"SELECT * FROM v_tag_hourly WHERE tag = 'boiler.T' AND time_us {RECENT}", "start_time"),
         (f"SELECT * FROM v_events WHERE time_us {RECENT}", "time"),
         (f"SELECT * FROM v_audit WHERE time_us {RECENT}", "time"),

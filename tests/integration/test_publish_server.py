@@ -13,7 +13,7 @@ from asyncua import Client, ua
 from asyncua.common.node import Node
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction, Run, RunKind, RunResult, Status
+from plugin.domain import Flag, Meaning, Outage, Outcome, OutputTag, Prediction, Run, RunKind, RunResult, Status
 from plugin.errors import PublishError
 from plugin.publish.config import PublishConfig
 from plugin.publish.server import OpcUaSink
@@ -21,9 +21,13 @@ from plugin.publish.server import OpcUaSink
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _TAGS = tuple(
-    OutputTag("rul", f"engine-{number:02}", output, unit, 0.0, 125.0, f"the {output}", flag=output == "flag")
+    OutputTag("rul", f"engine-{number:02}", output, unit, 0.0, 125.0, f"the {output}", meaning)
     for number in range(1, 6)
-    for output, unit in (("rul", "cycles"), ("health", "%"), ("flag", ""))
+    for output, unit, meaning in (
+        ("rul", "cycles", Meaning.LIFETIME),
+        ("health", "%", Meaning.HEALTH),
+        ("flag", "", Meaning.FLAG),
+    )
 )
 _WAIT = 10.0
 

@@ -17,7 +17,7 @@ from asyncua.crypto.permission_rules import User, UserRole
 from plugin import pki
 from plugin.channel import Terms
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction, Run, RunKind, Status
+from plugin.domain import Flag, Meaning, Outage, Outcome, OutputTag, Prediction, Run, RunKind, Status
 from plugin.errors import PublishError
 from plugin.publish.config import WriteBackConfig, WriteRule
 from plugin.publish.writeback import Connection, WriteBack
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 _URI = "urn:plant"
 _WAIT = 15.0
 _TAGS = tuple(OutputTag("rul", f"engine-{number:02}", "rul", "cycles", 0.0, 125.0, "") for number in range(1, 7))
-_FLAG = OutputTag("rul", "engine-01", "flag", "", 0.0, 1.0, "", flag=True)
+_FLAG = OutputTag("rul", "engine-01", "flag", "", 0.0, 1.0, "", Meaning.FLAG)
 _KINDS = {
     "engine-01.rul": ua.Variant(0.0, ua.VariantType.Double),
     "engine-02.rul": ua.Variant(0.0, ua.VariantType.Float),

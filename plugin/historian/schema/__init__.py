@@ -28,7 +28,16 @@ from plugin.historian.schema.archive import (
 from plugin.historian.schema.names import metadata
 from plugin.historian.schema.people import audit_log, claims, events, imports, lab_samples, labels, leaders, quarantine
 from plugin.historian.schema.plant import assets, checkpoints, gap_history, gaps, remarks, sample_texts, samples, tags
-from plugin.historian.schema.results import alarms, flags, model_versions, output_tags, predictions, runs
+from plugin.historian.schema.results import (
+    alarms,
+    drifts,
+    explanations,
+    flags,
+    model_versions,
+    output_tags,
+    predictions,
+    runs,
+)
 
 __all__ = [
     "alarms",
@@ -37,7 +46,9 @@ __all__ = [
     "bookkeeping",
     "checkpoints",
     "claims",
+    "drifts",
     "events",
+    "explanations",
     "flags",
     "gap_history",
     "gaps",

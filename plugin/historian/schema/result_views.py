@@ -16,6 +16,11 @@ _SAID = (
 _BY = (
     Column("version", "p.version", "Version of the model; 0: no model had run"),
     Column("run_id", "p.run_id", "Key of the run, in `v_runs`"),
+    Column(
+        "shadow",
+        "(SELECT r.kind FROM runs AS r WHERE r.id = p.run_id) = 'shadow'",
+        "Whether a challenger said it, to be compared and never published",
+    ),
 )
 _PREDICTED = "predictions AS p JOIN output_tags AS o ON o.id = p.output_id"
 
@@ -161,11 +166,40 @@ def flags(sql: Words) -> View:
     return View("v_flags", says, columns, "flags AS f")
 
 
+def explanations(sql: Words) -> View:
+    columns = (
+        *_OUTPUT[:3],
+        *sql.times("as_of", "e.as_of", "End of the window that the model looked at"),
+        Column("feature", "e.feature", "One of its inputs"),
+        Column("share", "e.share", "Its share in what the output is, 0 to 1"),
+        Column("run_id", "e.run_id", "Key of the run, in `v_runs`"),
+    )
+    tables = "explanations AS e JOIN output_tags AS o ON o.id = e.output_id"
+    return View("v_explanations", "Which inputs made an output what it is.", columns, tables)
+
+
+def drifts(sql: Words) -> View:
+    columns = (
+        Column("model", "d.model", "Name of the model"),
+        Column("version", "d.version", "Of the model"),
+        Column("kind", "d.kind", "`input`, `residual` or `coverage` (of its intervals)"),
+        Column("asset", "d.asset", "Machine"),
+        Column("subject", "d.subject", "The input or output that it was seen in"),
+        *sql.times("since", "d.since", "Of the first value that is unlike those before"),
+        *sql.times("noticed", "d.noticed", "When it was noticed"),
+        *sql.times("until", "d.until", "NULL: it lasts"),
+        Column("statistic", "d.statistic", "What was found"),
+        Column("limit_value", "d.limit_value", "What it may be"),
+        Column("detail", "d.detail", "For a person"),
+    )
+    return View("v_drifts", "Where a model and the plant have come apart.", columns, "drifts AS d")
+
+
 def runs(sql: Words) -> View:
     columns = (
         Column("run_id", "r.id", "Key"),
         Column("model", "r.model", "Name of the model"),
-        Column("kind", "r.kind", "`score` or `train`"),
+        Column("kind", "r.kind", "`score`, `shadow` (of a challenger) or `train`"),
         *sql.times("scheduled", "r.scheduled", "When it was due"),
         *sql.times("started", "r.started", "NULL: it never was"),
         *sql.times("finished", "r.finished", "NULL: not yet, or it was cut off"),

@@ -80,7 +80,10 @@ output_tags = Table(
     Column("low", Double, nullable=False),
     Column("high", Double, nullable=False),
     Column("description", Text, nullable=False),
-    Column("flag", Boolean(create_constraint=False), nullable=False),
+    Column("meaning", Text, nullable=False, server_default="value", comment="value, lifetime, flag, forecast, …"),
+    Column(
+        "states", JSON, nullable=False, server_default="[]", comment="Of a state: their names; its value is an index"
+    ),
     UniqueConstraint("model", "asset", "output"),
     comment="Tags from the future: the numbers that models give",
 )
@@ -118,6 +121,38 @@ flags = Table(
     Column("status", BigInteger, nullable=False),
     sqlite_with_rowid=False,
     comment="Decisions on anomaly scores",
+)
+
+explanations = Table(
+    "explanations",
+    metadata,
+    Column("as_of", BigInteger, primary_key=True, autoincrement=False),
+    Column("output_id", Integer, ForeignKey(output_tags.c.id), primary_key=True, autoincrement=False),
+    Column("run_id", Integer, ForeignKey(runs.c.id), primary_key=True, autoincrement=False),
+    Column("feature", Text, primary_key=True),
+    Column("share", Double, nullable=False, comment="In what the output is, 0..1"),
+    sqlite_with_rowid=False,
+    comment="Which features made an output what it is",
+)
+
+drifts = Table(
+    "drifts",
+    metadata,
+    Column("id", Text, primary_key=True, comment="UUID"),
+    Column("model", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("kind", Text, nullable=False, comment="input, residual, coverage"),
+    Column("asset", Text, nullable=False),
+    Column("subject", Text, nullable=False, comment="The feature, or the output, that it was seen in"),
+    Column("since", BigInteger, nullable=False, comment="Of the first value that is unlike those before"),
+    Column("noticed", BigInteger, nullable=False, comment="By our clock"),
+    Column("until", BigInteger, comment="NULL: it lasts"),
+    Column("statistic", Double, nullable=False),
+    Column("limit_value", Double, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("ix_drifts_model_since", "model", "since"),
+    ForeignKeyConstraint(["model", "version"], [model_versions.c.model, model_versions.c.version]),
+    comment="Where a model and the plant have come apart",
 )
 
 alarms = Table(

@@ -29,6 +29,8 @@ _MAKERS: tuple[Callable[[Words], View], ...] = (
     people.events,
     people.lab_samples,
     people.labels,
+    results.explanations,
+    results.drifts,
     results.runs,
     results.versions,
     people.audit,
