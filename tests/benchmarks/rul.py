@@ -1,16 +1,17 @@
 """Remaining useful life on C-MAPSS (simulated turbofans): error, PHM score and coverage, beside simpler ways.
 
-The model kind is given arrays directly; no historian and no grid stand between. It learns from the units of the
-training file alone, with its default options and the three settings in their roles, and is asked once for each test
-unit, at its last cycle. Labels are capped at 125 cycles unless a row says otherwise. Each figure is the mean of the
-seeds, with the least and the most. The peers know the same features, scaled by the same conditions, at the same cells.
+All units are in a database first, a cycle an hour; the model is trained on it, and asked once for each test unit, at
+its last cycle, by the product's own code. It learns from the units of the training file alone, with its default options
+and the three settings in their roles. Labels are capped at 125 cycles unless a row says otherwise. Each figure is the
+mean of the seeds, with the least and the most. The peers know the same features, scaled by the same conditions, at the
+same cells.
 """
 
 import os
 import statistics
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from numpy.typing import NDArray
 from models import regimes
 from models.baselines import baselines, has_trees
 from models.kind import Spec, TrainingData
-from models.rul_lstm import RulLstm
+from plugin.domain import Asset
+from plugin.infer.config import ModelConfig
+from tests.benchmarks import _history
+from tests.benchmarks._history import BEGIN, History, Series, numbers
 from tests.benchmarks.harness import Better, Goal, Peer, Row, Spread
 
 CAP = 125.0
@@ -33,6 +37,8 @@ _FEATURES = ("cycle", *_SETTINGS, *(f"s{number}" for number in range(1, _SENSORS
 _ROLES = {"age": "cycle", **{f"setting_{number}": name for number, name in enumerate(_SETTINGS, 1)}}
 _START, _LONG, _SHORT = 20, 30, 5
 """Cycles of the own start, and of the averages that the peers are given."""
+_STEP = timedelta(hours=1)
+"""A cycle."""
 
 Array = NDArray[np.float32]
 
@@ -75,7 +81,7 @@ async def measure(quick: bool) -> Sequence[Row]:
     rows: list[Row] = []
     for name, goals in GOALS.items():
         fleet = read(folder, name)
-        rows += _rows(name, goals, fleet, [_trained(fleet, seed) for seed in range(seeds)])
+        rows += _rows(name, goals, fleet, await _trained(fleet, range(seeds)))
     return rows
 
 
@@ -128,7 +134,7 @@ def _rows(name: str, goals: Goals, fleet: Fleet, seeds: Sequence[Told]) -> Itera
     capped = np.minimum(fleet.left, CAP)
     error, score = _mean(rmse(told.value, capped) for told in seeds), _mean(phm(told.value, capped) for told in seeds)
     coverage = _mean(_coverage(told, capped) for told in seeds)
-    width = _mean(float(np.mean(told.upper - told.lower)) for told in seeds)
+    width = _mean(float(np.mean(np.minimum(told.upper, CAP) - told.lower)) for told in seeds)
     yield Row(f"{name}: RMSE", error, "cycles", goal=Goal(goals.rmse))
     yield Row(f"{name}: PHM score", score, "", goal=Goal(goals.phm))
     for peer, told in _peers(fleet).items():
@@ -157,14 +163,52 @@ def _off(coverage: Spread) -> Spread:
 # --- ours --------------------------------------------------------------------------------------------------------
 
 
-def _trained(fleet: Fleet, seed: int) -> Told:
-    kind, spec = RulLstm(), Spec("rul_lstm", _FEATURES, fleet.length, _ROLES, seed=seed)
-    begin = time.perf_counter()
-    params = kind.fit(spec, _windows(fleet.train, fleet.length), lambda share, message: None).params
-    seconds = time.perf_counter() - begin
-    asked = _windows(fleet.test, fleet.length)
-    found = jax.device_get(jax.jit(partial(kind.predict, spec))(params, asked.values, asked.observed))["rul"]
-    return Told(found.value, found.lower, found.upper, seconds)
+async def _trained(fleet: Fleet, seeds: Iterable[int]) -> list[Told]:
+    async with _history.opened() as history:
+        worn, asked = await _kept(history, fleet)
+        return [await _told(history, fleet, seed, worn, asked) for seed in seeds]
+
+
+async def _kept(history: History, fleet: Fleet) -> tuple[Sequence[Asset], Sequence[Asset]]:
+    """One stand ran the units for training to their end, one after the other; each test unit is on a stand of its own.
+
+    After the last one a new one begins, which shows that it had failed. The test units are all seen at one time.
+    """
+    new = np.full((len(_FEATURES), 1), np.nan, np.float32)
+    new[0] = 1.0
+    train = _series("stand", np.concatenate([*fleet.train, new], 1), BEGIN)
+    cells = [life.shape[1] for life in fleet.test]
+    test = [
+        _series(f"unit-{number}", life, _seen(fleet) - count * _STEP)
+        for number, (life, count) in enumerate(zip(fleet.test, cells, strict=True), 1)
+    ]
+    stand, *units = await history.keep([train, *test])
+    return (stand,), units
+
+
+def _seen(fleet: Fleet) -> datetime:
+    """When the test units are looked at."""
+    return BEGIN + _STEP * (sum(int(life.shape[1]) for life in fleet.train) + fleet.length + 1)
+
+
+def _series(asset: str, life: Array, start: datetime) -> Series:
+    return Series(asset, dict(zip(_FEATURES, life, strict=True)), _STEP, start)
+
+
+def _config(fleet: Fleet, seed: int) -> ModelConfig:
+    fields = {
+        "name": "rul", "kind": "rul_lstm", "assets": ["*"], "features": _FEATURES, "roles": _ROLES, "seed": seed,
+        "step": _STEP, "window": _STEP * fleet.length, "hold": 0, "training": {"learn": "failures"},
+    }  # fmt: skip
+    return ModelConfig.model_validate(fields)
+
+
+async def _told(history: History, fleet: Fleet, seed: int, worn: Sequence[Asset], asked: Sequence[Asset]) -> Told:
+    config, now = _config(fleet, seed), _seen(fleet)
+    version = await history.train(config, worn, now)
+    (outcome,) = [outcome async for outcome in history.score(config, asked, [now])]
+    value, lower, upper = numbers(outcome.predictions, "rul").T
+    return Told(value, lower, np.where(np.isnan(upper), np.inf, upper), version.provenance["seconds"])
 
 
 def _windows(lives: Sequence[Array], length: int) -> TrainingData:
