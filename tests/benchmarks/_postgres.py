@@ -17,7 +17,7 @@ from tests.postgres import Database, Postgres, installed
 
 _PLAIN = """
 CREATE TABLE plain (source_time bigint, tag_id int, ordinal smallint, value double precision, status bigint,
-  server_time bigint, received_time bigint, PRIMARY KEY (source_time, tag_id, ordinal))
+  server_delay bigint, received_delay bigint, PRIMARY KEY (source_time, tag_id, ordinal))
 """
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import create_engine
 from plugin.errors import StoreError, StoreRevisionError
 from plugin.historian import schema
 from plugin.historian.migrate import check_revision, migrate, prepare
+from plugin.historian.schema.plant import clocks
 
 _BEFORE = "9305a33"
 """The last commit whose newest revision is 0003."""
@@ -94,14 +95,15 @@ def test_rows_outlive_the_way_up_and_down(url: str, path: Path) -> None:
         "INSERT INTO samples VALUES (10, 1, 0, 2.5, 0, 11, 12)",
     )
 
-    def kept() -> tuple[list[Any], list[Any]]:
+    def kept(columns: str = "*") -> tuple[list[Any], list[Any]]:
         with closing(sqlite3.connect(path)) as database:
             tags = database.execute("SELECT name, node, unit, deadband FROM tags").fetchall()
-            return tags, database.execute("SELECT * FROM samples").fetchall()
+            return tags, database.execute(f"SELECT {columns} FROM samples").fetchall()  # noqa: S608
 
     before = kept()
     migrate(url)
-    assert kept() == before
+    assert kept(f"source_time, tag_id, ordinal, value, status, {clocks('samples')}") == before
+    assert kept("server_delay, received_delay")[1] == [(1, 1)]
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("SELECT element FROM tags").fetchall() == [("",)]
     execute(path, "INSERT INTO sample_texts VALUES (10, 1, 0, 'text')", "UPDATE tags SET element = '[1]'")

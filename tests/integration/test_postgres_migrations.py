@@ -13,6 +13,7 @@ from plugin.errors import StoreError, StoreRevisionError
 from plugin.historian import schema
 from plugin.historian.migrate import check_revision, migrate, prepare
 from plugin.historian.postgres.connections import Place, PostgresServer
+from plugin.historian.schema.plant import clocks
 from tests.integration.test_historian_migrations import revisions
 from tests.postgres import Database, dump
 
@@ -63,12 +64,13 @@ def test_rows_outlive_the_way_up_and_down(postgres: Database) -> None:
     )
     asked = (
         "SELECT name, node, deadband FROM tags",
-        "SELECT * FROM samples ORDER BY 1",
         "SELECT id, detected FROM gaps",
+        "SELECT * FROM samples ORDER BY 1",
     )
     before = [postgres.psql(query) for query in asked]
     migrate(postgres.secret_url)
-    assert [postgres.psql(query) for query in asked] == before
+    stamps = f"SELECT source_time, tag_id, ordinal, value, status, {clocks('samples')} FROM samples ORDER BY 1"  # noqa: S608
+    assert [postgres.psql(query) for query in (*asked[:2], stamps)] == before
     assert postgres.psql("SELECT known_from FROM gaps") == [["25"]]
     assert postgres.psql("SELECT value FROM bookkeeping WHERE name = 'samples'") == [["2"]]
     assert postgres.psql("SELECT source_time FROM latest_samples") == [["10"]]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from plugin.domain import SampleBatch, Tag
 from plugin.historian.closed.chunks import SPAN, Chunk, decode, encode
 from plugin.historian.migrate import migrate
+from plugin.historian.schema.plant import clocks
 from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery
 from tests.postgres import Database
@@ -212,10 +213,10 @@ def test_samples_outlive_the_way_down_and_up_again(tmp_path: Path) -> None:
         database.execute("INSERT INTO samples VALUES (5, 1, 0, 1.5, 0, 6, 7)")
     migrate(url, "0003")
     migrate(url)
-    columns = "source_time, value, status, server_time, received_time, ordinal"
+    columns = f"source_time, value, status, {clocks('samples')}, ordinal"
     with closing(sqlite3.connect(path)) as database:
         rows = database.execute(f"SELECT {columns} FROM samples ORDER BY tag_id, source_time").fetchall()  # noqa: S608
-        assert rows == [(5, 1.5, 0, 6, 7, 0), *decoded(chunks)]
+        assert rows == [(5, 1.5, 0, 11, 18, 0), *decoded(chunks)]
         assert database.execute("SELECT count(*) FROM sample_chunks").fetchall() == [(0,)]
 
 

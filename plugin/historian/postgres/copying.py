@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugin.domain import SampleBatch
+from plugin.historian.rows import COLUMNS, from_rows, to_rows
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
@@ -23,7 +24,7 @@ Fields = Sequence[tuple[str, str]]
 
 STORED: Fields = (
     ("source_time", ">i8"), ("tag_id", ">i4"), ("ordinal", ">i2"), ("value", ">f8"), ("status", ">i8"),
-    ("server_time", ">i8"), ("received_time", ">i8"),
+    ("server_delay", ">i8"), ("received_delay", ">i8"),
 )  # fmt: skip
 """Columns of ``samples``, in their order."""
 ARRIVED: Fields = (("place", ">i4"), *(field for field in STORED if field[0] != "ordinal"))
@@ -51,9 +52,15 @@ def _portion(batch: SampleBatch, fields: Fields, start: int) -> bytes:
     rows["fields"] = len(fields)
     for name, dtype in fields:
         rows[f"{name} length"] = np.dtype(dtype).itemsize
-    tag, source, value, status, server, received = batch.columns()
+    tag, source, value, status, server, received = to_rows(batch)
     rows["place" if fields is ARRIVED else "ordinal"] = np.arange(start, start + len(batch)) if fields is ARRIVED else 0
-    columns = {"source_time": source, "tag_id": tag, "status": status, "server_time": server, "received_time": received}
+    columns = {
+        "source_time": source,
+        "tag_id": tag,
+        "status": status,
+        "server_delay": server,
+        "received_delay": received,
+    }
     for name, column in columns.items():
         rows[name] = column
     rows["value"] = value + 0.0  # -0.0 becomes 0.0: it is the same value, and comes back the same from every store
@@ -97,9 +104,7 @@ class Decoder:
     def rows(self) -> tuple[SampleBatch, NDArray[np.int16]]:
         """All samples ordered by (tag, source time, ordinal), and their ordinals."""
         rows = np.concatenate(self._parts) if self._parts else np.empty(0, _ROWS[STORED])
-        names = ("tag_id", "source_time", "value", "status", "server_time", "received_time")
-        types = (np.int32, np.int64, np.float64, np.uint32, np.int64, np.int64)
-        batch = SampleBatch(*(rows[name].astype(dtype) for name, dtype in zip(names, types, strict=True)))
+        batch = from_rows([rows[name] for name in COLUMNS.split(", ")])
         ordinal = rows["ordinal"].astype(np.int16)
         order = _order(batch, ordinal)
         return batch.take(order), ordinal[order]

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from plugin.domain import Audit, Level, Micros, Modified, SampleBatch, UpdateType
 from plugin.historian.closed.chunks import Chunk, decode
@@ -15,22 +17,24 @@ from plugin.historian.people_records import audit_record
 from plugin.historian.postgres.closing import insert_chunks, key_of
 from plugin.historian.postgres.samples import Connection, said, written
 from plugin.historian.postgres.selecting import chunks_of, keyed, texts_of
+from plugin.historian.rows import COLUMNS, to_rows
+from plugin.historian.schema.plant import clocks
 from plugin.protocols import Corrected
 
 _COLUMNS = "tag_id, source_time, value, status, server_time, received_time"
-_OPEN = """
-SELECT s.tag_id, s.source_time, s.value, s.status, s.server_time, s.received_time, s.ordinal
+_OPEN = f"""
+SELECT s.tag_id, s.source_time, s.value, s.status, {clocks("s")}, s.ordinal
 FROM unnest($1::integer[], $2::bigint[]) AS k (tag_id, source_time)
 JOIN samples AS s ON s.source_time = k.source_time AND s.tag_id = k.tag_id
-"""
+"""  # noqa: S608  only names are put in
 _KEEP = f"""
 INSERT INTO modified_samples ({_COLUMNS}, ordinal, modified, text, update_type, user_name, reason)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 """  # noqa: S608  only names are put in
 _PUT = f"""
-INSERT INTO samples ({_COLUMNS}, ordinal) VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO samples ({COLUMNS}, ordinal) VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (source_time, tag_id, ordinal) DO UPDATE SET value = excluded.value, status = excluded.status,
-  server_time = excluded.server_time, received_time = excluded.received_time
+  server_delay = excluded.server_delay, received_delay = excluded.received_delay
 """  # noqa: S608  only names are put in
 _MODIFIED = f"""
 SELECT {_COLUMNS}, ordinal, text, modified, update_type, user_name, reason FROM modified_samples
@@ -89,10 +93,10 @@ async def _exchange(connection: Connection, old: Keyed, before: SampleBatch, new
     words = [[None] * len(old) if each.text is None else each.text.tolist() for each in (before, new)]
     stored = [[None if word is None else written(word) for word in each] for each in words]
     ordinals = old.ordinals.tolist()
-    rows = zip(*_cells(before), ordinals, stored[0], strict=True)
+    rows = zip(*_cells(before.columns()), ordinals, stored[0], strict=True)
     why = UpdateType.REPLACED, act.user, act.reason
     await connection.executemany(_KEEP, [(*row[:7], act.time, row[7], *why) for row in rows])
-    await connection.executemany(_PUT, list(zip(*_cells(new), ordinals, strict=True)))
+    await connection.executemany(_PUT, list(zip(*_cells(to_rows(new)), ordinals, strict=True)))
     keys = list(old.each_key())
     of_key = "tag_id = $1 AND source_time = $2 AND ordinal = $3"
     await connection.executemany(f"DELETE FROM sample_texts WHERE {of_key}", keys)  # noqa: S608  only names
@@ -101,9 +105,9 @@ async def _exchange(connection: Connection, old: Keyed, before: SampleBatch, new
     await connection.executemany(put, with_text)
 
 
-def _cells(batch: SampleBatch) -> list[list[float | None]]:
-    """Columns; NULL where there is no number."""
-    columns = [column.tolist() for column in batch.columns()]
+def _cells(of: Sequence[NDArray[Any]]) -> list[list[float | None]]:
+    """Columns, of which the third is the value; NULL where there is no number."""
+    columns = [column.tolist() for column in of]
     columns[2] = [None if each != each else each + 0.0 for each in columns[2]]  # noqa: PLR0124
     return columns
 

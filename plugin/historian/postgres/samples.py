@@ -11,6 +11,8 @@ from plugin.domain import Gap, Micros, Remark, SampleBatch, to_micros
 from plugin.historian.closed.keyed import Keyed
 from plugin.historian.postgres.connections import UNIQUE_VIOLATION
 from plugin.historian.postgres.copying import ARRIVED, STORED, Fields, encoded
+from plugin.historian.rows import COLUMNS
+from plugin.historian.schema.plant import clocks
 from plugin.protocols import Written
 
 Connection = Any
@@ -24,7 +26,7 @@ class Overlap(Exception):
 
 _ARRIVED = """
 CREATE TEMPORARY TABLE IF NOT EXISTS arrived (place integer, source_time bigint, tag_id integer, value float8,
-  status bigint, server_time bigint, received_time bigint) ON COMMIT DELETE ROWS;
+  status bigint, server_delay bigint, received_delay bigint) ON COMMIT DELETE ROWS;
 TRUNCATE arrived
 """
 # The bounds let PostgreSQL leave out the partitions that none of the samples can be in.
@@ -56,7 +58,7 @@ def _is_there(table: str, bounds: str) -> str:
 
 
 def _merge(condition: str, ordinal: str, closed: str = "") -> str:
-    columns = "source_time, tag_id, ordinal, value, status, server_time, received_time"
+    columns = f"{COLUMNS}, ordinal"
     return f"""
     WITH {closed} sent AS (
       SELECT arrived.*, texts.text FROM arrived
@@ -223,14 +225,15 @@ WHERE (latest_samples.source_time, latest_samples.ordinal) {less} (excluded.sour
 _COLUMNS = "tag_id, source_time, ordinal, value, status, server_time, received_time"
 _PUT_LATE = f"""
 INSERT INTO latest_samples ({_COLUMNS})
-SELECT DISTINCT ON (old.tag_id) {", ".join(f"old.{name}" for name in _COLUMNS.split(", "))}
+SELECT DISTINCT ON (old.tag_id) old.tag_id, old.source_time, old.ordinal, old.value, old.status, {clocks("old")}
 FROM unnest($1::integer[], $2::bigint[]) AS late (tag_id, source_time)
 JOIN samples AS old ON old.tag_id = late.tag_id AND old.source_time = late.source_time
 ORDER BY old.tag_id, old.source_time DESC, old.ordinal DESC {_NEWER.format(less="<=")}
 """  # noqa: S608  only names are put in
 _PUT_NEWEST = f"""
 INSERT INTO latest_samples ({_COLUMNS})
-SELECT DISTINCT ON (tag_id) {_COLUMNS} FROM samples WHERE source_time >= $1
+SELECT DISTINCT ON (tag_id) tag_id, source_time, ordinal, value, status, {clocks("samples")}
+FROM samples WHERE source_time >= $1
 ORDER BY tag_id, source_time DESC, ordinal DESC {_NEWER.format(less="<")}
 """  # noqa: S608  only names are put in
 

@@ -18,13 +18,14 @@ from plugin.historian.closed.late import clusters, places
 from plugin.historian.corrected import as_known
 from plugin.historian.postgres.copying import Decoder
 from plugin.historian.postgres.samples import Connection, said
+from plugin.historian.schema.plant import clocks
 
 FIRST, LAST = -(2**63), 2**63 - 1
 """The times that there are [µs]."""
 CHUNK_COLUMNS = ", ".join(f"c.{name}" for name in Chunk._fields)
 
 # In the order of copying.STORED; NaN for NULL makes every row equally long.
-_SELECTED = """SELECT source_time, tag_id, ordinal, coalesce(value, 'NaN'), status, server_time, received_time
+_SELECTED = """SELECT source_time, tag_id, ordinal, coalesce(value, 'NaN'), status, server_delay, received_delay
 FROM samples"""
 
 
@@ -193,11 +194,11 @@ async def tags_with_text(connection: Connection, after: Micros | None) -> NDArra
 
 # --- the newest ---
 
-_NEWEST_OPEN = """
-SELECT DISTINCT ON (tag_id) tag_id, source_time, value, status, server_time, received_time, ordinal
+_NEWEST_OPEN = f"""
+SELECT DISTINCT ON (tag_id) tag_id, source_time, value, status, {clocks("samples")}, ordinal
 FROM samples WHERE source_time >= $2 AND tag_id = ANY ($1::integer[])
 ORDER BY tag_id, source_time DESC, ordinal DESC
-"""
+"""  # noqa: S608  only names are put in
 _NEWEST_KEPT = """
 SELECT tag_id, source_time, value, status, server_time, received_time, ordinal FROM latest_samples
 WHERE tag_id = ANY ($1::integer[])

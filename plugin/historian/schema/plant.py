@@ -68,12 +68,19 @@ samples = Table(
     ),
     Column("value", Double, comment="NULL: no number"),
     Column("status", BigInteger, nullable=False, comment="OPC UA StatusCode, all 32 bits"),
-    Column("server_time", BigInteger, nullable=False),
-    Column("received_time", BigInteger, nullable=False),
+    # SQLite writes a small number in few bytes, and these are most of what a row is.
+    Column("server_delay", BigInteger, nullable=False, comment="Server time less source time [µs]"),
+    Column("received_delay", BigInteger, nullable=False, comment="Received time less server time [µs]"),
     sqlite_with_rowid=False,
     postgresql_partition_by="RANGE (source_time)",
     comment="What the plant said",
 )
+
+
+def clocks(of: str) -> str:
+    """Server and received time of a row of ``samples``, as SQL has them; ``of``: what the row is called there."""
+    server = f"{of}.source_time + {of}.server_delay"
+    return f"{server} AS server_time, {server} + {of}.received_delay AS received_time"
 
 
 # Beside the samples, because hardly any sample has one: a column in their table would cost every row.

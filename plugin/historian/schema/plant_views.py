@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from plugin.historian.schema.plant import clocks
 from plugin.historian.schema.view import Column, View, Words, quality, span
 
 TAG = (
@@ -22,12 +23,12 @@ def tags(_sql: Words) -> View:
     return View("v_tags", "The measurements.", (*TAG, source, node, element, low, high), "tags AS t")
 
 
-_NEWEST = """(
+_NEWEST = f"""(
     SELECT *, row_number() OVER (PARTITION BY tag_id ORDER BY source_time DESC, ordinal DESC) AS place
     FROM (
       SELECT tag_id, source_time, ordinal, value, status, server_time, received_time FROM latest_samples
       UNION ALL
-      SELECT h.tag_id, h.source_time, h.ordinal, h.value, h.status, h.server_time, h.received_time
+      SELECT h.tag_id, h.source_time, h.ordinal, h.value, h.status, {clocks("h")}
       FROM (
         SELECT tag_id, max(source_time) AS source_time FROM samples
         WHERE source_time >= coalesce(

@@ -44,13 +44,12 @@ def reopen(connection: Connection) -> None:
     """Write what chunks hold as rows of ``samples`` again; the chunks stay, and must go before anybody reads."""
     sql = Words("sqlite" if connection.dialect.name == "sqlite" else "postgresql")
     of = _decoded(sql)
-    server = f"{of['source_time']} + {of['server']}"
     if not sql.sqlite:
         connection.exec_driver_sql("SET LOCAL jit = off")  # expressions so long take seconds to compile
-    columns = (of["source_time"], "c.tag_id", of["ordinal"], of["value"], of["status"], server)
+    columns = (of["source_time"], "c.tag_id", of["ordinal"], of["value"], of["status"])
     connection.exec_driver_sql(
-        "INSERT INTO samples (source_time, tag_id, ordinal, value, status, server_time, received_time)\n"
-        f"SELECT {', '.join(columns)}, {server} + {of['received']} FROM {_samples_of_chunks(sql)}"
+        "INSERT INTO samples (source_time, tag_id, ordinal, value, status, server_delay, received_delay)\n"
+        f"SELECT {', '.join(columns)}, {of['server']}, {of['received']} FROM {_samples_of_chunks(sql)}"
     )
 
 
@@ -78,7 +77,7 @@ def _half(of: Mapping[str, str], source: str) -> str:
 def _hot() -> str:
     of = {"tag_id": "h.tag_id", "block_start": "h.source_time", "block_end": "h.source_time"}
     of |= {name: f"h.{name}" for name in ("source_time", "ordinal", "value", "status")}
-    of |= {"server": "(h.server_time - h.source_time)", "received": "(h.received_time - h.server_time)"}
+    of |= {"server": "h.server_delay", "received": "h.received_delay"}
     return _half(of, "samples AS h JOIN tags AS t ON t.id = h.tag_id")
 
 

@@ -17,21 +17,22 @@ from plugin.historian.closed.late import clusters
 from plugin.historian.closed.rolling import TABLES
 from plugin.historian.corrected import Act, equal, last_of_each, modified_of, standing, without
 from plugin.historian.people_records import audit_record
+from plugin.historian.rows import to_rows
 from plugin.historian.sqlite.closing import insert_chunks
-from plugin.historian.sqlite.selecting import chunks_of, fetch, listed, select_texts_at
+from plugin.historian.sqlite.selecting import ROWS, chunks_of, fetch, listed, select_texts_at
 from plugin.protocols import Corrected
 
 _COLUMNS = "tag_id, source_time, value, status, server_time, received_time"
-_OPEN = """
-SELECT s.tag_id, s.source_time, s.value, s.status, s.server_time, s.received_time, s.ordinal
+_OPEN = f"""
+SELECT {", ".join(f"s.{name}" for name in ROWS.split(", "))}
 FROM json_each(?) AS k CROSS JOIN samples AS s
 ON s.source_time = json_extract(k.value, '$[1]') AND s.tag_id = json_extract(k.value, '$[0]')
-"""
+"""  # noqa: S608  only names are put in
 _KEEP = f"""
 INSERT INTO modified_samples ({_COLUMNS}, ordinal, modified, text, update_type, user_name, reason)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """  # noqa: S608  only names are put in
-_PUT = f"INSERT OR REPLACE INTO samples ({_COLUMNS}, ordinal) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  only names
+_PUT = f"INSERT OR REPLACE INTO samples ({ROWS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  only names
 _MODIFIED = f"""
 SELECT {_COLUMNS}, ordinal, text, modified, update_type, user_name, reason FROM modified_samples
 WHERE tag_id IN (SELECT value FROM json_each(?)) AND source_time >= ? AND source_time < ?
@@ -95,7 +96,7 @@ def _exchange(
     rows = zip(*(column.tolist() for column in before.columns()), ordinals, words[0], strict=True)
     kept = [(*row[:7], act.time, row[7], UpdateType.REPLACED, act.user, act.reason) for row in rows]
     database.executemany(_KEEP, kept)
-    database.executemany(_PUT, zip(*(column.tolist() for column in new.columns()), ordinals, strict=True))
+    database.executemany(_PUT, zip(*(column.tolist() for column in to_rows(new)), ordinals, strict=True))
     keys = list(old.each_key())
     database.executemany("DELETE FROM sample_texts WHERE tag_id = ? AND source_time = ? AND ordinal = ?", keys)
     with_text = [(*key, word) for key, word in zip(keys, words[1], strict=True) if word is not None]

@@ -13,18 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugin.domain import Micros, SampleBatch
+from plugin.historian.schema.plant import clocks
 from plugin.historian.sqlite.selecting import FIRST, book, latest_samples
 
 _EVERY = 2.0
 """Between two times that the table is written [s]."""
 
-_KEEP = """
+_KEEP = f"""
 INSERT OR REPLACE INTO latest_samples (tag_id, source_time, ordinal, value, status, server_time, received_time)
-SELECT o.tag_id, o.source_time, max(o.ordinal), o.value, o.status, o.server_time, o.received_time
+SELECT o.tag_id, o.source_time, max(o.ordinal), o.value, o.status, {clocks("o")}
 FROM json_each(?) AS k CROSS JOIN samples AS o
 ON o.source_time = json_extract(k.value, '$[1]') AND o.tag_id = json_extract(k.value, '$[0]')
 GROUP BY o.tag_id
-"""
+"""  # noqa: S608  only names are put in
 
 
 class Newest:

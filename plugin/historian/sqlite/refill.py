@@ -11,7 +11,7 @@ from plugin.historian.closed.chunks import Chunk, decode
 from plugin.historian.closed.keyed import Keyed, merged
 from plugin.historian.recent.ring import Ring
 from plugin.historian.sqlite.connections import snapshot
-from plugin.historian.sqlite.selecting import CHUNK_COLUMNS, COLUMNS, FIRST, fetch, listed
+from plugin.historian.sqlite.selecting import CHUNK_COLUMNS, FIRST, ROWS, fetch, listed
 
 
 def refill(database: sqlite3.Connection, ring: Ring, last_tag: int, limit: int) -> None:
@@ -45,7 +45,7 @@ def _newest_open(
     missing: Micros | None = None if last is None else last[0]
     chosen = "source_time >= ? AND (? OR tag_id IN (SELECT value FROM json_each(?)))"
     parameters = (FIRST if missing is None else missing, tags is None, listed(tags or ()))
-    query = f"SELECT {COLUMNS} FROM samples WHERE {chosen} {order} LIMIT ?"  # noqa: S608
+    query = f"SELECT {ROWS} FROM samples WHERE {chosen} {order} LIMIT ?"  # noqa: S608
     return fetch(database.execute(query, (*parameters, limit))).take(slice(None, None, -1)), missing
 
 

@@ -19,13 +19,12 @@ from plugin.domain import Gap, Micros, Remark, SampleBatch, to_micros
 from plugin.historian.closed.chunks import decode
 from plugin.historian.closed.keyed import Keyed
 from plugin.historian.closed.late import Stamp, Stamped, clusters, places, stamped
+from plugin.historian.rows import COLUMNS, to_rows
 from plugin.historian.sqlite.selecting import FIRST, chunks_of
 from plugin.protocols import Written
 
 _SIZES = (1024, 256, 64, 16, 4, 1)
 """Rows per statement; the largest has 6,144 parameters, and SQLite allows 32,766."""
-
-_COLUMNS = "tag_id, source_time, value, status, server_time, received_time"
 
 _GAP = "id, source, tag, start_time, end_time, cause, detected, state, rows_filled, detail"
 _KEEP_GAP = f"""
@@ -59,7 +58,7 @@ WHERE beside.source_time = old.source_time AND beside.tag_id = old.tag_id AND be
 @cache
 def _insert_first(rows: int) -> str:
     values = ", ".join(["(?, ?, 0, ?, ?, ?, ?)"] * rows)
-    columns = "tag_id, source_time, ordinal, value, status, server_time, received_time"
+    columns = "tag_id, source_time, ordinal, value, status, server_delay, received_delay"
     return f"INSERT OR IGNORE INTO samples ({columns}) VALUES {values}"  # noqa: S608  only place holders are put in
 
 
@@ -72,10 +71,10 @@ def _insert_collisions(rows: int) -> str:
     """
     values = ", ".join(f"({place}, ?, ?, ?, ?, ?, ?)" for place in range(rows))
     return f"""
-        INSERT INTO samples (tag_id, source_time, ordinal, value, status, server_time, received_time)
-        WITH sent (place, tag_id, source_time, value, status, server_time, received_time) AS (VALUES {values}),
+        INSERT INTO samples (tag_id, source_time, ordinal, value, status, server_delay, received_delay)
+        WITH sent (place, {COLUMNS}) AS (VALUES {values}),
         fresh AS (
-          SELECT min(place) AS place, tag_id, source_time, value, status, server_time, received_time FROM sent
+          SELECT min(place) AS place, {COLUMNS} FROM sent
           WHERE NOT EXISTS (
             SELECT 1 FROM samples AS old WHERE old.source_time = sent.source_time AND old.tag_id = sent.tag_id
             AND old.value IS sent.value AND old.status = sent.status
@@ -85,7 +84,7 @@ def _insert_collisions(rows: int) -> str:
           (SELECT max(ordinal) FROM samples AS old
            WHERE old.source_time = fresh.source_time AND old.tag_id = fresh.tag_id)
           + row_number() OVER (PARTITION BY source_time, tag_id ORDER BY place),
-          value, status, server_time, received_time
+          value, status, server_delay, received_delay
         FROM fresh
     """  # noqa: S608  only place holders and numbers are put in
 
@@ -115,7 +114,7 @@ def _ordinals(rows: int) -> str:
 @cache
 def _insert_keyed(rows: int) -> str:
     values = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * rows)
-    columns = f"{_COLUMNS}, ordinal"
+    columns = f"{COLUMNS}, ordinal"
     return f"INSERT INTO samples ({columns}) VALUES {values}"  # noqa: S608  only place holders are put in
 
 
@@ -152,7 +151,7 @@ def _insert_late(database: sqlite3.Connection, batch: SampleBatch) -> Written:
 def _insert_beside(database: sqlite3.Connection, batch: SampleBatch, stamps: Mapping[Stamp, Stamped]) -> int:
     """Insert what is new at times that have samples, behind them; returns how many it was."""
     fresh, texts = [], []
-    columns = [column.tolist() for column in batch.columns()]
+    columns = [column.tolist() for column in to_rows(batch)]
     words = [None] * len(batch) if batch.text is None else batch.text.tolist()
     for row, text in zip(zip(*columns, strict=True), words, strict=True):
         (tag, time, value, status), there = row[:4], stamps[row[:2]]
@@ -182,7 +181,7 @@ def _parts(batch: SampleBatch) -> Iterator[SampleBatch]:
 
 def _insert_with_texts(database: sqlite3.Connection, batch: SampleBatch) -> int:
     """Insert rows that may have a text; returns how many were new."""
-    columns = [column.tolist() for column in batch.columns()]
+    columns = [column.tolist() for column in to_rows(batch)]
     texts = batch.text.tolist() if batch.text is not None else [None] * len(batch)
     rows = list(zip(*columns, strict=True))
     sent = chain.from_iterable(zip(*columns[:4], texts, strict=True))
@@ -205,9 +204,9 @@ def _insert_numbers(database: sqlite3.Connection, batch: SampleBatch) -> Written
     if (batch.source_time[1:] < batch.source_time[:-1]).any():
         # In the order of the key neighbouring rows share a page; stable, so that ordinals follow arrival.
         batch = batch.take(np.lexsort((batch.tag, batch.source_time)))
-    stored = 0
+    rows, stored = to_rows(batch), 0
     for start, size in _slices(len(batch)):
-        columns = [column[start : start + size].tolist() for column in batch.columns()]
+        columns = [column[start : start + size].tolist() for column in rows]
         parameters = list(chain.from_iterable(zip(*columns, strict=True)))
         inserted = database.execute(_insert_first(size), parameters).rowcount
         if inserted < size:

@@ -70,7 +70,8 @@ def _select_open(
     query = """
         SELECT tag_id, source_time, value, status FROM samples
         WHERE source_time >= ?1 AND source_time < ?2 AND tag_id IN (SELECT value FROM json_each(?3))
-        AND (?4 IS NULL OR server_time <= ?4) AND (?5 IS NULL OR received_time <= ?5)
+        AND (?4 IS NULL OR source_time + server_delay <= ?4)
+        AND (?5 IS NULL OR source_time + server_delay + received_delay <= ?5)
         ORDER BY source_time, tag_id, ordinal
     """
     cursor = database.execute(query, (start, end, listed(tags), known_by, received_by))

@@ -12,9 +12,14 @@ from plugin.domain import Micros, SampleBatch
 from plugin.historian.closed.chunks import SPAN, Chunk, decode
 from plugin.historian.closed.keyed import Key, Keyed, merged
 from plugin.historian.corrected import as_known
+from plugin.historian.rows import COLUMNS, from_rows
+from plugin.historian.schema.plant import clocks
 from plugin.historian.sqlite.connections import snapshot
 
-COLUMNS = "tag_id, source_time, value, status, server_time, received_time, ordinal"
+ROWS = f"{COLUMNS}, ordinal"
+"""Of a sample that is not closed."""
+_WHOLE = "tag_id, source_time, value, status, server_time, received_time, ordinal"
+"""Of one in another table, whose stamps are whole."""
 CHUNK_COLUMNS = ", ".join(f"c.{name}" for name in Chunk._fields)
 FIRST, LAST = -(2**63), 2**63 - 1
 """The times that there are [µs]."""
@@ -23,7 +28,6 @@ _FETCH = 500
 at a time a row costs three times as much."""
 _CHUNKS = 2_000
 """Fetched and decoded at a time."""
-_TYPES = (np.int32, np.int64, np.float64, np.uint32, np.int64, np.int64)
 
 _TEXT = """
 SELECT text FROM sample_texts AS beside
@@ -53,9 +57,9 @@ def select_samples(
 def select_earlier(
     database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros
 ) -> list[tuple[Any, ...]]:
-    """``COLUMNS`` and text of samples as they were before they were corrected, in the order that this happened."""
+    """Whole columns and text of samples as they were before they were corrected, in the order that this happened."""
     query = f"""
-        SELECT {COLUMNS}, text FROM modified_samples
+        SELECT {_WHOLE}, text FROM modified_samples
         WHERE tag_id IN (SELECT value FROM json_each(?)) AND source_time >= ? AND source_time < ? ORDER BY modified
     """  # noqa: S608  only names are put in
     return database.execute(query, (listed(tags), start, end)).fetchall()
@@ -75,7 +79,7 @@ def select_open(database: sqlite3.Connection, tags: Sequence[int] | None, start:
     """Rows that are not yet closed, of ``tags`` (None: of all), in the order of time."""
     condition = "source_time >= ?1 AND source_time < ?2 AND (?3 IS NULL OR tag_id IN (SELECT value FROM json_each(?3)))"
     parameters = start, end, None if tags is None else listed(tags)
-    query = f"SELECT {COLUMNS} FROM samples WHERE {condition} ORDER BY source_time, tag_id, ordinal"  # noqa: S608
+    query = f"SELECT {ROWS} FROM samples WHERE {condition} ORDER BY source_time, tag_id, ordinal"  # noqa: S608
     return fetch(database.execute(query, parameters))
 
 
@@ -150,18 +154,18 @@ def latest_samples(database: sqlite3.Connection, tags: Sequence[int]) -> SampleB
     return _batch([kept[tag][:-2] for tag in sorted(kept)], [kept[tag][-1] for tag in sorted(kept)])
 
 
-_NEWEST_OPEN = """
-SELECT n.tag_id, n.source_time, max(o.ordinal) AS ordinal, o.value, o.status, o.server_time, o.received_time
+_NEWEST_OPEN = f"""
+SELECT n.tag_id, n.source_time, max(o.ordinal) AS ordinal, o.value, o.status, {clocks("o")}
 FROM (SELECT tag_id, max(source_time) AS source_time FROM samples WHERE source_time >= ?
       AND tag_id IN (SELECT value FROM json_each(?)) GROUP BY tag_id) AS n
 CROSS JOIN samples AS o ON o.source_time = n.source_time AND o.tag_id = n.tag_id
 GROUP BY n.tag_id
-"""
+"""  # noqa: S608  only names are put in
 
 
 def _by_tag(database: sqlite3.Connection, source: str, *asked: Micros | Sequence[int]) -> dict[int, tuple[Any, ...]]:
     parameters = [each if isinstance(each, int) else listed(each) for each in asked]
-    columns = ", ".join(f"s.{name}" for name in COLUMNS.split(", "))
+    columns = ", ".join(f"s.{name}" for name in _WHOLE.split(", "))
     rows = database.execute(f"SELECT {columns}, ({_TEXT}) FROM {source}", parameters)  # noqa: S608  only names
     return {row[0]: row for row in rows}
 
@@ -180,11 +184,11 @@ def book(database: sqlite3.Connection, name: str, default: int) -> int:
 
 
 def fetch(cursor: sqlite3.Cursor) -> Keyed:
-    """What is left of a cursor over ``COLUMNS``."""
+    """What is left of a cursor over ``ROWS``."""
     parts = []
     while rows := cursor.fetchmany(_FETCH):
         *columns, ordinals = zip(*rows, strict=True)
-        parts.append((_samples(columns), np.array(ordinals, np.int16)))
+        parts.append((from_rows(columns), np.array(ordinals, np.int16)))
     if not parts:
         return Keyed.empty()
     return Keyed(SampleBatch.concatenate([batch for batch, _ in parts]), np.concatenate([each for _, each in parts]))
@@ -200,8 +204,9 @@ def _batch(rows: Sequence[tuple[Any, ...]], texts: Sequence[str | None]) -> Samp
 
 
 def _samples(columns: Sequence[Sequence[Any]]) -> SampleBatch:
-    """NULL becomes NaN."""
-    return SampleBatch(*(np.array(column, dtype) for column, dtype in zip(columns, _TYPES, strict=True)))
+    """Of whole stamps; NULL becomes NaN."""
+    tag, time, value, *others = columns
+    return SampleBatch.of(tag, time, np.array(value, np.float64), *others)
 
 
 def listed(tags: Collection[int]) -> str:
