@@ -225,17 +225,14 @@ async def _watch(lags: list[float]) -> None:
 
 
 async def _on_postgres(rounds: int, rows: int) -> list[Row]:
-    """In turns, each into a database of its own."""
-    ours, theirs = [], []
+    """Each into a database of its own."""
     try:
         with _postgres.server() as server:
-            for _ in range(rounds):
-                batches = list(_batches(0, rows))
-                ours.append(await _postgres.stored(server.fresh(), TAGS, batches))
-                theirs.append(await _postgres.copied(server.fresh(), batches))
+            found = [await _postgres.rates(server, TAGS, list(_batches(0, rows))) for _ in range(rounds)]
     except NoPostgres as error:
         print(f"PostgreSQL is left out: {error}")
         return []
+    ours, theirs = zip(*found, strict=True)
     figure, peer = "PostgreSQL, 10,000 tags interleaved: rows per second", Peer("raw binary COPY", Spread.of(theirs))
     return [Row(figure, Spread.of(ours), "1/s", Better.MORE, peer=peer, goal=Goal(0.9, of_ratio=True))]
 

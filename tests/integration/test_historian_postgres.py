@@ -321,6 +321,41 @@ async def test_samples_that_came_before_their_partition_move_into_it(
     assert len(await store.read_samples([1, 2], *EVER)) == 2
 
 
+async def test_many_samples_of_one_partition_go_straight_there_and_twice_they_change_nothing(
+    store: PostgresStore, migrated_postgres: Database
+) -> None:
+    await partitions(store).tend()
+    first, second, *_ = await listed(store)
+    inside, across = delivery(first.start, 5_000), delivery(second.start - 2_500, 5_000, tag=2)
+    for each in (inside, across):
+        assert await store.write([each]) == Written(5_000, 0)
+        assert await store.write([each]) == Written(0, 5_000)
+    found = migrated_postgres.psql("SELECT tableoid::regclass, count(*) FROM samples GROUP BY 1 ORDER BY 1")
+    assert found == [[first.name, "7500"], [second.name, "2500"]]
+
+
+async def test_a_partition_that_goes_while_samples_are_on_their_way_to_it_costs_none(
+    store: PostgresStore, migrated_postgres: Database
+) -> None:
+    await partitions(store).tend()
+    first, *_ = await listed(store)
+    other = await PostgresServer(place(migrated_postgres)).connect()
+    try:
+        async with other.transaction(), asyncio.TaskGroup() as tasks:
+            await other.execute(f"LOCK TABLE {first.name} IN ACCESS EXCLUSIVE MODE")
+            writing = tasks.create_task(store.write([delivery(first.start, 5_000)]))
+            while not await other.fetch("SELECT FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+            await other.execute(f"ALTER TABLE samples DETACH PARTITION {first.name}")
+            await other.execute(f"DROP TABLE {first.name}")
+            await other.execute("COMMIT")
+            await other.execute("BEGIN")
+    finally:
+        await other.close()
+    assert writing.result() == Written(5_000, 0)
+    assert migrated_postgres.psql("SELECT count(*) FROM samples_default") == [["5000"]]
+
+
 async def test_partitions_that_are_past_and_empty_go_and_late_samples_find_another_place(
     store: PostgresStore, migrated_postgres: Database
 ) -> None:

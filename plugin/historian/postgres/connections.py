@@ -26,7 +26,7 @@ except ImportError:  # an extra; whoever names a PostgreSQL database is told so
     asyncpg = None
 
 DRIVER = "postgresql+asyncpg"
-UNIQUE_VIOLATION = "23505"
+UNIQUE_VIOLATION, UNDEFINED_TABLE = "23505", "42P01"
 LOCK_TIMEOUT = "55P03"
 MODES = ("verify-full", "verify-ca", "require", "disable")
 """Of TLS, as libpq names them, the strictest first. ``prefer`` is none: who stands in between would choose."""

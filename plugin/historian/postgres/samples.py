@@ -9,8 +9,9 @@ import numpy as np
 
 from plugin.domain import Gap, Micros, Remark, SampleBatch, to_micros
 from plugin.historian.closed.keyed import Keyed
-from plugin.historian.postgres.connections import UNIQUE_VIOLATION
+from plugin.historian.postgres.connections import UNDEFINED_TABLE, UNIQUE_VIOLATION
 from plugin.historian.postgres.copying import ARRIVED, STORED, Fields, encoded
+from plugin.historian.postgres.partitions import place_of
 from plugin.historian.rows import COLUMNS
 from plugin.historian.schema.plant import clocks
 from plugin.protocols import Written
@@ -20,8 +21,8 @@ Connection = Any
 
 
 class Overlap(Exception):
-    """Some of the samples are there already, or carry a stamp that is taken: nothing is written, the transaction is
-    lost, and :func:`merge` is the way."""
+    """Some of the samples are there already, or carry a stamp that is taken, or their partition is gone: nothing is
+    written, the transaction is lost, and :func:`merge` is the way."""
 
 
 _ARRIVED = """
@@ -144,9 +145,10 @@ async def append(connection: Connection, batch: SampleBatch) -> Written:
     A batch with texts is not for it.
     """
     try:
-        await _copy(connection, "samples", batch, STORED)
+        await _copy(connection, await place_of(connection, batch.source_time), batch, STORED)
     except Exception as error:
-        if getattr(error, "sqlstate", None) == UNIQUE_VIOLATION:
+        # A partition that is past and empty may go while we look.
+        if getattr(error, "sqlstate", None) in (UNIQUE_VIOLATION, UNDEFINED_TABLE):
             raise Overlap from error
         raise
     return Written(len(batch), 0)
