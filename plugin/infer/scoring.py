@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import (
     Asset,
     Flag,
+    Gap,
     Grid,
     Meaning,
     Micros,
@@ -39,12 +41,24 @@ from plugin.infer.flags import Decision
 from plugin.infer.outputs import input_status, model_spec, output_tag, predictions
 from plugin.infer.registry import Registry
 from plugin.infer.windows import policies, stretches, unheard, whole_steps
-from plugin.protocols import Store
 
 log = logging.getLogger(__name__)
 
 _GAPS = 100_000
 """Gaps that one window may touch."""
+
+
+class Sight(Protocol):
+    """What a scorer looks at: of a :class:`plugin.protocols.Store` this much."""
+
+    async def grid(self, window: Window, *, known_by: Micros | None = None, received_by: Micros | None = None) -> Grid:
+        """As there."""
+
+    async def gaps(self, *, since: datetime | None, known_by: Micros | None, limit: int) -> tuple[Gap, ...]:
+        """As there."""
+
+    async def flags(self, start: datetime, end: datetime) -> tuple[Flag, ...]:
+        """As there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +91,14 @@ class Scorer:
         config: ModelConfig,
         kind: ModelKind,
         assets: Sequence[Asset],
-        store: Store,
+        store: Sight,
         registry: Registry,
         compute: Compute,
         diagnostics: Diagnostics,
         away: Callable[[str], Micros | None] = lambda source: None,
+        only: ModelVersion | None = None,
     ) -> None:
+        """``away``: last word of a source that is away [µs]. ``only``: score by this version, whichever is in force."""
         self.config = config
         self.kind = kind
         self.assets = tuple(assets)
@@ -91,6 +107,7 @@ class Scorer:
         self._compute = compute
         self._diagnostics = diagnostics
         self._away = away
+        self._only = only
         self._champion: Champion | None = None
         self._refreshing = asyncio.Lock()
         self._decisions: dict[str, Decision] = {}
@@ -110,12 +127,18 @@ class Scorer:
     async def refresh(self) -> Champion | None:
         """Take up the version in force; a new one is loaded and compiled, and has effect from this run on."""
         async with self._refreshing:
-            version = await self._registry.champion(self.config.name, self._spec)
+            version = self._only or await self._registry.champion(self.config.name, self._spec)
             if version is None:
                 self._champion = None
             elif self._champion is None or self._champion.version.version != version.version:
                 self._champion = await self._take_up(version)
             return self._champion
+
+    def by(self, version: ModelVersion, store: Sight) -> "Scorer":
+        """The same model over the same assets by this version alone, none of whose sources is away."""
+        return Scorer(
+            self.config, self.kind, self.assets, store, self._registry, self._compute, self._diagnostics, only=version
+        )
 
     async def score(self, run: Run, end: datetime, *, known_by: Micros | None = None) -> Outcome | None:
         """Predictions of every asset for the window up to ``end``; None while there is no model.

@@ -74,8 +74,8 @@ def _features(config: ModelConfig) -> Iterator[tuple[str, bool]]:
 
 
 def stretches(gaps: Iterable[Gap], assets: Iterable[Asset], now: Micros) -> Iterator[Stretch]:
-    """The gaps that history has not filled, tag by tag; a lasting one ends ``now``."""
-    holes = [gap for gap in gaps if gap.state is not GapState.FILLED]
+    """The gaps that began before ``now`` and that history has not filled, tag by tag; a lasting one ends ``now``."""
+    holes = [gap for gap in gaps if gap.state is not GapState.FILLED and to_micros(gap.start) < now]
     for tag in (tag for asset in assets for tag in asset.tags.values()):
         for gap in holes:
             if gap.source == tag.source and gap.tag in {None, tag.name}:
