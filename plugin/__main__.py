@@ -24,6 +24,7 @@ for command in (
     asking.status,
     asking.gaps,
     people.audit,
+    people.user,
     historian.migrate,
     historian.backup,
     exchange.export,

@@ -146,6 +146,10 @@ class Diagnostics:
         self.compilations = counter("compilations", "Programs that JAX compiled", "model")
         self.published = counter("published", "Values published", "sink")
         self.publish_failures = counter("publish_failures", "Values that could not be published", "sink", "cause")
+        self.users_refused = counter("users_refused", "Sessions of our OPC UA server refused for their user", "cause")
+        self.clients_cut_off = counter(
+            "clients_cut_off", "Connections to our OPC UA server that were closed for what they did", "cause"
+        )
         self.outputs_cut_off = gauge("outputs_cut_off", "Outputs that draw on a source that is away")
         self.task_failures = counter("task_failures", "Supervised tasks that ended with an error", "task")
 

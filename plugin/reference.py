@@ -18,7 +18,7 @@ from plugin.historian.keeping.retention import KeepConfig, RetentionConfig
 from plugin.historian.schema.view import View
 from plugin.historian.schema.views import views
 from plugin.infer.config import ModelConfig, ScheduleConfig, TrainingConfig
-from plugin.publish.config import PublishConfig, WriteBackConfig, WriteRule
+from plugin.publish.config import PublishConfig, UserConfig, WriteBackConfig, WriteRule
 from plugin.tag_sections import AssetsConfig, AssetTagConfig, TagRow
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -37,6 +37,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[models.schedule]": ScheduleConfig,
     "[models.training]": TrainingConfig,
     "[publish]": PublishConfig,
+    "[[publish.users]]": UserConfig,
     "[write_back]": WriteBackConfig,
     "[[write_back.rules]]": WriteRule,
     "[diagnostics]": DiagnosticsConfig,

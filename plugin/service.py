@@ -138,7 +138,7 @@ class Service:
         compute = await enter(open_compute(self.config, self.diagnostics))
         registry = Registry(store, self.config.model_folder)
         scorers = Scorers(self.config, tags, store, registry, compute, self.diagnostics, sources)
-        sinks = self._sinks(overview)
+        sinks = self._sinks(overview, store)
         for sink in sinks:
             await enter(sink.open(scorers.outputs))
         await enter(running(Outages(sources, scorers.in_force, sinks, self.diagnostics).watch()))
@@ -233,10 +233,11 @@ class Service:
             if section.enabled
         ]
 
-    def _sinks(self, overview: Overview) -> list[Sink]:
+    def _sinks(self, overview: Overview, store: Store) -> list[Sink]:
         sinks: list[Sink] = [overview]
         if self.config.publish.enabled:
-            sinks.append(OpcUaSink(self.config.publish, self.config.pki_folder, self.diagnostics))
+            record = partial(auditing.keep, store, self.config.data)
+            sinks.append(OpcUaSink(self.config.publish, self.config.pki_folder, self.diagnostics, record=record))
         if self.config.write_back.enabled:
             targets = {rule.source for rule in self.config.write_back.rules}
             sinks += [

@@ -1,13 +1,16 @@
-"""What people tell, and what is on record of what they did: ``label``, ``lab``, ``audit``."""
+"""What people tell, what is on record of what they did, and who they are: ``label``, ``lab``, ``audit``, ``user``."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from plugin.commands.console import DEFAULT, ConfigPath, checked, complete, load, out
+from plugin.commands.console import DEFAULT, ConfigPath, checked, complete, err, load, out
 
 Kind = Literal["failure", "work_order", "verdict", "normal"]
+UserRole = Literal["observer", "operator", "engineer", "administrator"]
+_SHORTEST = 10  # characters of a password
 Word = Literal["confirmed", "false_alarm", "unclear"]
 
 label_app = typer.Typer(help="What happened: failures, work orders, verdicts on flags, times when all was well.",
@@ -104,3 +107,18 @@ def audit(
     from plugin.asking import show_audit  # noqa: PLC0415
 
     complete(show_audit(load(config), out, since=since, action=action, limit=limit, as_json=as_json))
+
+
+def user(
+    name: Annotated[str, typer.Argument(help="User name, as the client will tell it.")],
+    role: Annotated[UserRole, typer.Option(help="What it may do.")] = "observer",
+) -> None:
+    """Make a user of the OPC UA server: asks for a password, prints the section for foretag.toml with its hash."""
+    from plugin.publish.people import hashed  # noqa: PLC0415
+
+    password = typer.prompt(f"Password of {name}", hide_input=True, confirmation_prompt=True, err=True)
+    if len(password) < _SHORTEST:
+        err.print(f"A password has at least {_SHORTEST} characters; choose a longer one.", style="red")
+        raise typer.Exit(2)
+    section = f'[[publish.users]]\nname = {json.dumps(name)}\nrole = "{role}"\npassword_hash = "{hashed(password)}"'
+    typer.echo(section)

@@ -1,13 +1,17 @@
 """asyncua's server, made fit for a plant network: subclasses that close what the library leaves open.
 
-What differs from ``asyncua.Server`` 2.1.0 (for subscriptions see :mod:`plugin.publish.asyncua_subscriptions`):
+What differs from ``asyncua.Server`` 2.1.0 (see also :mod:`plugin.publish.asyncua_session` and
+:mod:`plugin.publish.asyncua_subscriptions`):
 
 * A session is created or activated only over a channel whose policy is configured (OPC 10000-4, 5.6.2); asyncua lets a
   client that ignores the endpoint list in over an unencrypted channel, past the certificate check.
 * The certificate that is checked is the one that opened the channel; asyncua checks the one in CreateSession, if any.
-* A session moves to another channel only with the same client certificate (OPC 10000-4, 5.7.3).
-* Authentication tokens are random (asyncua counts: 1001, 1002, …), and a session reaches no other's subscriptions.
-* Nobody from outside is an administrator; services that change the address space or register servers are refused.
+* A session moves to another channel only with the same client certificate and user (OPC 10000-4, 5.7.3).
+* Users are :class:`plugin.publish.people.People`; asyncua's default lets in "admin" with any password.
+* Each request carries the token of its connection's session (OPC 10000-4, 7.32); asyncua looks at none.
+* Services that change the address space or register servers are refused.
+* A connection is closed that sends what is no OPC UA, or more than a chunk holds, or that does not read its answers;
+  asyncua keeps what it can't read, up to 4 GiB of it, and goes on after a wrong signature.
 * Stopping takes no second and leaves no task behind.
 
 Private names of asyncua are used: ``tests/contracts`` fails when one of them changes.
@@ -15,9 +19,9 @@ Private names of asyncua are used: ``tests/contracts`` fails when one of them ch
 
 import asyncio
 import contextlib
-import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +36,10 @@ from asyncua.server.uaprocessor import UaProcessor
 from asyncua.ua.ua_binary import struct_from_binary
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from plugin.publish.asyncua_session import PlantSession
 from plugin.publish.asyncua_subscriptions import PlantSubscriptions
+from plugin.publish.identity import claimed
+from plugin.publish.people import People, Permission
 
 Admit = Callable[[bytes, str, str], Awaitable[None]]
 """Certificate (DER), what its owner calls itself (application URI), its address → nothing, or raises ServiceError."""
@@ -40,10 +47,14 @@ Admit = Callable[[bytes, str, str], Awaitable[None]]
 Measure = Callable[[], AbstractContextManager[None]]
 """Around work whose CPU time is counted; there is no await inside."""
 
+CutOff = Callable[[str], None]
+"""Told why, whenever a connection is closed for what it did."""
+
 _QUEUE_SIZE = 100  # values kept for a client that names no queue size
 _ACTIVATION_SECONDS = 10.0  # a connection that has no session by then is closed
 _MESSAGE_BYTES = 4 * 1024 * 1024  # the largest request: a browse or subscription of some 10,000 nodes
 _CHUNK_BYTES = 65535
+_UNREAD_BYTES = 32 * 1024 * 1024  # answers that wait for a client to read them
 _STOP_SECONDS = 2.0
 
 _NOBODY = User(role=UserRole.Anonymous)
@@ -53,144 +64,73 @@ def _requests(*names: str) -> frozenset[ua.NodeId]:
     return frozenset(ua.NodeId(getattr(ua.ObjectIds, f"{name}Request_Encoding_DefaultBinary")) for name in names)
 
 
-def _status(code: int) -> ua.StatusCode:
-    return ua.StatusCode(ua.UInt32(code))
-
-
+_MESSAGE: Any = ua.MessageType.SecureMessage
+_KINDS = frozenset((b"HEL", b"OPN", b"MSG", b"CLO", b"ERR", b"ACK"))
+_HARMLESS = frozenset(
+    ua.NodeId(ua.Int32(number))
+    for number in (
+        ua.ObjectIds.ConditionType_ConditionRefresh,
+        ua.ObjectIds.ConditionType_ConditionRefresh2,
+        ua.ObjectIds.Server_GetMonitoredItems,
+        ua.ObjectIds.Server_ResendData,
+    )
+)
+"""Methods of the standard that an observer may call."""
 _CREATE_SESSION = _requests("CreateSession")
 _ACTIVATE_SESSION = _requests("ActivateSession")
+_WITHOUT_SESSION = _requests("CreateSession", "ActivateSession", "GetEndpoints", "FindServers", "CloseSecureChannel")
 _REFUSED = _requests(
     "RegisterServer", "RegisterServer2", "AddNodes", "DeleteNodes", "AddReferences", "DeleteReferences"
 )
 
 
-class Visitors:
-    """asyncua's user manager: whom the channel lets in is a plain user; no name makes an administrator."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many of each there may be at a time, of all clients together."""
 
-    def get_user(
-        self, iserver: Any, username: str | None = None, password: str | None = None, certificate: Any = None
-    ) -> User | None:
-        """A name is refused: there is nothing to check its password against."""
-        return User(role=UserRole.User) if username is None else None
-
-
-class PlantSession(InternalSession):
-    """A session whose token can't be guessed and which reaches no other session's subscriptions."""
-
-    iserver: "PlantInternalServer"
-
-    channel_certificate: bytes | None = None
-    """DER of the certificate that opened the channel on which the session was created."""
-
-    def __init__(self, server: "PlantInternalServer", *args: Any, external: bool = False, **kwargs: Any) -> None:
-        super().__init__(server, *args, **kwargs)
-        self.auth_token = ua.NodeId(ua.ByteString(secrets.token_bytes(32)), ua.Int16(0), ua.NodeIdType.ByteString)
-        self.external = external
-        if external:
-            server.register_external_session(self)
-
-    def _owns(self, subscription: int) -> bool:
-        found = self.subscription_service.subscriptions.get(subscription)
-        return found is not None and found.session_id == self.session_id
-
-    def _demand(self, params: Any) -> Any:
-        if not self._owns(params.SubscriptionId):
-            raise ServiceError(ua.StatusCodes.BadSubscriptionIdInvalid)
-        return params
-
-    async def create_monitored_items(self, params: Any) -> Any:
-        """BadSubscriptionIdInvalid for another's subscription, here and below."""
-        return await super().create_monitored_items(self._demand(params))
-
-    async def modify_monitored_items(self, params: Any) -> Any:
-        """See above."""
-        return await super().modify_monitored_items(self._demand(params))
-
-    async def delete_monitored_items(self, params: Any) -> Any:
-        """See above."""
-        return await super().delete_monitored_items(self._demand(params))
-
-    async def set_monitoring_mode(self, params: Any) -> Any:
-        """See above."""
-        return await super().set_monitoring_mode(self._demand(params))
-
-    def modify_subscription(self, params: Any) -> Any:
-        """See above."""
-        return super().modify_subscription(self._demand(params))
-
-    def republish(self, params: ua.RepublishParameters) -> ua.NotificationMessage:
-        """BadMessageNotAvailable where asyncua answers an empty message, which sends clients into a loop."""
-        message = super().republish(self._demand(params))
-        if not message.SequenceNumber:
-            raise ServiceError(ua.StatusCodes.BadMessageNotAvailable)
-        return message
-
-    async def set_publishing_mode(self, params: ua.SetPublishingModeParameters) -> list[ua.StatusCode]:
-        """Another's subscription does not exist."""
-        return [await self._set_publishing_mode(i, params.PublishingEnabled) for i in params.SubscriptionIds]
-
-    async def _set_publishing_mode(self, subscription: int, enabled: bool) -> ua.StatusCode:
-        if not self._owns(subscription):
-            return _status(ua.StatusCodes.BadSubscriptionIdInvalid)
-        await self.subscription_service.subscriptions[subscription].set_publishing_mode(enabled)
-        return ua.StatusCode()
-
-    async def delete_subscriptions(self, ids: list[int]) -> list[ua.StatusCode]:
-        """Another's subscription does not exist."""
-        owned = [i for i in ids if self._owns(i)]
-        await self.subscription_service.delete_subscriptions(owned)
-        return [_status(0 if i in owned else ua.StatusCodes.BadSubscriptionIdInvalid) for i in ids]
-
-    def publish(self, acks: Iterable[ua.SubscriptionAcknowledgement] | None = None) -> tuple[int, list[ua.StatusCode]]:
-        """The number of our subscriptions, and the result of each acknowledgement."""
-        count = sum(sub.session_id == self.session_id for sub in self.subscription_service.subscriptions.values())
-        if count == 0:
-            raise ServiceError(ua.StatusCodes.BadNoSubscription)
-        return count, [self._acknowledge(ack) for ack in acks or ()]
-
-    def _acknowledge(self, ack: ua.SubscriptionAcknowledgement) -> ua.StatusCode:
-        if not self._owns(ack.SubscriptionId):
-            return _status(ua.StatusCodes.BadSubscriptionIdInvalid)
-        self.subscription_service.subscriptions[ack.SubscriptionId].publish([ack.SequenceNumber])
-        return ua.StatusCode()
-
-    async def transfer_subscriptions(  # type: ignore[override]
-        self, params: ua.TransferSubscriptionsParameters, callback: Callable[..., Any]
-    ) -> list[ua.TransferResult]:
-        """From a session of the same client, known by its certificate (OPC 10000-4, 5.14.7)."""
-        return [await self._transfer(int(i), callback) for i in params.SubscriptionIds]
-
-    async def _transfer(self, subscription: int, callback: Callable[..., Any]) -> ua.TransferResult:
-        service = self.subscription_service
-        found = service.subscriptions.get(subscription)
-        owner = next((s for s in self.iserver.sessions() if found and s.session_id == found.session_id), None)
-        if found is None or owner is None:
-            return ua.TransferResult(_status(ua.StatusCodes.BadSubscriptionIdInvalid))
-        if self.channel_certificate is None or self.channel_certificate != owner.channel_certificate:
-            return ua.TransferResult(_status(ua.StatusCodes.BadUserAccessDenied))
-        one = ua.TransferSubscriptionsParameters([ua.IntegerId(subscription)])
-        (result,) = await service.transfer_subscriptions(one, self.session_id, callback)
-        # asyncua forgets this half: the subscription would go on asking the old connection for publish requests
-        found.pub_request_callback = callback.__self__.get_publish_request  # type: ignore[attr-defined]
-        return result
+    sessions: int = 50
+    subscriptions: int = 100
+    monitored_items: int = 250_000
 
 
 class PlantInternalServer(InternalServer):
     """asyncua's inner server with our sessions, subscriptions and limits."""
 
-    def __init__(self, admit: Admit | None, measure: Measure, max_sessions: int, max_subscriptions: int) -> None:
-        super().__init__(user_manager=Visitors())  # type: ignore[arg-type]
+    def __init__(self, people: People, admit: Admit | None, measure: Measure, limits: Limits, cut_off: CutOff) -> None:
+        super().__init__()
+        self.people = people
+        self.user_manager: Any = None  # who comes is settled before a session is activated
         self.admit = admit
         self.measure = measure
-        self._max_sessions = max_sessions
+        self.cut_off = cut_off
+        self._max_sessions = max_sessions = limits.sessions
+        self._permissions = dict.fromkeys(_HARMLESS, Permission.READ)
         self.allow_remote_admin = False
         self.subscription_service = self.isession.subscription_service = PlantSubscriptions(self.aspace, iserver=self)
-        self.max_subscriptions = max_subscriptions
+        self.max_subscriptions = limits.subscriptions
+        self.max_monitored_items = limits.monitored_items
         self.max_connections = 2 * max_sessions
         self.max_monitored_item_queue_size = _QUEUE_SIZE
         self.max_pending_activation_seconds = _ACTIVATION_SECONDS
         self.max_unacked_messages_per_subscription = 500
-        self.supported_tokens = (ua.AnonymousIdentityToken,)  # type: ignore[assignment]
+        self.supported_tokens = people.tokens  # type: ignore[assignment]
+
+    def permission(self, method: ua.NodeId) -> Permission:
+        """What a method asks for."""
+        return self._permissions.get(method, Permission.OPERATE)
+
+    def permit(self, method: ua.NodeId, permission: Permission) -> None:
+        """From now on a method asks for this."""
+        self._permissions[method] = permission
+
+    def readable(self, asked: ua.ReadValueId) -> bool:
+        """False for the value of a node without CurrentRead."""
+        if asked.AttributeId != ua.AttributeIds.Value:
+            return True
+        node = self.aspace.get(asked.NodeId)
+        level = node.attributes.get(ua.AttributeIds.AccessLevel) if node is not None else None
+        mask = level.value.Value.Value if level is not None and level.value and level.value.Value else None
+        return mask is None or bool(mask & ua.AccessLevel.CurrentRead.mask)
 
     def sessions(self) -> list[PlantSession]:
         """The sessions of clients."""
@@ -218,6 +158,27 @@ class PlantProcessor(UaProcessor):
 
     iserver: PlantInternalServer
 
+    async def process(self, header: Any, body: Any) -> Any:
+        """As asyncua's; what it can't make sense of, such as a wrong signature, ends the connection."""
+        understood = False
+        try:
+            going = await super().process(header, body)  # type: ignore[no-untyped-call]
+            understood = True
+            return going
+        finally:
+            if not (understood or self._transport.is_closing()):
+                self._cut_off("protocol")
+
+    def send_response(self, requesthandle: Any, seqhdr: Any, response: Any, msgtype: Any = _MESSAGE) -> None:
+        """As asyncua's, to a client that reads its answers."""
+        super().send_response(requesthandle, seqhdr, response, msgtype)  # type: ignore[no-untyped-call]
+        if self._transport.get_write_buffer_size() > _UNREAD_BYTES:
+            self._cut_off("unread")
+
+    def _cut_off(self, cause: str) -> None:
+        self.iserver.cut_off(cause)
+        self._transport.abort()
+
     async def _process_message(self, typeid: ua.NodeId, requesthdr: Any, seqhdr: Any, body: Any) -> Any:
         """As asyncua's, where the gate lets it through; ServiceError where not."""
         if typeid in _REFUSED:
@@ -233,6 +194,9 @@ class PlantProcessor(UaProcessor):
         if typeid in _ACTIVATE_SESSION:
             self._check_policy()
             self._check_same_client(requesthdr.AuthenticationToken)
+            await self._identify(requesthdr.AuthenticationToken, body)
+        elif typeid not in _WITHOUT_SESSION and self.session is not None:
+            self._check_token(requesthdr.AuthenticationToken)
         return await self._serve(typeid, requesthdr, seqhdr, body)
 
     async def forward_publish_response(self, result: ua.PublishResult, requestdata: Any) -> None:
@@ -240,7 +204,7 @@ class PlantProcessor(UaProcessor):
         with self.iserver.measure():
             result.Results = requestdata.results
             response = ua.PublishResponse(Parameters=result)
-            self.send_response(requestdata.requesthdr.RequestHandle, requestdata.seqhdr, response)  # type: ignore[no-untyped-call]
+            self.send_response(requestdata.requesthdr.RequestHandle, requestdata.seqhdr, response)
 
     async def _serve(self, *message: Any) -> Any:
         return await super()._process_message(*message)  # type: ignore[no-untyped-call]
@@ -271,6 +235,28 @@ class PlantProcessor(UaProcessor):
         if self._session_watchdog_task is not None:
             self._session_watchdog_task.cancel()
 
+    async def _identify(self, token: ua.NodeId, body: Any) -> None:
+        """Find out who the user is, before asyncua activates the session."""
+        session = self.session or self.iserver.lookup_external_session(token)
+        if not isinstance(session, PlantSession):
+            return  # asyncua says that there is none
+        params = struct_from_binary(ua.ActivateSessionParameters, body.copy())
+        policy, address = self._connection.security_policy, str(self.name[0])
+        try:
+            offered = self.iserver.people.tokens
+            claim = claimed(params, offered, session.nonce or b"", policy, self.iserver.private_key)
+        except ServiceError:
+            await self.iserver.people.refuse("", address, "token")
+            raise
+        person = await self.iserver.people.identify(claim, address)
+        if session is not self.session and session.is_activated() and person != session.user:
+            raise ServiceError(ua.StatusCodes.BadSecurityChecksFailed)
+        session.candidate = person
+
+    def _check_token(self, token: ua.NodeId) -> None:
+        if self.session is not None and self.session.auth_token != token:
+            raise ServiceError(ua.StatusCodes.BadSessionIdInvalid)
+
     def _check_same_client(self, token: ua.NodeId) -> None:
         session = self.session or self.iserver.lookup_external_session(token)
         if isinstance(session, PlantSession) and (
@@ -281,6 +267,27 @@ class PlantProcessor(UaProcessor):
 
 class PlantProtocol(OPCUAProtocol):
     """One connection."""
+
+    iserver: PlantInternalServer
+
+    def data_received(self, data: bytes) -> None:
+        """As asyncua's; one that announces no chunk, or one that is too large, is closed before it is kept."""
+        if not self._is_chunk((self._buffer[:8] + data[:8])[:8]):
+            self._cut_off()
+            return
+        super().data_received(data)
+        if not self._is_chunk(self._buffer[:8]):
+            self._cut_off()
+
+    def _is_chunk(self, head: bytes) -> bool:
+        fits = len(head) < 8 or int.from_bytes(head[4:8], "little") <= _CHUNK_BYTES
+        return fits and (len(head) < 4 or (head[:3] in _KINDS and head[3:4] in b"FCA"))
+
+    def _cut_off(self) -> None:
+        self._buffer = b""
+        self.iserver.cut_off("protocol")
+        if self.transport is not None:
+            self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As asyncua's, with our processor."""
@@ -306,23 +313,32 @@ class PlantBinaryServer(BinaryServer):
 
 
 class PlantServer(Server):
-    """``asyncua.Server`` with all of the above. ``admit`` decides on the certificates of clients."""
+    """``asyncua.Server`` with all of the above.
+
+    ``admit`` decides on the certificates of clients, ``people`` on their users. ``cut_off`` is told why, whenever a
+    connection is closed for what it did.
+    """
 
     def __init__(
         self,
+        people: People,
         *,
         admit: Admit | None = None,
         measure: Measure = nullcontext,
-        max_sessions: int = 50,
-        max_subscriptions: int = 100,
+        limits: Limits | None = None,
+        cut_off: CutOff = lambda _: None,
     ) -> None:
-        self._inner = PlantInternalServer(admit, measure, max_sessions, max_subscriptions)
+        self._inner = PlantInternalServer(people, admit, measure, limits or Limits(), cut_off)
         super().__init__(iserver=self._inner)
         self.limits = TransportLimits(_CHUNK_BYTES, _CHUNK_BYTES, _MESSAGE_BYTES // _CHUNK_BYTES + 1, _MESSAGE_BYTES)
 
     async def start(self) -> None:
         """Listen. OSError where the address can't be bound; nothing is left running then."""
         await self._setup_server_nodes()
+        for endpoint in self.iserver.endpoints:  # asyncua offers passwords without protection as well
+            if endpoint.SecurityMode == ua.MessageSecurityMode.None_:
+                kept = [each for each in endpoint.UserIdentityTokens if each.TokenType == ua.UserTokenType.Anonymous]
+                endpoint.UserIdentityTokens = kept
         await self.iserver.start()
         host, port = self._get_bind_socket_info()
         self.bserver = PlantBinaryServer(self.iserver, host or "127.0.0.1", port or 0, self.limits)
@@ -336,6 +352,10 @@ class PlantServer(Server):
     def sessions(self) -> list[PlantSession]:
         """The sessions of clients."""
         return self._inner.sessions()
+
+    def permit(self, method: ua.NodeId, permission: Permission) -> None:
+        """Only who has this permission may call the method; see :mod:`plugin.publish.people`."""
+        self._inner.permit(method, permission)
 
     async def change_certificate(self, cert_path: Path, key_path: Path) -> None:
         """For connections that come from now on; those that stand keep the certificate that they know."""

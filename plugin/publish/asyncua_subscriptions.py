@@ -31,6 +31,9 @@ _INTERVALS = 50.0, 3_600_000.0
 _MAX_ITEMS = 20_000
 """Monitored items of one subscription."""
 
+_LIFE = 3_600_000.0
+"""Longest time that a subscription lives without its client [ms]."""
+
 _AT_ONCE = 100
 """Values in one message: encoding them holds the loop for about 2 ms."""
 
@@ -56,9 +59,19 @@ class PlantItems(MonitoredItemService):
         self, params: ua.CreateMonitoredItemsParameters
     ) -> list[ua.MonitoredItemCreateResult]:
         """As asyncua's, within the bound."""
-        if len(self._monitored_items) + len(params.ItemsToCreate) > _MAX_ITEMS:
+        more = len(params.ItemsToCreate)
+        subscription: PlantSubscription = self.isub  # type: ignore[assignment]
+        if len(self._monitored_items) + more > _MAX_ITEMS or more > subscription.server.items_left():
             raise ServiceError(ua.StatusCodes.BadTooManyMonitoredItems)
         return await super().create_monitored_items(params)
+
+    async def _create_data_change_monitored_item(
+        self, params: ua.MonitoredItemCreateRequest
+    ) -> ua.MonitoredItemCreateResult:
+        subscription: PlantSubscription = self.isub  # type: ignore[assignment]
+        if not subscription.server.readable(params.ItemToMonitor):
+            return ua.MonitoredItemCreateResult(ua.StatusCode(ua.UInt32(ua.StatusCodes.BadNotReadable)))
+        return await super()._create_data_change_monitored_item(params)
 
     def _modify_monitored_item(self, params: ua.MonitoredItemModifyRequest) -> ua.MonitoredItemModifyResult:
         result = ua.MonitoredItemModifyResult()
@@ -117,10 +130,16 @@ class PlantSubscription(InternalSubscription):
     """One client's subscription."""
 
     def __init__(
-        self, data: ua.CreateSubscriptionResult, aspace: Any, *args: Any, at_once: int = _AT_ONCE, **kwargs: Any
+        self, server: "PlantSubscriptions", data: ua.CreateSubscriptionResult, *args: Any, at_once: int, **kwargs: Any
     ) -> None:
-        super().__init__(data, aspace, *args, **kwargs)
+        super().__init__(data, server.aspace, *args, **kwargs)
+        self.server = server
+        aspace = server.aspace
         self.monitored_item_srv = PlantItems(self, aspace)
+        self.bound(at_once)
+
+    def bound(self, at_once: int) -> None:
+        """Values in one message, as the client asks for; 0: as many as we like."""
         self._at_once = min(at_once or _AT_ONCE, _AT_ONCE)
 
     async def publish_results(self, requestdata: Any = None) -> bool:
@@ -181,15 +200,10 @@ class PlantSubscriptions(SubscriptionService):
         if server is None or len(self.subscriptions) >= server.max_subscriptions:
             raise ServiceError(ua.StatusCodes.BadTooManySubscriptions)
         self._sub_id_counter += 1
-        result = ua.CreateSubscriptionResult(
-            self._sub_id_counter,
-            min(max(_INTERVALS[0], params.RequestedPublishingInterval), _INTERVALS[1]),
-            self._clamp_lifetime_count(params.RequestedLifetimeCount),
-            self._clamp_keep_alive_count(params.RequestedMaxKeepAliveCount),
-        )
+        result = ua.CreateSubscriptionResult(self._sub_id_counter, *self._terms(params))
         subscription = PlantSubscription(
+            self,
             result,
-            self.aspace,
             callback,
             session_id,
             request_callback=request_callback,
@@ -202,3 +216,32 @@ class PlantSubscriptions(SubscriptionService):
         self.subscriptions[result.SubscriptionId] = subscription
         await subscription.start()
         return result
+
+    def modify_subscription(self, params: ua.ModifySubscriptionParameters) -> ua.ModifySubscriptionResult:
+        """In force from the next publishing on."""
+        found = self.subscriptions[params.SubscriptionId]
+        terms = self._terms(params)
+        data = found.data
+        data.RevisedPublishingInterval, data.RevisedLifetimeCount, data.RevisedMaxKeepAliveCount = terms
+        if isinstance(found, PlantSubscription):
+            found.bound(params.MaxNotificationsPerPublish)
+        return ua.ModifySubscriptionResult(*terms)
+
+    def items_left(self) -> int:
+        """How many monitored items there may be more, in all subscriptions together."""
+        held = sum(len(each.monitored_item_srv._monitored_items) for each in self.subscriptions.values())
+        server: Any = self.iserver
+        return int(server.max_monitored_items) - held
+
+    def readable(self, asked: ua.ReadValueId) -> bool:
+        """Whether a client may know the value."""
+        server: Any = self.iserver
+        return bool(server.readable(asked))
+
+    def _terms(self, asked: ua.CreateSubscriptionParameters | ua.ModifySubscriptionParameters) -> tuple[Any, Any, Any]:
+        """Interval, lifetime, keep-alive (OPC 10000-4, 5.14.2: a lifetime is three keep-alives, at least)."""
+        interval = min(max(_INTERVALS[0], asked.RequestedPublishingInterval), _INTERVALS[1])
+        longest = max(3, int(_LIFE / interval))
+        life = min(self._clamp_lifetime_count(asked.RequestedLifetimeCount), longest)
+        keep = min(self._clamp_keep_alive_count(asked.RequestedMaxKeepAliveCount), max(1, longest // 3))
+        return interval, ua.UInt32(max(life, 3 * keep)), ua.UInt32(keep)

@@ -6,6 +6,8 @@ from string import Formatter
 from typing import Annotated, Literal, Self
 from urllib.parse import urlparse
 
+from argon2 import Type, extract_parameters
+from argon2.exceptions import InvalidHashError
 from pydantic import AfterValidator, Field, model_validator
 
 from plugin.fields import Duration, Section
@@ -21,6 +23,8 @@ SecurityPolicy = Literal[
 ]
 """A policy and a mode in one name; ``None`` is neither signed nor encrypted."""
 
+_LEAST_MEMORY = 19 * 1024
+"""Of a password's hash [KiB]: what OWASP asks for at least."""
 _NODE = re.compile(r"nsu=[^;]+;[isgb]=.+")
 _PLACEHOLDERS = frozenset({"asset", "model", "output"})
 
@@ -52,6 +56,49 @@ Endpoint = Annotated[str, AfterValidator(_endpoint)]
 NodeTemplate = Annotated[str, AfterValidator(_node_template)]
 
 
+def _argon2id(text: str) -> str:
+    try:
+        found = extract_parameters(text)
+    except InvalidHashError:
+        found = None
+    if found is None or found.type is not Type.ID:
+        raise ValueError("is no hash of argon2id; `foretag user NAME` asks for the password and prints one")
+    if found.memory_cost < _LEAST_MEMORY:
+        raise ValueError(f"was made with {found.memory_cost} KiB of memory, too few; make it with `foretag user NAME`")
+    return text
+
+
+def _thumbprint(text: str) -> str:
+    digits = text.replace(":", "").replace(" ", "").upper()
+    if not re.fullmatch("[0-9A-F]{40}", digits):
+        raise ValueError("is no thumbprint: 40 hex digits, the SHA-1 of the certificate's DER, as OPC UA tools show it")
+    return digits
+
+
+class UserConfig(Section):
+    """``[[publish.users]]``: a person or a program that may do more than who is anonymous, or is known by name."""
+
+    name: Annotated[str, Field(pattern=r"^\S(.{0,62}\S)?$")]
+    """Name in logs, in the audit log and in the comments of alarms; with a password it is the user name."""
+
+    role: Literal["observer", "operator", "engineer", "administrator"]
+    """What it may do, each also what those before it may: ``observer``: read values and history; ``operator``:
+    acknowledge, comment and shelve alarms, ask for a score; ``engineer``: train and promote models; ``administrator``:
+    reload the configuration."""
+
+    password_hash: Annotated[str, AfterValidator(_argon2id)] | None = None
+    """Hash of the password (argon2id): what `foretag user NAME` prints."""
+
+    certificate: Annotated[str, AfterValidator(_thumbprint)] | None = None
+    """Thumbprint of the user's X.509 certificate: 40 hex digits. In place of a password."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.password_hash is None) == (self.certificate is None):
+            raise ValueError("needs one of password_hash and certificate")
+        return self
+
+
 class PublishConfig(Section):
     """``[publish]``: foretag's own OPC UA server."""
 
@@ -81,6 +128,31 @@ class PublishConfig(Section):
 
     max_subscriptions: Annotated[int, Field(ge=1, le=1000)] = 100
     """Subscriptions that may be open at a time in all sessions, 1 to 1000; default 100."""
+
+    max_monitored_items: Annotated[int, Field(ge=1, le=5_000_000)] = 250_000
+    """Monitored items that may be there at a time in all subscriptions, 1 to 5000000; default 250000."""
+
+    anonymous: bool | None = None
+    """Whether a trusted client may come without a user, as an observer. Default: only while there are no users."""
+
+    users: tuple[UserConfig, ...] = ()
+    """Who may come in with a name and a password, or with a certificate of their own; see below."""
+
+    @property
+    def lets_anonymous_in(self) -> bool:
+        """A session needs no user."""
+        return not self.users if self.anonymous is None else self.anonymous
+
+    @model_validator(mode="after")
+    def _users_can_come(self) -> Self:
+        names = [user.name for user in self.users]
+        if twins := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"has several users called {twins[0]!r}; give each its own name")
+        if self.users and set(self.security) == {"None"}:
+            raise ValueError("has users, but no policy that protects what they show; add one to security")
+        if not self.users and self.anonymous is False:
+            raise ValueError("lets nobody in: anonymous is false, and there are no users")
+        return self
 
 
 class WriteRule(Section):

@@ -20,9 +20,10 @@ from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction
 from plugin.errors import CertificateError, PublishError
 from plugin.publish.address_space import NAMESPACE, Nodes, Tree, build, grow
 from plugin.publish.admission import Admission
-from plugin.publish.asyncua_server import PlantServer
+from plugin.publish.asyncua_server import Limits, PlantServer
 from plugin.publish.config import PublishConfig
 from plugin.publish.nodes import SERVICE_LEVEL_HEALTHY, NumberNode, freshness, service_level
+from plugin.publish.people import People, Record, unrecorded
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class OpcUaSink:
     """Serves predictions and flags as nodes. See :mod:`plugin.publish.address_space` for what a client finds.
 
     ``pki_folder`` holds our certificate and the clients that are trusted (:mod:`plugin.pki`). ``now`` gives aware UTC.
+    ``record`` takes entries for the audit log.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class OpcUaSink:
         diagnostics: Diagnostics,
         *,
         now: Callable[[], datetime] = _now,
+        record: Record = unrecorded,
     ) -> None:
         self._config = config
         self._diagnostics = diagnostics
@@ -65,6 +68,7 @@ class OpcUaSink:
         self._expiries: list[tuple[datetime, str]] = []
         self._service_level = SERVICE_LEVEL_HEALTHY
         self._admission = Admission(config, pki_folder)
+        self._record = record
 
     @property
     def name(self) -> str:
@@ -149,10 +153,11 @@ class OpcUaSink:
     async def _start(self, tags: Sequence[OutputTag]) -> PlantServer:
         config = self._config
         server = PlantServer(
+            await asyncio.to_thread(People, config, self._diagnostics, self._record),
             admit=self._admission.admit,
             measure=self._measure,
-            max_sessions=config.max_sessions,
-            max_subscriptions=config.max_subscriptions,
+            limits=Limits(config.max_sessions, config.max_subscriptions, config.max_monitored_items),
+            cut_off=lambda cause: self._diagnostics.clients_cut_off.labels(cause).inc(),
         )
         try:
             async with asyncio.timeout(_START_SECONDS):

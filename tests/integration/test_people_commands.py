@@ -3,12 +3,14 @@
 import asyncio
 import json
 import stat
+import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from typer.testing import CliRunner
 
 from plugin import auditing, pki
@@ -19,6 +21,7 @@ from plugin.config import Config, load
 from plugin.domain import Audit, Flag, Outcome, Run, RunKind, Status
 from plugin.errors import StoreUnavailable
 from plugin.historian.memory import MemoryStore
+from plugin.publish.config import UserConfig
 from tests.certificates import make
 from tests.postgres import Database
 
@@ -267,3 +270,17 @@ async def test_what_can_not_be_logged_waits_until_it_can(tmp_path: Path, caplog:
     assert await store.audit() == (second, first)
     assert "can't be read" in caplog.text
     assert (folder / WAITING).read_bytes() == b""
+
+
+def test_a_user_is_made_from_a_password_that_is_asked_for_and_not_shown():
+    runner = CliRunner(env={"NO_COLOR": "1"})
+    made = runner.invoke(app, ["user", "anna", "--role", "operator"], input="correct horse\ncorrect horse\n")
+    assert made.exit_code == 0
+    (section,) = tomllib.loads(made.stdout)["publish"]["users"]
+    user = UserConfig(**section)
+    assert (user.name, user.role) == ("anna", "operator")
+    assert PasswordHasher().verify(str(user.password_hash), "correct horse")
+    assert "correct" not in made.output
+    short = runner.invoke(app, ["user", "anna"], input="short\nshort\n")
+    assert short.exit_code == 2
+    assert "at least 10 characters" in short.output

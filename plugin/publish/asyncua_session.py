@@ -1,0 +1,214 @@
+"""A session of asyncua's server whose token can't be guessed, which reaches nothing of another's, and has a role.
+
+What differs from asyncua 2.1.0 (see also :mod:`plugin.publish.asyncua_server`):
+
+* A session has a :class:`plugin.publish.people.Person`; methods and history ask for permissions, writes for one that
+  nobody has. asyncua lets every user call every method and read every history.
+* A node without CurrentRead can't be read nor subscribed to (OPC 10000-3, 5.6.2).
+* Subscriptions, their items, messages and acknowledgements are those of the session, for all services.
+* A request names as many nodes as OperationLimits say, and no more (OPC 10000-5, 6.3.11).
+* ModifySubscription changes the subscription; asyncua answers Good and does nothing.
+
+Private names of asyncua are used: ``tests/contracts`` fails when one of them changes.
+"""
+
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from asyncua import ua
+from asyncua.common.utils import ServiceError
+from asyncua.server.internal_session import InternalSession
+
+from plugin.publish.people import Permission, Person, calling, may, role_of
+
+if TYPE_CHECKING:
+    from plugin.publish.asyncua_server import PlantInternalServer
+
+_OPERATIONS = 10_000
+"""Nodes of one request, as the nodes below OperationLimits say."""
+
+_REFRESH = frozenset(
+    ua.NodeId(ua.Int32(number))
+    for number in (ua.ObjectIds.ConditionType_ConditionRefresh, ua.ObjectIds.ConditionType_ConditionRefresh2)
+)
+
+
+def _status(code: int) -> ua.StatusCode:
+    return ua.StatusCode(ua.UInt32(code))
+
+
+def _bounded(items: Sequence[Any] | None) -> None:
+    if items is not None and len(items) > _OPERATIONS:
+        raise ServiceError(ua.StatusCodes.BadTooManyOperations)
+
+
+class PlantSession(InternalSession):
+    """A session whose token can't be guessed and which reaches no other session's subscriptions."""
+
+    iserver: "PlantInternalServer"
+
+    channel_certificate: bytes | None = None
+    """DER of the certificate that opened the channel on which the session was created."""
+
+    def __init__(self, server: "PlantInternalServer", *args: Any, external: bool = False, **kwargs: Any) -> None:
+        super().__init__(server, *args, **kwargs)
+        self.auth_token = ua.NodeId(ua.ByteString(secrets.token_bytes(32)), ua.Int16(0), ua.NodeIdType.ByteString)
+        self.external = external
+        if external:
+            server.register_external_session(self)
+
+    candidate: Person | None = None
+    """Who activates the session, as was shown to be true; taken up by :meth:`activate_session`."""
+
+    def activate_session(
+        self, params: ua.ActivateSessionParameters, peer_certificate: bytes | None
+    ) -> ua.ActivateSessionResult:
+        """As asyncua's, for the candidate."""
+        if self.candidate is None:
+            raise ServiceError(ua.StatusCodes.BadIdentityTokenRejected)
+        result = super().activate_session(params, peer_certificate)
+        self.user, self.candidate = self.candidate, None
+        return result
+
+    # --- what a role may do -----------------------------------------------------------------------------------------
+
+    async def read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
+        """BadNotReadable for a value without CurrentRead."""
+        _bounded(params.NodesToRead)
+        found = await super().read(params)
+        for index, asked in enumerate(params.NodesToRead):
+            if not self.iserver.readable(asked):
+                found[index] = ua.DataValue(None, _status(ua.StatusCodes.BadNotReadable))
+        return found
+
+    async def write(self, params: ua.WriteParameters) -> list[ua.StatusCode]:
+        """No node can be written by a client."""
+        _bounded(params.NodesToWrite)
+        unknown, denied = map(_status, (ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadUserAccessDenied))
+        return [denied if value.NodeId in self.aspace else unknown for value in params.NodesToWrite]
+
+    async def browse(self, params: ua.BrowseParameters) -> list[ua.BrowseResult]:
+        """As asyncua's, within the bound."""
+        _bounded(params.NodesToBrowse)
+        return await super().browse(params)
+
+    async def translate_browsepaths_to_nodeids(self, params: list[ua.BrowsePath]) -> list[ua.BrowsePathResult]:
+        """As asyncua's, within the bound."""
+        _bounded(params)
+        return await super().translate_browsepaths_to_nodeids(params)
+
+    async def history_read(self, params: ua.HistoryReadParameters) -> list[ua.HistoryReadResult]:
+        """BadUserAccessDenied without the permission."""
+        _bounded(params.NodesToRead)
+        if not may(role_of(self), Permission.HISTORY):
+            raise ServiceError(ua.StatusCodes.BadUserAccessDenied)
+        return await super().history_read(params)
+
+    async def call(self, params: list[ua.CallMethodRequest]) -> list[ua.CallMethodResult]:
+        """BadUserAccessDenied for a method that asks for more than the role has."""
+        _bounded(params)
+        return [await self._call(method) for method in params]
+
+    async def _call(self, method: ua.CallMethodRequest) -> ua.CallMethodResult:
+        if not isinstance(self.user, Person) or not may(role_of(self), self.iserver.permission(method.MethodId)):
+            return ua.CallMethodResult(_status(ua.StatusCodes.BadUserAccessDenied))
+        if method.MethodId in _REFRESH and not self._owns(_first(method.InputArguments)):
+            return ua.CallMethodResult(_status(ua.StatusCodes.BadSubscriptionIdInvalid))
+        with calling(self.user):
+            (result,) = await super().call([method])
+        return result
+
+    # --- what is the session's own ----------------------------------------------------------------------------------
+
+    def _owns(self, subscription: int) -> bool:
+        found = self.subscription_service.subscriptions.get(subscription)
+        return found is not None and found.session_id == self.session_id
+
+    def _demand(self, params: Any) -> Any:
+        if not self._owns(params.SubscriptionId):
+            raise ServiceError(ua.StatusCodes.BadSubscriptionIdInvalid)
+        return params
+
+    async def create_monitored_items(self, params: Any) -> Any:
+        """BadSubscriptionIdInvalid for another's subscription, here and below."""
+        _bounded(params.ItemsToCreate)
+        return await super().create_monitored_items(self._demand(params))
+
+    async def modify_monitored_items(self, params: Any) -> Any:
+        """See above."""
+        return await super().modify_monitored_items(self._demand(params))
+
+    async def delete_monitored_items(self, params: Any) -> Any:
+        """See above."""
+        return await super().delete_monitored_items(self._demand(params))
+
+    async def set_monitoring_mode(self, params: Any) -> Any:
+        """See above."""
+        return await super().set_monitoring_mode(self._demand(params))
+
+    def modify_subscription(self, params: Any) -> Any:
+        """See above."""
+        return self.iserver.subscription_service.modify_subscription(self._demand(params))
+
+    def republish(self, params: ua.RepublishParameters) -> ua.NotificationMessage:
+        """BadMessageNotAvailable where asyncua answers an empty message, which sends clients into a loop."""
+        message = super().republish(self._demand(params))
+        if not message.SequenceNumber:
+            raise ServiceError(ua.StatusCodes.BadMessageNotAvailable)
+        return message
+
+    async def set_publishing_mode(self, params: ua.SetPublishingModeParameters) -> list[ua.StatusCode]:
+        """Another's subscription does not exist."""
+        return [await self._set_publishing_mode(i, params.PublishingEnabled) for i in params.SubscriptionIds]
+
+    async def _set_publishing_mode(self, subscription: int, enabled: bool) -> ua.StatusCode:
+        if not self._owns(subscription):
+            return _status(ua.StatusCodes.BadSubscriptionIdInvalid)
+        await self.subscription_service.subscriptions[subscription].set_publishing_mode(enabled)
+        return ua.StatusCode()
+
+    async def delete_subscriptions(self, ids: list[int]) -> list[ua.StatusCode]:
+        """Another's subscription does not exist."""
+        owned = [i for i in ids if self._owns(i)]
+        await self.subscription_service.delete_subscriptions(owned)
+        return [_status(0 if i in owned else ua.StatusCodes.BadSubscriptionIdInvalid) for i in ids]
+
+    def publish(self, acks: Iterable[ua.SubscriptionAcknowledgement] | None = None) -> tuple[int, list[ua.StatusCode]]:
+        """The number of our subscriptions, and the result of each acknowledgement."""
+        count = sum(sub.session_id == self.session_id for sub in self.subscription_service.subscriptions.values())
+        if count == 0:
+            raise ServiceError(ua.StatusCodes.BadNoSubscription)
+        return count, [self._acknowledge(ack) for ack in acks or ()]
+
+    def _acknowledge(self, ack: ua.SubscriptionAcknowledgement) -> ua.StatusCode:
+        if not self._owns(ack.SubscriptionId):
+            return _status(ua.StatusCodes.BadSubscriptionIdInvalid)
+        self.subscription_service.subscriptions[ack.SubscriptionId].publish([ack.SequenceNumber])
+        return ua.StatusCode()
+
+    async def transfer_subscriptions(  # type: ignore[override]
+        self, params: ua.TransferSubscriptionsParameters, callback: Callable[..., Any]
+    ) -> list[ua.TransferResult]:
+        """From a session of the same client, known by its certificate, and of the same user (OPC 10000-4, 5.14.7)."""
+        return [await self._transfer(int(i), callback) for i in params.SubscriptionIds]
+
+    async def _transfer(self, subscription: int, callback: Callable[..., Any]) -> ua.TransferResult:
+        service = self.subscription_service
+        found = service.subscriptions.get(subscription)
+        owner = next((s for s in self.iserver.sessions() if found and s.session_id == found.session_id), None)
+        if found is None or owner is None:
+            return ua.TransferResult(_status(ua.StatusCodes.BadSubscriptionIdInvalid))
+        same_client = self.channel_certificate is not None and self.channel_certificate == owner.channel_certificate
+        if not same_client or self.user != owner.user:
+            return ua.TransferResult(_status(ua.StatusCodes.BadUserAccessDenied))
+        one = ua.TransferSubscriptionsParameters([ua.IntegerId(subscription)])
+        (result,) = await service.transfer_subscriptions(one, self.session_id, callback)
+        # asyncua forgets this half: the subscription would go on asking the old connection for publish requests
+        found.pub_request_callback = callback.__self__.get_publish_request  # type: ignore[attr-defined]
+        return result
+
+
+def _first(arguments: Sequence[ua.Variant] | None) -> int:
+    value = arguments[0].Value if arguments else None
+    return value if isinstance(value, int) else -1

@@ -1,0 +1,240 @@
+"""Who uses our OPC UA server, and what each may do (OPC 10000-18: roles, users, permissions).
+
+A session's client is let in by its certificate (:mod:`plugin.publish.admission`); its user, told when the session is
+activated, has one role. Each role may do all that those before it may:
+
+=============  ==========================  ===========================================================
+role           well-known role             may, besides
+=============  ==========================  ===========================================================
+observer       Observer (i=15668)          browse, read, subscribe, refresh alarms; read history
+operator       Operator (i=15680)          acknowledge, comment and shelve alarms; judge; ask for a score
+engineer       Engineer (i=16036)          train, promote and roll back models
+administrator  ConfigureAdmin (i=15716)    reload the configuration
+=============  ==========================  ===========================================================
+
+Nobody may write to a node, or add or delete one: there is no such permission.
+
+A method says which permission it asks for with :meth:`plugin.publish.asyncua_server.PlantServer.permit`; one that says
+nothing asks for ``OPERATE``. Inside a method, :func:`caller` tells who called it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import IntEnum, StrEnum
+from typing import Any
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from asyncua import ua
+from asyncua.common.utils import ServiceError
+from asyncua.crypto.permission_rules import User, UserRole
+
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Audit
+from plugin.pki import thumbprint
+from plugin.publish.config import PublishConfig, UserConfig
+from plugin.publish.lockout import Lockout
+
+_log = logging.getLogger(__name__)
+
+_TRIES_OF_A_USER = 5
+_TRIES_OF_AN_ADDRESS = 20
+_AT_ONCE = 2  # hashes at a time: one takes 64 MiB and 50 ms of a thread
+_SHOWN = 64  # characters of a stranger's name
+
+
+class Role(IntEnum):
+    """In the order of what they may do."""
+
+    OBSERVER = 1
+    OPERATOR = 2
+    ENGINEER = 3
+    ADMINISTRATOR = 4
+
+
+class Permission(StrEnum):
+    """What a session asks to do."""
+
+    READ = "read"
+    """Browse, read, subscribe, ConditionRefresh."""
+    HISTORY = "history"
+    """HistoryRead of values and events."""
+    ALARMS = "alarms"
+    """Acknowledge, confirm, comment, shelve, suppress; say whether an alarm was right."""
+    OPERATE = "operate"
+    """Ask for a score, label, approve an advice."""
+    ENGINEER = "engineer"
+    """Train, promote, roll back."""
+    ADMINISTER = "administer"
+    """Reload the configuration, switch conditions on and off."""
+
+
+_LEAST: Mapping[Permission, Role] = {
+    Permission.READ: Role.OBSERVER,
+    Permission.HISTORY: Role.OBSERVER,
+    Permission.ALARMS: Role.OPERATOR,
+    Permission.OPERATE: Role.OPERATOR,
+    Permission.ENGINEER: Role.ENGINEER,
+    Permission.ADMINISTER: Role.ADMINISTRATOR,
+}
+
+
+@dataclass
+class Person(User):
+    """The user of a session; to asyncua a plain user, who administers nothing."""
+
+    rank: Role = Role.OBSERVER
+
+
+ANONYMOUS = Person(UserRole.User, "anonymous")
+
+_caller: ContextVar[Person | None] = ContextVar("caller", default=None)
+
+
+def role_of(session: Any) -> Role | None:
+    """Of a session's user; None: it has no user of ours (it is not activated, or the server's own)."""
+    user = getattr(session, "user", None)
+    return user.rank if isinstance(user, Person) else None
+
+
+def may(role: Role | None, permission: Permission) -> bool:
+    """Who has no role may do nothing."""
+    return role is not None and role >= _LEAST[permission]
+
+
+def caller() -> Person:
+    """Who called the method that runs: its ``name`` goes into audit rows and comments. LookupError outside of one."""
+    found = _caller.get()
+    if found is None:
+        raise LookupError("no method of the OPC UA server is running")
+    return found
+
+
+@contextmanager
+def calling(person: Person) -> Iterator[None]:
+    """For the server alone: that person is :func:`caller` until the context ends."""
+    token = _caller.set(person)
+    try:
+        yield
+    finally:
+        _caller.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a client says of its user, its signature and encryption checked; nothing at all: anonymous."""
+
+    name: str = ""
+    password: str = ""
+    certificate: bytes = b""
+    """DER; the client has shown that it holds its key."""
+
+    def __repr__(self) -> str:
+        return f"Claim({self.name!r})"
+
+
+class Refused(Exception):
+    """Not let in: why, for the log alone. The client learns no more than BadUserAccessDenied."""
+
+
+Record = Callable[[Audit], Awaitable[None]]
+
+
+async def unrecorded(_: Audit) -> None:
+    """Where there is no audit log."""
+
+
+class People:
+    """The users of ``[publish]``. ``record`` takes an entry for the audit log."""
+
+    def __init__(
+        self,
+        config: PublishConfig,
+        diagnostics: Diagnostics,
+        record: Record = unrecorded,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._by_name = {user.name: user for user in config.users if user.password_hash}
+        self._by_certificate = {user.certificate: user for user in config.users if user.certificate}
+        self._anonymous = config.lets_anonymous_in
+        self._refusals = diagnostics.users_refused
+        self._record = record
+        self._names = Lockout(_TRIES_OF_A_USER, clock)
+        self._addresses = Lockout(_TRIES_OF_AN_ADDRESS, clock)
+        self._hashing = asyncio.Semaphore(_AT_ONCE)
+        self._hasher = PasswordHasher()
+        self._nobody = self._hasher.hash("") if self._by_name else ""
+
+    @property
+    def tokens(self) -> tuple[type, ...]:
+        """What a client may show of its user."""
+        offered = (
+            (ua.AnonymousIdentityToken, self._anonymous),
+            (ua.UserNameIdentityToken, bool(self._by_name)),
+            (ua.X509IdentityToken, bool(self._by_certificate)),
+        )
+        return tuple(kind for kind, given in offered if given)
+
+    async def identify(self, claim: Claim, address: str) -> Person:
+        """Whose session it is. ServiceError BadUserAccessDenied, counted and on record, where it is nobody's."""
+        try:
+            person = await self._identify(claim, address)
+        except Refused as refusal:
+            await self.refuse(claim.name, address, str(refusal))
+            raise ServiceError(ua.StatusCodes.BadUserAccessDenied) from None
+        if person is not ANONYMOUS:
+            await self._write("session", str(person.name), address, {"role": person.rank.name.lower()})
+        return person
+
+    async def refuse(self, name: str, address: str, cause: str) -> None:
+        """Count a user who was not let in; what was refused unseen, for its key is locked, is counted alone."""
+        self._refusals.labels(cause).inc()
+        if cause == "locked":
+            return
+        shown = repr(name[:_SHOWN])[1:-1]
+        pauses = [self._addresses.fail(address), self._names.fail(name) if name in self._by_name else 0.0]
+        if any(pauses):
+            _log.warning("OPC UA server: user %s at %s is locked for %.0f s", shown or "(none)", address, max(pauses))
+        await self._write("session refused", shown, address, {"cause": cause, "locked": max(pauses)})
+
+    async def _identify(self, claim: Claim, address: str) -> Person:
+        if claim.certificate:
+            return self._known(self._by_certificate.get(thumbprint(claim.certificate)), "certificate")
+        if not claim.name:
+            if not self._anonymous:
+                raise Refused("anonymous")
+            return ANONYMOUS
+        if self._names.locked(claim.name) or self._addresses.locked(address):
+            raise Refused("locked")
+        user = self._by_name.get(claim.name)
+        if not await self._fits((user and user.password_hash) or self._nobody, claim.password):
+            raise Refused("password")
+        self._names.forgive(claim.name)
+        return self._known(user, "password")
+
+    def _known(self, user: UserConfig | None, cause: str) -> Person:
+        if user is None:
+            raise Refused(cause)
+        return Person(UserRole.User, user.name, Role[user.role.upper()])
+
+    async def _fits(self, hashed: str, password: str) -> bool:
+        """As long for a name that there is not as for one that there is."""
+        async with self._hashing:
+            try:
+                return await asyncio.to_thread(self._hasher.verify, hashed, password)
+            except (VerificationError, InvalidHashError):
+                return False
+
+    async def _write(self, action: str, name: str, address: str, after: Mapping[str, Any]) -> None:
+        await self._record(Audit(datetime.now(UTC), name or "anonymous", "opcua", action, address, after=dict(after)))
+
+
+def hashed(password: str) -> str:
+    """For ``password_hash``: argon2id, 64 MiB, 3 passes (RFC 9106, 4: the second recommended choice)."""
+    return PasswordHasher().hash(password)
