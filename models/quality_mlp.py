@@ -7,8 +7,12 @@ bias as it was known ``delay`` cells later, so it learns how quality moves and l
 any answer in the window there is therefore no number: the network alone knows no level.
 
 The interval comes from the window's own errors, each against the bias as it was known then: it widens and narrows with
-the plant (split conformal over a moving window, 90 %). Neighbouring errors are alike, so a window holds fewer than it
-seems; how much wider than its own quantiles the interval has to be is found on held-out blocks.
+the plant (split conformal over a moving window). Neighbouring errors are alike, so their quantiles alone would be too
+bold: which of them hold 90 % is found by going through the window as it went by (adaptive conformal inference, see
+:func:`models.intervals.adaptive_misses`), so that a prediction follows from window and parameters alone.
+
+With ``spec_low`` or ``spec_high`` there are two more outputs: how much of the product is to be expected outside of its
+specification, and whether it passes.
 """
 
 from collections.abc import Mapping
@@ -23,7 +27,9 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from models import cells
+from models.intervals import adaptive_misses, quantile, share_below
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
+from models.meaning import Meaning
 from models.network import Mlp, born, bound
 from models.options import check_axes, number, read
 from models.training import Budget, conformal, descend
@@ -36,6 +42,7 @@ _OWN_ERRORS = 40
 """Errors that a window needs before its interval is its own."""
 _ENDS = 16
 """Instants of a held-out window at which its interval is judged."""
+_STATES = ("pass", "doubtful", "fail")
 _HELD_OUT = 0.25
 """Share of the groups, the newest, that is held out for the metrics."""
 
@@ -46,12 +53,17 @@ class Options:
 
     output: str
     """Name of the output, such as ``nox``."""
+    spec_low: float | None = number(None, -1e12, 1e12)
+    """Specification limit [unit of the laboratory]; none: there is no limit on this side."""
+    spec_high: float | None = number(None, -1e12, 1e12)
     alpha: float = number(0.05, 1e-4, 1.0)
     """Weight of the newest residual in the bias."""
     delay: int = number(24, 0, 10_000)
     """How late the laboratory answers, for the training [cells]; live, it is seen in the window."""
     hold: int = number(3, 0, 10_000)
     """How long an input's last value stands in for a missing one [cells]."""
+    adapt: float = number(0.01, 0.0, 0.5)
+    """How far one error outside of the interval moves the share of errors that may lie outside."""
     hidden: int = number(32, 2, 512)
     members: int = number(4, 1, 16)
     steps: int = number(600, 1, 100_000)
@@ -71,11 +83,25 @@ class QualityMlp:
         """See :class:`models.kind.ModelKind`."""
         options = read(Options, spec)
         check_axes(spec, self.roles, length=options.delay + 2 * _LABELS)
+        low, high = options.spec_low, options.spec_high
+        if low is not None and high is not None and low >= high:
+            raise ValueError(f"option spec_low = {low}: must be below spec_high, {high}")
 
     def outputs(self, spec: Spec) -> tuple[OutputSpec, ...]:
-        """One, named by the option ``output``, in the unit and range of the laboratory's tag."""
-        name = read(Options, spec).output
-        return (OutputSpec(name, "", float("nan"), float("nan"), f"Present {name} as the laboratory would report it"),)
+        """One, named by the option ``output``, in the unit and range of the laboratory's tag; with limits two more."""
+        options = read(Options, spec)
+        name = options.output
+        value = OutputSpec(name, "", float("nan"), float("nan"), f"Present {name} as the laboratory would report it")
+        if options.spec_low is None and options.spec_high is None:
+            return (value,)
+        limits = " to ".join(f"{limit:g}" for limit in (options.spec_low, options.spec_high) if limit is not None)
+        share = f"Share of {name} to be expected outside of its specification, {limits}"
+        verdict = f"{name} against its specification, {limits}: doubtful where the interval reaches over a limit"
+        return (
+            value,
+            OutputSpec(f"{name}_out_of_spec", "%", 0.0, 100.0, share, Meaning.PROBABILITY),
+            OutputSpec(f"{name}_verdict", "", 0.0, 2.0, verdict, Meaning.STATE, states=_STATES),
+        )
 
     def init(self, spec: Spec, key: jax.Array) -> Params:
         """See :class:`models.kind.ModelKind`."""
@@ -85,7 +111,6 @@ class QualityMlp:
             "inputs": cells.unscaled(count),
             "lab": cells.unscaled(1),
             "margin": np.ones((), np.float32),
-            "widening": np.ones((), np.float32),
         }
 
     def fit(self, spec: Spec, data: TrainingData, progress: Progress) -> Fitted:
@@ -105,7 +130,7 @@ class QualityMlp:
         params["network"] = judged
         corrected = jax.jit(partial(_corrected, spec))(params, data.values, data.observed, lab)
         metrics, params["margin"] = _judge(params, jax.device_get(corrected), lab, newest)
-        params["widening"] = _widening(spec, params, data, lab, newest)
+        metrics |= _coverage(spec, params, data, lab, newest)
         params["network"] = used
         return Fitted(jax.device_get(params), metrics)
 
@@ -119,9 +144,10 @@ class QualityMlp:
         bias = cells.running_bias(r.residual, r.known, options.alpha)
         late = values.shape[-1] - 1 - cells.last_seen(r.known)[:, -1:]
         value = r.network[:, -1] + bias[:, -1]
-        below, above = _margins(params, r, bias, late)
+        below, above = _margins(options, params, r, bias, late)
         there = r.usable[:, -1] & r.known.any(-1)
-        return {options.output: _estimate(params, there, value, value - below, value + above)}
+        found = _estimate(params, there, value, value - below, value + above)
+        return {options.output: found, **_against_limits(options, found)}
 
 
 def _builder(spec: Spec, options: Options) -> Any:
@@ -209,27 +235,40 @@ def _corrected(spec: Spec, params: Params, values: jax.Array, observed: jax.Arra
     return _Corrected(error - r.network, persistence, judged)
 
 
-def _margins(params: Params, r: _Residual, bias: jax.Array, late: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """How far the laboratory was below and above the corrected estimate in this window, each side's 95 % quantile.
+def _margins(
+    options: Options, params: Params, r: _Residual, bias: jax.Array, late: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """How far the laboratory was below and above the corrected estimate in this window, so that 90 % lie between.
 
     With fewer errors than a window needs for that, the margin found in training.
     """
     count = jnp.cumsum(r.known, -1)
     judged = r.known & (cells.shifted(count, late, 0) >= _LABELS)
     error = r.residual - cells.shifted(bias, late, 0.0)
+    level = 1.0 - adaptive_misses(error, judged, late, 1.0 - _LEVEL, options.adapt, _OWN_ERRORS) / 2.0
     enough = judged.sum(-1) >= _OWN_ERRORS
-    sides = (_quantile(sign * error, judged, (1.0 + _LEVEL) / 2.0) for sign in (-1.0, 1.0))
-    below, above = (jnp.where(enough, params["widening"] * jnp.maximum(side, 0.0), params["margin"]) for side in sides)
+    sides = (jnp.maximum(quantile(sign * error, judged, level), 0.0) for sign in (-1.0, 1.0))
+    below, above = (jnp.where(enough, side, params["margin"]) for side in sides)
     return below, above
 
 
-def _quantile(scores: jax.Array, chosen: jax.Array, level: float) -> jax.Array:
-    """Conformal quantile over the chosen of the last axis: the ⌈(k+1)·level⌉-th smallest of k."""
-    ordered = jnp.sort(jnp.where(chosen, scores, jnp.inf), axis=-1)
-    count = chosen.sum(-1, keepdims=True)
-    rank = jnp.clip(jnp.ceil((count + 1) * level).astype(jnp.int32), 1, jnp.maximum(count, 1)) - 1
-    quantile: jax.Array = jnp.take_along_axis(ordered, rank, axis=-1)[..., 0]
-    return quantile
+def _against_limits(options: Options, found: Estimate) -> dict[str, Estimate]:
+    """The outputs that specification limits add; none without a limit."""
+    low = -jnp.inf if options.spec_low is None else options.spec_low
+    high = jnp.inf if options.spec_high is None else options.spec_high
+    if options.spec_low is None and options.spec_high is None:
+        return {}
+    value, lower, upper = found
+    outside = share_below(low, lower, value, upper) + 1.0 - share_below(high, lower, value, upper)
+    failed, passed = (value < low) | (value > high), (lower >= low) & (upper <= high)
+    state = jnp.where(failed, 2.0, jnp.where(passed, 0.0, 1.0))
+    unknown = jnp.full_like(value, jnp.nan)
+
+    def told(number: jax.Array) -> Estimate:
+        return Estimate(jnp.where(jnp.isnan(value), jnp.nan, number), unknown, unknown)
+
+    name = options.output
+    return {f"{name}_out_of_spec": told(100.0 * outside), f"{name}_verdict": told(state)}
 
 
 def _estimate(params: Params, there: jax.Array, *parts: jax.Array) -> Estimate:
@@ -292,12 +331,11 @@ def _judge(
     return metrics, np.float32(conformal(np.abs(error), _LEVEL))
 
 
-def _widening(
+def _coverage(
     spec: Spec, params: Params, data: TrainingData, lab: NDArray[np.float32], newest: NDArray[np.bool_]
-) -> np.float32:
-    """Factor by which a window's own quantiles have to grow to hold 90 % of what comes after its last answer.
-
-    Normalised conformal scores (Lei et al. 2018): the newest windows are cut off at several ends, as if each were now.
+) -> dict[str, float]:
+    """``coverage``: share of held-out answers that the interval holds, the newest windows cut off at several ends as
+    if each were now.
     """
     options, t = read(Options, spec), lab.shape[1]
     cut = [(row, end) for row in np.flatnonzero(newest) for end in _ends(lab[row])]
@@ -307,12 +345,9 @@ def _widening(
     observed = np.swapaxes(data.observed[row[:, None], :, np.maximum(source, 0)], 1, 2) & (source >= 0)[:, None]
     observed[:, spec.index("lab"), t - options.delay :] = False
     found = jax.device_get(jax.jit(partial(QualityMlp().predict, spec))(params, values, observed)[options.output])
-    above = lab[row, end] - found.value
-    room = np.where(above >= 0, found.upper - found.value, found.value - found.lower)
-    scores = np.abs(above) / np.maximum(room, 1e-9)
-    scores = scores[np.isfinite(scores)]
-    # Never below 1: a few quiet blocks are no reason to be bolder than the window's own errors.
-    return np.float32(max(1.0, conformal(scores, _LEVEL)) if len(scores) else 1.0)
+    there = np.isfinite(found.value)
+    inside = (found.lower <= lab[row, end]) & (lab[row, end] <= found.upper)
+    return {"coverage": float(inside[there].mean())} if there.any() else {}
 
 
 def _ends(lab: NDArray[np.float32]) -> NDArray[np.intp]:

@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.scipy.stats import norm
 from numpy.typing import NDArray
 
 from models import cells, regimes
+from models.intervals import share_below
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
 from models.meaning import Meaning
 from models.network import Cell, Recurrent, born, bound
@@ -32,8 +32,6 @@ from models.options import check_axes, choice, number, read
 from models.training import Budget, conformal, descend, folds
 
 _LEVELS = (0.05, 0.5, 0.95)
-_DEVIATIONS = 1.6449
-"""From the middle of a normal distribution to its 95 % quantile."""
 _LIMIT = 5.0
 _ENDS_PER_WINDOW = 24
 _FOLDS = 5
@@ -146,7 +144,7 @@ class RulLstm:
             return jnp.where(there, jnp.clip(value, 0.0, 1.0), jnp.nan)
 
         share = Estimate(shown(middle), shown(low), shown(high))
-        risk = 100.0 * jnp.where(there, _risk(options.horizon / options.cap, low, middle, high), jnp.nan)
+        risk = 100.0 * jnp.where(there, share_below(options.horizon / options.cap, low, middle, high), jnp.nan)
         unknown = jnp.full_like(risk, jnp.nan)
         return {
             "rul": Estimate(*(options.cap * part for part in share)),
@@ -162,13 +160,6 @@ def _builder(spec: Spec, options: Options) -> Any:
         return Recurrent(width, options.hidden, len(_LEVELS), options.cell, rngs=rngs)
 
     return build
-
-
-def _risk(horizon: float, low: jax.Array, middle: jax.Array, high: jax.Array) -> jax.Array:
-    """P(RUL ≤ horizon) of the split normal through the three quantiles (Wallis 2014)."""
-    spread = jnp.where(horizon < middle, middle - low, high - middle) / _DEVIATIONS
-    risk: jax.Array = norm.cdf((horizon - middle) / jnp.maximum(spread, 1e-4))
-    return risk
 
 
 def _inputs(spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> tuple[jax.Array, jax.Array]:

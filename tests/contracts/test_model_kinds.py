@@ -42,7 +42,13 @@ def training_data(roles, cells=24, windows=12):
         (RulLstm(), replace(CONDITIONS, options={**CONDITIONS.options, "cell": "mingru"})),
         (
             QualityMlp(),
-            Spec("quality_mlp", ("a", "b", "c", "y"), 24, {"lab": "y"}, {**TINY, "output": "y", "delay": 2}),
+            Spec(
+                "quality_mlp",
+                ("a", "b", "c", "y"),
+                24,
+                {"lab": "y"},
+                {**TINY, "output": "y", "delay": 2, "spec_low": -1.0},
+            ),
         ),
         (PcaAnomaly(), Spec("pca_anomaly", ("cycle", "a", "b", "c"), 24, {"age": "cycle"}, {"own_start": 1})),
         (PcaAnomaly(), Spec("pca_anomaly", ("a", "b", "c", "d"), 24)),

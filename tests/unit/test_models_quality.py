@@ -3,11 +3,13 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.kind import Spec, TrainingData
-from models.quality_mlp import QualityMlp, _laboratory, _residual
+from models.kind import Estimate, Spec, TrainingData
+from models.options import read
+from models.quality_mlp import Options, QualityMlp, _against_limits, _laboratory, _residual
 
 KIND = QualityMlp()
 CELLS, LATE = 120, 6
@@ -130,3 +132,67 @@ def test_data_of_no_use_are_refused(windows, labels, words):
         data.target[:] = np.nan
     with pytest.raises(ValueError, match=words):
         KIND.fit(SPEC, data, lambda share, message: None)
+
+
+def limited(**limits: object):
+    """The plant's spec with specification limits."""
+    return Spec(SPEC.kind, SPEC.features, SPEC.length, SPEC.roles, {**SPEC.options, **limits})
+
+
+@pytest.fixture(scope="module")
+def against_limits(fitted):
+    spec = limited(spec_low=46.0, spec_high=54.0)
+    program = jax.jit(partial(KIND.predict, spec, fitted.params))
+    return lambda values, observed: jax.device_get(program(values, observed))
+
+
+def test_what_lies_beyond_the_limits_is_expected_as_often_as_it_comes(against_limits):
+    data = plant(windows=150, seed=5)
+    truth = data.target[:, -1]
+    values, observed = live(data)
+    observed[0, 2] = False
+    found = against_limits(values, observed)
+    assert [bool(np.isnan(each.value[0])) for each in found.values()] == [True] * 3
+    value, lower, upper = (part[1:] for part in found["purity"])
+    share, state = found["purity_out_of_spec"].value[1:], found["purity_verdict"].value[1:]
+    outside = ((truth < 46.0) | (truth > 54.0))[1:]
+    assert share.mean() == pytest.approx(100 * outside.mean(), abs=6)
+    assert outside[share > 90].mean() > 0.8
+    assert outside[share < 10].mean() < 0.1
+    assert sorted(set(state)) == [0, 1, 2]
+    assert np.array_equal(state == 2, (value < 46.0) | (value > 54.0))
+    assert np.array_equal(state == 0, (lower >= 46.0) & (upper <= 54.0))
+
+
+def test_one_limit_is_enough_and_none_adds_no_output():
+    found = Estimate(*(jnp.array([part]) for part in (49.0, 44.0, 52.0)))
+    low, high = (_against_limits(read(Options, limited(**{side: 50.0})), found) for side in ("spec_low", "spec_high"))
+    assert low["purity_out_of_spec"].value + high["purity_out_of_spec"].value == pytest.approx([100], abs=1e-2)
+    assert [float(each["purity_verdict"].value[0]) for each in (low, high)] == [2, 1]
+    assert _against_limits(read(Options, SPEC), found) == {}
+    assert [output.name for output in KIND.outputs(SPEC)] == ["purity"]
+    outputs = KIND.outputs(limited(spec_low=1.0))
+    assert [output.name for output in outputs] == ["purity", "purity_out_of_spec", "purity_verdict"]
+    assert outputs[2].states == ("pass", "doubtful", "fail")
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"spec_low": 5.0, "spec_high": 5}, r"spec_low = 5.0: must be below spec_high, 5"),
+        ({"spec_high": "60"}, "spec_high = '60': must be a number"),
+        ({"spec_low": float("nan")}, "spec_low = nan: must be a number"),
+    ],
+)
+def test_limits_that_are_none_are_refused(limits, words):
+    with pytest.raises(ValueError, match=words):
+        KIND.check(limited(**limits))
+
+
+def test_the_interval_widens_with_what_the_window_saw(fitted, predict):
+    values, observed = live(plant(windows=1, seed=7))
+    noisy = values.copy()
+    noisy[0, 2, 60:] += np.random.default_rng(8).normal(0, 4.0, CELLS - 60)
+    calm, wild = (predict(each, observed) for each in (values, noisy))
+    assert wild.upper[0] - wild.lower[0] > 2 * (calm.upper[0] - calm.lower[0])
+    assert 0.7 <= fitted.metrics["coverage"] <= 1.0
