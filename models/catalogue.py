@@ -8,6 +8,7 @@ from models.kind import ModelKind
 from models.pca_anomaly import PcaAnomaly
 from models.quality_mlp import QualityMlp
 from models.rul_lstm import RulLstm
+from models.var_anomaly import VarAnomaly
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ def kinds(allowed: Sequence[str] = ()) -> Mapping[str, ModelKind]:
     Code of a package that is merely installed never runs. ValueError where an allowed one can't be had or takes a name
     of ours.
     """
-    ours: list[ModelKind] = [RulLstm(), QualityMlp(), PcaAnomaly()]
+    ours: list[ModelKind] = [RulLstm(), QualityMlp(), PcaAnomaly(), VarAnomaly()]
     found = {kind.name: kind for kind in ours}
     offered = {point.name: point for point in entry_points(group=GROUP)}
     for name in allowed:

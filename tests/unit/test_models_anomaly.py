@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.kind import Spec, TrainingData
-from models.pca_anomaly import PcaAnomaly, contributions
+from models.pca_anomaly import PcaAnomaly
 
 KIND = PcaAnomaly()
 SPEC = Spec("pca_anomaly", ("a", "b", "c", "d"), 40, {}, {"smooth": 4, "cells_per_week": 400.0})
@@ -38,7 +38,7 @@ def test_a_sensor_that_leaves_the_others_is_over_the_threshold_and_named(fitted)
     values[:, 2, -10:] += 1.5
     assert np.mean(scores(fitted, data.values, data.observed) > fitted.metrics["threshold"]) < 0.05
     assert np.mean(scores(fitted, values, data.observed) > fitted.metrics["threshold"]) > 0.95
-    shares = np.asarray(contributions(SPEC, fitted.params, values, data.observed))
+    shares = np.asarray(KIND.contributions(SPEC, fitted.params, values, data.observed))
     assert np.all(shares.argmax(1) == 2)
     assert shares.sum(1) == pytest.approx(1.0, abs=1e-4)
 
