@@ -251,12 +251,24 @@ class Store(Protocol):
         """Commit predictions, flags, explanations and the run's row together."""
 
     async def predictions(
-        self, model: str, start: datetime, end: datetime, *, asset: str | None = None, output: str | None = None
+        self,
+        model: str,
+        start: datetime,
+        end: datetime,
+        *,
+        asset: str | None = None,
+        output: str | None = None,
+        shadow: bool = False,
     ) -> tuple[Prediction, ...]:
-        """Predictions with ``start <= as_of < end``, ordered by (as_of, asset, output)."""
+        """Predictions with ``start <= as_of < end``, ordered by (as_of, asset, output).
 
-    async def flags(self, start: datetime, end: datetime, *, asset: str | None = None) -> tuple[Flag, ...]:
-        """Flags with ``start <= as_of < end``, ordered by (as_of, model, asset)."""
+        ``shadow``: those of challengers alone, which are left out else.
+        """
+
+    async def flags(
+        self, start: datetime, end: datetime, *, asset: str | None = None, shadow: bool = False
+    ) -> tuple[Flag, ...]:
+        """Flags with ``start <= as_of < end``, ordered by (as_of, model, asset); ``shadow`` as for predictions."""
 
     async def explanations(
         self, model: str, start: datetime, end: datetime, *, asset: str | None = None

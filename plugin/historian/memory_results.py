@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from plugin.domain import Drift, Explanation, Flag, ModelState, ModelVersion, Outcome, Prediction, Run
+from plugin.domain import Drift, Explanation, Flag, ModelState, ModelVersion, Outcome, Prediction, Run, RunKind
 from plugin.errors import StoreError
 from plugin.historian.looks import Looks
 from plugin.historian.memory_people import MemoryPeople
@@ -47,7 +47,14 @@ class MemoryResults(MemoryPeople):
             self._explanations.setdefault((told.tag.name, told.as_of, told.run), told)
 
     async def predictions(
-        self, model: str, start: datetime, end: datetime, *, asset: str | None = None, output: str | None = None
+        self,
+        model: str,
+        start: datetime,
+        end: datetime,
+        *,
+        asset: str | None = None,
+        output: str | None = None,
+        shadow: bool = False,
     ) -> tuple[Prediction, ...]:
         """See the protocol."""
         found = (
@@ -55,12 +62,22 @@ class MemoryResults(MemoryPeople):
             for each in self._predictions.values()
             if each.tag.model == model and start <= each.as_of < end
             if asset in {None, each.tag.asset} and output in {None, each.tag.output}
+            if self._in_shadow(each.run) is shadow
         )
         return tuple(sorted(found, key=lambda e: (e.as_of, e.tag.asset, e.tag.output, e.target_time, e.run)))
 
-    async def flags(self, start: datetime, end: datetime, *, asset: str | None = None) -> tuple[Flag, ...]:
+    def _in_shadow(self, run: int) -> bool:
+        return self._runs[run].kind is RunKind.SHADOW
+
+    async def flags(
+        self, start: datetime, end: datetime, *, asset: str | None = None, shadow: bool = False
+    ) -> tuple[Flag, ...]:
         """See the protocol."""
-        found = (flag for flag in self._flags.values() if start <= flag.as_of < end and asset in {None, flag.asset})
+        found = (
+            flag
+            for flag in self._flags.values()
+            if start <= flag.as_of < end and asset in {None, flag.asset} and self._in_shadow(flag.run) is shadow
+        )
         return tuple(sorted(found, key=lambda flag: (flag.as_of, flag.model, flag.asset, flag.run)))
 
     async def explanations(

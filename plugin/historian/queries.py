@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import FromClause, Select, Subquery, Table, delete, func, or_, select, union_all, update
+from sqlalchemy import ColumnElement, FromClause, Select, Subquery, Table, delete, func, or_, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -161,13 +161,22 @@ async def put_outcome(connection: AsyncConnection, outcome: Outcome, keys: Mappi
             await connection.execute(insert(connection, table).on_conflict_do_nothing(), rows)
 
 
-def predictions(model: str, start: datetime, end: datetime, asset: str | None, output: str | None) -> Select[Any]:
+def _in_shadow(table: Table, shadow: bool) -> ColumnElement[bool]:
+    """Of predictions or flags: a challenger gave it, or not."""
+    kind = select(schema.runs.c.kind).where(schema.runs.c.id == table.c.run_id).scalar_subquery()
+    return kind == RunKind.SHADOW if shadow else kind != RunKind.SHADOW
+
+
+def predictions(
+    model: str, start: datetime, end: datetime, asset: str | None, output: str | None, shadow: bool
+) -> Select[Any]:
     """Ordered by (as_of, asset, output)."""
     table, tags = schema.predictions, schema.output_tags
     query = (
         select(table, *(column for column in tags.c if column.name != "id"))
         .join(tags, table.c.output_id == tags.c.id)
         .where(tags.c.model == model, table.c.as_of >= to_micros(start), table.c.as_of < to_micros(end))
+        .where(_in_shadow(table, shadow))
         .order_by(table.c.as_of, tags.c.asset, tags.c.output, table.c.target_time, table.c.run_id)
     )
     if asset is not None:
@@ -195,12 +204,12 @@ def drifts(model: str | None, open_only: bool, limit: int) -> Select[Any]:
     return query.where(table.c.until.is_(None)) if open_only else query
 
 
-def flags(start: datetime, end: datetime, asset: str | None) -> Select[Any]:
+def flags(start: datetime, end: datetime, asset: str | None, shadow: bool) -> Select[Any]:
     """Ordered by (as_of, model, asset)."""
     table = schema.flags
     query = (
         select(table)
-        .where(table.c.as_of >= to_micros(start), table.c.as_of < to_micros(end))
+        .where(table.c.as_of >= to_micros(start), table.c.as_of < to_micros(end), _in_shadow(table, shadow))
         .order_by(table.c.as_of, table.c.model, table.c.asset, table.c.run_id)
     )
     return query if asset is None else query.where(table.c.asset == asset)

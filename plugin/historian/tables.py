@@ -139,15 +139,24 @@ class Tables(People):
         self._outputs = keys
 
     async def predictions(
-        self, model: str, start: datetime, end: datetime, *, asset: str | None = None, output: str | None = None
+        self,
+        model: str,
+        start: datetime,
+        end: datetime,
+        *,
+        asset: str | None = None,
+        output: str | None = None,
+        shadow: bool = False,
     ) -> tuple[Prediction, ...]:
         """See the protocol."""
-        query = queries.predictions(model, start, end, asset, output)
+        query = queries.predictions(model, start, end, asset, output, shadow)
         return tuple(records.prediction_of(row) for row in await self._rows(query))
 
-    async def flags(self, start: datetime, end: datetime, *, asset: str | None = None) -> tuple[Flag, ...]:
+    async def flags(
+        self, start: datetime, end: datetime, *, asset: str | None = None, shadow: bool = False
+    ) -> tuple[Flag, ...]:
         """See the protocol."""
-        return tuple(records.flag_of(row) for row in await self._rows(queries.flags(start, end, asset)))
+        return tuple(records.flag_of(row) for row in await self._rows(queries.flags(start, end, asset, shadow)))
 
     async def explanations(
         self, model: str, start: datetime, end: datetime, *, asset: str | None = None

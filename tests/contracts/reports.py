@@ -22,6 +22,7 @@ from plugin.domain import (
     Label,
     LabelKind,
     LabSample,
+    Meaning,
     Micros,
     ModelState,
     ModelVersion,
@@ -130,8 +131,8 @@ TAGS = (
     Tag("pump.cycles", "plc1", "nsu=urn:plant;s=N", "pump", "cycle", ""),
     Tag("pump.state", "plc1", "nsu=urn:plant;s=S", "pump", "state", ""),
 )
-RUL = OutputTag("rul", "pump", "rul", "cycles", 0, 125, "Remaining useful life")
-LIFE = OutputTag("life", "pump", "rul", "h", 0, 1000, "Remaining useful life")
+RUL = OutputTag("rul", "pump", "rul", "cycles", 0, 125, "Remaining useful life", Meaning.LIFETIME)
+LIFE = OutputTag("life", "pump", "rul", "h", 0, 1000, "Remaining useful life", Meaning.LIFETIME)
 NOX = OutputTag("nox", "boiler", "nox", "mg/m3", 0, 100, "Present nox")
 AHEAD = OutputTag("ahead", "boiler", "temperature", "degC", 0, 200, "Temperature ahead")
 

@@ -438,6 +438,22 @@ async def test_a_run_gets_a_key_and_can_be_finished(store: Store) -> None:
         await store.write_run(replace(first, id=99))
 
 
+async def test_what_a_challenger_said_in_shadow_is_given_only_to_who_asks_for_it(store: Store) -> None:
+    champions, shadows = await store.write_run(run()), await store.write_run(replace(run(), kind=RunKind.SHADOW))
+    flag = Flag("rul", "engine", 3, NOON, True, 0.9, 0.5, Status.GOOD, champions.id)
+    for each in (champions, shadows):
+        given = prediction(each), prediction(each, SCORE)
+        await store.write_outcome(Outcome(each, given, (replace(flag, run=each.id),)))
+    for each, shadow in ((champions, False), (shadows, True)):
+        found = await store.predictions("rul", NOON, NOON + HOUR, shadow=shadow)
+        assert [made.run for made in found] == [each.id]
+        assert [made.run for made in await store.flags(NOON, NOON + HOUR, shadow=shadow)] == [each.id]
+    assert {made.run for made in await store.predictions("rul", NOON, NOON + HOUR)} == {champions.id}
+    assert {made.run for made in await store.flags(NOON, NOON + HOUR)} == {champions.id}
+    other = await store.predictions("rul", NOON, NOON + HOUR, asset="engine", output="rul", shadow=True)
+    assert [made.run for made in other] == [shadows.id]
+
+
 async def test_an_outcome_is_written_together_and_only_once(store: Store) -> None:
     started = await store.write_run(run())
     predictions = (prediction(started), prediction(started, SCORE, value=None))

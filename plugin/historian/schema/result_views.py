@@ -13,14 +13,20 @@ _SAID = (
     Column("lower", "p.lower", "Lower bound; NULL: none"),
     Column("upper", "p.upper", "Upper bound"),
 )
+
+
+def _shadow(table: str) -> Column:
+    return Column(
+        "shadow",
+        f"(SELECT r.kind FROM runs AS r WHERE r.id = {table}.run_id) = 'shadow'",
+        "Whether a challenger said it, to be compared and never published",
+    )
+
+
 _BY = (
     Column("version", "p.version", "Version of the model; 0: no model had run"),
     Column("run_id", "p.run_id", "Key of the run, in `v_runs`"),
-    Column(
-        "shadow",
-        "(SELECT r.kind FROM runs AS r WHERE r.id = p.run_id) = 'shadow'",
-        "Whether a challenger said it, to be compared and never published",
-    ),
+    _shadow("p"),
 )
 _PREDICTED = "predictions AS p JOIN output_tags AS o ON o.id = p.output_id"
 
@@ -50,9 +56,10 @@ def forecasts(sql: Words) -> View:
 
 
 def accuracy(sql: Words) -> View:
-    within = f"p.value - CASE p.truth WHEN 'failure' THEN {sql.least('p.actual', 'p.high')} ELSE p.actual END"
+    best = f"CASE p.truth WHEN 'failure' THEN {sql.least('p.actual', 'p.high')} ELSE p.actual END"
     bounded = "p.lower IS NOT NULL AND p.upper IS NOT NULL"
-    inside = f"CASE WHEN {bounded} THEN CASE WHEN p.actual BETWEEN p.lower AND p.upper THEN 1 ELSE 0 END END"
+    within = f"{best} BETWEEN p.lower AND p.upper"
+    inside = f"CASE WHEN {bounded} THEN CASE WHEN {within} THEN 1 ELSE 0 END END"
     columns = (
         *(Column(column.name, column.sql.replace("o.", "p."), column.says) for column in _OUTPUT),
         *sql.times("as_of", "p.as_of", "End of the window that the model looked at"),
@@ -63,7 +70,9 @@ def accuracy(sql: Words) -> View:
         *sql.times("actual_time", "p.actual_time", "When the specimen was drawn, the minute began, it failed"),
         Column("actual", "p.actual", "What came true [unit]"),
         Column(
-            "error", within, "`value - actual`; a remaining life beyond what the output can say counts as its limit"
+            "error",
+            f"p.value - {best}",
+            "`value - actual`; a remaining life beyond what the output can say counts as its limit",
         ),
         Column("inside", inside, "1: within the bounds, 0: beyond them, NULL: it has not both"),
         *_BY,
@@ -85,7 +94,7 @@ def _spec(sql: Words, role: str) -> str:
 
 
 def _laboratory(sql: Words) -> str:
-    """Each Good result of the laboratory, with what was last predicted of the moment when the specimen was drawn."""
+    """Each Good result of the laboratory, with what each version last said of the moment of the specimen."""
     return f"""SELECT {_PAIRED}, 'laboratory' AS truth, l.time AS actual_time, l.value AS actual
 FROM (
   SELECT o.id AS output_id, l.taken AS time, l.value
@@ -99,8 +108,10 @@ FROM (
   WHERE r.last_status >> 30 = 0 AND r.last_value IS NOT NULL
 ) AS l
 JOIN output_tags AS o ON o.id = l.output_id
-JOIN predictions AS p ON p.output_id = o.id AND p.target_time = (
-  SELECT max(q.target_time) FROM predictions AS q WHERE q.output_id = o.id AND q.target_time <= l.time
+JOIN model_versions AS n ON n.model = o.model
+JOIN predictions AS p ON p.output_id = o.id AND p.version = n.version AND p.target_time = (
+  SELECT max(q.target_time) FROM predictions AS q
+  WHERE q.output_id = o.id AND q.version = n.version AND q.target_time <= l.time
 )
 WHERE p.value IS NOT NULL AND l.time < p.target_time + p.valid_until - p.as_of"""
 
@@ -128,7 +139,7 @@ def _failures(sql: Words) -> str:
     {spans}
     ELSE {age.format("f.start_time")}
        - {age.format("p.as_of")} END AS actual
-  FROM predictions AS p JOIN output_tags AS o ON o.id = p.output_id AND o.output = 'rul'
+  FROM predictions AS p JOIN output_tags AS o ON o.id = p.output_id AND o.meaning = 'lifetime'
   JOIN labels AS f ON f.asset = o.asset AND f.kind = 'failure' AND f.start_time = (
     SELECT min(n.start_time) FROM labels AS n
     WHERE n.asset = o.asset AND n.kind = 'failure' AND n.start_time > p.as_of
@@ -161,6 +172,7 @@ def flags(sql: Words) -> View:
         ),
         Column("version", "f.version", "Version of the model"),
         Column("run_id", "f.run_id", "Key of the run, in `v_runs`"),
+        _shadow("f"),
     )
     says = "The decisions on anomaly scores, and what operators said of them."
     return View("v_flags", says, columns, "flags AS f")

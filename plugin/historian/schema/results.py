@@ -102,7 +102,7 @@ predictions = Table(
     Column("status", BigInteger, nullable=False),
     Column("coverage", Double, nullable=False, comment="Share of the window observed, 0..1"),
     Column("version", Integer, nullable=False, comment="Model version; 0: no model has run"),
-    Index("ix_predictions_output_id_target_time", "output_id", "target_time"),
+    Index("ix_predictions_output_id_version_target_time", "output_id", "version", "target_time"),
     sqlite_with_rowid=False,
     comment="What models said",
 )

@@ -1,0 +1,301 @@
+"""What came true of what was predicted, and when we knew: for promotion, for monitoring, for evaluation.
+
+The rules are those of the view ``v_prediction_accuracy``:
+
+``laboratory``  A Good result of the laboratory whose quantity is the output's name, or a Good value of the tag in the
+                role ``lab``, of the output's unit (the last of a minute). Beside it, of each version, what was last
+                predicted of a moment not after that of the specimen, if that was still valid, and a number.
+``measured``    The output has the name of a feature that the asset measures: the mean of that tag in the minute of the
+                target time, if all its samples are Good.
+``failure``     A remaining life and the asset's next failure: in s, min, h and d by the clock, else by how much the tag
+                in the role ``age`` grew from the prediction to the failure.
+"""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plugin.domain import (
+    Asset,
+    Flag,
+    Label,
+    LabelKind,
+    Level,
+    Meaning,
+    Micros,
+    OutputTag,
+    Prediction,
+    Quality,
+    Verdict,
+    from_micros,
+    micros,
+    qualities,
+    quality,
+    to_micros,
+)
+from plugin.infer.config import ModelConfig
+from plugin.protocols import Store
+
+_FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
+_MINUTE = Level.MINUTE.width
+_SLICE = micros(timedelta(days=30))
+"""Of minutes that are read at a time; and how long ago an age may have been told."""
+_SPANS = {"s": 1e6, "min": 6e7, "h": 3.6e9, "d": 8.64e10}
+"""Units of a remaining life that goes by the clock [µs]."""
+
+
+class Truth(StrEnum):
+    """By what it came true."""
+
+    LABORATORY = "laboratory"
+    MEASURED = "measured"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A prediction that has a number, beside what came true of it."""
+
+    prediction: Prediction
+    value: float
+    """The prediction's number [unit]."""
+    truth: Truth
+    time: datetime
+    """When the specimen was drawn, the minute began, it failed."""
+    known: datetime
+    """When we had it: whoever walks over the past must not learn it earlier."""
+    actual: float
+    """[unit]"""
+
+    @property
+    def said_at_best(self) -> float:
+        """What a prediction without error had said: a remaining life beyond what the output can say is its limit."""
+        return min(self.actual, self.prediction.tag.high) if self.truth is Truth.FAILURE else self.actual
+
+    @property
+    def error(self) -> float:
+        """Predicted less what was to be said [unit]."""
+        return self.value - self.said_at_best
+
+    @property
+    def inside(self) -> bool | None:
+        """What was to be said is within the bounds; None: it has not both."""
+        lower, upper = self.prediction.lower, self.prediction.upper
+        return None if lower is None or upper is None else lower <= self.said_at_best <= upper
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A flag, raised or not, and what was the case by what people said."""
+
+    flag: Flag
+    real: bool
+    """Something was wrong."""
+    known: datetime
+
+
+async def proofs(
+    store: Store,
+    config: ModelConfig,
+    assets: Sequence[Asset],
+    predictions: Iterable[Prediction],
+    *,
+    known_by: datetime | None = None,
+) -> list[Proof]:
+    """What is known to have come true of one model's predictions, in the order in which it became known.
+
+    Of a laboratory's value the last prediction before it counts: give those of a whole stretch at once, in any order.
+    ``known_by``: what became known later, by our clock or the plant's server's, is left out.
+    """
+    by_tag: defaultdict[OutputTag, list[Prediction]] = defaultdict(list)
+    for prediction in predictions:
+        by_tag[prediction.tag].append(prediction)
+    machines = {asset.name: asset for asset in assets}
+    found: list[Proof] = []
+    for tag, given in by_tag.items():
+        asset = machines.get(tag.asset, Asset(tag.asset, {}))
+        found += _last_before(given, await _results(store, config, asset, tag, given, known_by))
+        if tag.output in asset.tags:
+            found += await _measured(store, asset.tags[tag.output].id, given, known_by)
+        if tag.meaning is Meaning.LIFETIME:
+            found += await _lives(store, config, asset, given, known_by)
+    return sorted(found, key=lambda proof: proof.known)
+
+
+async def judged(
+    store: Store, config: ModelConfig, flags: Sequence[Flag], *, known_by: datetime | None = None
+) -> list[Judged]:
+    """Those of one model's flags of which people said something, in the order in which it became known.
+
+    The newest verdict on the flag, unless it is unclear; without one, that all was normal at that time, or that the
+    asset failed within the model's horizon.
+    """
+    if not flags:
+        return []
+    start, end = min(flag.as_of for flag in flags), max(flag.as_of for flag in flags) + config.horizon
+    by = None if known_by is None else to_micros(known_by)
+    labels: defaultdict[str, list[Label]] = defaultdict(list)
+    for label in await store.labels(None, start, end + timedelta(microseconds=1), known_by=by):
+        labels[label.asset].append(label)
+    found = [_judge(flag, labels[flag.asset], config.horizon) for flag in flags]
+    return sorted((each for each in found if each), key=lambda each: each.known)
+
+
+def _judge(flag: Flag, labels: Sequence[Label], horizon: timedelta) -> Judged | None:
+    mine = [label for label in labels if (label.model, label.as_of) == (flag.model, flag.as_of)]
+    verdict = max((label for label in mine if label.verdict), key=lambda label: label.created, default=None)
+    if verdict is not None:
+        unclear = verdict.verdict is Verdict.UNCLEAR
+        return None if unclear else Judged(flag, verdict.verdict is Verdict.CONFIRMED, verdict.created)
+    for label in labels:
+        if label.kind is LabelKind.FAILURE and flag.as_of < label.start <= flag.as_of + horizon:
+            return Judged(flag, real=True, known=label.created)
+        if label.kind is LabelKind.NORMAL and label.start <= flag.as_of < (label.end or _FOREVER):
+            return Judged(flag, real=False, known=label.created)
+    return None
+
+
+# --- the laboratory ---
+
+_Result = tuple[datetime, datetime, float]
+"""When the specimen was drawn, when it was known, and its value."""
+
+
+async def _results(
+    store: Store,
+    config: ModelConfig,
+    asset: Asset,
+    tag: OutputTag,
+    given: Sequence[Prediction],
+    known_by: datetime | None,
+) -> list[_Result]:
+    """Good ones of the time that the predictions are valid for."""
+    start = min(each.target_time for each in given)
+    end = max(each.target_time + (each.valid_until - each.as_of) for each in given)
+    by = None if known_by is None else to_micros(known_by)
+    told = await store.lab_samples(tag.asset, tag.output, start, end, known_by=by)
+    good = [each for each in told if each.value is not None and quality(each.status) is Quality.GOOD]
+    found = [(each.taken, each.known, each.value) for each in good if each.value is not None]
+    lab = asset.tags.get(config.roles.get("lab", ""))
+    if lab is None or lab.unit != tag.unit:
+        return found
+    samples = await store.read_samples([lab.id], to_micros(start), to_micros(end), known_by=by)
+    samples = samples.take((qualities(samples.status) == Quality.GOOD) & np.isfinite(samples.value))
+    samples = samples.take(np.diff(samples.source_time // _MINUTE, append=-1) != 0)
+    columns = (samples.source_time.tolist(), samples.server_time.tolist(), samples.value.tolist())
+    return found + [(from_micros(time), from_micros(known), value) for time, known, value in zip(*columns, strict=True)]
+
+
+def _last_before(given: Iterable[Prediction], results: Sequence[_Result]) -> Iterator[Proof]:
+    """Each result with what each version last said of a moment that is not after it."""
+    said: defaultdict[int, defaultdict[datetime, list[Prediction]]] = defaultdict(lambda: defaultdict(list))
+    for prediction in given:
+        said[prediction.version][prediction.target_time].append(prediction)
+    for by_time in said.values():
+        times = sorted(by_time)
+        for taken, known, value in results:
+            place = bisect_right(times, taken)
+            for each in by_time[times[place - 1]] if place else ():
+                if taken < each.target_time + (each.valid_until - each.as_of):
+                    yield from _proof(each, Truth.LABORATORY, taken, known, value)
+
+
+def _proof(
+    prediction: Prediction, truth: Truth, time: datetime, known: datetime, actual: float | None
+) -> Iterator[Proof]:
+    """None where there is no number on one side."""
+    if prediction.value is not None and actual is not None and np.isfinite(actual):
+        yield Proof(prediction, prediction.value, truth, time, known, float(actual))
+
+
+# --- what the plant measures ---
+
+
+async def _measured(store: Store, tag: int, given: Sequence[Prediction], known_by: datetime | None) -> list[Proof]:
+    """A minute is known when it is over."""
+    wanted = {to_micros(each.target_time) // _MINUTE * _MINUTE for each in given}
+    if known_by is not None:
+        wanted = {minute for minute in wanted if minute + _MINUTE <= to_micros(known_by)}
+    means = await _means(store, tag, sorted(wanted))
+    found: list[Proof] = []
+    for each in given:
+        minute = to_micros(each.target_time) // _MINUTE * _MINUTE
+        if minute in means:
+            time = from_micros(minute)
+            found += _proof(each, Truth.MEASURED, time, time + timedelta(minutes=1), means[minute])
+    return found
+
+
+async def _means(store: Store, tag: int, minutes: Sequence[Micros]) -> Mapping[Micros, float]:
+    """Of those of the minutes that are wholly Good."""
+    found: dict[Micros, float] = {}
+    place = 0
+    while place < len(minutes):
+        start = minutes[place]
+        rows = await store.roll_ups([tag], start, start + _SLICE, level=Level.MINUTE)
+        good = rows.good == rows.samples
+        found |= dict(zip(rows.start[good].tolist(), rows.mean[good].tolist(), strict=True))
+        place = bisect_right(minutes, start + _SLICE - 1)
+    return {minute: found[minute] for minute in minutes if minute in found}
+
+
+# --- failures ---
+
+
+async def _lives(
+    store: Store, config: ModelConfig, asset: Asset, given: Sequence[Prediction], known_by: datetime | None
+) -> list[Proof]:
+    by = None if known_by is None else to_micros(known_by)
+    start = min(each.as_of for each in given)
+    failures = [
+        label
+        for label in await store.labels(asset.name, start, _FOREVER, kind=LabelKind.FAILURE, known_by=by)
+        if label.start > start
+    ]
+    if not failures:
+        return []
+    starts = [label.start for label in failures]
+    pairs = [(each, bisect_right(starts, each.as_of)) for each in given]
+    known = [(each, failures[place]) for each, place in pairs if place < len(failures)]
+    unit = given[0].tag.unit
+    age = None if unit in _SPANS else await _age(store, config, asset, start, failures[-1].start)
+    found: list[Proof] = []
+    for each, label in known:
+        if age is None:
+            left = (to_micros(label.start) - to_micros(each.as_of)) / _SPANS[unit] if unit in _SPANS else None
+        else:
+            left = age.at(label.start) - age.at(each.as_of)
+        if left is not None and left >= 0:
+            found += _proof(each, Truth.FAILURE, label.start, label.created, left)
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Age:
+    """Of a unit, minute by minute."""
+
+    minutes: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+    def at(self, time: datetime) -> float:
+        """As it was last told in a minute that was over by then; NaN: never."""
+        place = int(np.searchsorted(self.minutes, to_micros(time) - _MINUTE, side="right"))
+        return float(self.values[place - 1]) if place else float("nan")
+
+
+async def _age(store: Store, config: ModelConfig, asset: Asset, start: datetime, end: datetime) -> _Age | None:
+    tag = asset.tags.get(config.roles.get("age", ""))
+    if tag is None:
+        return None
+    minutes, values = [], []
+    for begin in range(to_micros(start) - _SLICE, to_micros(end), _SLICE):
+        rows = await store.roll_ups([tag.id], begin, min(begin + _SLICE, to_micros(end)), level=Level.MINUTE)
+        minutes.append(rows.start)
+        values.append(rows.last_value)
+    return _Age(np.concatenate(minutes), np.concatenate(values))
