@@ -150,6 +150,17 @@ class QualityMlp:
         return {options.output: found, **_against_limits(options, found)}
 
 
+def uncorrected(spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
+    """What the network alone says at every cell [n, t], in the laboratory's unit; NaN where an input is missing.
+
+    Its level means nothing, as the bias supplies it; how it moves against the laboratory tells drift, which the bias
+    hides.
+    """
+    nothing = jnp.full(values[:, 0].shape, jnp.nan)
+    r = _residual(spec, params, values, observed, nothing)
+    return jnp.where(r.usable, _in_unit(params, r.network), jnp.nan)
+
+
 def _builder(spec: Spec, options: Options) -> Any:
     def build(rngs: nnx.Rngs) -> Mlp:
         return Mlp(len(spec.features) - 1, options.hidden, rngs=rngs)
@@ -272,9 +283,13 @@ def _against_limits(options: Options, found: Estimate) -> dict[str, Estimate]:
 
 
 def _estimate(params: Params, there: jax.Array, *parts: jax.Array) -> Estimate:
-    """In the laboratory's unit."""
-    mean, scale = params["lab"]["mean"][0], params["lab"]["scale"][0]
-    return Estimate(*(jnp.where(there, mean + scale * part, jnp.nan) for part in parts))
+    return Estimate(*(jnp.where(there, _in_unit(params, part), jnp.nan) for part in parts))
+
+
+def _in_unit(params: Params, standard: jax.Array) -> jax.Array:
+    """Of the laboratory."""
+    found: jax.Array = params["lab"]["mean"][0] + params["lab"]["scale"][0] * standard
+    return found
 
 
 def _train(
