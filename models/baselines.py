@@ -1,4 +1,4 @@
-"""What every model has to be better than: the mean, the last value, a line, and a boosted tree, on the same inputs.
+"""What every model has to be better than: mean, last value, a line, components, a boosted tree, on the same inputs.
 
 A baseline learns from a table with a row for each labelled instant, ``inputs`` [n, d] and ``target`` [n]. NaN in the
 inputs means not observed; rows whose target is NaN are not learnt from. Equal arguments give equal predictions.
@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models import pca_anomaly
 
 Table = NDArray[np.floating[Any]]
 Column = NDArray[np.float64]
@@ -90,16 +92,7 @@ class Ridge:
     def fit(self, inputs: Table, target: Table) -> Predict:
         """See :class:`Baseline`."""
         rows, known = _labelled(inputs, target)
-        seen = ~np.isnan(rows)
-        count = np.maximum(seen.sum(0), 1)
-        mean = np.where(seen, rows, 0.0).sum(0) / count
-        spread = np.sqrt((np.where(seen, rows - mean, 0.0) ** 2).sum(0) / count)
-        scale = np.where(spread > 1e-12, spread, 1.0)
-
-        def units(table: Table) -> NDArray[np.float64]:
-            found: NDArray[np.float64] = (np.asarray(table, np.float64) - mean) / scale
-            return np.nan_to_num(found, nan=0.0)
-
+        units = _units(rows)
         known_units = units(rows)
         square = known_units.T @ known_units + self.penalty * len(rows) * np.eye(rows.shape[1])
         weights = np.linalg.solve(square, known_units.T @ (known - known.mean()))
@@ -109,6 +102,32 @@ class Ridge:
             return value.clip(0.0, 1.0) if self.classes else value
 
         return predict
+
+
+@dataclass(frozen=True, slots=True)
+class Pca:
+    """How far a row is from those whose target is 0, healthy: the larger of T² and Q (Jackson & Mudholkar 1979).
+
+    A score and no probability; 1: as far as 1 % of the healthy rows. One row at a time, without smoothing.
+    """
+
+    name: str = "PCA"
+
+    def fit(self, inputs: Table, target: Table) -> Predict:
+        """See :class:`Baseline`; ValueError where there are fewer healthy rows than inputs, or one input."""
+        rows, known = _labelled(inputs, target)
+        healthy = rows[known == 0]
+        if len(healthy) <= rows.shape[1] or rows.shape[1] < 2:
+            raise ValueError(f"{len(healthy)} healthy rows and {rows.shape[1]} inputs are too few for components")
+        units = _units(healthy)
+        roots = pca_anomaly.Pca().roots(pca_anomaly.Options(), units(healthy))
+
+        def distances(table: Table) -> NDArray[np.float64]:
+            squares: NDArray[np.float64] = np.square(np.einsum("nd,cde->nce", units(table), roots))
+            return squares.sum(-1)
+
+        limit = np.maximum(np.quantile(distances(healthy), 0.99, axis=0), 1e-12)
+        return lambda asked: np.max(distances(asked) / limit, axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +164,21 @@ def _value(tree: Any, asked: Table) -> Column:
 
 def _probability(tree: Any, asked: Table) -> Column:
     return np.asarray(tree.predict_proba(asked)[:, 1], np.float64)
+
+
+def _units(rows: NDArray[np.float64]) -> Callable[[Table], NDArray[np.float64]]:
+    """Tables in standard deviations of ``rows``; 0 where not observed, and of a constant."""
+    seen = ~np.isnan(rows)
+    count = np.maximum(seen.sum(0), 1)
+    mean = np.where(seen, rows, 0.0).sum(0) / count
+    spread = np.sqrt((np.where(seen, rows - mean, 0.0) ** 2).sum(0) / count)
+    scale = np.where(spread > 1e-12, spread, 1.0)
+
+    def units(table: Table) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = (np.asarray(table, np.float64) - mean) / scale
+        return np.nan_to_num(found, nan=0.0)
+
+    return units
 
 
 def _labelled(inputs: Table, target: Table) -> tuple[NDArray[np.float64], Column]:

@@ -1,8 +1,8 @@
 """A soft sensor of NOx and CO on a gas turbine (real, hourly, 2011 to 2015); the laboratory is a day late.
 
 All rows are in a database first, an hour apart (the files have no times). The model is trained on 2011 to 2013 and
-asked four times a day in 2014 and 2015, in order of time, by the product's own code, with the laboratory
-known 24 hours after its hour. Quarters are quarters of a year's rows. Figures of seeds are the mean, with the least and the
+asked four times a day in 2014 and 2015, in order of time, by the product's own code, with the laboratory known 24
+hours after its hour. Quarters are quarters of a year's rows. Figures of seeds are the mean, with the least and the
 most. Peers have the same inputs, once as they are and once with the same bias update.
 """
 

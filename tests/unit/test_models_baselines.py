@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models import baselines
-from models.baselines import BoostedTree, Mean, Persistence, Ridge
+from models.baselines import BoostedTree, Mean, Pca, Persistence, Ridge
 
 
 def table(rows=400, seed=1):
@@ -57,6 +57,20 @@ def test_of_classes_probabilities_are_told():
         assert told.max() <= 1.0
         assert told[target == 1].mean() >= told[target == 0].mean()
     assert BoostedTree(classes=True).fit(inputs, np.zeros(400))(inputs[:3]).tolist() == [0, 0, 0]
+
+
+def test_components_tell_what_breaks_the_habits_of_healthy_rows():
+    generator = np.random.default_rng(3)
+    along = generator.normal(size=(600, 1))
+    inputs = 50 + np.concatenate([along, 2 * along, -along], 1) + generator.normal(0, 0.1, (600, 3))
+    target = np.zeros(600)
+    target[500:] = 1
+    inputs[500:, 1] -= 2
+    score = Pca().fit(inputs, target)(inputs)
+    assert np.mean(score[:500] > 1) < 0.03
+    assert np.mean(score[500:] > 1) > 0.95
+    with pytest.raises(ValueError, match="2 healthy rows and 3 inputs are too few"):
+        Pca().fit(inputs[:3], np.array([0.0, 0.0, 1.0]))
 
 
 def test_the_simplest_stands_first():
