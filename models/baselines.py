@@ -123,8 +123,8 @@ class Pca:
         roots = pca_anomaly.Pca().roots(pca_anomaly.Options(), units(healthy))
 
         def distances(table: Table) -> NDArray[np.float64]:
-            squares: NDArray[np.float64] = np.square(np.einsum("nd,cde->nce", units(table), roots))
-            return squares.sum(-1)
+            found: NDArray[np.float64] = np.square(np.einsum("nd,cde->nce", units(table), roots)).sum(-1)
+            return found
 
         limit = np.maximum(np.quantile(distances(healthy), 0.99, axis=0), 1e-12)
         return lambda asked: np.max(distances(asked) / limit, axis=1)
