@@ -57,6 +57,8 @@ class OutputSpec:
     """Of a :attr:`Meaning.STATE`: their names; the value is the index of one."""
     ahead: tuple[int, ...] = ()
     """Of a :attr:`Meaning.FORECAST`: how many cells after the window's end each of its numbers is about, ascending."""
+    confidence: float = 0.9
+    """Share of truths that its bounds are meant to hold."""
 
 
 class Estimate(NamedTuple):

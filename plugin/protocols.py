@@ -34,6 +34,7 @@ from plugin.domain import (
     RollUps,
     Run,
     SampleBatch,
+    Standing,
     Tag,
     Window,
 )
@@ -409,3 +410,6 @@ class Sink(Protocol):
 
         Called whenever that changes, each time with the whole of it; an outage of nothing takes the doubt away.
         """
+
+    async def inform(self, standings: Sequence[Standing]) -> None:
+        """Show how the models are doing. Called whenever that changes, each time with all of them."""

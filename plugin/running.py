@@ -148,7 +148,7 @@ async def _view(service: Service, console: Console, stop: asyncio.Event) -> None
 async def _stop_after(service: Service, seconds: float, stop: asyncio.Event) -> None:
     """Counted from the moment that every model has published its first result."""
     runs = await service.runs
-    while len(runs.published) < len(service.config.models):
+    while len(runs.published) < sum(model.enabled for model in service.config.models):
         runs.news.clear()
         await runs.news.wait()
     await asyncio.sleep(seconds)

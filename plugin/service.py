@@ -190,6 +190,8 @@ class Service:
         self.runs.set_result(runs)
         async with running(runs.record_missed()), Schedule(runs.miss) as schedule:
             for index, scorer in enumerate(scorers.in_force):
+                if not scorer.config.enabled:
+                    continue
                 cadence = scorer.config.schedule
                 schedule.add(scorer.config.name, cadence.every, cadence.offset, scorers.job(index, runs))
             yield

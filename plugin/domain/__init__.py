@@ -17,6 +17,7 @@ from plugin.domain.results import (
     DriftKind,
     Explanation,
     Flag,
+    ModelStanding,
     ModelState,
     ModelVersion,
     Outage,
@@ -26,6 +27,7 @@ from plugin.domain.results import (
     Run,
     RunKind,
     RunResult,
+    Standing,
 )
 from plugin.domain.samples import SampleBatch
 from plugin.domain.times import Micros, from_micros, micros, to_micros
@@ -54,6 +56,7 @@ __all__ = [
     "Level",
     "Meaning",
     "Micros",
+    "ModelStanding",
     "ModelState",
     "ModelVersion",
     "Modified",
@@ -71,6 +74,7 @@ __all__ = [
     "RunKind",
     "RunResult",
     "SampleBatch",
+    "Standing",
     "Status",
     "Stretch",
     "Tag",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -60,6 +60,12 @@ class OutputTag:
     meaning: Meaning = Meaning.VALUE
     states: tuple[str, ...] = ()
     """Of a :attr:`Meaning.STATE`: their names; the value is the index of one."""
+    confidence: float = field(default=0.9, compare=False)
+    """Share of truths that its bounds are meant to hold."""
+    warnings: tuple[float, ...] = field(default=(), compare=False)
+    """Of a :attr:`Meaning.LIFETIME`: what is left [unit] when it is a matter for maintenance, most first."""
+    cycle: timedelta | None = field(default=None, compare=False)
+    """How long one unit of a :attr:`Meaning.LIFETIME` takes; None: not known."""
 
     @property
     def name(self) -> str:
@@ -212,3 +218,31 @@ class Drift:
     limit: float
     detail: str
     """For a person."""
+
+
+class ModelStanding(StrEnum):
+    """Whether a model's outputs can be had. ``none``: no version fits the configuration, and none is on its way."""
+
+    IN_FORCE = "in force"
+    TRAINING = "to be trained"
+    NONE = "none"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a model is doing."""
+
+    model: str
+    kind: str
+    state: ModelStanding
+    version: int = 0
+    """In force; 0: none."""
+    sha256: str = ""
+    """Of its artifact."""
+    run: Run | None = None
+    """The last scoring, which may have failed or been missed."""
+    shadow: Run | None = None
+    """The last one of a challenger."""
+    drifts: tuple[Drift, ...] = ()
+    """Those that last, of the version in force."""

@@ -21,6 +21,7 @@ from plugin.domain import (
     RunKind,
     RunResult,
     SampleBatch,
+    Standing,
     Status,
     from_micros,
     quality,
@@ -87,6 +88,9 @@ class Overview:
     async def degrade(self, outage: Outage) -> None:
         """What draws on a source that is away is shown in doubt."""
         self._cut_off = outage.outputs
+
+    async def inform(self, standings: Sequence[Standing]) -> None:
+        """What the store tells is enough here."""
 
     async def watch(self, store: Store) -> None:
         """For ever: what nobody tells, and is asked for: the sources' health, and the store for its open gaps."""

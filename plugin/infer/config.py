@@ -1,7 +1,7 @@
 """The ``[[models]]`` sections: what a model watches, how it learns, and when it runs."""
 
 from datetime import timedelta
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -52,6 +52,8 @@ class ModelConfig(Section):
     """Unique; part of every node and row of this model: lower case letters, digits, underscore."""
     kind: str
     """Name of a model kind, such as ``rul_lstm``."""
+    enabled: bool = True
+    """False: it neither runs nor learns; its nodes stay, out of service."""
     assets: tuple[str, ...] = Field(min_length=1)
     """Names of assets; ``*`` and ``?`` are wildcards."""
     features: tuple[str, ...] = Field(min_length=1)
@@ -76,6 +78,12 @@ class ModelConfig(Section):
     ``step``."""
     persistence: int = Field(default=3, ge=1)
     """Runs in a row with the score over (under) the threshold before a flag is raised (withdrawn)."""
+    warnings: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
+    """Of a remaining life: what is left [its unit] when it is a matter for maintenance, and when it is urgent; default:
+    a quarter and a tenth of its range."""
+    cycle: Duration | None = Field(default=None, gt=timedelta(0))
+    """How long a cycle takes on average, where a remaining life is told in cycles: clients then read a date too.
+    Default: not known."""
     schedule: ScheduleConfig = ScheduleConfig()
     """When it runs."""
     training: TrainingConfig

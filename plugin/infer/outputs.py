@@ -6,9 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from models.kind import OutputSpec, Spec
+from models.meaning import Meaning
 from models.runtime import Numbers
 from plugin.domain import Asset, OutputTag, Prediction, Run, Status
 from plugin.infer.config import ModelConfig
+
+_WARNING_SHARES = 0.25, 0.1
+"""Of a life's range: what is left when it is a matter for maintenance, and when it is urgent."""
 
 
 def model_spec(config: ModelConfig) -> Spec:
@@ -26,17 +30,28 @@ def model_spec(config: ModelConfig) -> Spec:
 def output_tag(config: ModelConfig, asset: Asset, spec: OutputSpec) -> OutputTag:
     """An output as a tag; where the kind leaves unit or range open, those of the laboratory tag hold."""
     lab = asset.tags.get(config.roles.get("lab", ""))
+    low = _first_number(spec.low, lab.low if lab else None, 0.0)
+    high = _first_number(spec.high, lab.high if lab else None, 100.0)
     return OutputTag(
         model=config.name,
         asset=asset.name,
         output=spec.name,
         unit=spec.unit or (lab.unit if lab else ""),
-        low=_first_number(spec.low, lab.low if lab else None, 0.0),
-        high=_first_number(spec.high, lab.high if lab else None, 100.0),
+        low=low,
+        high=high,
         description=spec.description,
         meaning=spec.meaning,
         states=spec.states,
+        confidence=spec.confidence,
+        warnings=_warnings(config, low, high) if spec.meaning is Meaning.LIFETIME else (),
+        cycle=config.cycle if spec.meaning is Meaning.LIFETIME else None,
     )
+
+
+def _warnings(config: ModelConfig, low: float, high: float) -> tuple[float, ...]:
+    if config.warnings is not None:
+        return tuple(sorted(config.warnings, reverse=True))
+    return tuple(low + share * (high - low) for share in _WARNING_SHARES)
 
 
 def input_status(*, connected: bool, complete: bool, coverage: float, required: float) -> Status:

@@ -169,7 +169,7 @@ class Training:
         turn = asyncio.Lock()
         async with asyncio.TaskGroup() as group:
             for scorer in scorers:
-                if scorer.config.training.at_start and await scorer.refresh() is None:
+                if scorer.config.enabled and scorer.config.training.at_start and await scorer.refresh() is None:
                     group.create_task(self._until_trained(scorer, past_is_read, turn))
 
     async def _until_trained(self, scorer: Scorer, past_is_read: Callable[[Scorer], bool], turn: asyncio.Lock) -> None:

@@ -3,11 +3,15 @@
 ::
 
     Foretag
-    ├── Assets/<asset>/<model>/<output>      AnalogUnitRangeType, or TwoStateDiscreteType for a flag
-    │       LowerBound UpperBound            (Score Threshold for a flag)
-    │       AsOfTime TargetTime ValidUntil ModelName ModelVersion Coverage
-    ├── Models/<model>                       Version LastRun LastResult LastDuration
-    └── Server                               Heartbeat Version
+    ├── Assets/<asset>                       AssetType (IDeviceHealthType)
+    │   ├── DeviceHealth                     NAMUR NE 107, see plugin.publish.health
+    │   ├── <model>/<output>                 one of the types below
+    │   └── Tags/<feature>                   the plant's own tags, where they are mirrored
+    ├── Models/<model>                       ModelType
+    └── Server                               GatewayType
+
+An output's type follows from what it means (:class:`models.meaning.Meaning`): PredictedLifetimeType, PredictedFlagType,
+PredictedStateType, ForecastType, and PredictedValueType for all others. :mod:`plugin.publish.types` says what each has.
 
 Node ids are strings that survive every restart: ``engine-01.rul.rul``, ``engine-01.rul.rul.LowerBound``.
 """
@@ -16,47 +20,31 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 from asyncua import ua
-from asyncua.server.internal_server import InternalServer
 
-from plugin.domain import OutputTag, Status
-from plugin.publish.nodes import Cell, Context, FlagNode, ModelNode, NumberNode, OutputNode, ServerNode
+from plugin.domain import Meaning, OutputTag, Status
+from plugin.publish import nodes as shown_as
+from plugin.publish import types
+from plugin.publish.cells import Cell
+from plugin.publish.health import HealthNode
+from plugin.publish.nodes import Context, ModelNode, OutputNode, ServerNode
+from plugin.publish.nodeset import add_types
+from plugin.publish.shown import Shown
+from plugin.publish.tree import ARRAY, SCALAR, Tree
+from plugin.publish.types import Member, Name, Ref, Type
 from plugin.publish.units import engineering_units
 
-NAMESPACE = "urn:foretag:predictions"
-"""Namespace URI of all our nodes."""
+NAMESPACE = types.OURS
 
 _TRUE, _FALSE = "Anomaly", "Normal"
-_READ = ua.Byte(ua.AccessLevel.CurrentRead.mask)
-_SCALAR = ua.Int32(-1)
-
-
-def _mask(*names: str) -> ua.UInt32:
-    return ua.UInt32(sum(getattr(ua.NodeAttributesMask, name) for name in names))
-
-
-_OBJECT = _mask("DisplayName", "EventNotifier")
-_VARIABLE = _mask(
-    "DisplayName", "Description", "DataType", "ValueRank", "AccessLevel", "UserAccessLevel", "Historizing", "Value"
-)
-
-
-def _standard(number: int) -> ua.NodeId:
-    return ua.NodeId(ua.Int32(number))
-
-
-_DOUBLE = _standard(ua.ObjectIds.Double)
-_BOOLEAN = _standard(ua.ObjectIds.Boolean)
-_STRING = _standard(ua.ObjectIds.String)
-_UINT32 = _standard(ua.ObjectIds.UInt32)
-_UTC_TIME = _standard(ua.ObjectIds.UtcTime)
-_DURATION = _standard(ua.ObjectIds.Duration)
-_RANGE = _standard(ua.ObjectIds.Range)
-_UNITS = _standard(ua.ObjectIds.EUInformation)
-_TEXT = _standard(ua.ObjectIds.LocalizedText)
+_INDICATIONS = {"s": 474, "min": 474, "h": 474, "d": 474, "cycles": 476, "cycle": 476, "m": 477, "mm": 477, "km": 477}
+"""By unit: what a lifetime counts (OPC 10000-100, 10.2)."""
+_DURATIONS = {"s": timedelta(seconds=1), "min": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+_JUDGED = Meaning.LIFETIME, Meaning.FLAG
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,195 +53,173 @@ class Nodes:
 
     outputs: Mapping[str, OutputNode]
     """By :attr:`OutputTag.name`."""
-    flags: Mapping[tuple[str, str], FlagNode]
+    flags: Mapping[tuple[str, str], OutputNode]
     """By model and asset."""
     models: Mapping[str, ModelNode]
+    health: Mapping[str, HealthNode]
+    """By asset, of those that an output tells of."""
     server: ServerNode
 
 
-class Tree:
-    """Adds nodes to a server's address space."""
-
-    def __init__(self, server: InternalServer, namespace: int, now: datetime) -> None:
-        self._server = server
-        self._namespace = ua.Int16(namespace)
-        self._now = now
-
-    def id(self, name: str) -> ua.NodeId:
-        """NodeId of a name in our namespace."""
-        return ua.NodeId(ua.String(name), self._namespace)
-
-    def has(self, name: str) -> bool:
-        """A node of that name is there."""
-        return self.id(name) in self._server.aspace
-
-    def folder(self, name: str, label: str, parent: ua.NodeId) -> ua.NodeId:
-        """A folder of our own."""
-        return self._object(name, label, parent, ua.ObjectIds.FolderType)
-
-    def object(self, name: str, label: str, parent: ua.NodeId) -> ua.NodeId:
-        """An object of our own, organized by a folder or object."""
-        return self._object(name, label, parent, ua.ObjectIds.BaseObjectType)
-
-    def output(self, tag: OutputTag, parent: ua.NodeId, kind: int, data_type: ua.NodeId) -> Cell:
-        """The variable that carries an output's value."""
-        return self._variable(
-            tag.name, self._own(tag.output), parent, ua.ObjectIds.HasComponent, kind, data_type, text=tag.description
-        )
-
-    def component(self, name: str, parent: ua.NodeId, data_type: ua.NodeId) -> Cell:
-        """A variable of our own below another node."""
-        kind = ua.ObjectIds.BaseDataVariableType
-        label = self._own(name.rpartition(".")[2])
-        return self._variable(name, label, parent, ua.ObjectIds.HasComponent, kind, data_type)
-
-    def property(self, name: str, parent: ua.NodeId, data_type: ua.NodeId, fact: Any = None) -> Cell:
-        """A property of our own; with a fact it is Good from the start."""
-        label = self._own(name.rpartition(".")[2])
-        return self._property(name, label, parent, data_type, fact)
-
-    def standard(self, name: str, parent: ua.NodeId, data_type: ua.NodeId, fact: Any) -> None:
-        """A property that the standard's type defines."""
-        label = ua.QualifiedName(ua.String(name.rpartition(".")[2]), ua.UInt16(0))
-        self._property(name, label, parent, data_type, fact)
-
-    def existing(self, node: int) -> Cell:
-        """A standard node that is there already."""
-        return Cell(self._server.aspace[_standard(node)].attributes[ua.AttributeIds.Value])
-
-    def _own(self, text: str) -> ua.QualifiedName:
-        return ua.QualifiedName(ua.String(text), self._namespace)
-
-    def _property(self, name: str, label: ua.QualifiedName, parent: ua.NodeId, data_type: ua.NodeId, fact: Any) -> Cell:
-        return self._variable(name, label, parent, ua.ObjectIds.HasProperty, ua.ObjectIds.PropertyType, data_type, fact)
-
-    def _object(self, name: str, label: str, parent: ua.NodeId, kind: int) -> ua.NodeId:
-        attributes = ua.ObjectAttributes(DisplayName=ua.LocalizedText(label))
-        attributes.SpecifiedAttributes = _OBJECT
-        return self._add(name, self._own(label), parent, ua.ObjectIds.Organizes, kind, ua.NodeClass.Object, attributes)
-
-    def _variable(
-        self,
-        name: str,
-        label: ua.QualifiedName,
-        parent: ua.NodeId,
-        reference: int,
-        kind: int,
-        data_type: ua.NodeId,
-        fact: Any = None,
-        *,
-        text: str = "",
-    ) -> Cell:
-        attributes = ua.VariableAttributes(
-            DisplayName=ua.LocalizedText(label.Name),
-            Description=ua.LocalizedText(text),
-            DataType=data_type,
-            ValueRank=_SCALAR,
-            AccessLevel=_READ,
-            UserAccessLevel=_READ,
-            Historizing=False,
-        )
-        attributes.SpecifiedAttributes = _VARIABLE
-        node = self._add(name, label, parent, reference, kind, ua.NodeClass.Variable, attributes)
-        cell = Cell(self._server.aspace[node].attributes[ua.AttributeIds.Value])
-        if fact is None:
-            cell.write(None, ua.VariantType.Null, Status.BAD_WAITING_FOR_INITIAL_DATA, self._now, self._now)
-        else:
-            cell.write(fact, ua.Variant(fact).VariantType, Status.GOOD, self._now, self._now)
-        return cell
-
-    def _add(
-        self,
-        name: str,
-        label: ua.QualifiedName,
-        parent: ua.NodeId,
-        reference: int,
-        kind: int,
-        node_class: ua.NodeClass,
-        attributes: Any,
-    ) -> ua.NodeId:
-        item = ua.AddNodesItem(
-            parent, _standard(reference), self.id(name), label, node_class, attributes, _standard(kind)
-        )
-        (result,) = self._server.node_mgt_service.add_nodes([item])
-        result.StatusCode.check()
-        return self.id(name)
-
-
-async def build(tree: Tree, tags: Sequence[OutputTag], version: str) -> Nodes:
+async def build(tree: Tree, tags: Sequence[OutputTag], version: str, *, simulated: bool = False) -> Nodes:
     """Add all nodes, giving the loop back after each output. ``ua.UaError`` where a name is there twice."""
-    root = tree.folder("Foretag", "Foretag", _standard(ua.ObjectIds.ObjectsFolder))
+    add_types(tree)
+    root = tree.folder("Foretag", "Foretag", tree.ref(Ref(ua.ObjectIds.ObjectsFolder)))
     for label in ("Assets", "Models"):
         tree.folder(f"Foretag.{label}", label, root)
-    return await grow(tree, Nodes({}, {}, {}, _server(tree, root, version)), tags)
+    return await grow(tree, Nodes({}, {}, {}, {}, _server(tree, root, version)), tags, simulated=simulated)
 
 
-async def grow(tree: Tree, nodes: Nodes, tags: Sequence[OutputTag]) -> Nodes:
+async def grow(tree: Tree, nodes: Nodes, tags: Sequence[OutputTag], *, simulated: bool = False) -> Nodes:
     """Add the nodes of more outputs, also to a server that listens; returns the old and the new."""
-    assets, models = (tree.id(f"Foretag.{label}") for label in ("Assets", "Models"))
     outputs: dict[str, OutputNode] = {}
     for tag in tags:
-        asset = f"Foretag.Assets.{tag.asset}"
-        if not tree.has(asset):
-            tree.object(asset, tag.asset, assets)
-        model = f"{asset}.{tag.model}"
-        if not tree.has(model):
-            tree.object(model, tag.model, tree.id(asset))
-        parent = tree.id(model)
-        outputs[tag.name] = _flag(tree, tag, parent) if tag.flag else _number(tree, tag, parent)
+        outputs[tag.name] = _output(tree, tag, model_of(tree, tag), Shown(simulated=simulated))
         await asyncio.sleep(0)
-    flags = {(node.tag.model, node.tag.asset): node for node in outputs.values() if isinstance(node, FlagNode)}
+    flags = {(node.tag.model, node.tag.asset): node for node in outputs.values() if node.tag.flag}
     new = dict.fromkeys(tag.model for tag in tags if tag.model not in nodes.models)
-    states = {name: _model(tree, name, models) for name in new}
-    return Nodes({**nodes.outputs, **outputs}, {**nodes.flags, **flags}, {**nodes.models, **states}, nodes.server)
+    models = {name: _model(tree, name) for name in new}
+    every = {**nodes.outputs, **outputs}
+    return Nodes(
+        every, {**nodes.flags, **flags}, {**nodes.models, **models}, _health(tree, nodes.health, every), nodes.server
+    )
 
 
-def _number(tree: Tree, tag: OutputTag, parent: ua.NodeId) -> NumberNode:
-    """OPC 10000-8, 5.3.2.5: an AnalogUnitRangeType has a range; where none is known it is an AnalogUnitType."""
+def asset_of(tree: Tree, asset: str) -> ua.NodeId:
+    """The node of an asset, made where there is none yet."""
+    name = f"Foretag.Assets.{asset}"
+    return tree.id(name) if tree.has(name) else tree.object(name, asset, tree.id("Foretag.Assets"), types.ASSET.id)
+
+
+def model_of(tree: Tree, tag: OutputTag) -> ua.NodeId:
+    """The node below an asset that holds one model's outputs, made where there is none yet."""
+    name = f"Foretag.Assets.{tag.asset}.{tag.model}"
+    return tree.id(name) if tree.has(name) else tree.object(name, tag.model, asset_of(tree, tag.asset))
+
+
+def _health(tree: Tree, before: Mapping[str, HealthNode], outputs: Mapping[str, OutputNode]) -> dict[str, HealthNode]:
+    judged: dict[str, list[OutputNode]] = {}
+    for node in outputs.values():
+        if node.tag.meaning in _JUDGED:
+            judged.setdefault(node.tag.asset, []).append(node)
+    found = {}
+    for asset, of_asset in judged.items():
+        name = f"Foretag.Assets.{asset}"
+        cell = before[asset].cell if asset in before else _add(tree, name, tree.id(name), types.DEVICE_HEALTH)
+        found[asset] = HealthNode(cell, of_asset)
+    return found
+
+
+# --- outputs --------------------------------------------------------------------------------------------------------
+
+
+def _output(tree: Tree, tag: OutputTag, parent: ua.NodeId, shown: Shown) -> OutputNode:
+    if tag.flag:
+        facts: dict[Member, Any] = {
+            types.TRUE_STATE: ua.LocalizedText(_TRUE), types.FALSE_STATE: ua.LocalizedText(_FALSE)
+        }  # fmt: skip
+        return _node(tree, tag, parent, types.FLAG, facts, ("Score", "Threshold"), shown_as.number, shown)
+    if tag.meaning is Meaning.LIFETIME:
+        return _lifetime(tree, tag, parent, shown)
+    if tag.meaning is Meaning.STATE:
+        values = [ua.EnumValueType(ua.Int64(n), ua.LocalizedText(name)) for n, name in enumerate(tag.states)]
+        facts = {types.ENUM_VALUES: values, types.VALUE_AS_TEXT: None}
+        return _node(tree, tag, parent, types.STATE, facts, ("ValueAsText",), shown_as.state(tag.states), shown)
+    if tag.meaning is Meaning.FORECAST:
+        parts = "LowerBounds", "UpperBounds", "TargetTimes"
+        return _node(tree, tag, parent, types.FORECAST, _scale(tag), parts, shown_as.forecast, shown)
+    return _number(tree, tag, parent, shown)
+
+
+def _number(tree: Tree, tag: OutputTag, parent: ua.NodeId, shown: Shown) -> OutputNode:
+    """OPC 10000-8, 5.3.2: one that has no range is an AnalogUnitType. A share of 1 is shown in percent."""
+    parts = "LowerBound", "UpperBound"
+    if tag.meaning in (Meaning.HEALTH, Meaning.PROBABILITY) and tag.high <= 1.0:
+        facts = {types.EU_RANGE: ua.Range(0.0, 100.0), types.ENGINEERING_UNITS: engineering_units("%", NAMESPACE)}
+        return _node(tree, tag, parent, types.VALUE, facts, parts, shown_as.percent, shown)
     ranged = math.isfinite(tag.low) and math.isfinite(tag.high)
-    kind = ua.ObjectIds.AnalogUnitRangeType if ranged else ua.ObjectIds.AnalogUnitType
-    value, node, name = tree.output(tag, parent, kind, _DOUBLE), tree.id(tag.name), tag.name
-    if ranged:
-        tree.standard(f"{name}.EURange", node, _RANGE, ua.Range(tag.low, tag.high))
-    tree.standard(f"{name}.EngineeringUnits", node, _UNITS, engineering_units(tag.unit, NAMESPACE))
-    lower, upper = (tree.component(f"{name}.{bound}", node, _DOUBLE) for bound in ("LowerBound", "UpperBound"))
-    target = tree.property(f"{name}.TargetTime", node, _UTC_TIME)
-    coverage = tree.property(f"{name}.Coverage", node, _DOUBLE)
-    return NumberNode(tag, value, lower, upper, _context(tree, tag, node), target, coverage)
+    kind = types.VALUE if ranged else types.UNRANGED
+    return _node(tree, tag, parent, kind, _scale(tag, ranged=ranged), parts, shown_as.number, shown)
 
 
-def _flag(tree: Tree, tag: OutputTag, parent: ua.NodeId) -> FlagNode:
-    """OPC 10000-8, 5.3.3.2: a TwoStateDiscreteType says what its two states are called."""
-    kind, node, name = ua.ObjectIds.TwoStateDiscreteType, tree.id(tag.name), tag.name
-    raised = tree.output(tag, parent, kind, _BOOLEAN)
-    tree.standard(f"{name}.TrueState", node, _TEXT, ua.LocalizedText(_TRUE))
-    tree.standard(f"{name}.FalseState", node, _TEXT, ua.LocalizedText(_FALSE))
-    score, threshold = (tree.component(f"{name}.{label}", node, _DOUBLE) for label in ("Score", "Threshold"))
-    return FlagNode(tag, raised, score, threshold, _context(tree, tag, node))
+def _lifetime(tree: Tree, tag: OutputTag, parent: ua.NodeId, shown: Shown) -> OutputNode:
+    """OPC 10000-100, 10.2: from StartValue, a whole life, down to LimitValue, its end."""
+    cycle = tag.cycle if tag.unit.startswith("cycle") else _DURATIONS.get(tag.unit)
+    facts = _scale(tag) | {
+        types.START_VALUE: tag.high,
+        types.LIMIT_VALUE: tag.low,
+        types.INDICATION: tree.ref(Ref(_INDICATIONS.get(tag.unit, 473), types.DI)),
+    }
+    if tag.warnings:
+        facts[types.WARNING_VALUES] = list(tag.warnings)
+    parts = "LowerBound", "UpperBound", "PredictedTime"
+    unknown = f"No date: how long one of its {tag.unit or 'units'} takes is not configured."
+    texts = {} if cycle else {"PredictedTime": unknown}
+    return _node(tree, tag, parent, types.LIFETIME, facts, parts, shown_as.lifetime(cycle), shown, texts)
 
 
-def _context(tree: Tree, tag: OutputTag, node: ua.NodeId) -> Context:
-    tree.property(f"{tag.name}.ModelName", node, _STRING, tag.model)
-    return Context(
-        as_of=tree.property(f"{tag.name}.AsOfTime", node, _UTC_TIME),
-        valid_until=tree.property(f"{tag.name}.ValidUntil", node, _UTC_TIME),
-        version=tree.property(f"{tag.name}.ModelVersion", node, _UINT32),
-    )
+def _scale(tag: OutputTag, *, ranged: bool = True) -> dict[Member, Any]:
+    units = {types.ENGINEERING_UNITS: engineering_units(tag.unit, NAMESPACE)}
+    return units | ({types.EU_RANGE: ua.Range(tag.low, tag.high)} if ranged else {})
 
 
-def _model(tree: Tree, name: str, parent: ua.NodeId) -> ModelNode:
+def _node(
+    tree: Tree,
+    tag: OutputTag,
+    parent: ua.NodeId,
+    kind: Type,
+    facts: Mapping[Member, Any],
+    parts: Sequence[str],
+    shows: Any,
+    shown: Shown,
+    texts: Mapping[str, str] = MappingProxyType({}),
+) -> OutputNode:
+    """``facts``: members that the standard's types define, with what stays as it is; ``parts``: the members that share
+    the value's status; ``texts``: descriptions."""
+    rank = ARRAY if kind.many else SCALAR
+    data_type = kind.data_type or types.DOUBLE
+    value = tree.variable(tag.name, Name(tag.output), parent, kind.id, data_type, rank=rank, text=tag.description)
+    node, name = tree.id(tag.name), tag.name
+    known: dict[str, Any] = {"ModelName": tag.model, "Confidence": tag.confidence}
+    cells = {
+        member.name.text: _add(
+            tree, name, node, member, facts.get(member, known.get(member.name.text)), texts.get(member.name.text, "")
+        )
+        for member in (*facts, *kind.members)
+    }
+    context = Context(
+        as_of=cells["AsOfTime"], valid_until=cells["ValidUntil"], version=cells["ModelVersion"],
+        hash=cells["ModelHash"], features=cells["Contributions"], shares=cells["ContributionShares"],
+        target=cells.get("TargetTime"), coverage=cells.get("Coverage"),
+    )  # fmt: skip
+    return OutputNode(tag, (value, *(cells[part] for part in parts)), context, shows, shown)
+
+
+def _add(tree: Tree, owner: str, node: ua.NodeId, member: Member, fact: Any = None, text: str = "") -> Cell:
+    """A member of an instance; with a fact it is Good from the start."""
+    cell = tree.variable(
+        f"{owner}.{member.name.text}", member.name, node, member.kind, member.concrete, reference=member.reference,
+        rank=ARRAY if member.many else SCALAR, text=text,
+    )  # fmt: skip
+    if fact is not None:
+        cell.note(fact, cell.source_time, cell.source_time, Status.GOOD)
+    return cell
+
+
+# --- models and the server ------------------------------------------------------------------------------------------
+
+
+def _model(tree: Tree, name: str) -> ModelNode:
     path = f"Foretag.Models.{name}"
-    node = tree.object(path, name, parent)
-    return ModelNode(
-        version=tree.component(f"{path}.Version", node, _UINT32),
-        time=tree.component(f"{path}.LastRun", node, _UTC_TIME),
-        result=tree.component(f"{path}.LastResult", node, _STRING),
-        duration=tree.component(f"{path}.LastDuration", node, _DURATION),
-    )
+    node = tree.object(path, name, tree.id("Foretag.Models"), types.MODEL.id)
+    return ModelNode({member.name.text: _add(tree, path, node, member) for member in types.MODEL.members})
 
 
 def _server(tree: Tree, parent: ua.NodeId, version: str) -> ServerNode:
-    node = tree.object("Foretag.Server", "Server", parent)
-    tree.property("Foretag.Server.Version", node, _STRING, version)
-    heartbeat = tree.component("Foretag.Server.Heartbeat", node, _UINT32)
-    return ServerNode(heartbeat, tree.existing(ua.ObjectIds.Server_ServiceLevel))
+    node = tree.object("Foretag.Server", "Server", parent, types.GATEWAY.id)
+    facts = {"Version": version}
+    cells = {
+        member.name.text: _add(tree, "Foretag.Server", node, member, facts.get(member.name.text))
+        for member in types.GATEWAY.members
+    }
+    return ServerNode(cells["Heartbeat"], tree.existing(ua.ObjectIds.Server_ServiceLevel, Ref(ua.ObjectIds.Byte)))

@@ -129,6 +129,9 @@ class PublishConfig(Section):
     max_subscriptions: Annotated[int, Field(ge=1, le=1000)] = 100
     """Subscriptions that may be open at a time in all sessions, 1 to 1000; default 100."""
 
+    simulated: bool = False
+    """True: the plant is a simulated one, and every Good result says so (UncertainSimulatedValue). Default false."""
+
     max_monitored_items: Annotated[int, Field(ge=1, le=5_000_000)] = 250_000
     """Monitored items that may be there at a time in all subscriptions, 1 to 5000000; default 250000."""
 

@@ -1,4 +1,4 @@
-"""What a prediction, a flag or a run looks like on its nodes: value, status and times. No sockets, no clock.
+"""What predictions, flags and runs look like on their nodes: value, status and times. No sockets, no clock.
 
 Rules that hold for every write (OPC 10000-4, 7.11 and 7.39; OPC 10000-8, 6.3):
 
@@ -6,191 +6,285 @@ Rules that hold for every write (OPC 10000-4, 7.11 and 7.39; OPC 10000-8, 6.3):
 * The SourceTimestamp of a prediction is its ``as_of``, never null and never in the future; that of a value that grew
   stale is the instant at which it did, so that a client's history shows both.
 * All nodes of one prediction are written in one go: no client sees new bounds with an old value.
+* What seldom changes is written when it does.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from asyncua import ua
-from asyncua.server.address_space import AttributeValue
-
-from plugin.domain import Flag, OutputTag, Prediction, Quality, Run, RunKind, Status, quality
-
-_DOUBLE, _BOOLEAN, _STRING = ua.VariantType.Double, ua.VariantType.Boolean, ua.VariantType.String
-_TIME, _UINT32 = ua.VariantType.DateTime, ua.VariantType.UInt32
-_NULL = ua.Variant(None, ua.VariantType.Null)
+from plugin.domain import Flag, Meaning, OutputTag, Prediction, Quality, Run, Standing, Status, quality
+from plugin.publish.cells import Cell
+from plugin.publish.shown import Shown
 
 SERVICE_LEVEL_NO_DATA = 1
 SERVICE_LEVEL_HEALTHY = 255
 _DEGRADED = 2, 199
 
-
-class Cell:
-    """The value of one node. Values are replaced, never changed: subscriptions keep references to them."""
-
-    __slots__ = ("_attribute",)
-
-    def __init__(self, attribute: AttributeValue) -> None:
-        self._attribute = attribute
-
-    @property
-    def value(self) -> ua.DataValue:
-        """What a client reads at present."""
-        value = self._attribute.value
-        return value if value is not None else ua.DataValue()
-
-    def write(self, number: Any, kind: ua.VariantType, status: int, source: datetime, now: datetime) -> None:
-        """Set value, status and times, and hand them to the subscriptions before it returns."""
-        variant = _NULL if number is None or quality(status) is Quality.BAD else ua.Variant(number, kind)
-        value = ua.DataValue(variant, ua.StatusCode(ua.UInt32(status)), source, now)  # type: ignore[arg-type]
-        self._attribute.value = value
-        for handle, report in tuple(self._attribute.datachange_callbacks.items()):
-            report(handle, value)
-
-    def note(self, fact: Any, kind: ua.VariantType, source: datetime, now: datetime) -> None:
-        """Set a Good value if it differs from the present one: for what seldom changes."""
-        present = self._attribute.value
-        if present is None or present.Value is None or present.Value.Value != fact:
-            self.write(fact, kind, Status.GOOD, source, now)
+Facts = tuple[Any, ...]
+"""What the value's own cells carry, None where there is nothing to be said; the first is the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The nodes that number and flag have in common."""
+    """The nodes that say what a value is about."""
 
     as_of: Cell
     valid_until: Cell
     version: Cell
+    hash: Cell
+    features: Cell
+    shares: Cell
+    target: Cell | None = None
+    coverage: Cell | None = None
 
-    def write(self, as_of: datetime, valid_until: datetime, version: int, source: datetime, now: datetime) -> None:
-        """What the value is about."""
-        self.as_of.write(as_of, _TIME, Status.GOOD, source, now)
-        self.valid_until.write(valid_until, _TIME, Status.GOOD, source, now)
-        self.version.note(version, _UINT32, source, now)
+    def write(self, about: Prediction | Flag, valid_until: datetime, source: datetime, now: datetime) -> None:
+        """Version and times."""
+        self.as_of.write(about.as_of, Status.GOOD, source, now)
+        self.valid_until.write(valid_until, Status.GOOD, source, now)
+        if self.version.fact != about.version:
+            self.version.write(about.version, Status.GOOD, source, now)
+            self.hash.write(None, Status.BAD_NO_DATA, source, now)
 
-
-@dataclass(slots=True)
-class _Shown:
-    """What a node shows at present, as far as its expiry and its inputs' source ask for it."""
-
-    status: int = Status.BAD_WAITING_FOR_INITIAL_DATA
-    given: int = Status.BAD_WAITING_FOR_INITIAL_DATA
-    """The status that the run gave."""
-    valid_until: datetime | None = None
-    cut_off: bool = False
-    """The inputs' source is away."""
-
-    def take(self, given: int, valid_until: datetime | None) -> int:
-        """A new value; returns the status that it is shown with."""
-        self.given, self.valid_until = given, valid_until
-        in_doubt = self.cut_off and quality(given) is not Quality.BAD
-        self.status = Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE if in_doubt else given
-        return self.status
-
-    def expired(self, now: datetime) -> bool:
-        return self.valid_until is not None and self.valid_until <= now and quality(self.status) is not Quality.BAD
+    def explain(self, shares: Mapping[str, float] | None, source: datetime, now: datetime) -> None:
+        """The features that made the value what it is; None: nobody asked."""
+        status = Status.GOOD if shares else Status.BAD_NO_DATA
+        self.features.note(list(shares) if shares else None, source, now, status)
+        self.shares.note(list(shares.values()) if shares else None, source, now, status)
 
 
-class NumberNode:
-    """A predicted number with its bounds."""
+class OutputNode:
+    """One output of one asset."""
 
     def __init__(
-        self, tag: OutputTag, value: Cell, lower: Cell, upper: Cell, context: Context, target: Cell, coverage: Cell
+        self,
+        tag: OutputTag,
+        cells: Sequence[Cell],
+        context: Context,
+        facts: Callable[[Sequence[Prediction]], Facts],
+        shown: Shown,
     ) -> None:
+        """``cells``: value and what shares its status; ``facts``: what predictions (more than one of a forecast) put
+        there."""
         self.tag = tag
-        self._cells = value, lower, upper
+        self._cells = tuple(cells)
         self._context = context
-        self._target = target
-        self._coverage = coverage
-        self._shown = _Shown()
+        self._facts = facts
+        self._shown = shown
 
     @property
     def usable(self) -> bool:
         """True while the value is neither Bad nor stale."""
-        return _usable(self._shown.status)
+        return self._shown.usable
 
-    def show(self, prediction: Prediction, now: datetime) -> None:
-        """Write one prediction."""
-        source = min(prediction.as_of, now)
-        given = prediction.status if _is_number(prediction.value) else _without_number(prediction.status)
-        status = self._shown.take(given, prediction.valid_until)
-        self._context.write(prediction.as_of, prediction.valid_until, prediction.version, source, now)
-        self._target.write(prediction.target_time, _TIME, Status.GOOD, source, now)
-        self._coverage.note(prediction.coverage, _DOUBLE, source, now)
-        for cell, number in zip(self._cells, (prediction.value, prediction.lower, prediction.upper), strict=True):
-            cell.write(number, _DOUBLE, status if _is_number(number) else _without_number(status), source, now)
+    @property
+    def in_service(self) -> bool:
+        """False where it is switched off, on purpose."""
+        return self._shown.withheld != Status.BAD_OUT_OF_SERVICE
+
+    @property
+    def status(self) -> int:
+        """As a client reads it."""
+        return self._shown.status
+
+    @property
+    def value(self) -> Any:
+        """As a client reads it, if it is usable."""
+        return self._cells[0].fact
+
+    @property
+    def source_time(self) -> datetime:
+        """Of the value."""
+        return self._cells[0].source_time
+
+    def show(self, predictions: Sequence[Prediction], now: datetime, shares: Mapping[str, float] | None = None) -> None:
+        """Write one prediction, or those of a forecast, nearest first."""
+        about, facts = predictions[0], self._facts(predictions)
+        source = min(about.as_of, now)
+        status = about.status if len(predictions) == 1 else _of_all(predictions)
+        if self._context.target is not None:
+            self._context.target.write(about.target_time, Status.GOOD, source, now)
+        if self._context.coverage is not None:
+            self._context.coverage.note(about.coverage, source, now)
+        self._take(about, about.valid_until, facts, status, now)
+        self._context.explain(shares, source, now)
+
+    def show_flag(
+        self, flag: Flag, valid_until: datetime | None, now: datetime, shares: Mapping[str, float] | None = None
+    ) -> None:
+        """Write one flag; ``valid_until`` is that of the predictions that it was decided with."""
+        facts = flag.raised, finite(flag.score), finite(flag.threshold)
+        self._take(flag, valid_until, facts, flag.status, now)
+        self._context.explain(shares, min(flag.as_of, now), now)
+
+    def _take(
+        self, about: Prediction | Flag, valid_until: datetime | None, facts: Facts, status: int, now: datetime
+    ) -> None:
+        source = min(about.as_of, now)
+        shown = self._shown.take(status if facts[0] is not None else _without_value(status), valid_until)
+        self._context.write(about, valid_until or about.as_of, source, now)
+        for cell, fact in zip(self._cells, facts, strict=True):
+            cell.write(fact, shown if fact is not None else _without_value(shown), source, now)
         self.expire(now)
 
     def expire(self, now: datetime) -> bool:
         """Past its time a value stays, as UncertainLastUsableValue; True where that happened just now."""
-        return _expire(self._shown, self._cells, now)
+        if not self._shown.expire(now):
+            return False
+        self._restate(now, self._shown.valid_until)
+        return True
 
     def cut_off(self, away: bool, now: datetime) -> None:
         """While the inputs' source is ``away`` the value is UncertainNoCommunicationLastUsableValue, its source time
         that of the prediction; when it is back and there is no newer one, what was said holds again."""
-        _cut_off(self._shown, self._cells, away, now)
+        before, self._shown.cut_off = self._shown.status, away
+        self._restate_if_other(before, now)
+
+    def stand(self, standing: Standing, now: datetime) -> None:
+        """What becomes of the model: whether there is one, and whether it still fits."""
+        before, withheld = self._shown.status, _WITHHELD.get(standing.state)
+        self._shown.drifting = any(drift.asset == self.tag.asset for drift in standing.drifts)
+        if withheld != self._shown.withheld:
+            self._shown.withhold(withheld)
+            for cell in self._cells:
+                cell.write(None, self._shown.status, now, now)
+        else:
+            self._restate_if_other(before, now)
+        if standing.sha256 and self._context.version.fact == standing.version:
+            self._context.hash.note(standing.sha256, now, now)
+
+    def _restate_if_other(self, before: int, now: datetime) -> None:
+        if self._shown.status != before:
+            self._restate(now)
+
+    def _restate(self, now: datetime, source: datetime | None = None) -> None:
+        for cell in self._cells:
+            cell.restate(self._shown.status, now, source)
 
 
-class FlagNode:
-    """An anomaly flag with the score and the threshold that decided it."""
-
-    def __init__(self, tag: OutputTag, raised: Cell, score: Cell, threshold: Cell, context: Context) -> None:
-        self.tag = tag
-        self._cells = raised, score, threshold
-        self._context = context
-        self._shown = _Shown()
-
-    @property
-    def usable(self) -> bool:
-        """True while the flag is neither Bad nor stale."""
-        return _usable(self._shown.status)
-
-    def show(self, flag: Flag, valid_until: datetime | None, now: datetime) -> None:
-        """Write one flag; ``valid_until`` is that of the predictions that it was decided with."""
-        source = min(flag.as_of, now)
-        status = self._shown.take(flag.status, valid_until)
-        self._context.write(flag.as_of, valid_until or flag.as_of, flag.version, source, now)
-        raised, *numbers = self._cells
-        raised.write(flag.raised, _BOOLEAN, status, source, now)
-        for cell, number in zip(numbers, (flag.score, flag.threshold), strict=True):
-            cell.write(number, _DOUBLE, status if _is_number(number) else _without_number(status), source, now)
-        self.expire(now)
-
-    def expire(self, now: datetime) -> bool:
-        """As :meth:`NumberNode.expire`."""
-        return _expire(self._shown, self._cells, now)
-
-    def cut_off(self, away: bool, now: datetime) -> None:
-        """As :meth:`NumberNode.cut_off`."""
-        _cut_off(self._shown, self._cells, away, now)
+_WITHHELD = {"off": Status.BAD_OUT_OF_SERVICE, "none": Status.BAD_CONFIGURATION_ERROR}
+"""By :class:`plugin.domain.ModelStanding`."""
 
 
-OutputNode = NumberNode | FlagNode
+# --- what predictions put on the cells ------------------------------------------------------------------------------
+
+
+def finite(number: float | None) -> float | None:
+    """None for what is no number."""
+    return number if number is not None and math.isfinite(number) else None
+
+
+def number(predictions: Sequence[Prediction]) -> Facts:
+    """Value and bounds."""
+    (said,) = predictions
+    return finite(said.value), finite(said.lower), finite(said.upper)
+
+
+def percent(predictions: Sequence[Prediction]) -> Facts:
+    """Value and bounds of what is told as a share, 0..1."""
+    return tuple(part and 100.0 * part for part in number(predictions))
+
+
+def lifetime(cycle: timedelta | None) -> Callable[[Sequence[Prediction]], Facts]:
+    """Value, bounds, and when it ends; ``cycle``: how long one of its units takes, None: not known."""
+
+    def facts(predictions: Sequence[Prediction]) -> Facts:
+        value, lower, upper = number(predictions)
+        return value, lower, upper, None if value is None or cycle is None else _after(predictions[0], value * cycle)
+
+    return facts
+
+
+def _after(said: Prediction, left: timedelta) -> datetime | None:
+    try:
+        return said.as_of + left
+    except OverflowError:  # a life of ten thousand years
+        return None
+
+
+def state(states: Sequence[str]) -> Callable[[Sequence[Prediction]], Facts]:
+    """Index and text of a state."""
+
+    def facts(predictions: Sequence[Prediction]) -> Facts:
+        value = finite(predictions[0].value)
+        if value is None or not 0 <= round(value) < len(states):
+            return None, None
+        return round(value), states[round(value)]
+
+    return facts
+
+
+def forecast(predictions: Sequence[Prediction]) -> Facts:
+    """Arrays of values, bounds and target times; NaN where one of several is missing."""
+    values, lower, upper = (_array(getattr(said, part) for said in predictions) for part in ("value", "lower", "upper"))
+    return values, lower, upper, [said.target_time for said in predictions]
+
+
+def _array(numbers: Any) -> list[float] | None:
+    found = [finite(one) for one in numbers]
+    return [math.nan if one is None else one for one in found] if any(one is not None for one in found) else None
+
+
+def _of_all(predictions: Sequence[Prediction]) -> int:
+    """Of several values in one variable: Good where all are; Bad where all are."""
+    given = [said.status if finite(said.value) is not None else _without_value(said.status) for said in predictions]
+    if all(quality(status) is Quality.BAD for status in given):
+        return given[0]
+    worst = max(given, key=quality)
+    return Status.UNCERTAIN_SUB_NORMAL if quality(worst) is Quality.BAD else worst
+
+
+def _without_value(status: int) -> int:
+    return status if quality(status) is Quality.BAD else Status.BAD_NO_DATA
+
+
+# --- models and the server ------------------------------------------------------------------------------------------
 
 
 class ModelNode:
-    """The last run of a model."""
+    """How a model is doing."""
 
-    def __init__(self, version: Cell, time: Cell, result: Cell, duration: Cell) -> None:
-        self._version = version
-        self._time = time
-        self._result = result
-        self._duration = duration
+    def __init__(self, cells: Mapping[str, Cell]) -> None:
+        """``cells``: by BrowseName, those of :data:`plugin.publish.types.MODEL`."""
+        self._cells = cells
 
-    def show(self, run: Run, now: datetime) -> None:
-        """Write how a scoring run went; runs of training leave the nodes as they are."""
-        if run.kind is not RunKind.SCORE:
-            return
-        source = min(run.finished or run.started or run.scheduled, now)
-        self._version.note(run.version, _UINT32, source, now)
-        self._time.write(run.started or run.scheduled, _TIME, Status.GOOD, source, now)
-        self._result.write(str(run.result), _STRING, Status.GOOD, source, now)
+    def show_coverage(self, coverage: float | None, now: datetime) -> None:
+        """Mean share of the inputs that the last run could see."""
+        self._note("Coverage", coverage, now)
+
+    def stand(self, standing: Standing, now: datetime) -> None:
+        """All that is known of it; what is not known is BadNoData."""
+        note = self._note
+        note("State", str(standing.state), now)
+        note("Kind", standing.kind, now)
+        note("Version", standing.version or None, now)
+        note("Hash", standing.sha256 or None, now)
+        note("Drifting", bool(standing.drifts), now)
+        note("Drifts", [f"{drift.kind} of {drift.asset} {drift.subject}".strip() for drift in standing.drifts], now)
+        if standing.run is not None:
+            self.show_run(standing.run, now)
+        if (shadow := standing.shadow) is not None:
+            source, status = min(shadow.started or shadow.scheduled, now), Status.UNCERTAIN_SIMULATED_VALUE
+            self._cells["ShadowVersion"].note(shadow.version, source, now, status)
+            self._cells["ShadowRun"].note(shadow.started or shadow.scheduled, source, now, status)
+            self._cells["ShadowResult"].note(str(shadow.result), source, now, status)
+
+    def show_run(self, run: Run, now: datetime) -> None:
+        """How the last run went."""
         seconds = None if run.started is None else ((run.finished or now) - run.started).total_seconds()
-        status = Status.BAD_NO_DATA if seconds is None else Status.GOOD
-        self._duration.write(seconds and 1e3 * seconds, _DOUBLE, status, source, now)
+        source = min(run.finished or run.started or run.scheduled, now)
+        if run.version:
+            self._note("Version", run.version, now, source)
+        self._note("LastRun", run.started or run.scheduled, now, source)
+        self._note("LastResult", str(run.result), now, source)
+        self._note("LastError", run.error, now, source)
+        self._note("LastDuration", None if seconds is None else 1e3 * seconds, now, source)
+
+    def _note(self, name: str, fact: Any, now: datetime, source: datetime | None = None) -> None:
+        status = Status.BAD_NO_DATA if fact is None else Status.GOOD
+        self._cells[name].note(fact, source or now, now, status)
 
 
 class ServerNode:
@@ -204,8 +298,8 @@ class ServerNode:
     def beat(self, service_level: int, now: datetime) -> None:
         """A second, or less, has passed."""
         self._beats = (self._beats + 1) % 2**32
-        self._heartbeat.write(self._beats, _UINT32, Status.GOOD, now, now)
-        self._service_level.note(service_level, ua.VariantType.Byte, now, now)
+        self._heartbeat.write(self._beats, Status.GOOD, now, now)
+        self._service_level.note(service_level, now, now)
 
 
 def service_level(usable: int, total: int) -> int:
@@ -225,45 +319,17 @@ def freshness(predictions: Sequence[Prediction]) -> dict[tuple[str, str], dateti
     return fresh
 
 
-_LEFT_BEHIND = frozenset((Status.UNCERTAIN_LAST_USABLE_VALUE, Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE))
-"""Of a value that was right when it was made, and is not renewed."""
-
-
-def _usable(status: int) -> bool:
-    return quality(status) is not Quality.BAD and status not in _LEFT_BEHIND
-
-
-def _is_number(number: float | None) -> bool:
-    return number is not None and math.isfinite(number)
-
-
-def _without_number(status: int) -> int:
-    return status if quality(status) is Quality.BAD else Status.BAD_NO_DATA
-
-
-def _expire(shown: _Shown, cells: tuple[Cell, ...], now: datetime) -> bool:
-    if not shown.expired(now) or shown.valid_until is None:
-        return False
-    shown.status = Status.UNCERTAIN_LAST_USABLE_VALUE
-    _restate(cells, shown.status, now, shown.valid_until)
-    return True
-
-
-def _cut_off(shown: _Shown, cells: tuple[Cell, ...], away: bool, now: datetime) -> None:
-    if shown.cut_off is away:
-        return
-    shown.cut_off = away
-    stale = shown.status == Status.UNCERTAIN_LAST_USABLE_VALUE and shown.given != shown.status
-    if quality(shown.status) is Quality.BAD or stale:
-        return
-    before = shown.status
-    if shown.take(shown.given, shown.valid_until) != before:
-        _restate(cells, shown.status, now)
-
-
-def _restate(cells: tuple[Cell, ...], status: int, now: datetime, source: datetime | None = None) -> None:
-    """Another status for the values that there are; ``source``: and another source time."""
-    for cell in cells:
-        value = cell.value
-        if value.Value is not None and value.Value.Value is not None:
-            cell.write(value.Value.Value, value.Value.VariantType, status, source or value.SourceTimestamp or now, now)
+def told_together(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
+    """Predictions by the variable that shows them: those of a forecast together, by target time, others alone."""
+    found: list[list[Prediction]] = []
+    forecasts: dict[str, list[Prediction]] = {}
+    for said in predictions:
+        if said.tag.meaning is not Meaning.FORECAST:
+            found.append([said])
+        elif said.tag.name in forecasts:
+            forecasts[said.tag.name].append(said)
+        else:
+            found.append(forecasts.setdefault(said.tag.name, [said]))
+    for several in forecasts.values():
+        several.sort(key=lambda said: said.target_time)
+    return found

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import heapq
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from importlib import import_module
@@ -16,18 +16,21 @@ from asyncua import ua
 
 from plugin import __version__
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction
+from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction, RunKind, Standing
 from plugin.errors import CertificateError, PublishError
-from plugin.publish.address_space import NAMESPACE, Nodes, Tree, build, grow
+from plugin.publish.address_space import NAMESPACE, Nodes, build, grow
 from plugin.publish.admission import Admission
 from plugin.publish.asyncua_server import Limits, PlantServer
 from plugin.publish.config import PublishConfig
-from plugin.publish.nodes import SERVICE_LEVEL_HEALTHY, NumberNode, freshness, service_level
+from plugin.publish.nodes import SERVICE_LEVEL_HEALTHY, freshness, service_level, told_together
 from plugin.publish.people import People, Record, unrecorded
+from plugin.publish.tree import Tree
+from plugin.publish.types import DI
 
 _log = logging.getLogger(__name__)
 
 _Item = TypeVar("_Item")
+_Shares = Mapping[str, Mapping[str, float]]
 
 _BATCH = 25  # predictions written before the loop gets its turn: about 1 ms
 _BEAT_SECONDS = 1.0
@@ -111,7 +114,7 @@ class OpcUaSink:
             raise PublishError("the OPC UA server is not open")
         new = [tag for tag in tags if tag.name not in self._nodes.outputs]
         try:
-            self._nodes = await grow(self._tree, self._nodes, new)
+            self._nodes = await grow(self._tree, self._nodes, new, simulated=self._config.simulated)
         except ua.UaError as error:
             raise PublishError(f"the OPC UA server can't have nodes for {len(new)} more outputs: {error}") from error
         _log.info("OPC UA server: %d outputs more", len(new))
@@ -121,16 +124,21 @@ class OpcUaSink:
         nodes = self._nodes
         if nodes is None:
             raise PublishError("the OPC UA server is not open")
+        if outcome.run.kind is not RunKind.SCORE:
+            return  # a challenger's results are compared, never published; its model's node tells of the run
         unknown = 0
-        for batch in _batches(outcome.predictions):
-            unknown += self._write(nodes, batch)
+        shares = {explanation.tag.name: explanation.shares for explanation in outcome.explanations}
+        for batch in _batches(told_together(outcome.predictions)):
+            unknown += self._write(nodes, batch, shares)
             await asyncio.sleep(0)
         fresh = freshness(outcome.predictions)
         for flags in _batches(outcome.flags):
-            unknown += self._write_flags(nodes, flags, fresh)
+            unknown += self._write_flags(nodes, flags, fresh, shares)
             await asyncio.sleep(0)
+        await self._judge(nodes, {prediction.tag.asset for prediction in outcome.predictions})
         if outcome.run.model in nodes.models:
-            nodes.models[outcome.run.model].show(outcome.run, self._now())
+            nodes.models[outcome.run.model].show_run(outcome.run, self._now())
+            nodes.models[outcome.run.model].show_coverage(_mean_coverage(outcome), self._now())
         if unknown:
             self._diagnostics.publish_failures.labels(self.name, "unknown_output").inc(unknown)
             raise PublishError(
@@ -147,6 +155,32 @@ class OpcUaSink:
                 for name, node in batch:
                     node.cut_off(name in outage.outputs, now)
             await asyncio.sleep(0)
+        if self._nodes is not None:
+            await self._judge(self._nodes, self._nodes.health)
+
+    async def inform(self, standings: Sequence[Standing]) -> None:
+        """See the protocol."""
+        if self._nodes is None:
+            return
+        told = {standing.model: standing for standing in standings}
+        for name, node in self._nodes.models.items():
+            if name in told:
+                node.stand(told[name], self._now())
+        for outputs in _batches([node for node in self._nodes.outputs.values() if node.tag.model in told]):
+            with self._measure():
+                now = self._now()
+                for output in outputs:
+                    output.stand(told[output.tag.model], now)
+            await asyncio.sleep(0)
+        await self._judge(self._nodes, self._nodes.health)
+
+    async def _judge(self, nodes: Nodes, assets: Iterable[str]) -> None:
+        for batch in _batches([nodes.health[asset] for asset in assets if asset in nodes.health]):
+            with self._measure():
+                now = self._now()
+                for node in batch:
+                    node.judge(now)
+            await asyncio.sleep(0)
 
     # --- start and stop ------------------------------------------------------------------------------------------
 
@@ -162,9 +196,9 @@ class OpcUaSink:
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await self._identify(server)
-                namespace = await server.register_namespace(NAMESPACE)
-                self._tree = Tree(server.iserver, namespace, self._now())
-                self._nodes = await build(self._tree, tags, __version__)
+                namespaces = {uri: await server.register_namespace(uri) for uri in (NAMESPACE, DI)}
+                self._tree = Tree(server.iserver, namespaces, self._now())
+                self._nodes = await build(self._tree, tags, __version__, simulated=config.simulated)
                 await server.start()
         except (OSError, ValueError, TimeoutError, ua.UaError, CertificateError) as error:
             self._nodes = None
@@ -197,29 +231,32 @@ class OpcUaSink:
 
     # --- values --------------------------------------------------------------------------------------------------
 
-    def _write(self, nodes: Nodes, predictions: Sequence[Prediction]) -> int:
+    def _write(self, nodes: Nodes, told: Sequence[Sequence[Prediction]], shares: _Shares) -> int:
         """Returns how many have no node."""
         now, written = self._now(), 0
         with self._measure():
-            for prediction in predictions:
-                node = nodes.outputs.get(prediction.tag.name)
-                if isinstance(node, NumberNode):
-                    node.show(prediction, now)
-                    self._remember(prediction.valid_until, prediction.tag.name)
+            for predictions in told:
+                tag = predictions[0].tag
+                node = nodes.outputs.get(tag.name)
+                if node is not None:
+                    node.show(predictions, now, shares.get(tag.name))
+                    self._remember(predictions[0].valid_until, tag.name)
                     written += 1
         self._diagnostics.published.labels(self.name).inc(written)
-        return len(predictions) - written
+        return len(told) - written
 
-    def _write_flags(self, nodes: Nodes, flags: Sequence[Flag], fresh: dict[tuple[str, str], datetime]) -> int:
+    def _write_flags(
+        self, nodes: Nodes, flags: Sequence[Flag], fresh: dict[tuple[str, str], datetime], shares: _Shares
+    ) -> int:
         now, written = self._now(), 0
         with self._measure():
             for flag in flags:
-                key = flag.model, flag.asset
-                if key in nodes.flags:
-                    valid_until = fresh.get(key)
-                    nodes.flags[key].show(flag, valid_until, now)
+                node = nodes.flags.get((flag.model, flag.asset))
+                if node is not None:
+                    valid_until = fresh.get((flag.model, flag.asset))
+                    node.show_flag(flag, valid_until, now, shares.get(node.tag.name))
                     if valid_until is not None:
-                        self._remember(valid_until, nodes.flags[key].tag.name)
+                        self._remember(valid_until, node.tag.name)
                     written += 1
         self._diagnostics.published.labels(self.name).inc(written)
         return len(flags) - written
@@ -233,8 +270,8 @@ class OpcUaSink:
             now = self._now()
             with self._measure():
                 self._expire(self._nodes, now)
-                usable = sum(node.usable for node in self._nodes.outputs.values())
-                level = min(self._service_level, service_level(usable, len(self._nodes.outputs)))
+                serving = [node.usable for node in self._nodes.outputs.values() if node.in_service]
+                level = min(self._service_level, service_level(sum(serving), len(serving)))
                 self._nodes.server.beat(level, now)
             left = (self._expiries[0][0] - now).total_seconds() if self._expiries else _BEAT_SECONDS
             await asyncio.sleep(min(max(left, 0.001), _BEAT_SECONDS))
@@ -242,7 +279,9 @@ class OpcUaSink:
     def _expire(self, nodes: Nodes, now: datetime) -> None:
         """A newer prediction has moved a node's time on: then the old entry finds nothing to do."""
         while self._expiries and self._expiries[0][0] <= now:
-            nodes.outputs[heapq.heappop(self._expiries)[1]].expire(now)
+            node = nodes.outputs[heapq.heappop(self._expiries)[1]]
+            if node.expire(now) and node.tag.asset in nodes.health:
+                nodes.health[node.tag.asset].judge(now)
 
 
 async def _stop(server: PlantServer) -> None:
@@ -251,6 +290,12 @@ async def _stop(server: PlantServer) -> None:
             await server.stop()
     except TimeoutError:
         _log.warning("OPC UA server: a connection did not close in time")
+
+
+def _mean_coverage(outcome: Outcome) -> float | None:
+    """Of the assets, whatever number of outputs each has."""
+    by_asset = {prediction.tag.asset: prediction.coverage for prediction in outcome.predictions}
+    return sum(by_asset.values()) / len(by_asset) if by_asset else None
 
 
 def _batches(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:

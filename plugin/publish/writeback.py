@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction, Quality, Status, quality
+from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction, Quality, Standing, Status, quality
 from plugin.errors import PublishError, SourceError
 from plugin.publish.config import WriteBackConfig, WriteRule
 from plugin.publish.nodes import freshness
@@ -153,6 +153,9 @@ class WriteBack:
                 target.pending = None
                 self._offer(target, replace(advice, value=replace(advice.value, status=status)))
         self._wake.set()
+
+    async def inform(self, standings: Sequence[Standing]) -> None:
+        """The plant's server has no nodes for that."""
 
     # --- what may wait for the writer ----------------------------------------------------------------------------
 

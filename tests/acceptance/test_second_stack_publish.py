@@ -15,7 +15,7 @@ from plugin.domain import Meaning, Outcome, OutputTag, Prediction, Run, RunKind,
 from plugin.publish.config import PublishConfig
 from plugin.publish.server import OpcUaSink
 
-_RUL = OutputTag("rul", "engine-01", "rul", "cycles", 0.0, 125.0, "Remaining useful life")
+_RUL = OutputTag("rul", "engine-01", "rul", "cycles", 0.0, 125.0, "Remaining useful life", Meaning.LIFETIME)
 _NOX = OutputTag("nox", "gas-turbine", "nox", "mg/m3", 0.0, 200.0, "Nitrogen oxides")
 _FLAG = OutputTag("anomaly", "engine-01", "flag", "", 0.0, 1.0, "Unlike its healthy self", Meaning.FLAG)
 
@@ -52,8 +52,8 @@ async def test_browses_reads_units_and_ranges_and_sees_a_prediction_move(second_
             second_stack(sink.endpoint, "read", _node(_RUL.name), _node(_NOX.name), _node(_FLAG.name)),
         )
         paths = {line["path"]: line for line in found}
-        assert paths["/Foretag/Assets/engine-01/rul/rul"]["type"] == "ns=0;i=17570"  # AnalogUnitRangeType
-        assert paths["/Foretag/Assets/engine-01/anomaly/flag"]["type"] == "ns=0;i=2373"  # TwoStateDiscreteType
+        assert paths["/Foretag/Assets/engine-01/rul/rul"]["type"] == "ns=2;s=Types.PredictedLifetimeType"
+        assert paths["/Foretag/Assets/engine-01/anomaly/flag"]["type"] == "ns=2;s=Types.PredictedFlagType"
         assert {"/Foretag/Assets/engine-01/rul/rul/LowerBound", "/Foretag/Models/rul/LastRun"} <= paths.keys()
         assert rul["units"] == {
             "id": 16951,

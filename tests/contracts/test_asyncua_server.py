@@ -8,7 +8,7 @@ from asyncua import Client, Server
 from asyncua.client.ua_session import UaSession
 from asyncua.common.connection import SecureConnection
 from asyncua.crypto.security_policies import SecurityPolicyFactory
-from asyncua.server.address_space import AddressSpace, AttributeValue, MethodService, NodeManagementService
+from asyncua.server.address_space import AddressSpace, AttributeValue, MethodService, NodeData, NodeManagementService
 from asyncua.server.binary_server_asyncio import BinaryServer, OPCUAProtocol
 from asyncua.server.internal_server import InternalServer
 from asyncua.server.internal_session import InternalSession
@@ -84,7 +84,8 @@ def test_a_function_that_is_used_or_overridden_takes_what_it_took(function):
         (Server.__init__, "_policies"),
         (SecurityPolicyFactory.__init__, "certificate private_key"),
         (InternalServer.__init__, "endpoints certificate private_key"),
-        (AttributeValue.__init__, "value datachange_callbacks"),
+        (AttributeValue.__init__, "value value_callback value_setter datachange_callbacks"),
+        (NodeData.__init__, "nodeid attributes references call"),
         (Client.__init__, "_renew_channel_task certificate_validator uaclient"),
     ],
 )

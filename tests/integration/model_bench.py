@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Asset, Micros, Outage, Outcome, SampleBatch, Tag, to_micros
+from plugin.domain import Asset, Micros, Outage, Outcome, SampleBatch, Standing, Tag, to_micros
 from plugin.errors import PublishError
 from plugin.historian.memory import MemoryStore
 from plugin.infer.compute import Compute
@@ -43,6 +43,7 @@ class Listener:
     outcomes: list[Outcome] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     outages: list[Outage] = field(default_factory=list)
+    standings: list[tuple[Standing, ...]] = field(default_factory=list)
 
     def open(self, tags: Sequence[object]) -> nullcontext[None]:
         return nullcontext()
@@ -52,6 +53,9 @@ class Listener:
 
     async def degrade(self, outage: Outage) -> None:
         self.outages.append(outage)
+
+    async def inform(self, standings: Sequence[Standing]) -> None:
+        self.standings.append(tuple(standings))
 
     async def publish(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)

@@ -123,10 +123,10 @@ async def test_a_client_reads_value_bounds_status_times_and_what_they_mean(servi
         assert (data.Value.Value, data.StatusCode.value) == (value, Status.UNCERTAIN_SUB_NORMAL)
         assert data.SourceTimestamp == as_of
         assert data.ServerTimestamp >= as_of
-    facts = {"AsOfTime": as_of, "ModelName": "rul", "ModelVersion": 3, "Coverage": 1.0}
+    facts = {"AsOfTime": as_of, "ModelName": "rul", "ModelVersion": 3, "Coverage": 1.0, "Confidence": 0.9}
     assert {name: (await service.read(f"engine-01.rul.rul.{name}")).Value.Value for name in facts} == facts
     node = service.node("engine-01.rul.rul")
-    assert await node.read_type_definition() == ua.NodeId(ua.Int32(ua.ObjectIds.AnalogUnitRangeType))
+    assert await (await node.get_child("3:StartValue")).read_value() == 125.0
     assert await (await node.get_child("0:EURange")).read_value() == ua.Range(0.0, 125.0)
     assert (await (await node.get_child("0:EngineeringUnits")).read_value()).UnitId == 16951
     assert (await node.read_description()).Text == "the rul"
@@ -136,7 +136,6 @@ async def test_a_flag_is_a_two_state_variable_with_texts(service):
     await service.sink.publish(_outcome(40.0))
     flag = service.node("engine-01.rul.flag")
     assert await flag.read_value() is True
-    assert await flag.read_type_definition() == ua.NodeId(ua.Int32(ua.ObjectIds.TwoStateDiscreteType))
     assert (await (await flag.get_child("0:TrueState")).read_value()).Text == "Anomaly"
 
 

@@ -5,30 +5,57 @@ from typing import Any
 
 import pytest
 from asyncua import ua
-from asyncua.server.address_space import AttributeValue
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugin.domain import Flag, OutputTag, Prediction, Quality, Run, RunKind, RunResult, Status, quality
-from plugin.publish.nodes import Cell, Context, FlagNode, ModelNode, NumberNode, freshness, service_level
+from plugin.domain import (
+    Drift,
+    DriftKind,
+    Flag,
+    ModelStanding,
+    OutputTag,
+    Prediction,
+    Quality,
+    Run,
+    RunKind,
+    RunResult,
+    Standing,
+    Status,
+    quality,
+)
+from plugin.publish import nodes, types
+from plugin.publish.cells import Cell
+from plugin.publish.nodes import Context, ModelNode, OutputNode, freshness, service_level
+from plugin.publish.shown import Shown
 
 _NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _TAG = OutputTag("rul", "engine-01", "rul", "cycles", 0.0, 125.0, "")
 
 
-def _cell() -> Cell:
-    return Cell(AttributeValue(ua.DataValue()))
+def _cell(kind: ua.VariantType = ua.VariantType.Double) -> Cell:
+    return Cell(kind, _NOW)
+
+
+def _context() -> Context:
+    kind = ua.VariantType
+    return Context(
+        _cell(kind.DateTime), _cell(kind.DateTime), _cell(kind.UInt32), _cell(kind.String), _cell(kind.String), _cell(),
+        _cell(kind.DateTime), _cell(),
+    )  # fmt: skip
 
 
 class _Number:
     """A number's node with all its cells at hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, simulated: bool = False) -> None:
         self.value, self.lower, self.upper = _cell(), _cell(), _cell()
-        self.target, self.coverage = _cell(), _cell()
-        self.context = Context(_cell(), _cell(), _cell())
-        self.node = NumberNode(_TAG, self.value, self.lower, self.upper, self.context, self.target, self.coverage)
+        self.context = _context()
+        cells = self.value, self.lower, self.upper
+        self.node = OutputNode(_TAG, cells, self.context, nodes.number, Shown(simulated=simulated))
+
+    def show(self, prediction: Prediction, now: datetime) -> None:
+        self.node.show([prediction], now)
 
     def shown(self) -> tuple[Any, int, datetime]:
         return _shown(self.value)
@@ -55,7 +82,7 @@ def _prediction(
 
 def test_a_prediction_is_shown_with_its_own_time_and_status():
     number = _Number()
-    number.node.show(_prediction(status=Status.UNCERTAIN_SUB_NORMAL), _NOW)
+    number.show(_prediction(status=Status.UNCERTAIN_SUB_NORMAL), _NOW)
     assert number.shown() == (80.0, Status.UNCERTAIN_SUB_NORMAL, _NOW - _SECOND)
     assert _shown(number.lower) == (70.0, Status.UNCERTAIN_SUB_NORMAL, _NOW - _SECOND)
     assert number.value.value.ServerTimestamp == _NOW
@@ -65,7 +92,7 @@ def test_a_prediction_is_shown_with_its_own_time_and_status():
 
 def test_a_source_time_is_never_in_the_future():
     number = _Number()
-    number.node.show(_prediction(as_of=_NOW + 5 * _SECOND), _NOW)
+    number.show(_prediction(as_of=_NOW + 5 * _SECOND), _NOW)
     assert number.shown()[2] == _NOW
     assert _shown(number.context.as_of)[0] == _NOW + 5 * _SECOND
 
@@ -73,7 +100,7 @@ def test_a_source_time_is_never_in_the_future():
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
 def test_what_is_no_number_is_bad_and_null(value):
     number = _Number()
-    number.node.show(_prediction(value), _NOW)
+    number.show(_prediction(value), _NOW)
     assert number.shown()[:2] == (None, Status.BAD_NO_DATA)
     assert _shown(number.lower)[:2] == (None, Status.BAD_NO_DATA)
     assert not number.node.usable
@@ -81,7 +108,7 @@ def test_what_is_no_number_is_bad_and_null(value):
 
 def test_a_missing_bound_leaves_the_value_alone():
     number = _Number()
-    number.node.show(_prediction(lower=None), _NOW)
+    number.show(_prediction(lower=None), _NOW)
     assert number.shown()[:2] == (80.0, Status.GOOD)
     assert _shown(number.lower)[:2] == (None, Status.BAD_NO_DATA)
 
@@ -89,25 +116,25 @@ def test_a_missing_bound_leaves_the_value_alone():
 def test_past_its_time_a_value_stays_as_last_usable_from_that_time_on():
     number = _Number()
     until = _NOW + 60 * _SECOND
-    number.node.show(_prediction(valid_until=until), _NOW)
+    number.show(_prediction(valid_until=until), _NOW)
     assert not number.node.expire(until - _SECOND)
     assert number.node.expire(until + _SECOND)
     assert number.shown() == (80.0, Status.UNCERTAIN_LAST_USABLE_VALUE, until)
     assert _shown(number.lower) == (70.0, Status.UNCERTAIN_LAST_USABLE_VALUE, until)
     assert not number.node.usable
-    number.node.show(_prediction(81.0, valid_until=until + 60 * _SECOND), until + 2 * _SECOND)
+    number.show(_prediction(81.0, valid_until=until + 60 * _SECOND), until + 2 * _SECOND)
     assert number.shown()[:2] == (81.0, Status.GOOD)
 
 
 def test_a_prediction_that_comes_too_late_is_stale_at_once():
     number = _Number()
-    number.node.show(_prediction(valid_until=_NOW - _SECOND / 2), _NOW)
+    number.show(_prediction(valid_until=_NOW - _SECOND / 2), _NOW)
     assert number.shown() == (80.0, Status.UNCERTAIN_LAST_USABLE_VALUE, _NOW - _SECOND / 2)
 
 
 def test_a_bad_value_does_not_become_uncertain_by_waiting():
     number = _Number()
-    number.node.show(_prediction(None, Status.BAD_NO_COMMUNICATION), _NOW)
+    number.show(_prediction(None, Status.BAD_NO_COMMUNICATION), _NOW)
     assert not number.node.expire(_NOW + timedelta(days=1))
     assert number.shown()[:2] == (None, Status.BAD_NO_COMMUNICATION)
 
@@ -117,7 +144,7 @@ _CUT_OFF = Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE
 
 def test_cut_off_from_its_source_a_value_stays_in_doubt_with_its_own_time():
     number = _Number()
-    number.node.show(_prediction(lower=None), _NOW)
+    number.show(_prediction(lower=None), _NOW)
     number.node.cut_off(True, _NOW + _SECOND)
     assert number.shown() == (80.0, _CUT_OFF, _NOW - _SECOND)
     assert number.value.value.ServerTimestamp == _NOW + _SECOND
@@ -133,26 +160,26 @@ def test_a_run_that_comes_too_late_does_not_hide_that_the_source_is_away():
     number = _Number()
     number.node.cut_off(True, _NOW)
     assert number.value.value.Value == ua.Variant(), "what waits for its first data goes on waiting"
-    number.node.show(_prediction(), _NOW)
+    number.show(_prediction(), _NOW)
     assert number.shown()[:2] == (80.0, _CUT_OFF)
-    number.node.show(_prediction(None), _NOW)
+    number.show(_prediction(None), _NOW)
     assert number.shown()[:2] == (None, Status.BAD_NO_DATA)
 
 
 def test_what_a_run_said_during_the_outage_stays_until_the_next_one():
     number = _Number()
     number.node.cut_off(True, _NOW)
-    number.node.show(_prediction(status=_CUT_OFF), _NOW)
+    number.show(_prediction(status=_CUT_OFF), _NOW)
     number.node.cut_off(False, _NOW)
     assert number.shown()[1] == _CUT_OFF
-    number.node.show(_prediction(), _NOW)
+    number.show(_prediction(), _NOW)
     assert number.shown()[1] == Status.GOOD
 
 
 def test_what_grew_stale_in_the_outage_stays_stale_after_it():
     number = _Number()
     until = _NOW + 60 * _SECOND
-    number.node.show(_prediction(valid_until=until), _NOW)
+    number.show(_prediction(valid_until=until), _NOW)
     number.node.cut_off(True, _NOW)
     assert number.node.expire(until)
     assert number.shown() == (80.0, Status.UNCERTAIN_LAST_USABLE_VALUE, until)
@@ -168,7 +195,7 @@ def test_what_grew_stale_in_the_outage_stays_stale_after_it():
 )
 def test_no_client_ever_sees_a_value_under_bad_a_null_under_good_or_a_time_to_come(status, value, late, ahead):
     number = _Number()
-    number.node.show(_prediction(value, status, as_of=_NOW + ahead * _SECOND, valid_until=_NOW + late * _SECOND), _NOW)
+    number.show(_prediction(value, status, as_of=_NOW + ahead * _SECOND, valid_until=_NOW + late * _SECOND), _NOW)
     shown, code, time = number.shown()
     assert (shown is None) == (quality(code) is Quality.BAD)
     assert time <= _NOW
@@ -176,22 +203,40 @@ def test_no_client_ever_sees_a_value_under_bad_a_null_under_good_or_a_time_to_co
 
 
 def test_a_flag_shows_what_decided_it_and_ages_like_a_number():
-    raised, score, threshold = _cell(), _cell(), _cell()
-    node = FlagNode(_TAG, raised, score, threshold, Context(_cell(), _cell(), _cell()))
+    raised, score, threshold = _cell(ua.VariantType.Boolean), _cell(), _cell()
+    node = OutputNode(_TAG, (raised, score, threshold), _context(), nodes.number, Shown())
     until = _NOW + 10 * _SECOND
-    node.show(Flag("rul", "engine-01", 3, _NOW, True, 4.2, 3.0, Status.GOOD, 1), until, _NOW)
+    node.show_flag(Flag("rul", "engine-01", 3, _NOW, True, 4.2, 3.0, Status.GOOD, 1), until, _NOW)
     assert [_shown(cell)[0] for cell in (raised, score, threshold)] == [True, 4.2, 3.0]
     assert node.expire(until)
     assert _shown(raised) == (True, Status.UNCERTAIN_LAST_USABLE_VALUE, until)
 
 
-def test_a_run_is_shown_and_training_does_not_disturb_it():
-    cells = [_cell() for _ in range(4)]
-    node = ModelNode(*cells)
-    run = Run(1, "rul", RunKind.SCORE, _NOW, _NOW, _NOW + _SECOND / 4, RunResult.DONE, 3, 20)
-    node.show(run, _NOW + _SECOND)
-    node.show(Run(2, "rul", RunKind.TRAIN, _NOW, _NOW, _NOW, RunResult.FAILED, 4), _NOW + _SECOND)
-    assert [_shown(cell)[0] for cell in cells] == [3, _NOW, "done", 250.0]
+def _model() -> tuple[ModelNode, dict[str, Cell]]:
+    cells = {member.name.text: Cell(member.variant, _NOW) for member in types.MODEL.members}
+    return ModelNode(cells), cells
+
+
+def test_a_models_node_tells_of_its_version_its_last_run_and_where_it_drifts():
+    node, cells = _model()
+    run = Run(1, "rul", RunKind.SCORE, _NOW, _NOW, _NOW + _SECOND / 4, RunResult.FAILED, 3, 20, "no database")
+    shadow = Run(2, "rul", RunKind.SHADOW, _NOW, _NOW, _NOW, RunResult.DONE, 4)
+    standing = Standing("rul", "rul_lstm", ModelStanding.IN_FORCE, 3, "abc", run, shadow, (_drift(),))
+    node.stand(standing, _NOW + _SECOND)
+    said = {name: _shown(cell)[0] for name, cell in cells.items()}
+    assert said == {
+        "State": "in force", "Kind": "rul_lstm", "Version": 3, "Hash": "abc", "LastRun": _NOW, "LastResult": "failed",
+        "LastError": "no database", "LastDuration": 250.0, "Coverage": None, "Drifting": True,
+        "Drifts": ["input of engine-01 T24"], "ShadowVersion": 4, "ShadowRun": _NOW, "ShadowResult": "done",
+    }  # fmt: skip
+    assert _shown(cells["ShadowResult"])[1] == Status.UNCERTAIN_SIMULATED_VALUE
+    node.stand(Standing("rul", "rul_lstm", ModelStanding.NONE), _NOW + _SECOND)
+    assert _shown(cells["Version"])[:2] == (None, Status.BAD_NO_DATA)
+    assert _shown(cells["Drifting"])[0] is False
+
+
+def _drift(asset: str = "engine-01") -> Drift:
+    return Drift("1", "rul", 3, DriftKind.INPUT, asset, "T24", _NOW, _NOW, None, 5.0, 3.0, "")
 
 
 @pytest.mark.parametrize(
@@ -208,8 +253,17 @@ def test_a_flag_is_as_fresh_as_the_oldest_of_the_predictions_beside_it():
 
 
 def test_subscriptions_hear_of_a_write_before_it_returns():
-    attribute = AttributeValue(ua.DataValue())
+    cell = _cell()
     heard: list[Any] = []
-    attribute.datachange_callbacks[7] = lambda handle, value: heard.append((handle, value.Value.Value))
-    Cell(attribute).write(1.5, ua.VariantType.Double, Status.GOOD, _NOW, _NOW)
+    cell.datachange_callbacks[7] = lambda handle, value: heard.append((handle, value.Value.Value))
+    cell.write(1.5, Status.GOOD, _NOW, _NOW)
     assert heard == [(7, 1.5)]
+
+
+def test_what_seldom_changes_is_told_when_it_does():
+    cell = _cell()
+    heard: list[Any] = []
+    cell.datachange_callbacks[7] = lambda _handle, value: heard.append((value.Value.Value, value.StatusCode.value))
+    for fact, status in ((1.0, 0), (1.0, 0), (2.0, 0), (2.0, Status.UNCERTAIN), (None, Status.BAD_NO_DATA)):
+        cell.note(fact, _NOW, _NOW, status)
+    assert heard == [(1.0, 0), (2.0, 0), (2.0, Status.UNCERTAIN), (None, Status.BAD_NO_DATA)]
