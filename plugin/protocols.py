@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from plugin.domain import (
     Alarm,
@@ -299,11 +300,19 @@ class Store(Protocol):
         """All versions, newest first."""
 
     async def set_state(
-        self, model: str, version: int, state: ModelState, *, user: str = "foretag", origin: str = "service"
+        self,
+        model: str,
+        version: int,
+        state: ModelState,
+        *,
+        user: str = "foretag",
+        origin: str = "service",
+        because: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Change a version's state; making one the champion retires the champion before it.
 
         In one transaction with the entries of the audit log, which has one for each version that is in another state.
+        ``because``: the figures or the reason, which stand in that of this version.
         """
 
     async def write_events(self, events: Sequence[Event]) -> None:

@@ -1,8 +1,10 @@
 """The part of the store in memory that is about models: their versions and runs, and what they give."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
+from typing import Any
 
 from plugin.domain import Drift, Explanation, Flag, ModelState, ModelVersion, Outcome, Prediction, Run, RunKind
 from plugin.errors import StoreError
@@ -127,7 +129,14 @@ class MemoryResults(MemoryPeople):
         return tuple(reversed(self._versions.get(model, {}).values()))
 
     async def set_state(
-        self, model: str, version: int, state: ModelState, *, user: str = SELF, origin: str = "service"
+        self,
+        model: str,
+        version: int,
+        state: ModelState,
+        *,
+        user: str = SELF,
+        origin: str = "service",
+        because: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """See the protocol; StoreError where there is no such version."""
         versions = self._versions.get(model, {})
@@ -138,7 +147,8 @@ class MemoryResults(MemoryPeople):
             return
         changed = self._retire_champion(model) if state is ModelState.CHAMPION else {}
         versions[version] = replace(versions[version], state=state)
-        self._log.extend(promotions(model, {**changed, version: (before, state)}, user, origin, now()))
+        changed[version] = before, state
+        self._log.extend(promotions(model, changed, user, origin, now(), {version: because}))
 
     def _retire_champion(self, model: str) -> dict[int, tuple[ModelState | None, ModelState]]:
         versions = self._versions.get(model, {})

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from plugin.domain import (
@@ -159,8 +160,18 @@ def readable(stamp: Micros) -> str:
     return from_micros(min(max(stamp, _FIRST), _LAST)).isoformat()
 
 
-def promotions(model: str, changed: States, user: str, origin: str, at: datetime) -> list[Audit]:
-    """One entry for each version that is in another state; a new challenger is none, its own row tells of it."""
+def promotions(
+    model: str,
+    changed: States,
+    user: str,
+    origin: str,
+    at: datetime,
+    because: Mapping[int, Mapping[str, Any]] = MappingProxyType({}),
+) -> list[Audit]:
+    """One entry for each version that is in another state; a new challenger is none, its own row tells of it.
+
+    ``because``: what more is to be said of a version.
+    """
     return [
         Audit(
             at,
@@ -169,7 +180,7 @@ def promotions(model: str, changed: States, user: str, origin: str, at: datetime
             _ACTIONS[after],
             f"{model}-{version}",
             {} if before is None else {"state": before.value},
-            {"state": after.value},
+            {"state": after.value, **because.get(version, {})},
         )
         for version, (before, after) in changed.items()
         if before is not None or after is ModelState.CHAMPION

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Select
@@ -196,12 +197,19 @@ class Tables(People):
 
     @to_its_end
     async def set_state(
-        self, model: str, version: int, state: ModelState, *, user: str = SELF, origin: str = "service"
+        self,
+        model: str,
+        version: int,
+        state: ModelState,
+        *,
+        user: str = SELF,
+        origin: str = "service",
+        because: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """See the protocol; StoreError where there is no such version."""
         async with self._database.writing() as connection:
             changed = await queries.set_state(connection, model, version, state)
-            await add_audit(connection, promotions(model, changed, user, origin, now()))
+            await add_audit(connection, promotions(model, changed, user, origin, now(), {version: because}))
 
     # --- history from files ---
 

@@ -104,7 +104,7 @@ class Past:
         self._gaps = tuple(gap for gap in self._gaps if since is None or gap.end is None or gap.end >= since)
         return self._gaps
 
-    async def flags(self, start: datetime, end: datetime) -> tuple[Flag, ...]:
+    async def flags(self, start: datetime, end: datetime, *, shadow: bool = False) -> tuple[Flag, ...]:
         """None: the walk begins where no flag is raised."""
         return ()
 

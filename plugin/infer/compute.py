@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
@@ -48,6 +48,7 @@ class Compute:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         # No daemon: an interpreter that ends while a thread is inside the compiler is aborted.
         self._thread = threading.Thread(target=self._serve, name="device")
+        self._beside = ThreadPoolExecutor(1, "beside the device")
         self.device: Any = None
         self.kinds: Mapping[str, ModelKind] = {}
 
@@ -61,9 +62,21 @@ class Compute:
     ) -> None:
         self._stopping.set()
         self._work.put(None)
+        self._beside.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._thread.join, _PATIENCE)
         if self._thread.is_alive():
             log.info("the device ends what it compiles at this moment; that can't be interrupted")
+
+    def aside(self, stage: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Begin it in a thread beside the device's: for what takes long and must keep no prediction waiting."""
+
+        def work() -> T:
+            with contextlib.suppress(OSError, AttributeError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 2 * _NICENESS)
+            with self._diagnostics.stage(stage):
+                return function(*args, **kwargs)
+
+        return self._beside.submit(work)
 
     async def run(self, stage: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run in the device's thread, its CPU time counted for ``stage``; cancelling the caller ends the wait."""

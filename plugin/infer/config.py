@@ -90,6 +90,8 @@ class ModelConfig(Section):
     """How it learns."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Hyperparameters of the kind."""
+    shadow: int = Field(default=1, ge=0, le=8)
+    """Challengers, the newest, that are scored beside the version in force, stored and never published; 0: none."""
     seed: int = 0
     """Of all that is random in its training."""
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -70,6 +71,13 @@ def output_status(inputs: Status, value: float | None, tag: OutputTag) -> Status
     if inputs is Status.GOOD and not tag.low <= value <= tag.high:
         return Status.UNCERTAIN_ENGINEERING_UNITS_EXCEEDED
     return inputs
+
+
+def simulated(prediction: Prediction) -> Prediction:
+    """A challenger's word, which nobody is to act on; no number stays Bad."""
+    if prediction.value is None:
+        return prediction
+    return replace(prediction, status=Status.UNCERTAIN_SIMULATED_VALUE)
 
 
 def predictions(

@@ -1,22 +1,45 @@
-"""Which version of a model is in force, and where its artifact lies."""
+"""Which version of a model is in force, who put it there, and where its artifact lies.
+
+    trained ──> challenger ──promote──> champion ──(another is promoted)──> retired ──promote, roll back──> champion
+                     └──────────────────retire──────────────────────────────┘
+
+Every change is one transaction with its entries in the audit log, so that a process that is killed leaves one champion.
+The database refuses a second one. A running service looks at each run: a change has effect with the next one.
+"""
 
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from models.artifact import ArtifactError as BrokenArtifact
 from models.artifact import load, save
 from models.kind import Fitted, Spec
-from plugin.domain import ModelState, ModelVersion
+from plugin.domain import Audit, ModelState, ModelVersion
 from plugin.errors import ArtifactError, ModelError
 from plugin.protocols import Store
 
 log = logging.getLogger(__name__)
+
+_PROMOTIONS = 100_000
+"""Entries of the audit log that are gone through for what was in force before."""
+_ROLLED_BACK = "rolled_back"
+"""In an entry of the audit log: which version was in force until then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The versions of a model that fit its configuration."""
+
+    champion: ModelVersion | None
+    """In force."""
+    challengers: tuple[ModelVersion, ...]
+    """Newest first."""
 
 
 class Registry:
@@ -31,14 +54,19 @@ class Registry:
 
     async def champion(self, model: str, spec: Spec) -> ModelVersion | None:
         """The version in force, if it was trained for ``spec``: one for other features or windows can't be used."""
-        versions = await self._store.versions(model)
-        version = next((version for version in versions if version.state is ModelState.CHAMPION), None)
-        if version is None or version.spec == as_json(spec):
-            return version
-        if version.label not in self._misfits:
-            self._misfits.add(version.label)
-            log.warning("model %s was trained for another configuration of %s; it is not used", version.label, model)
-        return None
+        return (await self.standing(model, spec)).champion
+
+    async def standing(self, model: str, spec: Spec) -> Standing:
+        """The versions that can be used with ``spec``, by their state."""
+        versions, wanted = await self._store.versions(model), as_json(spec)
+        champion = next((version for version in versions if version.state is ModelState.CHAMPION), None)
+        if champion is not None and champion.spec != wanted:
+            if champion.label not in self._misfits:
+                self._misfits.add(champion.label)
+                log.warning("model %s was trained for another configuration of it; it is not used", champion.label)
+            champion = None
+        challengers = (v for v in versions if v.state is ModelState.CHALLENGER and v.spec == wanted)
+        return Standing(champion, tuple(challengers))
 
     async def version(self, model: str, number: int) -> ModelVersion:
         """A version by its number, in force or not; ModelError where there is none."""
@@ -46,6 +74,53 @@ class Registry:
             if version.version == number:
                 return version
         raise ModelError(f"model {model} has no version {number}")
+
+    async def promote(
+        self, model: str, number: int, spec: Spec, *, because: Mapping[str, Any] = MappingProxyType({})
+    ) -> ModelVersion:
+        """Put a version in force; the champion retires. ``because``: for the audit log.
+
+        ModelError, and nothing is changed, where there is no such version, it is in force already, was trained for
+        another configuration, or its artifact can't be loaded.
+        """
+        version = await self.version(model, number)
+        if version.state is ModelState.CHAMPION:
+            raise ModelError(f"model {version.label} is in force already")
+        if version.spec != as_json(spec):
+            raise ModelError(f"model {version.label} was trained for another configuration of {model}; train it again")
+        await self.load(version)
+        await self._set(version, ModelState.CHAMPION, because)
+        return replace(version, state=ModelState.CHAMPION)
+
+    async def roll_back(self, model: str, spec: Spec) -> ModelVersion:
+        """Put the champion of before in force again, as the audit log has it; rolled back twice, the one before that.
+
+        ModelError as for :meth:`promote`, and where there was none before.
+        """
+        entries = await self._store.audit(action="promote", limit=_PROMOTIONS)
+        order = _in_force(model, entries[::-1])
+        if len(order) < 2:
+            raise ModelError(f"model {model}: no other version was in force before; see `foretag models list {model}`")
+        return await self.promote(model, order[-2], spec, because={_ROLLED_BACK: f"{model}-{order[-1]}"})
+
+    async def retire(
+        self, model: str, number: int, *, because: Mapping[str, Any] = MappingProxyType({})
+    ) -> ModelVersion:
+        """Take a challenger out of play; its artifact stays, for what it said can be computed again."""
+        version = await self.version(model, number)
+        if version.state is not ModelState.CHALLENGER:
+            raise ModelError(
+                f"model {version.label} is {_STATES[version.state]}; promote another version, or roll back"
+                if version.state is ModelState.CHAMPION
+                else f"model {version.label} is {_STATES[version.state]}"
+            )
+        await self._set(version, ModelState.RETIRED, because)
+        return replace(version, state=ModelState.RETIRED)
+
+    async def _set(self, version: ModelVersion, state: ModelState, because: Mapping[str, Any]) -> None:
+        user, origin = self._behalf
+        await self._store.set_state(version.model, version.version, state, user=user, origin=origin, because=because)
+        log.info("model %s is %s now", version.label, _STATES[state])
 
     async def load(self, version: ModelVersion) -> tuple[Spec, dict[str, Any]]:
         """Spec and parameters; ArtifactError where the file is missing, altered or not what the row says."""
@@ -78,11 +153,33 @@ class Registry:
             )
         )
         if await self.champion(model, spec) is None:
-            user, origin = self._behalf
-            await self._store.set_state(model, version.version, ModelState.CHAMPION, user=user, origin=origin)
+            await self._set(version, ModelState.CHAMPION, {})
             version = replace(version, state=ModelState.CHAMPION)
         log.info("model %s stored as %s: %s", version.label, version.state.value, dict(version.metrics))
         return version
+
+
+_STATES = {
+    ModelState.CHAMPION: "in force",
+    ModelState.CHALLENGER: "a challenger",
+    ModelState.RETIRED: "retired",
+}
+
+
+def _in_force(model: str, entries: Sequence[Audit]) -> list[int]:
+    """Versions in the order in which they came into force, ``entries`` being promotions, oldest first; the last one is
+    in force. What was rolled back is forgotten."""
+    order: list[int] = []
+    for entry in entries:
+        name, _, number = entry.subject.rpartition("-")
+        if name != model or not number.isdecimal():
+            continue
+        version = int(number)
+        if _ROLLED_BACK in entry.after and version in order:
+            del order[len(order) - order[::-1].index(version) :]
+        else:
+            order.append(version)
+    return order
 
 
 def as_json(spec: Spec) -> dict[str, Any]:

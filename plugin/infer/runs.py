@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Outcome, Run, RunKind, RunResult
@@ -47,24 +48,47 @@ class Runs:
         """Set whenever a model is added to :attr:`published`; for others to clear."""
 
     async def score(self, scorer: Scorer, tick: datetime, end: datetime) -> Outcome | None:
-        """One scoring run of the window that ends at ``end``; never raises but when cancelled."""
-        name, run = scorer.config.name, None
+        """One scoring run of the window that ends at ``end``; never raises but when cancelled.
+
+        When its results are published, challengers are scored in shadow for as long as its deadline lets them.
+        """
+        limit = scorer.config.schedule.limit
+        run = Run(0, scorer.config.name, RunKind.SCORE, tick)
+        outcome = await self._execute(run, limit, lambda run: scorer.score(run, end), scorer.refresh)
+        if outcome is None:
+            return None
+        await self._publish(outcome)
+        begun = outcome.run.started or self._clock()
+        for version in scorer.challengers:
+            run = Run(0, version.model, RunKind.SHADOW, tick, started=begun, version=version.version)
+            left = max(begun + limit - self._clock(), timedelta(0))
+            await self._execute(run, left, partial(scorer.shadow, version))
+        return outcome
+
+    async def _execute(
+        self,
+        run: Run,
+        limit: timedelta,
+        work: Callable[[Run], Awaitable[Outcome | None]],
+        ready: Callable[[], Awaitable[object | None]] | None = None,
+    ) -> Outcome | None:
+        """Its rows are written; None: it failed, or there is no model yet."""
+        what = run.model if run.kind is RunKind.SCORE else f"{run.model} {run.kind.value}"
         try:
-            if await scorer.refresh() is None:
+            if ready is not None and await ready() is None:
                 return None
-            run = await self._store.write_run(Run(0, name, RunKind.SCORE, tick, started=self._clock()))
-            async with asyncio.timeout(scorer.config.schedule.limit.total_seconds()):
-                outcome = await scorer.score(run, end)
+            run = await self._store.write_run(replace(run, started=run.started or self._clock()))
+            async with asyncio.timeout(limit.total_seconds()):
+                outcome = await work(run)
                 if outcome is None:
                     return None
                 outcome = replace(outcome, run=replace(outcome.run, finished=self._clock(), result=RunResult.DONE))
                 await self._store.write_outcome(outcome)
         except Exception as error:  # noqa: BLE001 - the job wrapper: logged, counted, a row; the schedule goes on
-            await self._fail(name, run, error)
+            await self._fail(what, run, error)
             return None
         self._count(outcome.run)
-        self._complaints.pop(name, None)
-        await self._publish(outcome)
+        self._complaints.pop(what, None)
         return outcome
 
     def miss(self, model: str, scheduled: datetime) -> None:
@@ -106,25 +130,20 @@ class Runs:
             self.published[outcome.run.model] = self._clock()
             self.news.set()
 
-    async def _fail(self, name: str, run: Run | None, error: Exception) -> None:
+    async def _fail(self, what: str, run: Run, error: Exception) -> None:
         text = "deadline exceeded" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        self._complain(name, text, None if isinstance(error, ForetagError | TimeoutError) else error)
-        failed = replace(
-            run or Run(0, name, RunKind.SCORE, self._clock()),
-            finished=self._clock(),
-            result=RunResult.FAILED,
-            error=text,
-        )
+        self._complain(what, text, None if isinstance(error, ForetagError | TimeoutError) else error)
+        failed = replace(run, finished=self._clock(), result=RunResult.FAILED, error=text)
         self._count(failed)
-        if run is not None:
+        if run.id:
             try:
                 await self._store.write_run(failed)
             except ForetagError as second:
-                self._complain(f"{name} row", str(second))
+                self._complain(f"{what} row", str(second))
 
     def _count(self, run: Run) -> None:
         self._diagnostics.runs.labels(run.model, run.kind.value, run.result.value).inc()
-        if run.started and run.finished and run.result is RunResult.DONE:
+        if run.kind is RunKind.SCORE and run.started and run.finished and run.result is RunResult.DONE:
             self._diagnostics.last_run.labels(run.model).set(run.finished.timestamp())
             self._diagnostics.run_seconds.labels(run.model).observe((run.finished - run.started).total_seconds())
 

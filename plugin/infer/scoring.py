@@ -7,14 +7,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kind import ModelKind
+from models.kind import ModelKind, Params, Spec
 from models.runtime import Numbers, Predictor
 from plugin.diagnostics import Diagnostics
 from plugin.domain import (
@@ -29,16 +30,18 @@ from plugin.domain import (
     OutputTag,
     Prediction,
     Run,
+    RunKind,
     Status,
     Window,
     from_micros,
     micros,
     to_micros,
 )
+from plugin.errors import ModelError
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
 from plugin.infer.flags import Decision
-from plugin.infer.outputs import input_status, model_spec, output_tag, predictions
+from plugin.infer.outputs import input_status, model_spec, output_tag, predictions, simulated
 from plugin.infer.registry import Registry
 from plugin.infer.windows import policies, stretches, unheard, whole_steps
 
@@ -57,16 +60,18 @@ class Sight(Protocol):
     async def gaps(self, *, since: datetime | None, known_by: Micros | None, limit: int) -> tuple[Gap, ...]:
         """As there."""
 
-    async def flags(self, start: datetime, end: datetime) -> tuple[Flag, ...]:
+    async def flags(self, start: datetime, end: datetime, *, shadow: bool = False) -> tuple[Flag, ...]:
         """As there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Champion:
-    """The version in force, ready to predict."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """A version that is ready to predict."""
 
     version: ModelVersion
     predictor: Predictor
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    """On flags, by asset; empty until the first run, which looks into the past for them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +86,17 @@ class Windows:
     """[asset] share of the recent cells that were observed, late roles left out."""
     complete: NDArray[np.bool_]
     """[asset] whether the newest cell holds a Good value of every feature, late roles left out."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """What one run saw."""
+
+    run: Run
+    end: datetime
+    windows: Windows
+    seconds: float
+    """That it took."""
 
 
 class Scorer:
@@ -108,9 +124,13 @@ class Scorer:
         self._diagnostics = diagnostics
         self._away = away
         self._only = only
-        self._champion: Champion | None = None
+        self.challengers: tuple[ModelVersion, ...] = ()
+        """Those to be scored in shadow, newest first, as they were when :meth:`refresh` looked."""
+        self._champion: Ready | None = None
+        self._shadows: dict[int, Ready] = {}
+        self._loading: dict[int, Future[Predictor]] = {}
         self._refreshing = asyncio.Lock()
-        self._decisions: dict[str, Decision] = {}
+        self._look: Look | None = None
         self._tag_ids = tuple(asset.tags[feature].id for asset in self.assets for feature in config.features)
         self._prompt = ~np.array(config.late)
         self._policies = policies(config, self.assets)
@@ -124,14 +144,21 @@ class Scorer:
         """Every tag from the future that this model gives."""
         return tuple(tag for of_assets in self._tags.values() for tag in of_assets)
 
-    async def refresh(self) -> Champion | None:
+    async def refresh(self) -> Ready | None:
         """Take up the version in force; a new one is loaded and compiled, and has effect from this run on."""
         async with self._refreshing:
-            version = self._only or await self._registry.champion(self.config.name, self._spec)
+            version = self._only
+            if version is None:
+                standing = await self._registry.standing(self.config.name, self._spec)
+                version, self.challengers = standing.champion, standing.challengers[: self.config.shadow]
             if version is None:
                 self._champion = None
             elif self._champion is None or self._champion.version.version != version.version:
-                self._champion = await self._take_up(version)
+                known = self._shadows.get(version.version)
+                self._champion = replace(known, decisions={}) if known else await self._load(version)
+                log.info("model %s is in force for %d assets", version.label, len(self.assets))
+            kept = {challenger.version for challenger in self.challengers}
+            self._shadows = {number: ready for number, ready in self._shadows.items() if number in kept}
             return self._champion
 
     def by(self, version: ModelVersion, store: Sight) -> "Scorer":
@@ -152,10 +179,40 @@ class Scorer:
         champion = self._champion or await self.refresh()  # a scheduled run has refreshed just before
         if champion is None:
             return None
-        run, given = await self._estimate(champion, replace(run, unheard=self._sources_away()), end, known_by)
-        if not self._decisions:
-            self._decisions = await self._past_decisions(champion.version, end)
-        return Outcome(run, given, self._decide(champion.version, given, self._decisions))
+        self._look = await self._seen(replace(run, unheard=self._sources_away()), end, known_by)
+        return await self._outcome(champion, self._look)
+
+    async def shadow(self, version: ModelVersion, run: Run) -> Outcome:
+        """What a challenger says of what the last :meth:`score` saw; ``run`` is of the kind that says so.
+
+        Its numbers are UncertainSimulatedValue, its flags follow from its own scores alone.
+        """
+        if self._look is None:
+            raise ModelError(f"model {version.label}: there is no run that it could stand beside")
+        ready = self._shadows.get(version.version) or await self._load_aside(version)
+        seen = self._look.run
+        run = replace(run, started=seen.started, unheard=seen.unheard)
+        return await self._outcome(ready, replace(self._look, run=run))
+
+    async def _load_aside(self, version: ModelVersion) -> Ready:
+        """Where the caller can't wait for so long, it goes on, and the next one finds it further."""
+        future = self._loading.get(version.version)
+        if future is None:
+            spec, params = await self._registry.load(version)
+            future = self._loading[version.version] = self._compute.aside("infer", self._compiled, spec, params)
+        try:
+            predictor = await asyncio.shield(asyncio.wrap_future(future))
+        finally:
+            if future.done():
+                self._loading.pop(version.version, None)
+        self._diagnostics.compilations.labels(self.config.name).inc(predictor.compilations)
+        ready = self._shadows[version.version] = Ready(version, predictor)
+        return ready
+
+    def _compiled(self, spec: Spec, params: Params) -> Predictor:
+        predictor = Predictor(self.kind, spec, params, self._compute.device)
+        predictor.warm(len(self.assets))
+        return predictor
 
     async def again(self, run: Run, end: datetime) -> Outcome:
         """What a stored run gave as of ``end``, computed again from what it could see.
@@ -165,39 +222,37 @@ class Scorer:
         champion = self._champion
         if champion is None or champion.version.version != run.version:
             champion = await self._load(await self._registry.version(run.model, run.version))
-        run, given = await self._estimate(champion, run, end, None)
-        decisions = await self._past_decisions(champion.version, end)
-        return Outcome(run, given, self._decide(champion.version, given, decisions))
+        return await self._outcome(replace(champion, decisions={}), await self._seen(run, end, None))
 
-    async def _estimate(
-        self, champion: Champion, run: Run, end: datetime, known_by: Micros | None
-    ) -> tuple[Run, tuple[Prediction, ...]]:
+    async def _seen(self, run: Run, end: datetime, known_by: Micros | None) -> Look:
         begin = time.perf_counter()
         windows = await self._windows(run, end, known_by)
-        between = time.perf_counter()
-        estimates = await self._predict(champion.predictor, windows)
+        return Look(run, end, windows, time.perf_counter() - begin)
+
+    async def _outcome(self, ready: Ready, look: Look) -> Outcome:
+        begin = time.perf_counter()
+        estimates = await self._predict(ready.predictor, look.windows)
         run = replace(
-            run,
-            version=champion.version.version,
+            look.run,
+            version=ready.version.version,
             assets=len(self.assets),
-            stages={"window": between - begin, "infer": time.perf_counter() - between},
+            stages={"window": look.seconds, "infer": time.perf_counter() - begin},
         )
         numbers = {name: tags for name, tags in self._tags.items() if name != self._flag}
-        inputs = self._input_statuses(windows, run.unheard)
-        return run, tuple(predictions(self.config, run, end, numbers, inputs, windows.coverage.tolist(), estimates))
+        inputs = self._input_statuses(look.windows, run.unheard)
+        coverage = look.windows.coverage.tolist()
+        given = tuple(predictions(self.config, run, look.end, numbers, inputs, coverage, estimates))
+        if run.kind is RunKind.SHADOW:
+            given = tuple(map(simulated, given))
+        if not ready.decisions:
+            ready.decisions.update(await self._past_decisions(ready.version, look.end, run.kind))
+        return Outcome(run, given, self._decide(ready.version, given, ready.decisions))
 
-    async def _take_up(self, version: ModelVersion) -> Champion:
-        champion = await self._load(version)
-        self._decisions = {}
-        log.info("model %s is in force for %d assets", version.label, len(self.assets))
-        return champion
-
-    async def _load(self, version: ModelVersion) -> Champion:
+    async def _load(self, version: ModelVersion) -> Ready:
         spec, params = await self._registry.load(version)
-        predictor = await self._compute.run("infer", Predictor, self.kind, spec, params, self._compute.device)
-        await self._compute.run("infer", predictor.warm, len(self.assets))
+        predictor = await self._compute.run("infer", self._compiled, spec, params)
         self._diagnostics.compilations.labels(self.config.name).inc(predictor.compilations)
-        return Champion(version, predictor)
+        return Ready(version, predictor)
 
     async def _predict(self, predictor: Predictor, windows: Windows) -> Mapping[str, Numbers]:
         before = predictor.compilations
@@ -270,13 +325,16 @@ class Scorer:
             if decisions and score.tag.output == "score" and score.value is not None
         )
 
-    async def _past_decisions(self, version: ModelVersion, now: datetime) -> dict[str, Decision]:
-        """By asset; none where the model gives no flags."""
+    async def _past_decisions(self, version: ModelVersion, now: datetime, kind: RunKind) -> dict[str, Decision]:
+        """By asset; none where the model gives no flags. In shadow only what the same version said there counts."""
         threshold = version.metrics.get("threshold")
         if self._flag is None or threshold is None:
             return {}
         reach = 10 * self.config.persistence * self.config.schedule.every
-        past = [f for f in await self._store.flags(now - reach, now) if f.model == version.model]
+        shadow = kind is RunKind.SHADOW
+        past = [f for f in await self._store.flags(now - reach, now, shadow=shadow) if f.model == version.model]
+        if shadow:
+            past = [flag for flag in past if flag.version == version.version]
         return {
             asset.name: Decision(float(threshold), self.config.persistence, [f for f in past if f.asset == asset.name])
             for asset in self.assets

@@ -1,0 +1,209 @@
+"""The life of a model version: promoted, rolled back, retired; a challenger in shadow beside the champion."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from plugin.domain import Grid, ModelState, Quality, RunKind, RunResult, Status, Window, quality
+from plugin.errors import ModelError
+from plugin.historian.memory import MemoryStore
+from plugin.infer.outputs import model_spec
+from plugin.infer.registry import Registry
+from tests.integration.model_bench import FEATURES, NOW, SECONDS, Bench, Listener, config
+
+CHAMPION, CHALLENGER, RETIRED = ModelState.CHAMPION, ModelState.CHALLENGER, ModelState.RETIRED
+
+
+async def trained(bench: Bench, versions: int, **changes: object):
+    scorer = bench.scorer(config(**changes))
+    for _ in range(versions):
+        await bench.training().train(scorer)
+    return scorer
+
+
+async def states(bench: Bench) -> dict[int, ModelState]:
+    return {version.version: version.state for version in await bench.store.versions("odd")}
+
+
+def person(bench: Bench, tmp_path) -> Registry:
+    return Registry(bench.store, tmp_path / "models", user="anna", origin="command")
+
+
+SPEC = model_spec(config())
+
+
+async def test_a_promotion_and_a_rollback_have_effect_with_the_next_run_and_are_on_record(bench, tmp_path):
+    scorer = await trained(bench, 2)
+    registry, runs = person(bench, tmp_path), bench.runs()
+
+    async def version() -> int:
+        outcome = await runs.score(scorer, NOW, NOW)
+        assert outcome
+        (number,) = {p.version for p in outcome.predictions}
+        return int(number)
+
+    assert await version() == 1
+    await registry.promote("odd", 2, SPEC, because={"reason": "better"})
+    assert await version() == 2
+    back = await registry.roll_back("odd", SPEC)
+    assert (back.version, back.state) == (1, CHAMPION)
+    assert await version() == 1
+    assert await states(bench) == {1: CHAMPION, 2: RETIRED}
+    log = [(e.user, e.action, e.subject, dict(e.after)) for e in reversed(await bench.store.audit())]
+    assert log == [
+        ("foretag", "promote", "odd-1", {"state": "champion"}),
+        ("anna", "retire", "odd-1", {"state": "retired"}),
+        ("anna", "promote", "odd-2", {"state": "champion", "reason": "better"}),
+        ("anna", "retire", "odd-2", {"state": "retired"}),
+        ("anna", "promote", "odd-1", {"state": "champion", "rolled_back": "odd-2"}),
+    ]
+
+
+async def test_rolled_back_twice_is_the_one_before_that_and_then_there_is_none(bench, tmp_path):
+    await trained(bench, 3)
+    registry = person(bench, tmp_path)
+    await registry.promote("odd", 2, SPEC)
+    await registry.promote("odd", 3, SPEC)
+    assert (await registry.roll_back("odd", SPEC)).version == 2
+    assert (await registry.roll_back("odd", SPEC)).version == 1
+    with pytest.raises(ModelError, match="no other version was in force before"):
+        await registry.roll_back("odd", SPEC)
+    await registry.promote("odd", 3, SPEC)
+    assert (await registry.roll_back("odd", SPEC)).version == 1, "2 was rolled back: it is not what was before"
+
+
+async def test_what_can_not_be_used_is_not_promoted_and_nothing_changes(bench, tmp_path):
+    await trained(bench, 2)
+    registry = person(bench, tmp_path)
+    before = await states(bench)
+    with pytest.raises(ModelError, match="has no version 9"):
+        await registry.promote("odd", 9, SPEC)
+    with pytest.raises(ModelError, match="in force already"):
+        await registry.promote("odd", 1, SPEC)
+    with pytest.raises(ModelError, match="another configuration"):
+        await registry.promote("odd", 2, model_spec(config(features=("a", "b"))))
+    newest = (await bench.store.versions("odd"))[0]
+    path = tmp_path / "models" / newest.artifact
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ModelError, match="SHA-256"):
+        await registry.promote("odd", 2, SPEC)
+    assert await states(bench) == before
+
+
+async def test_only_a_challenger_is_retired(bench, tmp_path):
+    await trained(bench, 2)
+    registry = person(bench, tmp_path)
+    with pytest.raises(ModelError, match="odd-1 is in force; promote another"):
+        await registry.retire("odd", 1)
+    await registry.retire("odd", 2, because={"reason": "worse"})
+    assert await states(bench) == {1: CHAMPION, 2: RETIRED}
+    with pytest.raises(ModelError, match="odd-2 is retired"):
+        await registry.retire("odd", 2)
+
+
+class Counting(MemoryStore):
+    """Counts the windows that were read."""
+
+    windows = 0
+
+    async def grid(self, window: Window, **bounds: int | None) -> Grid:
+        self.windows += 1
+        return await super().grid(window, **bounds)
+
+
+async def test_a_challenger_sees_what_the_champion_saw_and_is_stored_and_not_published(bench):
+    bench.store.__class__ = Counting
+    scorer = await trained(bench, 3)
+    listener = Listener(bench.store)
+    outcome = await bench.runs(listener).score(scorer, NOW, NOW)
+    assert bench.store.windows == 1
+    assert [p.version for o in listener.outcomes for p in o.predictions] == [1, 1]
+    shadow, champion, *_ = await bench.store.runs("odd")
+    assert [(r.kind, r.result, r.version) for r in (shadow, champion)] == [
+        (RunKind.SHADOW, RunResult.DONE, 3), (RunKind.SCORE, RunResult.DONE, 1),
+    ]  # fmt: skip
+    assert shadow.started == champion.started
+    since = NOW - timedelta(hours=1), NOW + timedelta(hours=1)
+    beside = await bench.store.predictions("odd", *since, shadow=True)
+    assert {(p.version, p.status) for p in beside} == {(3, Status.UNCERTAIN_SIMULATED_VALUE)}
+    assert await bench.store.predictions("odd", *since) == outcome.predictions
+    again = await scorer.again(shadow, NOW)
+    assert again.predictions == beside
+    assert again.flags == await bench.store.flags(*since, shadow=True)
+
+
+async def test_as_many_challengers_as_configured_run_in_shadow(bench):
+    scorer = await trained(bench, 4, shadow=2)
+    await bench.runs().score(scorer, NOW, NOW)
+    assert [r.version for r in await bench.store.runs("odd") if r.kind is RunKind.SHADOW] == [3, 4]
+    none = bench.scorer(config(shadow=0))
+    before = len(await bench.store.runs("odd"))
+    await bench.runs().score(none, NOW, NOW)
+    assert len(await bench.store.runs("odd")) == before + 1
+
+
+async def test_flags_of_a_challenger_are_its_own_and_the_champion_s_are_not_touched(bench, tmp_path):
+    scorer = await trained(bench, 2)
+    for name in FEATURES:
+        await bench.add(name, range(SECONDS, SECONDS + 9), 60.0)
+    # The challenger's threshold is out of reach: it never raises a flag.
+    newest = (await bench.store.versions("odd"))[0]
+    high = replace(newest, metrics={**newest.metrics, "threshold": 1e12})
+    bench.store._versions["odd"][2] = high
+    runs = bench.runs()
+    for second in range(1, 6):
+        assert await runs.score(scorer, NOW, NOW + timedelta(seconds=second))
+    since = NOW, NOW + timedelta(hours=1)
+    assert any(flag.raised for flag in await bench.store.flags(*since))
+    assert not any(flag.raised for flag in await bench.store.flags(*since, shadow=True))
+    after = NOW + timedelta(seconds=6)
+    restarted = await bench.runs().score(bench.scorer(config()), after, after)
+    assert restarted
+    assert any(flag.raised for flag in restarted.flags), "after a restart the champion's own past counts"
+    shadows = [flag for flag in await bench.store.flags(*since, shadow=True) if flag.as_of == after]
+    assert shadows
+    assert not any(flag.raised for flag in shadows)
+
+
+async def test_a_challenger_that_can_not_be_loaded_costs_the_champion_nothing(bench, tmp_path):
+    scorer = await trained(bench, 2)
+    newest = (await bench.store.versions("odd"))[0]
+    (tmp_path / "models" / newest.artifact).unlink()
+    listener = Listener(bench.store)
+    assert await bench.runs(listener).score(scorer, NOW, NOW)
+    assert len(listener.outcomes) == 1
+    shadow = (await bench.store.runs("odd"))[0]
+    assert (shadow.kind, shadow.result) == (RunKind.SHADOW, RunResult.FAILED)
+    assert "train it again" in shadow.error
+    assert bench.diagnostics.value("runs_total", model="odd", kind="shadow", result="failed") == 1
+
+
+async def test_a_challenger_has_what_the_champion_leaves_of_the_deadline(bench):
+    """No time is left: the run fails, and what was begun of its loading goes on for the next one."""
+    scorer = await trained(bench, 2)
+    now = [NOW]
+
+    class Slow(Listener):
+        async def publish(self, outcome):
+            now[0] += timedelta(seconds=30)
+            await super().publish(outcome)
+
+    runs = type(bench.runs())(bench.store, [Slow(bench.store)], bench.diagnostics, clock=lambda: now[0])
+    assert await runs.score(scorer, NOW, NOW)
+    shadow = (await bench.store.runs("odd"))[0]
+    assert (shadow.kind, shadow.error) == (RunKind.SHADOW, "deadline exceeded")
+    assert await bench.runs().score(scorer, NOW, NOW)
+    assert (await bench.store.runs("odd"))[0].result is RunResult.DONE
+
+
+async def test_a_promoted_challenger_is_published_as_good_from_the_next_run_on(bench, tmp_path):
+    scorer = await trained(bench, 2)
+    await bench.runs().score(scorer, NOW, NOW)
+    compiled = bench.diagnostics.total("compilations_total")
+    await person(bench, tmp_path).promote("odd", 2, SPEC)
+    outcome = await bench.runs().score(scorer, NOW, NOW)
+    assert outcome
+    assert {(p.version, quality(p.status)) for p in outcome.predictions} == {(2, Quality.GOOD)}
+    assert bench.diagnostics.total("compilations_total") == compiled, "it was ready already"
+    assert (await bench.store.runs("odd"))[0].kind is RunKind.SCORE, "nothing is left to run in shadow"
