@@ -8,9 +8,13 @@ A window is a stretch of one unit's life that ends now; its cells before the las
 observed. An LSTM reads the last ``context`` cells. What it can't see any more, the own start, stands in its inputs.
 
 RUL is counted in cells and learnt up to ``cap``: a unit that shows no wear yet says nothing about a longer life (Heimes
-2008), so a value at the cap means "at least ``cap``". Quantiles 5, 50 and 95 % (Koenker & Bassett 1978) can't cross by
-construction. Each member of the ensemble is trained without one fold of the units, and the errors there widen or narrow
-the interval to 90 % (CQR, Romano et al. 2019; cross-conformal, Vovk 2015), lower and upper side apart.
+2008). ``rul_state`` is *beyond horizon* from the estimate on above which four of five cells of units held out had the
+cap or more left. Such a unit's ``rul`` has no upper bound (NaN), nor has another one whose bound would reach the cap:
+what it says is the lower bound, and the number is no date to plan by. A number at the cap stands for that or more.
+
+Quantiles 5, 50 and 95 % (Koenker & Bassett 1978) can't cross by construction. Each member of the ensemble is trained
+without one fold of the units, and the errors there widen or narrow the interval to 90 % (CQR, Romano et al. 2019;
+cross-conformal, Vovk 2015), lower and upper side apart.
 """
 
 from dataclasses import dataclass
@@ -29,10 +33,12 @@ from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, Tr
 from models.meaning import Meaning
 from models.network import Cell, Recurrent, born, bound
 from models.options import check_axes, choice, number, read
-from models.training import Budget, conformal, descend, folds
+from models.rul_held_out import HeldOut
+from models.training import Budget, descend, folds
 
 _LEVELS = (0.05, 0.5, 0.95)
 _LIMIT = 5.0
+_STATES = ("within horizon", "beyond horizon")
 _ENDS_PER_WINDOW = 24
 _FOLDS = 5
 
@@ -52,7 +58,7 @@ class Options:
     cell: Cell = choice("lstm", get_args(Cell))
     """``gru`` and ``mingru`` are smaller; what they cost in error is in ``docs/benchmarks.md``."""
     hidden: int = number(48, 4, 512)
-    members: int = number(5, 1, 16)
+    members: int = number(10, 1, 16)
     steps: int = number(400, 1, 100_000)
     batch: int = number(48, 1, 4096)
     rate: float = number(5e-3, 1e-6, 1.0)
@@ -82,7 +88,7 @@ class RulLstm:
             raise ValueError(f"option horizon = {options.horizon}: must be below cap, {options.cap}")
 
     def outputs(self, spec: Spec) -> tuple[OutputSpec, ...]:
-        """``rul`` at its upper end means "at least ``cap``"."""
+        """``rul`` at its upper end, with an open upper bound, means "at least ``cap``"."""
         options = read(Options, spec)
         return (
             OutputSpec(
@@ -92,6 +98,15 @@ class RulLstm:
                 options.cap,
                 f"Remaining useful life; {options.cap:g}: that or more",
                 Meaning.LIFETIME,
+            ),
+            OutputSpec(
+                "rul_state",
+                "",
+                0.0,
+                1.0,
+                f"Whether it fails within {options.cap:g} cycles, as far as can be told",
+                Meaning.STATE,
+                _STATES,
             ),
             OutputSpec("health", "%", 0.0, 100.0, "Remaining useful life as a share of its range", Meaning.HEALTH),
             OutputSpec(
@@ -111,13 +126,15 @@ class RulLstm:
             "network": born(_builder(spec, options), jax.random.split(key, options.members)),
             **_unscaled(spec, options),
             "margin": np.zeros(2, np.float32),
+            "beyond": np.ones((), np.float32),
         }
 
     def fit(self, spec: Spec, data: TrainingData, progress: Progress) -> Fitted:
-        """Targets are RUL [cells] at every labelled cell. Needs five units or runs, or ``members`` if that is more."""
+        """Targets are RUL [cells] at every labelled cell. Needs five units or runs."""
         self.check(spec)
         options = read(Options, spec)
-        fold = folds(data.group, max(_FOLDS, options.members), spec.seed)
+        units = len(np.unique(data.group))
+        fold = folds(data.group, max(_FOLDS, min(options.members, units)), spec.seed)
         key = jax.random.key(spec.seed)
         params = self.init(spec, key)
         params |= _scale(spec, options, data)
@@ -127,6 +144,7 @@ class RulLstm:
         params["network"] = descend(loss, params["network"], crops["shared"], crops["own"], budget, key, progress)
         judged = _held_out(spec, params, options, crops["shared"], data, fold)
         params["margin"] = judged.margin(np.ones(len(judged.fold), bool)).astype(np.float32)
+        params["beyond"] = np.float32(judged.beyond())
         return Fitted(jax.device_get(params), judged.metrics(options.cap))
 
     def predict(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
@@ -139,16 +157,19 @@ class RulLstm:
         low = jnp.minimum(low - params["margin"][0], middle)
         high = jnp.maximum(high + params["margin"][1], middle)
         there = seen.any(-1)
+        beyond = middle >= params["beyond"]
 
         def shown(value: jax.Array) -> jax.Array:
             return jnp.where(there, jnp.clip(value, 0.0, 1.0), jnp.nan)
 
-        share = Estimate(shown(middle), shown(low), shown(high))
+        value, lower, upper = shown(middle), shown(low), shown(high)
         risk = 100.0 * jnp.where(there, share_below(options.horizon / options.cap, low, middle, high), jnp.nan)
         unknown = jnp.full_like(risk, jnp.nan)
+        bounded = jnp.where(beyond | (high >= 1.0), jnp.nan, upper)
         return {
-            "rul": Estimate(*(options.cap * part for part in share)),
-            "health": Estimate(*(100.0 * part for part in share)),
+            "rul": Estimate(options.cap * value, options.cap * lower, options.cap * bounded),
+            "rul_state": Estimate(jnp.where(there, beyond.astype(jnp.float32), jnp.nan), unknown, unknown),
+            "health": Estimate(100.0 * value, 100.0 * lower, 100.0 * upper),
             "failure_probability": Estimate(risk, unknown, unknown),
         }
 
@@ -272,7 +293,7 @@ def _crops(spec: Spec, params: Params, options: Options, data: TrainingData, fol
     generator = np.random.default_rng(spec.seed)
     own = []
     for member in range(options.members):
-        ends = np.argwhere(labelled & (fold != member)[:, None])
+        ends = np.argwhere(labelled & (fold != member % (fold.max() + 1))[:, None])
         if not len(ends):
             raise ValueError("there is no labelled cell to train on")
         own.append(ends[generator.permutation(np.resize(np.arange(len(ends)), max(labelled.sum(), 1)))])
@@ -294,48 +315,6 @@ def _after_a_late_start(data: TrainingData, spec: Spec) -> NDArray[np.bool_]:
     return late
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _HeldOut:
-    """Quantiles [m, 3] at random cells of units that the member had not seen, their truth and fold, as cap's shares."""
-
-    quantiles: NDArray[np.float32]
-    truth: NDArray[np.float32]
-    fold: NDArray[np.int32]
-    unit: NDArray[np.int32]
-
-    def margin(self, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """How much to widen below and above so that each side fails in 5 %, from the chosen cells.
-
-        Of worn units alone, where there are enough: at the cap the interval is never wrong, and would be too bold.
-        """
-        worn = chosen & (self.truth < 1.0)
-        chosen = worn if worn.sum() >= 40 else chosen
-        units = len(np.unique(self.unit[chosen]))
-        low, _, high = self.quantiles[chosen].T
-        truth = self.truth[chosen]
-        return np.array([conformal(low - truth, 0.95, units), conformal(truth - high, 0.95, units)])
-
-    def metrics(self, cap: float) -> dict[str, float]:
-        """Errors [cells] of single members; coverage with margins from the other folds. ``phm``: mean PHM08 score."""
-        low, middle, high = self.quantiles.T.copy()
-        for fold in np.unique(self.fold):
-            here = self.fold == fold
-            below, above = self.margin(~here) if (~here).any() else self.margin(here)
-            low[here] -= below
-            high[here] += above
-        low, middle, high = np.clip((low, middle, high), 0.0, 1.0) * cap
-        truth = self.truth * cap
-        error = middle - truth
-        return {
-            "rmse": float(np.sqrt(np.mean(error**2))),
-            "mae": float(np.mean(np.abs(error))),
-            "phm": float(np.mean(np.where(error < 0, np.exp(-error / 13.0), np.exp(error / 10.0)) - 1.0)),
-            "coverage": float(np.mean((low <= truth) & (truth <= high))),
-            "width": float(np.mean(high - low)),
-            "units": float(len(np.unique(self.unit))),
-        }
-
-
 def _held_out(
     spec: Spec,
     params: Params,
@@ -343,7 +322,7 @@ def _held_out(
     shared: dict[str, NDArray[Any]],
     data: TrainingData,
     fold: NDArray[np.int32],
-) -> _HeldOut:
+) -> HeldOut:
     target = shared["target"]
     labelled = shared["seen"][0, :, options.context - 1 :] & ~np.isnan(target[:, options.context - 1 :])
     rows = np.flatnonzero((fold < options.members) & labelled.any(1))
@@ -356,4 +335,4 @@ def _held_out(
     inputs, seen = (shared[name][0, row[:, None], span] for name in ("inputs", "seen"))
     every = np.asarray(jax.jit(partial(_quantiles, spec, options))(params["network"], inputs, seen))
     truth = target[row, end + options.context - 1]
-    return _HeldOut(every[fold[row], np.arange(len(row))], truth, fold[row], data.group[row])
+    return HeldOut(every[fold[row], np.arange(len(row))], truth, fold[row], data.group[row])

@@ -11,7 +11,7 @@ from plugin.domain.files import Import, Reject
 from plugin.domain.gaps import Gap, GapCause, GapState, Remark, RemarkKind
 from plugin.domain.people import LASTING, Audit, Event, Label, LabelKind, LabSample, Verdict
 from plugin.domain.plant import Asset, Fill, Tag
-from plugin.domain.quality import Quality, Status, qualities, quality
+from plugin.domain.quality import HIGH_LIMITED, Quality, Status, at_upper_limit, qualities, quality
 from plugin.domain.results import (
     Drift,
     DriftKind,
@@ -34,6 +34,7 @@ from plugin.domain.times import Micros, from_micros, micros, to_micros
 from plugin.domain.windows import Grid, Policies, Stretch, Window
 
 __all__ = [
+    "HIGH_LIMITED",
     "LASTING",
     "Alarm",
     "AlarmState",
@@ -81,6 +82,7 @@ __all__ = [
     "UpdateType",
     "Verdict",
     "Window",
+    "at_upper_limit",
     "from_micros",
     "micros",
     "qualities",

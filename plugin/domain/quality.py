@@ -33,6 +33,17 @@ class Status(IntEnum):
     BAD_NO_DATA = 0x809B0000
 
 
+HIGH_LIMITED = 0x00000600
+"""Added to a status: the value is at its upper limit and stands for that or more (OPC 10000-4, 7.39.1: InfoType
+DataValue, LimitBits High)."""
+_LIMIT_BITS = 0x00000F00
+
+
+def at_upper_limit(status: int) -> bool:
+    """Whether the number is to be read as *that or more*."""
+    return status & _LIMIT_BITS == HIGH_LIMITED
+
+
 def quality(status: int) -> Quality:
     """Severity only: info bits (overflow, limit, historian bits) never turn Good into Bad."""
     return Quality(min(status >> 30 & 0b11, Quality.BAD))

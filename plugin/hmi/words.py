@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from math import isnan
 
-from plugin.domain import Quality, Status, quality
+from plugin.domain import Quality, Status, at_upper_limit, quality
 from plugin.hmi.snapshot import Reading
 
 NOTHING = "–"
@@ -24,8 +24,10 @@ def number(value: float | None) -> str:
 
 
 def reading(shown: Reading | None) -> str:
-    """The number; ``12.3?`` where it is Uncertain, ``Bad`` where there is none to trust."""
-    return NOTHING if shown is None else "Bad" if is_bad(shown) else number(shown.value) + _doubt(shown)
+    """The number; ``12.3?`` where it is Uncertain, ``≥125`` for that or more, ``Bad`` where there is none to trust."""
+    if shown is None or is_bad(shown):
+        return NOTHING if shown is None else "Bad"
+    return ("≥" if at_upper_limit(shown.status) else "") + number(shown.value) + _doubt(shown)
 
 
 def share(shown: Reading | None) -> str:
@@ -45,10 +47,10 @@ def _doubt(shown: Reading) -> str:
 
 
 def bounds(shown: Reading | None) -> str:
-    """``98–141``; empty where the reading has none or is Bad."""
-    if shown is None or shown.lower is None or shown.upper is None or is_bad(shown):
+    """``98–141``, or ``≥98`` where the upper one is open; empty where the reading has none or is Bad."""
+    if shown is None or shown.lower is None or is_bad(shown):
         return ""
-    return f"{number(shown.lower)}–{number(shown.upper)}"
+    return f"≥{number(shown.lower)}" if shown.upper is None else f"{number(shown.lower)}–{number(shown.upper)}"
 
 
 def age(duration: timedelta | None) -> str:

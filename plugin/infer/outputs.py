@@ -6,10 +6,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 from models.kind import OutputSpec, Spec
 from models.meaning import Meaning
 from models.runtime import Numbers
-from plugin.domain import Asset, OutputTag, Prediction, Run, Status
+from plugin.domain import HIGH_LIMITED, Asset, OutputTag, Prediction, Run, Status
 from plugin.infer.config import ModelConfig
 
 _WARNING_SHARES = 0.25, 0.1
@@ -68,7 +70,7 @@ def output_status(inputs: Status, value: float | None, tag: OutputTag) -> Status
     """No number is Bad; a Good number outside its range is UncertainEngineeringUnitsExceeded."""
     if value is None:
         return Status.BAD_NO_DATA
-    if inputs is Status.GOOD and not tag.low <= value <= tag.high:
+    if inputs is Status.GOOD and not np.float32(tag.low) <= value <= np.float32(tag.high):  # as the models count
         return Status.UNCERTAIN_ENGINEERING_UNITS_EXCEEDED
     return inputs
 
@@ -103,10 +105,16 @@ def predictions(
                 value=number,
                 lower=_number(lower[row]) if number is not None else None,
                 upper=_number(upper[row]) if number is not None else None,
-                status=output_status(inputs[row], number, tag),
+                status=output_status(inputs[row], number, tag) | _limited(number, lower[row], upper[row], tag),
                 coverage=float(coverage[row]),
                 run=run.id,
             )
+
+
+def _limited(value: float | None, lower: float, upper: float, tag: OutputTag) -> int:
+    """A value at the end of its range whose upper bound is open stands for that or more."""
+    at_end = value is not None and value >= np.float32(tag.high)
+    return HIGH_LIMITED if at_end and math.isnan(upper) and not math.isnan(lower) else 0
 
 
 def _number(value: Any) -> float | None:

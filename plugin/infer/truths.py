@@ -85,9 +85,11 @@ class Proof:
 
     @property
     def inside(self) -> bool | None:
-        """What was to be said is within the bounds; None: it has not both."""
+        """What was to be said is within the bounds, of which a missing one is open; None: it has none."""
         lower, upper = self.prediction.lower, self.prediction.upper
-        return None if lower is None or upper is None else lower <= self.said_at_best <= upper
+        if lower is None and upper is None:
+            return None
+        return (lower is None or lower <= self.said_at_best) and (upper is None or self.said_at_best <= upper)
 
 
 @dataclass(frozen=True, slots=True)

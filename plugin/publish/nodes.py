@@ -10,12 +10,12 @@ Rules that hold for every write (OPC 10000-4, 7.11 and 7.39; OPC 10000-8, 6.3):
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from plugin.domain import Flag, Meaning, OutputTag, Prediction, Quality, Run, Standing, Status, quality
+from plugin.domain import HIGH_LIMITED, Flag, Meaning, OutputTag, Prediction, Quality, Run, Standing, Status, quality
 from plugin.publish.cells import Cell
 from plugin.publish.shown import Shown
 
@@ -125,8 +125,8 @@ class OutputNode:
         source = min(about.as_of, now)
         shown = self._shown.take(status if facts[0] is not None else _without_value(status), valid_until)
         self._context.write(about, valid_until or about.as_of, source, now)
-        for cell, fact in zip(self._cells, facts, strict=True):
-            cell.write(fact, shown if fact is not None else _without_value(shown), source, now)
+        for (cell, its), fact in zip(self._each(shown), facts, strict=True):
+            cell.write(fact, its if fact is not None else _without_value(its), source, now)
         self.expire(now)
 
     def expire(self, now: datetime) -> bool:
@@ -160,8 +160,12 @@ class OutputNode:
             self._restate(now)
 
     def _restate(self, now: datetime, source: datetime | None = None) -> None:
-        for cell in self._cells:
-            cell.restate(self._shown.status, now, source)
+        for cell, its in self._each(self._shown.status):
+            cell.restate(its, now, source)
+
+    def _each(self, status: int) -> Iterator[tuple[Cell, int]]:
+        """What is at its limit is the value, not what stands beside it."""
+        return ((cell, status & ~HIGH_LIMITED if place else status) for place, cell in enumerate(self._cells))
 
 
 _WITHHELD = {"off": Status.BAD_OUT_OF_SERVICE, "none": Status.BAD_CONFIGURATION_ERROR}
@@ -188,11 +192,15 @@ def percent(predictions: Sequence[Prediction]) -> Facts:
 
 
 def lifetime(cycle: timedelta | None) -> Callable[[Sequence[Prediction]], Facts]:
-    """Value, bounds, and when it ends; ``cycle``: how long one of its units takes, None: not known."""
+    """Value, bounds, and when it ends; ``cycle``: how long one of its units takes, None: not known.
+
+    A life that has a lower bound alone is known to last, and there is no saying when it ends.
+    """
 
     def facts(predictions: Sequence[Prediction]) -> Facts:
         value, lower, upper = number(predictions)
-        return value, lower, upper, None if value is None or cycle is None else _after(predictions[0], value * cycle)
+        known = value is not None and cycle is not None and (lower is None or upper is not None)
+        return value, lower, upper, _after(predictions[0], value * cycle) if known else None
 
     return facts
 

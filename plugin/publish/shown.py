@@ -18,7 +18,7 @@ the plant is a simulated one                     UncertainSimulatedValue
 
 from datetime import datetime
 
-from plugin.domain import Quality, Status, quality
+from plugin.domain import HIGH_LIMITED, Quality, Status, quality
 
 _LEFT_BEHIND = frozenset((Status.UNCERTAIN_LAST_USABLE_VALUE, Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE))
 """Of a value that was right when it was made, and is not renewed."""
@@ -64,7 +64,7 @@ class Shown:
     def usable(self) -> bool:
         """Neither Bad nor left behind."""
         status = self.status
-        return quality(status) is not Quality.BAD and status not in _LEFT_BEHIND
+        return quality(status) is not Quality.BAD and status & ~HIGH_LIMITED not in _LEFT_BEHIND
 
     def take(self, given: int, valid_until: datetime | None) -> int:
         """A new value, which is there whatever was withheld; returns the status that it is shown with."""

@@ -34,7 +34,7 @@ class Accuracy:
     phm: float
     """See :func:`phm_score`."""
     bounded: int
-    """Pairs whose prediction has both bounds."""
+    """Pairs whose prediction has a bound; of two, one that is not there is open."""
     coverage: float | None
     """Share of them with ``lower <= true <= upper``; None where there are none."""
     width: float | None
@@ -113,12 +113,12 @@ def _r2(error: NDArray[np.float64], true: NDArray[np.float64]) -> float | None:
 def _bounds(
     predictions: Sequence[Prediction], true: NDArray[np.float64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Of those with both bounds: whether the truth is inside, and the width."""
-    missing = float("nan")
-    lower = np.array([missing if p.lower is None else p.lower for p in predictions], np.float64)
-    upper = np.array([missing if p.upper is None else p.upper for p in predictions], np.float64)
-    both = ~(np.isnan(lower) | np.isnan(upper))
-    return ((lower <= true) & (true <= upper))[both], (upper - lower)[both]
+    """Of those with a bound: whether the truth is inside, a missing one being open; of those with both: the width."""
+    lower = np.array([-np.inf if p.lower is None else p.lower for p in predictions], np.float64)
+    upper = np.array([np.inf if p.upper is None else p.upper for p in predictions], np.float64)
+    width = upper - lower
+    some, both = np.isfinite(lower) | np.isfinite(upper), np.isfinite(width)
+    return ((lower <= true) & (true <= upper))[some], width[both]
 
 
 def _by_asset(truth: Iterable[Truth]) -> Mapping[str, Sequence[Truth]]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -113,9 +114,15 @@ async def opened() -> AsyncIterator[History]:
     """An empty history in a folder that goes away with it."""
     with tempfile.TemporaryDirectory(prefix="foretag-benchmark-") as name:
         folder, diagnostics = Path(name), Diagnostics()
-        compute = Compute("cpu", folder / "cache", diagnostics)
+        compute = Compute("cpu", Path(_compiled().name), diagnostics)
         async with SqliteStore(f"sqlite+aiosqlite:///{folder / 'historian.db'}") as store, compute:
             yield History(store, Registry(store, folder / "models"), compute, diagnostics)
+
+
+@cache
+def _compiled() -> tempfile.TemporaryDirectory[str]:
+    """JAX goes on writing there as long as the process lives, whichever history it was named for."""
+    return tempfile.TemporaryDirectory(prefix="foretag-compiled-")
 
 
 def numbers(given: Iterable[Prediction], output: str) -> NDArray[np.float64]:

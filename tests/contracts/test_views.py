@@ -194,8 +194,8 @@ async def test_the_laboratory_is_compared_with_what_was_said_of_the_moment_of_th
     again = said(NOX, run, NOON + 7 * MINUTE, 40.0, upper=None)
     await plant.store.write_outcome(Outcome(run, (again,), ()))
     assert (await accuracy(plant, "laboratory"))[1:] == [
-        ("nox", *stamps(NOON + 7 * MINUTE, NOON + 7.5 * MINUTE), 40.0, 33.0, 7.0, None),
-    ], "the laboratory's own tag is truth too"
+        ("nox", *stamps(NOON + 7 * MINUTE, NOON + 7.5 * MINUTE), 40.0, 33.0, 7.0, 1),
+    ], "the laboratory's own tag is truth too; an upper bound that is not there is open"
 
 
 async def test_a_forecast_of_a_measured_feature_is_compared_with_its_minute(plant: Plant) -> None:

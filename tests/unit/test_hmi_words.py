@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from plugin.domain import Status
+from plugin.domain import HIGH_LIMITED, Status
 from plugin.hmi.snapshot import Reading
 from plugin.hmi.words import age, bounds, count, milliseconds, number, plain, reading, share, status_name
 
@@ -36,7 +36,10 @@ def test_numbers(value, text):
         (Reading(None, status=Status.BAD_WAITING_FOR_INITIAL_DATA), "Bad", ""),
         (Reading(None), "Bad", ""),
         (Reading(float("nan"), 1.0, 2.0), "Bad", ""),
-        (Reading(20.0, 16.0, None), "20.0", ""),
+        (Reading(20.0, 16.0, None), "20.0", "≥16.0"),
+        (Reading(20.0, None, 24.0), "20.0", ""),
+        (Reading(125.0, 98.0, None, status=HIGH_LIMITED), "≥125", "≥98.0"),
+        (Reading(125.0, 98.0, None, status=Status.UNCERTAIN_SUB_NORMAL | HIGH_LIMITED), "≥125?", "≥98.0"),
         (Reading(20.0, status=0x00000480), "20.0", ""),  # overflow and limit bits leave it Good
     ],
 )

@@ -68,7 +68,7 @@ def test_wear_is_learnt(fitted, predict, unseen):
     error = np.sqrt(np.mean((rul.value - left) ** 2))
     assert error < 0.5 * np.std(left)
     assert fitted.metrics["rmse"] < 0.5 * np.std(left)
-    assert np.mean((rul.lower <= left) & (left <= rul.upper)) >= 0.8
+    assert np.mean((rul.lower <= left) & ~(left > rul.upper)) >= 0.8
 
 
 @pytest.mark.parametrize("cell", ["gru", "mingru"])
@@ -84,10 +84,29 @@ def test_health_and_risk_tell_the_same_story(predict, unseen):
     values, observed, left = unseen
     found = predict(values, observed)
     for part in range(3):
-        assert found["health"][part] == pytest.approx(found["rul"][part] / 40 * 100, abs=1e-3)
+        bounded = np.isfinite(found["rul"][part])
+        assert found["health"][part][bounded] == pytest.approx(found["rul"][part][bounded] / 40 * 100, abs=1e-3)
+        assert found["health"][part][~bounded] == pytest.approx(100)
     risk = found["failure_probability"].value
     assert risk[left <= 5].min() > 50 > risk[left >= 30].max()
     assert np.isnan(found["failure_probability"].lower).all()
+
+
+def test_a_healthy_unit_is_beyond_the_horizon_and_a_worn_one_within(predict, unseen):
+    values, observed, left = unseen
+    found = predict(values, observed)
+    rul, beyond = found["rul"], found["rul_state"].value == 1
+    assert 0 < beyond.sum() < len(left)
+    assert np.isnan(rul.upper[beyond]).all()
+    assert (rul.lower[beyond] < 40).all()
+    assert np.mean(left[beyond]) > 35
+    assert not beyond[left < 20].any()
+    assert np.isfinite(rul.upper[left < 10]).all()
+
+
+def test_no_upper_bound_lies_at_the_cap(predict, unseen):
+    rul = predict(*unseen[:2])["rul"]
+    assert not (rul.upper >= 40).any()
 
 
 def test_the_life_before_an_overhaul_is_not_seen(predict):
@@ -117,6 +136,14 @@ def test_too_few_units_are_refused():
     data = lives(count=4)
     with pytest.raises(ValueError, match="there are 4 units or runs; it takes 5 or more"):
         KIND.fit(SPEC, data, lambda share, message: None)
+
+
+def test_more_members_than_units_share_the_folds():
+    spec = replace(SPEC, options={**SPEC.options, "members": 8, "steps": 8})
+    data = lives(count=6)
+    fitted = KIND.fit(spec, data, lambda share, message: None)
+    assert fitted.metrics["units"] == 6
+    assert len(fitted.params["network"]["recurrent"]) == 8
 
 
 def test_no_label_is_refused():

@@ -1,5 +1,6 @@
 """What a prediction looks like on its nodes: value, status, times, expiry. No server, no clock."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugin.domain import (
+    HIGH_LIMITED,
     Drift,
     DriftKind,
     Flag,
@@ -111,6 +113,25 @@ def test_a_missing_bound_leaves_the_value_alone():
     number.show(_prediction(lower=None), _NOW)
     assert number.shown()[:2] == (80.0, Status.GOOD)
     assert _shown(number.lower)[:2] == (None, Status.BAD_NO_DATA)
+
+
+def test_a_value_at_its_limit_says_so_and_its_bounds_do_not():
+    number = _Number()
+    number.show(replace(_prediction(125.0, Status.GOOD | HIGH_LIMITED), upper=None), _NOW)
+    assert number.shown()[:2] == (125.0, HIGH_LIMITED)
+    assert _shown(number.lower)[:2] == (70.0, Status.GOOD)
+    assert _shown(number.upper)[:2] == (None, Status.BAD_NO_DATA)
+    number.node.cut_off(True, _NOW)
+    number.node.cut_off(False, _NOW)
+    assert number.shown()[:2] == (125.0, HIGH_LIMITED)
+    assert _shown(number.lower)[:2] == (70.0, Status.GOOD)
+
+
+def test_a_life_without_an_upper_bound_has_no_day_on_which_it_ends():
+    facts = nodes.lifetime(_SECOND)
+    assert facts([_prediction(80.0)]) == (80.0, 70.0, 90.0, _NOW + 79 * _SECOND)
+    assert facts([replace(_prediction(80.0), upper=None)]) == (80.0, 70.0, None, None)
+    assert facts([replace(_prediction(80.0, lower=None), upper=None)])[3] == _NOW + 79 * _SECOND
 
 
 def test_past_its_time_a_value_stays_as_last_usable_from_that_time_on():

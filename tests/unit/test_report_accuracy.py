@@ -56,19 +56,21 @@ def test_truth_that_does_not_vary_gives_no_r2(rows):
     assert figures.rmse == pytest.approx(1.0)
 
 
-def test_coverage_counts_only_predictions_with_both_bounds():
+def test_coverage_counts_predictions_with_a_bound_and_takes_a_missing_one_as_open():
     predictions = [
         predicted(0, 10.0, lower=8.0, upper=12.0),  # the truth is the upper bound: inside
         predicted(1, 10.0, lower=8.0, upper=14.0),  # outside
-        predicted(2, 10.0, lower=8.0),
-        predicted(3, 10.0),
+        predicted(2, 10.0, lower=8.0),  # 8 or more: inside
+        predicted(3, 10.0, lower=8.0),  # outside
+        predicted(4, 10.0),
     ]
+    true = [truth(0, 12.0), truth(1, 14.5), truth(2, 99.0), truth(3, 7.0), truth(4, 99.0)]
 
-    figures = accuracy(predictions, [truth(0, 12.0), truth(1, 14.5), truth(2, 99.0), truth(3, 99.0)], SECOND / 2)
+    figures = accuracy(predictions, true, SECOND / 2)
 
     assert figures is not None
-    assert figures.n == 4
-    assert (figures.bounded, figures.coverage, figures.width) == (2, 0.5, 5.0)
+    assert figures.n == 5
+    assert (figures.bounded, figures.coverage, figures.width) == (4, 0.5, 5.0)
 
 
 def test_without_bounds_there_is_no_coverage():

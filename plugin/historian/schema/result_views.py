@@ -57,8 +57,8 @@ def forecasts(sql: Words) -> View:
 
 def accuracy(sql: Words) -> View:
     best = f"CASE p.truth WHEN 'failure' THEN {sql.least('p.actual', 'p.high')} ELSE p.actual END"
-    bounded = "p.lower IS NOT NULL AND p.upper IS NOT NULL"
-    within = f"{best} BETWEEN p.lower AND p.upper"
+    bounded = "p.lower IS NOT NULL OR p.upper IS NOT NULL"
+    within = f"{best} BETWEEN COALESCE(p.lower, {best}) AND COALESCE(p.upper, {best})"
     inside = f"CASE WHEN {bounded} THEN CASE WHEN {within} THEN 1 ELSE 0 END END"
     columns = (
         *(Column(column.name, column.sql.replace("o.", "p."), column.says) for column in _OUTPUT),
@@ -74,7 +74,7 @@ def accuracy(sql: Words) -> View:
             f"p.value - {best}",
             "`value - actual`; a remaining life beyond what the output can say counts as its limit",
         ),
-        Column("inside", inside, "1: within the bounds, 0: beyond them, NULL: it has not both"),
+        Column("inside", inside, "1: within the bounds, 0: beyond them, NULL: it has none; one that is NULL is open"),
         *_BY,
     )
     parts = "\nUNION ALL\n".join((_laboratory(sql), _MEASURED, _failures(sql)))

@@ -1,0 +1,56 @@
+"""From a model's numbers to predictions: the status that each deserves, and bounds that are open."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from models.runtime import Numbers
+from plugin.domain import HIGH_LIMITED, OutputTag, Prediction, Run, RunKind, Status, at_upper_limit
+from plugin.infer.config import ModelConfig
+from plugin.infer.outputs import predictions
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+NONE = float("nan")
+CONFIG = ModelConfig.model_validate(
+    {
+        "name": "rul", "kind": "rul_lstm", "assets": ["*"], "features": ["a"], "window": 10, "step": 1,
+        "training": {"learn": "failures"},
+    }
+)  # fmt: skip
+
+
+def given(
+    value: float, lower: float = NONE, upper: float = NONE, high: float = 125.0, inputs: Status = Status.GOOD
+) -> Prediction:
+    tag = OutputTag("rul", "engine", "rul", "cycles", 0.0, high, "")
+    numbers = Numbers(*(np.array([part], np.float32) for part in (value, lower, upper)))
+    run = Run(1, "rul", RunKind.SCORE, NOON)
+    (made,) = predictions(CONFIG, run, NOON, {"rul": [tag]}, [inputs], [1.0], {"rul": numbers})
+    return made
+
+
+def test_a_value_at_its_end_without_an_upper_bound_is_that_or_more():
+    made = given(125.0, 98.0)
+    assert (made.value, made.lower, made.upper) == (125.0, 98.0, None)
+    assert made.status == Status.GOOD | HIGH_LIMITED
+    assert at_upper_limit(made.status)
+    assert at_upper_limit(given(125.0, 98.0, inputs=Status.UNCERTAIN_SUB_NORMAL).status)
+
+
+@pytest.mark.parametrize(
+    "made", [given(110.0, 98.0), given(125.0, 98.0, 125.0), given(125.0), given(NONE)],
+    ids=["below its end", "with an upper bound", "without bounds", "no number"],
+)  # fmt: skip
+def test_others_are_what_they_say(made):
+    assert not at_upper_limit(made.status)
+
+
+@pytest.mark.parametrize("high", [33.7, 41.1, 0.1, 125.0])
+def test_the_end_of_a_range_is_within_it_however_a_float32_rounds_it(high):
+    assert given(high, 0.05, high, high=high).status == Status.GOOD
+    assert at_upper_limit(given(high, 0.05, high=high).status)
+
+
+def test_beyond_its_range_a_good_number_is_uncertain():
+    assert given(126.0, 98.0, 130.0).status == Status.UNCERTAIN_ENGINEERING_UNITS_EXCEEDED
