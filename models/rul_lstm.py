@@ -56,9 +56,9 @@ class Options:
     context: int = number(32, 4, 1024)
     """Cells that the network reads."""
     cell: Cell = choice("lstm", get_args(Cell))
-    """``gru`` and ``mingru`` are smaller; what they cost in error is in ``docs/benchmarks.md``."""
+    """``gru`` and ``mingru`` have fewer weights."""
     hidden: int = number(48, 4, 512)
-    members: int = number(10, 1, 16)
+    members: int = number(5, 1, 16)
     steps: int = number(400, 1, 100_000)
     batch: int = number(48, 1, 4096)
     rate: float = number(5e-3, 1e-6, 1.0)
