@@ -22,6 +22,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from plugin.publish.asyncua_session import PlantSession
 from plugin.publish.asyncua_subscriptions import PlantSubscriptions
 from plugin.publish.identity import claimed
 from plugin.publish.people import People, Permission
+from plugin.publish.wire import publish_response
 
 Admit = Callable[[bytes, str, str], Awaitable[None]]
 """Certificate (DER), what its owner calls itself (application URI), its address → nothing, or raises ServiceError."""
@@ -172,7 +174,10 @@ class PlantProcessor(UaProcessor):
     def send_response(self, requesthandle: Any, seqhdr: Any, response: Any, msgtype: Any = _MESSAGE) -> None:
         """As asyncua's, to a client that reads its answers."""
         super().send_response(requesthandle, seqhdr, response, msgtype)  # type: ignore[no-untyped-call]
-        if self._transport.get_write_buffer_size() > _UNREAD_BYTES:
+        self._check_unread()
+
+    def _check_unread(self) -> None:
+        if self._transport.get_write_buffer_size() > _UNREAD_BYTES and not self._transport.is_closing():
             self._cut_off("unread")
 
     def _cut_off(self, cause: str) -> None:
@@ -199,12 +204,13 @@ class PlantProcessor(UaProcessor):
             self._check_token(requesthdr.AuthenticationToken)
         return await self._serve(typeid, requesthdr, seqhdr, body)
 
-    async def forward_publish_response(self, result: ua.PublishResult, requestdata: Any) -> None:
-        """As asyncua's, and measured: encoding is most of what a subscriber costs."""
+    async def forward_publish_response(self, result: Any, requestdata: Any) -> None:
+        """A :class:`plugin.publish.wire.Notice`, encrypted for this client; measured."""
         with self.iserver.measure():
-            result.Results = requestdata.results
-            response = ua.PublishResponse(Parameters=result)
-            self.send_response(requestdata.requesthdr.RequestHandle, requestdata.seqhdr, response)
+            handle, request = requestdata.requesthdr.RequestHandle, requestdata.seqhdr.RequestId
+            body = publish_response(result, requestdata.results, handle, datetime.now(UTC))
+            self._transport.write(self._connection.message_to_binary(body, request_id=request))
+        self._check_unread()
 
     async def _serve(self, *message: Any) -> Any:
         return await super()._process_message(*message)  # type: ignore[no-untyped-call]

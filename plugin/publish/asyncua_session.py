@@ -20,6 +20,7 @@ from asyncua import ua
 from asyncua.common.utils import ServiceError
 from asyncua.server.internal_session import InternalSession
 
+from plugin.publish.asyncua_subscriptions import PlantSubscription
 from plugin.publish.people import Permission, Person, calling, may, role_of
 
 if TYPE_CHECKING:
@@ -184,8 +185,9 @@ class PlantSession(InternalSession):
     def _acknowledge(self, ack: ua.SubscriptionAcknowledgement) -> ua.StatusCode:
         if not self._owns(ack.SubscriptionId):
             return _status(ua.StatusCodes.BadSubscriptionIdInvalid)
-        self.subscription_service.subscriptions[ack.SubscriptionId].publish([ack.SequenceNumber])
-        return ua.StatusCode()
+        found = self.subscription_service.subscriptions[ack.SubscriptionId]
+        known = isinstance(found, PlantSubscription) and found.acknowledge(ack.SequenceNumber)
+        return _status(0 if known else ua.StatusCodes.BadSequenceNumberUnknown)
 
     async def transfer_subscriptions(  # type: ignore[override]
         self, params: ua.TransferSubscriptionsParameters, callback: Callable[..., Any]

@@ -1,29 +1,32 @@
 """asyncua's subscriptions, made honest and cheap.
 
-What differs from asyncua 2.1.0:
+What differs from asyncua 2.1.0 (for the items see :mod:`plugin.publish.items`):
 
-* A deadband compares with the last value that was *reported* (OPC 10000-4, 7.22.2); asyncua compares with the last one
-  written, so that a slow ramp is never reported.
-* References are kept where asyncua makes deep copies: the copying was 83 % of a write to a subscribed node. It asks
-  that a DataValue is never changed after it was written.
-* A value that a full queue drops marks its successor with the overflow bit (OPC 10000-4, 5.13.1.5).
-* A message carries no more values than the client asked for (asyncua ignores it), nor so many that encoding them holds
-  the loop; the rest follows in the next one.
-* What a client may ask for is bounded: publishing interval, queue size (also when it is modified), number of items.
+* Messages are put together from bytes (:mod:`plugin.publish.wire`) and kept as bytes until they are acknowledged,
+  within a bound; asyncua keeps every value as an object, and forgets a message that was asked for again.
+* A message carries no more values than the client asked for (asyncua ignores it), nor so many that one client holds the
+  loop; the rest follows in the next one.
+* What a client may ask for is bounded: publishing interval, lifetime, queue size (also when it is modified), number of
+  items.
 
 Private names of asyncua are used: ``tests/contracts`` fails when one of them changes.
 """
 
 import asyncio
-import dataclasses
-from collections.abc import Callable, Generator
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from asyncua import ua
 from asyncua.common.utils import ServiceError
 from asyncua.server.internal_subscription import InternalSubscription
-from asyncua.server.monitored_item_service import MonitoredItemData, MonitoredItemService
+from asyncua.server.monitored_item_service import MonitoredItemService
 from asyncua.server.subscription_service import SubscriptionService
+
+from plugin.publish import wire
+from plugin.publish.cells import Cell
+from plugin.publish.items import Item, span_of
 
 _INTERVALS = 50.0, 3_600_000.0
 """Shortest and longest publishing interval [ms]."""
@@ -34,96 +37,109 @@ _MAX_ITEMS = 20_000
 _LIFE = 3_600_000.0
 """Longest time that a subscription lives without its client [ms]."""
 
-_AT_ONCE = 100
-"""Values in one message: encoding them holds the loop for about 2 ms."""
+_AT_ONCE = 2000
+"""Values in one message: a chunk of 64 KiB, and less than 1 ms."""
 
-_OVERFLOW = 0x480
-"""InfoType DataValue and the Overflow bit (OPC 10000-4, 7.39.1)."""
-
-
-class _Done:
-    """An awaitable that is done already."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        return
-        yield
+_KEPT_BYTES = 16 * 1024 * 1024
+"""Messages of one subscription that the client has not acknowledged."""
 
 
-_DONE = _Done()
+def _status(code: int) -> ua.StatusCode:
+    return ua.StatusCode(ua.UInt32(code))
 
 
 class PlantItems(MonitoredItemService):
     """The monitored items of one subscription."""
+
+    def __init__(self, subscription: "PlantSubscription", server: "PlantSubscriptions") -> None:
+        super().__init__(subscription, server.aspace)
+        self._server = server
+        self._ready = subscription.ready
 
     async def create_monitored_items(
         self, params: ua.CreateMonitoredItemsParameters
     ) -> list[ua.MonitoredItemCreateResult]:
         """As asyncua's, within the bound."""
         more = len(params.ItemsToCreate)
-        subscription: PlantSubscription = self.isub  # type: ignore[assignment]
-        if len(self._monitored_items) + more > _MAX_ITEMS or more > subscription.server.items_left():
+        if len(self._monitored_items) + more > _MAX_ITEMS or more > self._server.items_left():
             raise ServiceError(ua.StatusCodes.BadTooManyMonitoredItems)
         return await super().create_monitored_items(params)
 
     async def _create_data_change_monitored_item(
         self, params: ua.MonitoredItemCreateRequest
     ) -> ua.MonitoredItemCreateResult:
-        subscription: PlantSubscription = self.isub  # type: ignore[assignment]
-        if not subscription.server.readable(params.ItemToMonitor):
-            return ua.MonitoredItemCreateResult(ua.StatusCode(ua.UInt32(ua.StatusCodes.BadNotReadable)))
-        return await super()._create_data_change_monitored_item(params)
+        """Also for attributes other than Value, which seldom change and are asyncua's."""
+        if not self._server.readable(params.ItemToMonitor):
+            return ua.MonitoredItemCreateResult(_status(ua.StatusCodes.BadNotReadable))
+        result, _ = self._make_monitored_item_common(params)
+        item = Item(result.MonitoredItemId, params, self._ready)
+        node, attribute = params.ItemToMonitor.NodeId, params.ItemToMonitor.AttributeId
+        found = self.aspace[node].attributes.get(attribute) if node in self.aspace else None
+        try:
+            if found is not None:
+                item.ask(params.RequestedParameters, result.RevisedQueueSize, span_of(self.aspace, node))
+        except ServiceError as error:
+            return ua.MonitoredItemCreateResult(_status(error.code))
+        if isinstance(found, Cell):
+            found.join(item)
+            item.close = partial(found.leave, item)
+        else:
+            result.StatusCode, handle = self.aspace.add_datachange_callback(node, attribute, item.notice)
+            item.close = partial(self.aspace.delete_datachange_callback, handle)
+        self._commit_monitored_item(result, item)
+        if result.StatusCode.is_good():
+            self._tell(item)
+        return result
+
+    def _tell(self, item: Item) -> None:
+        node, attribute = item.read_value_id.NodeId, item.read_value_id.AttributeId  # type: ignore[union-attr]
+        found = self.aspace[node].attributes[attribute]
+        if isinstance(found, Cell):
+            found.tell(item)
+        else:
+            item.notice(0, self.aspace.read_attribute_value(node, attribute))
 
     def _modify_monitored_item(self, params: ua.MonitoredItemModifyRequest) -> ua.MonitoredItemModifyResult:
         result = ua.MonitoredItemModifyResult()
         item = self._monitored_items.get(params.MonitoredItemId)
         if item is None:
-            result.StatusCode = ua.StatusCode(ua.UInt32(ua.StatusCodes.BadMonitoredItemIdInvalid))
+            result.StatusCode = _status(ua.StatusCodes.BadMonitoredItemIdInvalid)
             return result
         asked = params.RequestedParameters
-        item.queue_size = result.RevisedQueueSize = self._revise_queue_size(asked.QueueSize)
-        item.filter = asked.Filter if asked.Filter is not None else item.filter
-        item.client_handle = asked.ClientHandle
+        size = result.RevisedQueueSize = self._revise_queue_size(asked.QueueSize)
         result.RevisedSamplingInterval = self.isub.data.RevisedPublishingInterval
+        if isinstance(item, Item):
+            try:
+                item.ask(asked, size, span_of(self.aspace, item.read_value_id.NodeId))  # type: ignore[union-attr]
+            except ServiceError as error:
+                return ua.MonitoredItemModifyResult(_status(error.code))
+        else:  # of events
+            item.queue_size, item.client_handle = size, asked.ClientHandle
+            item.filter = asked.Filter if asked.Filter is not None else item.filter
         return result
 
-    def datachange_callback(  # type: ignore[override]
-        self, handle: int, value: ua.DataValue, error: ua.StatusCode | None = None
-    ) -> "_Done":
-        """Report the value if it differs enough from the one that was reported last.
+    async def _set_monitoring_mode(self, mode: ua.MonitoringMode, mid: int) -> ua.StatusCode:
+        item = self._monitored_items.get(mid)
+        if not isinstance(item, Item):
+            return await super()._set_monitoring_mode(mode, mid)
+        if item.switch(mode):
+            self._tell(item)
+        return ua.StatusCode()
 
-        The work is done when the call returns; the result is there for asyncua, which awaits it.
-        """
-        subscription: PlantSubscription = self.isub  # type: ignore[assignment]
-        if error:
-            subscription.enqueue_status(error)
-            return _DONE
-        item_id = self._monitored_datachange[handle]
-        item = self._monitored_items[item_id]
-        if item.mode != ua.MonitoringMode.Disabled and self._differs(item, value):
-            item.mvalue.current_dvalue = value
-            subscription.enqueue(item_id, ua.MonitoredItemNotification(item.client_handle, value), item.queue_size)
-        return _DONE
+    def delete_monitored_items(self, ids: list[int]) -> list[ua.StatusCode]:
+        """As asyncua's, which looks through all items for each."""
+        results = super().delete_monitored_items(ids)
+        self._ready[:] = [item for item in self._ready if item.waiting]
+        return results
 
-    def _differs(self, item: MonitoredItemData, value: ua.DataValue) -> bool:
-        reported, demand = item.mvalue.current_dvalue, item.filter
-        if reported is None or reported.StatusCode != value.StatusCode:
-            return True
-        trigger = demand.Trigger if demand else ua.DataChangeTrigger.StatusValue
-        if trigger == ua.DataChangeTrigger.StatusValueTimestamp and reported.SourceTimestamp != value.SourceTimestamp:
-            return True
-        if trigger == ua.DataChangeTrigger.Status or reported.Value == value.Value:
-            return False
-        return not demand or _leaves_deadband(demand, reported, value)
-
-
-def _leaves_deadband(demand: ua.DataChangeFilter, reported: ua.DataValue, value: ua.DataValue) -> bool:
-    """Percent deadbands are not offered by these nodes (as in asyncua): every change passes."""
-    if demand.DeadbandType != ua.DeadbandType.Absolute or reported.Value is None or value.Value is None:
-        return True
-    numbers = reported.Value.Value, value.Value.Value
-    if not all(isinstance(number, int | float) for number in numbers):
-        return True
-    return bool(abs(numbers[1] - numbers[0]) > demand.DeadbandValue)
+    def _delete_monitored_items(self, mid: int) -> ua.StatusCode:
+        item = self._monitored_items.get(mid)
+        if not isinstance(item, Item):
+            return super()._delete_monitored_items(mid)
+        item.close()
+        item.waiting.clear()
+        del self._monitored_items[mid]
+        return ua.StatusCode()
 
 
 class PlantSubscription(InternalSubscription):
@@ -133,9 +149,12 @@ class PlantSubscription(InternalSubscription):
         self, server: "PlantSubscriptions", data: ua.CreateSubscriptionResult, *args: Any, at_once: int, **kwargs: Any
     ) -> None:
         super().__init__(data, server.aspace, *args, **kwargs)
-        self.server = server
-        aspace = server.aspace
-        self.monitored_item_srv = PlantItems(self, aspace)
+        self.ready: list[Item] = []
+        self._triggered_datachanges: Any = self.ready  # asyncua asks it whether there is anything to say
+        self.monitored_item_srv = PlantItems(self, server)
+        self._not_acknowledged_results: dict[int, Any] = {}
+        self._kept_bytes = 0
+        self._measure: Any = server.measure
         self.bound(at_once)
 
     def bound(self, at_once: int) -> None:
@@ -145,44 +164,74 @@ class PlantSubscription(InternalSubscription):
     async def publish_results(self, requestdata: Any = None) -> bool:
         """As asyncua's; what one message does not hold follows at once, with a turn for the loop in between."""
         used = more = await super().publish_results(requestdata)
-        while more and self._triggered_datachanges:
+        while more and self.ready:
             await asyncio.sleep(0)
             more = await super().publish_results()
         return used
 
-    def _pop_triggered_datachanges(self, result: ua.PublishResult) -> None:
-        rest: dict[int, list[ua.MonitoredItemNotification]] = {}
-        taken: dict[int, list[ua.MonitoredItemNotification]] = {}
-        left = self._at_once
-        for item, queue in self._triggered_datachanges.items():
-            taken[item], rest[item] = queue[:left], queue[left:]
-            left -= len(taken[item])
-        self._triggered_datachanges = {item: queue for item, queue in taken.items() if queue}
-        super()._pop_triggered_datachanges(result)
-        self._triggered_datachanges = {item: queue for item, queue in rest.items() if queue}
+    def _pop_publish_result(self) -> Any:
+        """A :class:`plugin.publish.wire.Notice`, where asyncua makes a PublishResult."""
+        with self._measure():
+            found = list(self._notifications())
+            self._keep_alive_count = self._publish_cycles_count = 0
+            self._startup = False
+            number = self._notification_seq
+            message = wire.message(number, found, datetime.now(UTC))
+            if found:
+                self._notification_seq = number % (2**32 - 1) + 1
+                self._keep(number, message)
+            available = tuple(self._not_acknowledged_results)
+            return wire.Notice(self.data.SubscriptionId, available, bool(self.ready), message)
 
-    def _pop_publish_result(self) -> ua.PublishResult:
-        result = super()._pop_publish_result()
-        result.MoreNotifications = bool(self._triggered_datachanges)
-        return result
+    def _notifications(self) -> Any:
+        rest = ua.PublishResult()
+        if self._publishing_enabled:
+            count, parts = self._take()
+            if count:
+                yield wire.data_change(count, parts)
+            self._pop_triggered_events(rest)
+        self._pop_triggered_statuschanges(rest)
+        yield from map(wire.notification, rest.NotificationMessage.NotificationData)
 
-    def enqueue(self, item: int, notification: ua.MonitoredItemNotification, size: int) -> None:
-        """Keep the newest ``size`` values; where one is lost from a longer queue, the oldest that stays says so."""
-        queue = self._triggered_datachanges.setdefault(item, [])
-        if 0 < size <= len(queue):
-            del queue[: len(queue) - size + 1]
-            if queue:
-                queue[0] = ua.MonitoredItemNotification(queue[0].ClientHandle, _overflowed(queue[0].Value))
-        queue.append(notification)
+    def _take(self) -> tuple[int, list[bytes]]:
+        """What waits, up to the bound: how many values, and handle and value of each in turn."""
+        parts: list[bytes] = []
+        taken = done = 0
+        for item in self.ready:
+            waiting, prefix = item.waiting, item.prefix
+            if taken + len(waiting) > self._at_once:
+                break
+            for content in waiting:
+                parts.append(prefix)
+                parts.append(content)
+            taken += len(waiting)
+            waiting.clear()
+            done += 1
+        del self.ready[:done]
+        if self.ready and taken < self._at_once:  # a queue of which a part still fits
+            item, left = self.ready[0], self._at_once - taken
+            parts += [part for content in item.waiting[:left] for part in (item.prefix, content)]
+            del item.waiting[:left]
+            taken += left
+        return taken, parts
 
-    def enqueue_status(self, status: ua.StatusCode) -> None:
-        """Tell the client of the subscription's own state."""
-        self._triggered_statuschanges.append(status)
+    def _keep(self, number: int, message: bytes) -> None:
+        kept = self._not_acknowledged_results
+        kept[number] = message
+        self._kept_bytes += len(message)
+        while len(kept) > self._no_acks_limit or self._kept_bytes > _KEPT_BYTES:
+            self._kept_bytes -= len(kept.pop(next(iter(kept))))
 
+    def acknowledge(self, number: int) -> bool:
+        """False where there is no such message."""
+        message = self._not_acknowledged_results.pop(number, b"")
+        self._kept_bytes -= len(message)
+        return bool(message)
 
-def _overflowed(value: ua.DataValue) -> ua.DataValue:
-    status = value.StatusCode.value if value.StatusCode is not None else 0
-    return dataclasses.replace(value, StatusCode=ua.StatusCode(ua.UInt32(status | _OVERFLOW)))
+    def republish(self, nb: int) -> ua.NotificationMessage:
+        """Empty where there is no such message."""
+        found = self._not_acknowledged_results.get(nb)
+        return wire.reread(found) if found is not None else ua.NotificationMessage()
 
 
 class PlantSubscriptions(SubscriptionService):
@@ -226,6 +275,12 @@ class PlantSubscriptions(SubscriptionService):
         if isinstance(found, PlantSubscription):
             found.bound(params.MaxNotificationsPerPublish)
         return ua.ModifySubscriptionResult(*terms)
+
+    @property
+    def measure(self) -> Any:
+        """Around work whose CPU time is counted."""
+        server: Any = self.iserver
+        return server.measure
 
     def items_left(self) -> int:
         """How many monitored items there may be more, in all subscriptions together."""

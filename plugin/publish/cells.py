@@ -1,23 +1,37 @@
 """The value of one node, made of as little as it takes: a write stores five references, encoding waits for a reader.
 
 A :class:`Cell` stands in the address space where asyncua has an ``AttributeValue``. Most values are written each second
-and read by nobody: what a client would get is put together when one asks, or when a subscription is there to be told.
+and read by nobody: what a client would get is put together when one asks, and packed, once for all of them, when
+monitored items (:class:`Watcher`) are there to be told.
 Private names of asyncua are used: ``tests/contracts`` fails when one of them changes.
 """
 
-from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from asyncua import ua
 from asyncua.server.address_space import AttributeValue
 
-from plugin.domain import Quality, Status, quality
+from plugin.domain import Status
+from plugin.publish.wire import any_data_value, data_value
 
 _NULL = ua.Variant(None, ua.VariantType.Null)
 _STATUSES: dict[int, ua.StatusCode] = {}
 """Those that were given so far; they are never changed, and few."""
 _MOST_STATUSES = 1000
+_BAD = 0x8000_0000
+"""From here on a status is Bad (OPC 10000-4, 7.39.1)."""
+
+
+class Watcher(Protocol):
+    """Who is told of a cell's values."""
+
+    def takes(self, fact: Any, status: int, source: datetime) -> bool:
+        """Whether it wants the value; then it counts as reported, and :meth:`put` follows."""
+
+    def put(self, content: bytes) -> None:
+        """A DataValue as it goes over the wire."""
 
 
 def status_code(status: int) -> ua.StatusCode:
@@ -30,13 +44,15 @@ def status_code(status: int) -> ua.StatusCode:
 class Cell(AttributeValue):
     """The value of one node. Values are replaced, never changed: subscriptions keep references to them."""
 
-    __slots__ = ("_kind", "_made", "_said", "datachange_callbacks", "value_callback", "value_setter")
+    __slots__ = ("_kind", "_made", "_said", "watchers")
+
+    value_callback = None
+    value_setter = None
+    datachange_callbacks: Any = MappingProxyType({})  # nobody's: who subscribes is a watcher
 
     def __init__(self, kind: ua.VariantType, now: datetime) -> None:
         """Waiting for its first data since ``now``."""
-        self.value_callback = None
-        self.value_setter = None
-        self.datachange_callbacks: dict[int, Callable[..., Any]] = {}
+        self.watchers: tuple[Watcher, ...] = ()
         self._kind = kind
         self._said: tuple[Any, int, datetime, datetime] = (None, Status.BAD_WAITING_FOR_INITIAL_DATA, now, now)
         self._made: ua.DataValue | None = None
@@ -46,7 +62,7 @@ class Cell(AttributeValue):
         """What a client reads at present."""
         if self._made is None:
             fact, status, source, now = self._said
-            empty = fact is None or quality(status) is Quality.BAD
+            empty = fact is None or status >= _BAD
             variant = _NULL if empty else ua.Variant(fact, self._kind)
             self._made = ua.DataValue(variant, status_code(status), source, now)  # type: ignore[arg-type]
         return self._made
@@ -58,6 +74,8 @@ class Cell(AttributeValue):
         _, _, source, now = self._said
         self._said = fact, status, value.SourceTimestamp or source, value.ServerTimestamp or now
         self._made = value
+        for watcher in self.watchers:
+            self.tell(watcher)
 
     @property
     def fact(self) -> Any:
@@ -73,10 +91,29 @@ class Cell(AttributeValue):
         """Set value, status and times, and hand them to the subscriptions before it returns."""
         self._said = fact, status, source, now
         self._made = None
-        if self.datachange_callbacks:
-            value = self.value
-            for handle, report in tuple(self.datachange_callbacks.items()):
-                report(handle, value)
+        if self.watchers:
+            if status >= _BAD:
+                fact = None
+            content = None
+            for watcher in self.watchers:
+                if watcher.takes(fact, status, source):
+                    if content is None:
+                        content = data_value(fact, self._kind, status, source, now)
+                    watcher.put(content)
+
+    def join(self, watcher: Watcher) -> None:
+        """From now on it is told of each value."""
+        self.watchers = (*self.watchers, watcher)
+
+    def leave(self, watcher: Watcher) -> None:
+        """From now on it is told no more."""
+        self.watchers = tuple(each for each in self.watchers if each is not watcher)
+
+    def tell(self, watcher: Watcher) -> None:
+        """The present value, to one who has just come."""
+        fact, status, source, _ = self._said
+        if watcher.takes(None if status >= _BAD else fact, status, source):
+            watcher.put(any_data_value(self.value))
 
     def note(self, fact: Any, source: datetime, now: datetime, status: int = Status.GOOD) -> None:
         """Write a value if it, or its status, differs from the present one: for what seldom changes."""

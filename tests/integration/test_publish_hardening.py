@@ -232,6 +232,23 @@ async def test_a_slow_ramp_crosses_a_deadband(house):
     assert [value for value, _ in heard.values] == [0.9 * step for step in range(0, 21, 2)]
 
 
+async def test_a_percent_deadband_is_one_of_the_range_and_needs_one(house):
+    """2 % of 0 to 125 are 2.5."""
+    async with house.session("friend") as friend:
+        await house.sink.publish(_outcome(0.0))
+        heard = _Heard()
+        subscription = await friend.create_subscription(50, heard)
+        await subscription.deadband_monitor(friend.get_node(_NODE), 2.0, 2, queuesize=100)
+        for value in (2.4, 2.5, 2.6, 5.0, 5.2):
+            await house.sink.publish(_outcome(value))
+        await heard.until(5.2)
+        assert [value for value, _ in heard.values] == [0.0, 2.6, 5.2]
+        bound = friend.get_node(ua.NodeId(ua.String(f"{_TAG.name}.LowerBound"), ua.Int16(2)))
+        with pytest.raises(ua.UaStatusCodeError, match="BadMonitoredItemFilterUnsupported"):
+            await subscription.deadband_monitor(bound, 2.0, 2)
+        await subscription.delete()
+
+
 async def test_requests_are_bounded_and_a_lost_value_is_marked(house):
     async with house.session("friend") as friend:
         heard = _Heard()

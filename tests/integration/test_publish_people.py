@@ -387,3 +387,22 @@ async def test_monitored_items_are_limited(house):
         with pytest.raises(ua.UaStatusCodeError, match="BadTooManyMonitoredItems"):
             await subscription.subscribe_data_change(olga.get_node(_NODE))
         await subscription.delete()
+
+
+async def test_a_message_is_asked_for_again_as_often_as_need_be_until_it_is_acknowledged(house):
+    async with house.session("olga") as olga:
+        subscription = await olga.create_subscription(60_000, _Heard([]))
+        await subscription.subscribe_data_change(olga.get_node(_NODE))
+        session, identifier = olga.uaclient.session, subscription.subscription_id
+        server_side: Any = house.server.iserver.subscription_service.subscriptions[identifier]
+        await house.server.write_attribute_value(_NODE, ua.DataValue(ua.Variant(7.0)))
+        number = int.from_bytes(server_side._pop_publish_result().message[:4], "little")
+        again = [await session.republish(identifier, number) for _ in range(2)]
+        assert again[0] == again[1]
+        (change,) = again[0].NotificationData
+        assert change.MonitoredItems[-1].Value.Value.Value == 7.0
+        assert server_side.acknowledge(number)
+        assert not server_side.acknowledge(number)
+        with pytest.raises(ua.UaStatusCodeError, match="BadMessageNotAvailable"):
+            await session.republish(identifier, number)
+        await subscription.delete()

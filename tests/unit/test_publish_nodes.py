@@ -273,18 +273,36 @@ def test_a_flag_is_as_fresh_as_the_oldest_of_the_predictions_beside_it():
     assert fresh == {("rul", "engine-01"): early}
 
 
-def test_subscriptions_hear_of_a_write_before_it_returns():
-    cell = _cell()
-    heard: list[Any] = []
-    cell.datachange_callbacks[7] = lambda handle, value: heard.append((handle, value.Value.Value))
+class _Heard:
+    """One who takes every value."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, int]] = []
+        self.kept: list[bytes] = []
+
+    def takes(self, fact: Any, status: int, source: datetime) -> bool:
+        self.told.append((fact, status))
+        return True
+
+    def put(self, content: bytes) -> None:
+        self.kept.append(content)
+
+
+def test_subscriptions_hear_of_a_write_before_it_returns_and_share_its_bytes():
+    cell, first, second = _cell(), _Heard(), _Heard()
+    for heard in (first, second):
+        cell.join(heard)
     cell.write(1.5, Status.GOOD, _NOW, _NOW)
-    assert heard == [(7, 1.5)]
+    assert first.told == second.told == [(1.5, 0)]
+    assert first.kept[0] is second.kept[0]
+    cell.leave(first)
+    cell.write(2.5, Status.BAD_NO_DATA, _NOW, _NOW)
+    assert (len(first.told), second.told[-1]) == (1, (None, Status.BAD_NO_DATA))
 
 
 def test_what_seldom_changes_is_told_when_it_does():
-    cell = _cell()
-    heard: list[Any] = []
-    cell.datachange_callbacks[7] = lambda _handle, value: heard.append((value.Value.Value, value.StatusCode.value))
+    cell, heard = _cell(), _Heard()
+    cell.join(heard)
     for fact, status in ((1.0, 0), (1.0, 0), (2.0, 0), (2.0, Status.UNCERTAIN), (None, Status.BAD_NO_DATA)):
         cell.note(fact, _NOW, _NOW, status)
-    assert heard == [(1.0, 0), (2.0, 0), (2.0, Status.UNCERTAIN), (None, Status.BAD_NO_DATA)]
+    assert heard.told == [(1.0, 0), (2.0, 0), (2.0, Status.UNCERTAIN), (None, Status.BAD_NO_DATA)]

@@ -1,0 +1,181 @@
+"""From a value written to the bytes that each client is sent: CPU of the server's process, beside other servers.
+
+10,000 Doubles change once a second, in every server (:mod:`tests.benchmarks._publishing`) at the same pace; 0, 1 and 5
+clients subscribe to all of them, each a process of its own that takes them as foretag's acquisition does
+(:mod:`tests.benchmarks._drain`). What is counted is the server's CPU, system time and all threads included, for all
+that it does in those seconds: writing, comparing, queueing, encoding, sending, and answering. Channels are not
+encrypted: what encryption costs is the same for every server.
+
+A prediction is written to its nodes in this process, by the sink, with nobody listening.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Outcome, OutputTag, Prediction, Run, RunKind, Status
+from plugin.publish.config import PublishConfig
+from plugin.publish.server import OpcUaSink
+from tests.benchmarks.harness import Goal, Peer, Row, Spread
+
+_TAGS = 10_000
+_LIMIT = 120.0
+_OUTPUTS = 2000
+"""Predictions of a run that is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """At a server, at one moment."""
+
+    time: float
+    cpu: float
+    written: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of a server over some seconds."""
+
+    per_write: float
+    """CPU per value written [µs], whoever is told of it."""
+    share: float
+    """Of a core [%]."""
+    heard: float
+    """Values that a client took, as a share of those written."""
+
+
+async def measure(quick: bool) -> Sequence[Row]:
+    """Servers in turn, round by round."""
+    seconds = 5.0 if quick else 10.0
+    costs: dict[tuple[str, int], list[Cost]] = defaultdict(list)
+    writes = []
+    for _ in range(1 if quick else 3):
+        for clients in (0, 1, 5):
+            costs["foretag", clients].append(await _cost("foretag", clients, seconds))
+        for clients in (0, 1):
+            costs["asyncua", clients].append(await _cost("asyncua", clients, seconds))
+        writes.append(await _prediction())
+    return [*_rows(costs), Row("a prediction, to all its nodes: CPU", Spread.of(writes), "µs", goal=Goal(5))]
+
+
+def _rows(costs: dict[tuple[str, int], list[Cost]]) -> list[Row]:
+    def spread(who: str, clients: int) -> Spread:
+        return Spread.of(cost.per_write for cost in costs[who, clients])
+
+    one, five, stock = spread("foretag", 1), spread("foretag", 5), spread("asyncua", 1)
+    further = [
+        (many.per_write - few.per_write) / 4 for many, few in zip(costs["foretag", 5], costs["foretag", 1], strict=True)
+    ]
+    share = Spread.of(cost.share for cost in costs["foretag", 5])
+    heard = Spread.of(100 * cost.heard for cost in costs["foretag", 5])
+    return [
+        Row(
+            "write of a value, nobody listens: CPU",
+            spread("foretag", 0),
+            "µs",
+            peer=Peer("asyncua", spread("asyncua", 0)),
+        ),
+        Row("value written and delivered to one client: CPU", one, "µs", peer=Peer("asyncua", stock), goal=Goal(2)),
+        Row("the same value to each further client: CPU", Spread.of(further), "µs", goal=Goal(0.7)),
+        Row("value written and delivered to five clients: CPU", five, "µs"),
+        Row("10,000 values a second to each of five clients: CPU", share, "% core", goal=Goal(5)),
+        Row("… of which each client took", heard, "%"),
+    ]
+
+
+async def _cost(server: str, clients: int, seconds: float) -> Cost:
+    async with _serving(server) as (port, look), contextlib.AsyncExitStack() as stack:
+        taking = [await stack.enter_async_context(_taking(port, seconds + 3)) for _ in range(clients)]
+        ends = asyncio.ensure_future(_first(taking) if taking else asyncio.sleep(seconds + 3, 0.0))
+        looks = [await look()]
+        while not ends.done():
+            await asyncio.wait({ends}, timeout=0.5)
+            looks.append(await look())
+        last = looks[-2]
+        first = next(each for each in reversed(looks) if last.time - each.time >= seconds)
+        spent, written = last.cpu - first.cpu, last.written - first.written
+        return Cost(1e6 * spent / written, 100 * spent / (last.time - first.time), ends.result() / _TAGS)
+
+
+async def _first(taking: Sequence[asyncio.subprocess.Process]) -> float:
+    """Values per second of the client that ends first."""
+    ends = [asyncio.ensure_future(process.communicate()) for process in taking]
+    done, others = await asyncio.wait(ends, timeout=_LIMIT, return_when=asyncio.FIRST_COMPLETED)
+    for other in others:
+        other.cancel()
+    for each in done:
+        output, _ = each.result()
+        result = json.loads(output.splitlines()[-1])
+        return float(result["values"] / result["wall"])
+    raise RuntimeError("no client came to an end")
+
+
+@contextlib.asynccontextmanager
+async def _process(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    pipe, none = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *arguments, stdin=pipe, stdout=pipe, stderr=none
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _taking(port: int, seconds: float) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    shape = ("--kind", "uniform", "--tags", str(_TAGS), "--seconds", str(seconds), "--interval", "1")
+    return _process("tests.benchmarks._drain", "to_batches", str(port), *shape)
+
+
+@contextlib.asynccontextmanager
+async def _serving(server: str) -> AsyncIterator[tuple[int, Callable[[], Awaitable[Look]]]]:
+    async with _process("tests.benchmarks._publishing", server, "--tags", str(_TAGS)) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        async with asyncio.timeout(_LIMIT):
+            port = json.loads(await process.stdout.readline())["port"]
+
+        async def look() -> Look:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(b"\n")
+            async with asyncio.timeout(_LIMIT):
+                found = json.loads(await process.stdout.readline())
+            return Look(time.perf_counter(), found["cpu"], found["written"])
+
+        yield port, look
+
+
+async def _prediction() -> float:
+    """CPU to write one prediction of a large run [µs]."""
+    names = [(f"engine-{number % 40:02}", f"rul-{number // 40}") for number in range(_OUTPUTS)]
+    tags = [OutputTag("rul", asset, output, "cycles", 0.0, 125.0, "") for asset, output in names]
+    config = PublishConfig(endpoint="opc.tcp://127.0.0.1:0", security=("None",))
+    with tempfile.TemporaryDirectory(prefix="foretag-benchmark-") as folder:
+        sink = OpcUaSink(config, Path(folder), Diagnostics())
+        async with sink.open(tags):
+            await sink.publish(_outcome(tags, 1.0))
+            outcome = _outcome(tags, 2.0)
+            begin = time.process_time()
+            await sink.publish(outcome)
+            return 1e6 * (time.process_time() - begin) / _OUTPUTS
+
+
+def _outcome(tags: Sequence[OutputTag], value: float) -> Outcome:
+    now, later = datetime.now(UTC), datetime(2100, 1, 1, tzinfo=UTC)
+    predictions = tuple(
+        Prediction(tag, 1, now, later, later, value, value - 1, value + 1, Status.GOOD, 1.0, 1) for tag in tags
+    )
+    return Outcome(Run(1, "rul", RunKind.SCORE, now), predictions, ())
