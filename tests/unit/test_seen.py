@@ -22,7 +22,7 @@ SAMPLES = st.lists(
         st.integers(1, 4),
         st.integers(-20, 60) | st.integers(DAY - 5, DAY + 5),
         st.sampled_from([0.0, 1.25, np.nan, 1e300]),
-        st.sampled_from([0, int(Status.BAD)]),
+        st.sampled_from([0, int(Status.BAD), 2**32 - 1]),
         st.integers(0, 100),
         st.booleans(),
     ),
@@ -32,10 +32,14 @@ SAMPLES = st.lists(
 BOUNDS = st.none() | st.integers(-20, 200)
 
 
-def database() -> sqlite3.Connection:
+def database(tags: int = 4) -> sqlite3.Connection:
+    """``tags``: as many are known to be there; of most of them all rows are read."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    for table in (schema.samples, schema.sample_texts, schema.sample_chunks, schema.modified_samples):
+    for table in (schema.tags, schema.samples, schema.sample_texts, schema.sample_chunks, schema.modified_samples):
         connection.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
+    connection.execute(
+        "INSERT INTO tags (id, name, source, node, feature, unit, deadband) VALUES (?, '', '', '', '', '', 0)", (tags,)
+    )
     return connection
 
 
@@ -71,9 +75,9 @@ def taken_later(connection: sqlite3.Connection, samples: list[tuple[int, int, fl
 
 
 @settings(max_examples=150, deadline=None)
-@given(SAMPLES, st.integers(-25, 70), st.integers(0, 90) | st.just(2 * DAY), BOUNDS, BOUNDS)
-def test_rows_and_chunks_give_what_a_model_sees(samples, start, length, known_by, received_by):
-    connection = database()
+@given(SAMPLES, st.integers(3, 4), st.integers(-25, 70), st.integers(0, 90) | st.just(2 * DAY), BOUNDS, BOUNDS)
+def test_rows_and_chunks_give_what_a_model_sees(samples, tags, start, length, known_by, received_by):
+    connection = database(tags)
     insert_samples(connection, batch_of([each for each in samples if not each[-1]]))
     close(connection)
     taken_later(connection, [each for each in samples if each[-1]])

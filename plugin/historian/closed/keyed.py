@@ -65,6 +65,15 @@ def merged(parts: Sequence[Keyed]) -> Keyed:
     return Keyed(samples, ordinals) if order is None else Keyed(samples.take(order), ordinals[order])
 
 
+def newest(kept: Keyed, newer: Keyed) -> Keyed:
+    """The newest of each tag, by tag; of one key that of ``newer``: a correction changes the row, and leaves the key.
+
+    ``kept``: of each tag one at most.
+    """
+    found = merged([kept, newer])  # stable
+    return found.take(np.append(np.diff(found.samples.tag) > 0, True)[: len(found)])
+
+
 def _order(samples: SampleBatch, ordinals: NDArray[np.int16]) -> NDArray[np.intp] | None:
     """None: they are in order already. Usually they are, or in order but for the tag: older parts came first."""
     tag, time = samples.tag, samples.source_time

@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 
 from plugin.domain import Micros, SampleBatch
 from plugin.historian.closed.chunks import SAMPLES, SPAN, Chunk, decode
-from plugin.historian.closed.keyed import Key, Keyed, merged
+from plugin.historian.closed.keyed import Key, Keyed, merged, newest
 from plugin.historian.closed.late import clusters, places
 from plugin.historian.corrected import as_known
 from plugin.historian.postgres.copying import Decoder
 from plugin.historian.postgres.samples import Connection, said
-from plugin.historian.schema.plant import clocks
 
 FIRST, LAST = -(2**63), 2**63 - 1
 """The times that there are [µs]."""
+_MANY = 1_000
+"""Tags; to plan for a longer list of them takes longer than to read what the others have."""
 CHUNK_COLUMNS = ", ".join(f"c.{name}" for name in Chunk._fields)
 
 # In the order of copying.STORED; NaN for NULL makes every row equally long.
@@ -194,28 +195,24 @@ async def tags_with_text(connection: Connection, after: Micros | None) -> NDArra
 
 # --- the newest ---
 
-_NEWEST_OPEN = f"""
-SELECT DISTINCT ON (tag_id) tag_id, source_time, value, status, {clocks("samples")}, ordinal
-FROM samples WHERE source_time >= $2 AND tag_id = ANY ($1::integer[])
-ORDER BY tag_id, source_time DESC, ordinal DESC
-"""  # noqa: S608  only names are put in
+# In the order of copying.STORED, like _SELECTED; the numbers are written into them, because COPY takes no parameters.
+_NEWEST_OPEN = """
+SELECT DISTINCT ON (tag_id) source_time, tag_id, ordinal, coalesce(value, 'NaN'), status, server_delay, received_delay
+FROM samples WHERE source_time >= {since} AND {of} ORDER BY tag_id, source_time DESC, ordinal DESC
+"""
 _NEWEST_KEPT = """
-SELECT tag_id, source_time, value, status, server_time, received_time, ordinal FROM latest_samples
-WHERE tag_id = ANY ($1::integer[])
+SELECT source_time, tag_id, ordinal, coalesce(value, 'NaN'), status, server_time - source_time,
+  received_time - server_time FROM latest_samples WHERE {of}
 """
 
 
 async def latest_samples(connection: Connection, tags: Iterable[int]) -> SampleBatch:
     """The newest sample of each tag that has one, by tag: of the table, and of rows that may be newer than it."""
     asked = sorted({int(tag) for tag in tags})
+    of = _of(asked) if len(asked) < _MANY else "true"
     since = await connection.fetchval("SELECT value FROM bookkeeping WHERE name = 'latest_since'")
-    rows = await connection.fetch(_NEWEST_OPEN, asked, FIRST if since is None else since)
-    newest: dict[int, Any] = {}
-    for row in (*rows, *await connection.fetch(_NEWEST_KEPT, asked)):
-        there = newest.get(row["tag_id"])
-        if there is None or (there["source_time"], there["ordinal"]) < (row["source_time"], row["ordinal"]):
-            newest[row["tag_id"]] = row
-    if not newest:
-        return SampleBatch.empty()
-    found = keyed([newest[key] for key in sorted(newest)])
+    # Rows first: what is closed in between is in the table then.
+    newer = await copied(connection, _NEWEST_OPEN.format(since=FIRST if since is None else since, of=of))
+    found = newest(await copied(connection, _NEWEST_KEPT.format(of=of)), newer)
+    found = found.take(np.isin(found.samples.tag, asked))
     return found.with_texts(await texts_of(connection, found))

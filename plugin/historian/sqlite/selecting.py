@@ -10,7 +10,7 @@ import numpy as np
 
 from plugin.domain import Micros, SampleBatch
 from plugin.historian.closed.chunks import SPAN, Chunk, decode
-from plugin.historian.closed.keyed import Key, Keyed, merged
+from plugin.historian.closed.keyed import Key, Keyed, merged, newest
 from plugin.historian.corrected import as_known
 from plugin.historian.rows import COLUMNS, from_rows
 from plugin.historian.schema.plant import clocks
@@ -66,8 +66,10 @@ def select_earlier(
 
 
 def _states(rows: Sequence[tuple[Any, ...]]) -> Keyed:
-    *columns, ordinals, text = zip(*rows, strict=True)
-    return Keyed(replace(_samples(columns), text=np.array(text, np.object_)), np.array(ordinals, np.int16))
+    """From whole columns and text."""
+    tag, time, value, status, server, received, ordinals, text = zip(*rows, strict=True)
+    batch = SampleBatch.of(tag, time, np.array(value, np.float64), status, server, received)
+    return Keyed(replace(batch, text=np.array(text, np.object_)), np.array(ordinals, np.int16))
 
 
 def select_keyed(database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros) -> Keyed:
@@ -147,11 +149,11 @@ def select_texts_at(database: sqlite3.Connection, keyed: Keyed) -> Mapping[Key, 
 def latest_samples(database: sqlite3.Connection, tags: Sequence[int]) -> SampleBatch:
     """The newest sample of each tag that has one, by tag."""
     with snapshot(database):
-        kept = _by_tag(database, "latest_samples AS s WHERE s.tag_id IN (SELECT value FROM json_each(?))", tags)
+        kept = _found(database, "latest_samples AS s WHERE s.tag_id IN (SELECT value FROM json_each(?))", listed(tags))
         since = book(database, "latest_since", FIRST)
-        newer = _by_tag(database, f"({_NEWEST_OPEN}) AS s", since, tags)
-    kept |= {tag: row for tag, row in newer.items() if tag not in kept or _stamp(row) >= _stamp(kept[tag])}
-    return _batch([kept[tag][:-2] for tag in sorted(kept)], [kept[tag][-1] for tag in sorted(kept)])
+        newer = _found(database, f"({_NEWEST_OPEN}) AS s", since, listed(tags))
+    found = newest(kept, newer).samples
+    return found if found.with_text().any() else replace(found, text=None)
 
 
 _NEWEST_OPEN = f"""
@@ -163,15 +165,13 @@ GROUP BY n.tag_id
 """  # noqa: S608  only names are put in
 
 
-def _by_tag(database: sqlite3.Connection, source: str, *asked: Micros | Sequence[int]) -> dict[int, tuple[Any, ...]]:
-    parameters = [each if isinstance(each, int) else listed(each) for each in asked]
+def _found(database: sqlite3.Connection, source: str, *parameters: Micros | str) -> Keyed:
     columns = ", ".join(f"s.{name}" for name in _WHOLE.split(", "))
-    rows = database.execute(f"SELECT {columns}, ({_TEXT}) FROM {source}", parameters)  # noqa: S608  only names
-    return {row[0]: row for row in rows}
-
-
-def _stamp(row: tuple[Any, ...]) -> tuple[Micros, int]:
-    return row[1], row[6]
+    cursor = database.execute(f"SELECT {columns}, ({_TEXT}) FROM {source}", parameters)  # noqa: S608  only names
+    parts = []
+    while rows := cursor.fetchmany(_FETCH):
+        parts.append(_states(rows))
+    return merged(parts)
 
 
 def book(database: sqlite3.Connection, name: str, default: int) -> int:
@@ -192,21 +192,6 @@ def fetch(cursor: sqlite3.Cursor) -> Keyed:
     if not parts:
         return Keyed.empty()
     return Keyed(SampleBatch.concatenate([batch for batch, _ in parts]), np.concatenate([each for _, each in parts]))
-
-
-def _batch(rows: Sequence[tuple[Any, ...]], texts: Sequence[str | None]) -> SampleBatch:
-    if not rows:
-        return SampleBatch.empty()
-    batch = _samples(list(zip(*rows, strict=True)))
-    if all(text is None for text in texts):
-        return batch
-    return replace(batch, text=np.array(texts, np.object_))
-
-
-def _samples(columns: Sequence[Sequence[Any]]) -> SampleBatch:
-    """Of whole stamps; NULL becomes NaN."""
-    tag, time, value, *others = columns
-    return SampleBatch.of(tag, time, np.array(value, np.float64), *others)
 
 
 def listed(tags: Collection[int]) -> str:
