@@ -3,18 +3,19 @@
 import math
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 from functools import cache
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import StaticPool, create_engine
 
 from plugin.domain import Level, RollUps, SampleBatch
 from plugin.historian import schema
-from plugin.historian.closed.closing import Closed, close
+from plugin.historian.closed.closing import Changed, Closed, close
 from plugin.historian.closed.rollup import roll_up
 from plugin.historian.recent.ring import Ring
 from plugin.historian.sqlite.closing import next_slice, read, roll_up_again, write
@@ -39,6 +40,8 @@ SAMPLES = st.tuples(
     st.sampled_from([None, None, None, "on"]),
 )
 STEPS = st.lists(st.one_of(st.lists(SAMPLES, max_size=8), st.integers(-90_000, 100_000)), max_size=10)
+AT_ONCE = st.sampled_from([1, 2, 5, 1000])
+"""Rows that are closed in one transaction, about."""
 
 
 @cache
@@ -61,6 +64,13 @@ def database() -> sqlite3.Connection:
     return connection
 
 
+@contextmanager
+def closed_at_once(rows: int) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plugin.historian.closed.closing._AT_ONCE", rows)
+        yield
+
+
 class Plant:
     """The database, and a list of all that it should hold."""
 
@@ -71,6 +81,8 @@ class Plant:
         self.received = 0
 
     def arrive(self, samples: Sequence[tuple[int, int, float, int, str | None]]) -> None:
+        if not samples:
+            return
         tag, time, value, status, text = zip(*samples, strict=True)
         self.received += 1
         batch = SampleBatch.of(tag, BEGIN + np.array(time) * SECOND, value, status, 5, self.received)
@@ -88,15 +100,18 @@ class Plant:
             self.newest.stored(self.database, batch)
         assert (written.stored, written.duplicates) == (stored, len(batch) - stored)
 
-    def close(self, until: int) -> Closed:
+    def close(self, until: int, *, cut: bool = False) -> Closed:
+        """``cut``: off after the first transaction."""
         done = Closed()
         while (slice_ := next_slice(self.database, until)) is not None:
-            before = read(self.database, slice_)
-            after = close(before)
-            roll_ups = roll_up_again(self.database, before, after.minutes)
-            with transaction(self.database):
-                self.newest.keep(self.database)
-                done += write(self.database, before, after, roll_ups, 0)
+            for before in read(self.database, slice_).portions():
+                after = close(before)
+                roll_ups = roll_up_again(self.database, before, after.minutes)
+                with transaction(self.database):
+                    self.newest.keep_before(self.database, slice_.end)
+                    done += write(self.database, before, after, roll_ups, 0)
+                if cut:
+                    return done
         return done
 
     def expected(self) -> Iterator[tuple[int, int, float | None, int, str | None]]:
@@ -122,16 +137,16 @@ def same(left: RollUps, right: RollUps) -> bool:
 
 
 @settings(max_examples=50, deadline=None)
-@given(STEPS)
+@given(STEPS, AT_ONCE)
 def test_whatever_is_closed_when_what_is_read_is_what_came(
-    steps: list[list[tuple[int, int, float, int, str | None]] | int],
+    steps: list[list[tuple[int, int, float, int, str | None]] | int], at_once: int
 ) -> None:
-    with closing(database()) as connection:
+    with closing(database()) as connection, closed_at_once(at_once):
         plant = Plant(connection)
         expected: list[tuple[int, int, float | None, int, str | None]] = []
         for step in steps:
             if isinstance(step, int):
-                plant.close(BEGIN + step * SECOND)
+                plant.close(BEGIN + step * SECOND, cut=step % 2 == 1)
             elif step:
                 plant.arrive(step)
             expected = list(plant.expected())
@@ -152,15 +167,15 @@ def test_whatever_is_closed_when_what_is_read_is_what_came(
 
 
 @settings(max_examples=50, deadline=None)
-@given(STEPS)
+@given(STEPS, AT_ONCE)
 def test_roll_ups_are_those_of_the_samples_in_whatever_order_they_came(
-    steps: list[list[tuple[int, int, float, int, str | None]] | int],
+    steps: list[list[tuple[int, int, float, int, str | None]] | int], at_once: int
 ) -> None:
-    with closing(database()) as connection:
+    with closing(database()) as connection, closed_at_once(at_once):
         plant = Plant(connection)
         for step in steps:
             if isinstance(step, int):
-                plant.close(BEGIN + step * SECOND)
+                plant.close(BEGIN + step * SECOND, cut=step % 2 == 1)
             elif step:
                 plant.arrive(step)
         plant.close(BEGIN + 100_000 * SECOND)
@@ -177,6 +192,30 @@ def test_roll_ups_are_those_of_the_samples_in_whatever_order_they_came(
         assert partitions == stretches, "one class of retention"
         lost = "SELECT count(*) FROM sample_chunks WHERE partition_id NOT IN (SELECT id FROM sample_partitions)"
         assert connection.execute(lost).fetchone() == (0,)
+
+
+@pytest.mark.parametrize("apart", [0, 1], ids=["the tags share their times", "each has times of its own"])
+def test_a_range_of_tags_is_closed_by_itself_unless_something_comes_to_its_samples(apart: int) -> None:
+    samples = [(tag, 60 * second + tag * apart, 0.5, 0, None) for second in range(4) for tag in range(1, 121)]
+    with closing(database()) as connection, closed_at_once(240):
+        plant = Plant(connection)
+        plant.arrive(samples)
+        slice_ = next_slice(connection, BEGIN + 3600 * SECOND)
+        assert slice_ is not None
+        first, second = read(connection, slice_).portions()
+        assert [portion.slice.tags for portion in (first, second)] == [range(1, 61), range(61, 121)]
+        plant.arrive([(1, 60 + apart, 7.0, 0, None)])
+        plant.arrive([(61, 30, 7.0, 0, None)] if apart == 0 else [])
+        with pytest.raises(Changed), transaction(connection):
+            write(connection, first, close(first), {}, 0)
+        with transaction(connection):
+            plant.newest.keep_before(connection, slice_.end)
+            write(connection, second, close(second), {}, 0)
+        assert rows(select_samples(connection, range(1, 121), *EVER)) == list(plant.expected())
+        assert connection.execute("SELECT min(tag_id), max(tag_id) FROM sample_chunks").fetchone() == (61, 120)
+        plant.close(BEGIN + 3600 * SECOND)
+        assert rows(select_samples(connection, range(1, 121), *EVER)) == list(plant.expected())
+        assert connection.execute("SELECT count(*) FROM samples").fetchone() == (0,)
 
 
 def test_chunks_grow_while_their_partition_does() -> None:

@@ -7,7 +7,8 @@ in the middle has done nothing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,9 @@ DAY = Level.DAY.width
 ROWS = 1_000_000
 """Of a partition, about: enough for full chunks, few enough to be dropped at once."""
 SLICE = 250_000
-"""Rows that are closed at once, about, but a minute's at least: a commit has to wait for them."""
+"""Rows of one stretch of time, about, but a minute's at least."""
+_AT_ONCE = 100_000
+"""Rows that are closed in one transaction, about: a commit has to wait for them."""
 _SMALL = 256
 """A chunk of fewer samples is made anew when its partition grows [samples]."""
 _ROW_BYTES = 110
@@ -39,6 +42,8 @@ class Slice:
     start: Micros
     end: Micros
     last: Micros
+    tags: range | None = None
+    """Keys of the tags whose rows these are; None: of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,31 @@ class Before:
         """Hours or days of all tags that come to an end: at the front, where none was closed yet."""
         front = self.front // level.width * level.width
         return [(tag, front, over) for tag in self.terms if over > front]
+
+    def portions(self) -> list["Before"]:
+        """By ranges of tags, each to be closed in one transaction; when the first one is, the others are late."""
+        tag = self.rows.samples.tag
+        cuts = np.unique(tag[_AT_ONCE::_AT_ONCE])
+        if not len(cuts) or cuts[-1] == tag[0]:
+            return [self]
+        bounds = [int(tag[0]), *cuts[cuts > tag[0]].tolist(), int(tag[-1]) + 1]
+        ranges = [range(low, high) for low, high in pairwise(bounds)]
+        behind = replace(self, front=max(self.front, self.slice.end))
+        return [self._of(ranges[0]), *(behind._of(each) for each in ranges[1:])]
+
+    def _of(self, tags: range) -> "Before":
+        def inside(column: NDArray[np.int32]) -> NDArray[np.bool_]:
+            return (column >= tags.start) & (column < tags.stop)
+
+        return replace(
+            self,
+            slice=replace(self.slice, tags=tags),
+            rows=self.rows.take(inside(self.rows.samples.tag)),
+            replaced={key: chunk for key, chunk in self.replaced.items() if chunk.tag_id in tags},
+            following=self.following.take(inside(self.following.samples.tag)),
+            known=rows_of(self.known, inside(self.known.tag)),
+            held=self.held.take(inside(self.held.tag)),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -79,19 +79,22 @@ class SqliteArchive(Tables):
         """
         done = Closed()
         while (slice_ := await self._file.read(next_slice, until)) is not None:
-            done += await self._close(slice_)
+            done += replace(await self._close(slice_), slices=1)
         return done
 
     async def _close(self, slice_: Slice) -> Closed:
+        done = Closed()
         for _ in range(_TRIES):
             corrections = self._corrections
             before = await self._file.read(read, slice_)
-            after = await asyncio.to_thread(close, before)
-            roll_ups = await self._file.read(roll_up_again, before, after.minutes)
             with suppress(Changed):
-                return await self._file.write(self._replace, before, after, roll_ups, corrections)
+                for portion in before.portions():
+                    after = await asyncio.to_thread(close, portion)
+                    roll_ups = await self._file.read(roll_up_again, portion, after.minutes)
+                    done += await self._file.write(self._replace, portion, after, roll_ups, corrections)
+                return done
         # Late samples come as fast as we read: now they have to wait.
-        return await self._file.write(self._close_at_once, slice_)
+        return done + await self._file.write(self._close_at_once, slice_)
 
     def _replace(
         self,
@@ -104,14 +107,14 @@ class SqliteArchive(Tables):
         if corrections != self._corrections:
             raise Changed
         with self._diagnostics.stage("close"), self._known(database) as newest:
-            newest.keep(database)
+            newest.keep_before(database, before.slice.end)
             done = write(database, before, after, roll_ups, time.time_ns() // 1000)
             self._closed_until = max(self._closed_until, before.slice.end)
         return done
 
     def _close_at_once(self, database: sqlite3.Connection, slice_: Slice) -> Closed:
         with self._diagnostics.stage("close"), self._known(database) as newest:
-            newest.keep(database)
+            newest.keep_before(database, slice_.end)
             after = close(before := read(database, slice_))
             done = write(
                 database, before, after, roll_up_again(database, before, after.minutes), time.time_ns() // 1000

@@ -73,6 +73,12 @@ class Newest:
         self._since = int(np.sort(self._time[behind])[len(behind) // 2])
         database.execute("INSERT OR REPLACE INTO bookkeeping (name, value) VALUES ('latest_since', ?)", (self._since,))
 
+    def keep_before(self, database: sqlite3.Connection, until: Micros) -> None:
+        """The same for tags that have nothing newer: the rows of before then go."""
+        behind = np.flatnonzero(self._behind & (self._time < until))
+        if len(behind):
+            self._put(database, behind)
+
     def _put(self, database: sqlite3.Connection, tags: NDArray[np.intp] | NDArray[np.int32]) -> None:
         keys = list(zip(tags.tolist(), self._time[tags].tolist(), strict=True))
         database.execute(_KEEP, (json.dumps(keys),))
