@@ -321,6 +321,21 @@ async def test_samples_that_came_before_their_partition_move_into_it(
     assert len(await store.read_samples([1, 2], *EVER)) == 2
 
 
+async def test_the_newest_of_many_tags_are_no_others_however_they_are_asked_for(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.write([delivery(0, 5, tag) for tag in (1, 2, 3)])
+    await store.keep_newest()
+    await store.write([Delivery(SampleBatch.of([3], 9, np.nan, 2**31, 10, 11))])
+    few = await store.latest([3, 1])
+    monkeypatch.setattr("plugin.historian.postgres.selecting._MANY", 2)
+    many = await store.latest([3, 1])
+    for found in (few, many):
+        assert [column.tolist() for column in found.columns()[:2]] == [[1, 3], [4, 9]]
+        assert np.array_equal(found.value, [2.0, np.nan], equal_nan=True)
+        assert [column.tolist() for column in found.columns()[3:]] == [[0, 2**31], [4, 10], [4, 11]]
+
+
 async def test_many_samples_of_one_partition_go_straight_there_and_twice_they_change_nothing(
     store: PostgresStore, migrated_postgres: Database
 ) -> None:
