@@ -305,7 +305,7 @@ async def test_results_and_events_go_by_their_own_ages(store, path, retention, m
     await newest(store, path, NOW)
     days = range(1, 21)
     execute(path, "INSERT INTO runs VALUES (1, 'm', 'score', 1, 1, 1, 'done', 1, 1, '', '{}', '{}')", [()])
-    execute(path, "INSERT INTO output_tags VALUES (1, 'm', 'a', 'rul', 'h', 0, 1, '', 0)", [()])
+    execute(path, "INSERT INTO output_tags VALUES (1, 'm', 'a', 'rul', 'h', 0, 1, '', 'lifetime', '[]')", [()])
     stamps = [(NOW - day * DAY,) for day in days for _ in range(1)]
     execute(path, "INSERT INTO predictions VALUES (?1, 1, ?1, 1, ?1, 1.0, NULL, NULL, 0, 1.0, 1)", stamps)
     execute(path, "INSERT INTO flags VALUES (?, 'm', 'a', 1, 1, 0, NULL, NULL, 0)", stamps)
