@@ -110,8 +110,10 @@ class Healthy:
         here = self.held_out
         mean, known = np.zeros(here.units.shape, np.float32), np.zeros(here.clean.shape, np.bool_)
         program = jax.jit(partial(detector.residuals, self._options, last=False))
-        for number in here.folds:
-            rows = here.rows(number, _CELLS)
+        chosen = [here.rows(number, _CELLS) for number in here.folds]
+        most = max(map(len, chosen))
+        for number, found in zip(here.folds, chosen, strict=True):
+            rows = np.resize(found, most)  # one shape, one compilation
             params = jax.tree.map(lambda leaf, number=number: leaf[number + 1], learnt)
             mean[rows], known[rows] = program(params, here.units[rows], here.observed[rows])
         return _Residuals(mean, known)

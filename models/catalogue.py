@@ -4,6 +4,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 
+from models.anomaly import Anomaly
+from models.autoencoders import ConvAutoencoderKind, LstmAutoencoderKind
 from models.kind import ModelKind
 from models.pca_anomaly import PcaAnomaly
 from models.quality_mlp import QualityMlp
@@ -22,6 +24,7 @@ def kinds(allowed: Sequence[str] = ()) -> Mapping[str, ModelKind]:
     of ours.
     """
     ours: list[ModelKind] = [RulLstm(), QualityMlp(), PcaAnomaly(), VarAnomaly()]
+    ours += [LstmAutoencoderKind(), ConvAutoencoderKind(), Anomaly()]
     found = {kind.name: kind for kind in ours}
     offered = {point.name: point for point in entry_points(group=GROUP)}
     for name in allowed:

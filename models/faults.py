@@ -28,18 +28,15 @@ Crops = NDArray[np.float32]
 
 
 def seen(detector: Detector, found: Calibrated, healthy: HeldOut, options: Options, seed: int) -> float:
-    """Share of the faults that ``detector`` sees; 0 where the folds are too short to show it any."""
+    """Share of the faults that ``detector`` sees."""
     reach = detector.reach(options)
     program = jax.jit(partial(_over, detector, options))
     shares = []
     for number, params in zip(healthy.folds, found.by_fold, strict=True):
         units, observed = _crops(healthy, number, reach, np.random.default_rng(seed))
-        if len(units):
-            feature = np.arange(len(units)) % units.shape[2]
-            shares += [
-                float(program(params, crops, observed).mean()) for crops in faulty(units, feature, options.smooth)
-            ]
-    return float(np.mean(shares)) if shares else 0.0
+        feature = np.arange(len(units)) % units.shape[2]
+        shares += [float(program(params, crops, observed).mean()) for crops in faulty(units, feature, options.smooth)]
+    return float(np.mean(shares))
 
 
 def _over(detector: Detector, options: Options, params: Any, units: jax.Array, observed: jax.Array) -> jax.Array:
@@ -70,9 +67,10 @@ def faulty(units: Crops, feature: NDArray[np.intp], lasting: int) -> Iterator[Cr
 def _crops(
     healthy: HeldOut, number: int, reach: int, generator: np.random.Generator
 ) -> tuple[Crops, NDArray[np.bool_]]:
-    """Windows of ``reach`` cells that end in healthy cells of a fold, the same instants whatever the reach."""
+    """Windows of ``reach`` cells that end in healthy cells of a fold, the same instants whatever the reach; where there
+    are few, some more than once."""
     ends = np.argwhere(healthy.clean & (healthy.fold == number)[:, None])
-    row, end = generator.permutation(ends)[:_CROPS].T
+    row, end = generator.permutation(ends)[np.resize(np.arange(len(ends)), _CROPS)].T
     source = end[:, None] - reach + 1 + np.arange(reach)
     units = healthy.units[row[:, None], np.maximum(source, 0)]
     return units, healthy.observed[row[:, None], np.maximum(source, 0)] & (source >= 0)[..., None]

@@ -72,11 +72,12 @@ class Scored:
         found = []
         for place, detector in enumerate(detectors):
             found.append(healthy.calibrated(detector, partial(_within, progress, place, len(detectors))))
-        seen = [faults.seen(*pair, healthy.held_out, options, spec.seed) for pair in zip(detectors, found, strict=True)]
-        best = int(np.argmax(seen)) if len(found) > 1 else 0
+        pairs = zip(detectors, found, strict=True) if len(found) > 1 else ()
+        seen = [faults.seen(*pair, healthy.held_out, options, spec.seed) for pair in pairs]
+        best = int(np.argmax(seen)) if seen else 0
         params = {detector.name: one.params for detector, one in zip(detectors, found, strict=True)}
         metrics = healthy.metrics(detectors[best], found[best], data.target == 1)
-        if len(found) > 1:
+        if seen:
             names = [detector.name for detector in detectors]
             metrics |= {f"sees_{name}": share for name, share in zip(names, seen, strict=True)}
             metrics |= {f"uses_{name}": float(place == best) for place, name in enumerate(names)}

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from plugin.fields import Duration, Section
+from plugin.infer.flags import Rule
 
 LATE_ROLES = ("lab",)
 """Roles whose samples come late by nature: a value stands for its own cell alone, and none is missed in the newest."""
@@ -78,6 +79,13 @@ class ModelConfig(Section):
     ``step``."""
     persistence: int = Field(default=3, ge=1)
     """Runs in a row with the score over (under) the threshold before a flag is raised (withdrawn)."""
+    on_delay: Duration | None = None
+    """In place of ``persistence``: how long the score must have been over the threshold before a flag is raised. Time
+    in which nothing is known does not count."""
+    off_delay: Duration | None = None
+    """In place of ``persistence``: how long it must have been under before the flag is withdrawn."""
+    dead_band: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the threshold that the score must fall below it to count as under, so that a flag does not flutter."""
     warnings: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
     """Of a remaining life: what is left [its unit] when it is a matter for maintenance, and when it is urgent; default:
     a quarter and a tenth of its range."""
@@ -110,6 +118,11 @@ class ModelConfig(Section):
     def recent_cells(self) -> int:
         """Cells whose coverage decides the status."""
         return min(self.length, (self.recent or self.window) // self.step)
+
+    @property
+    def rule(self) -> Rule:
+        """When flags are raised and withdrawn."""
+        return Rule(self.persistence, self.schedule.every, self.on_delay, self.off_delay, self.dead_band)
 
     @property
     def validity(self) -> timedelta:

@@ -56,13 +56,15 @@ class Runs:
         run = Run(0, scorer.config.name, RunKind.SCORE, tick)
         outcome = await self._execute(run, limit, lambda run: scorer.score(run, end), scorer.refresh)
         if outcome is None:
+            scorer.forget()
             return None
         await self._publish(outcome)
         begun = outcome.run.started or self._clock()
         for version in scorer.challengers:
             run = Run(0, version.model, RunKind.SHADOW, tick, started=begun, version=version.version)
             left = max(begun + limit - self._clock(), timedelta(0))
-            await self._execute(run, left, partial(scorer.shadow, version))
+            if await self._execute(run, left, partial(scorer.shadow, version)) is None:
+                scorer.forget()
         return outcome
 
     async def _execute(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import numpy as np
@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 
 _GAPS = 100_000
 """Gaps that one window may touch."""
+_LONGEST_STILL = timedelta(days=90)
+"""How far back flags are looked for that say whether one is raised now."""
 
 
 class Sight(Protocol):
@@ -214,6 +216,12 @@ class Scorer:
         predictor.warm(len(self.assets))
         return predictor
 
+    def forget(self) -> None:
+        """What was decided and could not be stored was not decided: the next run begins with the stored flags."""
+        for ready in (self._champion, *self._shadows.values()):
+            if ready is not None:
+                ready.decisions.clear()
+
     async def again(self, run: Run, end: datetime) -> Outcome:
         """What a stored run gave as of ``end``, computed again from what it could see.
 
@@ -315,7 +323,7 @@ class Scorer:
                 asset=score.tag.asset,
                 version=version.version,
                 as_of=score.as_of,
-                raised=decisions[score.tag.asset].decide(score.value),
+                raised=decisions[score.tag.asset].decide(score.value, score.as_of),
                 score=score.value,
                 threshold=decisions[score.tag.asset].threshold,
                 status=score.status,
@@ -330,12 +338,21 @@ class Scorer:
         threshold = version.metrics.get("threshold")
         if self._flag is None or threshold is None:
             return {}
-        reach = 10 * self.config.persistence * self.config.schedule.every
-        shadow = kind is RunKind.SHADOW
-        past = [f for f in await self._store.flags(now - reach, now, shadow=shadow) if f.model == version.model]
-        if shadow:
-            past = [flag for flag in past if flag.version == version.version]
-        return {
-            asset.name: Decision(float(threshold), self.config.persistence, [f for f in past if f.asset == asset.name])
-            for asset in self.assets
-        }
+        rule = self.config.rule
+        past = await self._past_flags(version, now, kind is RunKind.SHADOW, rule.memory)
+        return {asset.name: Decision(float(threshold), rule, past[asset.name]) for asset in self.assets}
+
+    async def _past_flags(
+        self, version: ModelVersion, now: datetime, shadow: bool, enough: int
+    ) -> dict[str, list[Flag]]:
+        """By asset: ``enough`` of its last flags. A plant that stood still for weeks has them that far back."""
+        reach = 2 * enough * self.config.schedule.every
+        while True:
+            found: dict[str, list[Flag]] = {asset.name: [] for asset in self.assets}
+            for flag in await self._store.flags(now - reach, now, shadow=shadow):
+                ours = flag.model == version.model and (not shadow or flag.version == version.version)
+                if ours and flag.asset in found:
+                    found[flag.asset].append(flag)
+            if reach >= _LONGEST_STILL or all(len(flags) >= enough for flags in found.values()):
+                return found
+            reach = min(_LONGEST_STILL, 16 * reach)

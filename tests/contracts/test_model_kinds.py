@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.anomaly import Anomaly
+from models.autoencoders import ConvAutoencoderKind, LstmAutoencoderKind
 from models.checks import check_kind
 from models.kind import Estimate, Fitted, Spec, TrainingData
 from models.pca_anomaly import PcaAnomaly
@@ -15,6 +17,7 @@ from models.rul_lstm import RulLstm
 from models.var_anomaly import VarAnomaly
 
 TINY = {"hidden": 4, "members": 2, "steps": 20, "batch": 4}
+SMALL = {"context": 8, "hidden": 4, "latent": 2, "steps": 8, "batch": 4}
 CONDITIONS = Spec(
     "rul_lstm", ("cycle", "a", "b", "c"), 24, {"age": "cycle", "setting_1": "c"}, {**TINY, "context": 8}
 )  # fmt: skip
@@ -54,6 +57,9 @@ def training_data(roles, cells=24, windows=12):
         (PcaAnomaly(), Spec("pca_anomaly", ("cycle", "a", "b", "c"), 24, {"age": "cycle"}, {"own_start": 1})),
         (PcaAnomaly(), Spec("pca_anomaly", ("a", "b", "c", "d"), 24)),
         (VarAnomaly(), Spec("var_anomaly", ("a", "b", "c", "d"), 24, {}, {"order": 2})),
+        (LstmAutoencoderKind(), Spec("lstm_autoencoder", ("a", "b", "c", "d"), 24, {}, SMALL)),
+        (ConvAutoencoderKind(), Spec("conv_autoencoder", ("a", "b", "c", "d"), 24, {}, SMALL)),
+        (Anomaly(), Spec("anomaly", ("a", "b", "c", "d"), 24, {}, {"detectors": "pca var", "order": 2})),
     ],
     ids=[
         "rul_lstm",
@@ -64,6 +70,9 @@ def training_data(roles, cells=24, windows=12):
         "pca_anomaly with an own start",
         "pca_anomaly",
         "var_anomaly",
+        "lstm_autoencoder",
+        "conv_autoencoder",
+        "anomaly",
     ],
 )
 def test_a_shipped_kind_keeps_every_promise(kind, spec):

@@ -27,9 +27,10 @@ from plugin.domain import (
     quality,
     to_micros,
 )
-from plugin.errors import ModelError, TrainingDataError
+from plugin.errors import ModelError, StoreError, TrainingDataError
 from plugin.historian.memory import MemoryStore
 from plugin.infer.outages import Outages
+from plugin.infer.runs import Runs
 from plugin.protocols import Delivery, Health, HistoryProgress
 from tests.integration.model_bench import FEATURES, NOW, SECONDS, Broken, Listener, config
 
@@ -272,6 +273,38 @@ async def test_a_flag_is_raised_after_its_persistence_and_known_after_a_restart(
     outcome = await bench.runs().score(bench.scorer(config()), end, end)
     assert outcome
     assert {flag.asset: flag.raised for flag in outcome.flags} == {"pump-1": True, "pump-2": False}
+
+
+async def test_a_flag_that_was_raised_before_a_long_stillness_is_known_after_it(bench):
+    await bench.training().train(bench.scorer(config()))
+    for name in FEATURES:
+        await bench.add(name, [*range(SECONDS, SECONDS + 6), SECONDS + 500_000], 60.0)
+    first = bench.scorer(config())
+    for second in range(1, 6):
+        await bench.runs().score(first, NOW, NOW + timedelta(seconds=second))
+    end = NOW + timedelta(seconds=500_001)
+    outcome = await bench.runs().score(bench.scorer(config(persistence=3)), end, end)
+    assert outcome
+    assert [flag.raised for flag in outcome.flags] == [True]
+
+
+class Full(MemoryStore):
+    async def write_outcome(self, outcome: Outcome) -> None:
+        raise StoreError("the disk is full")
+
+
+async def test_a_decision_that_could_not_be_stored_was_not_made(bench):
+    scorer = bench.scorer(config(persistence=3))
+    await bench.training().train(scorer)
+    for name in FEATURES:
+        await bench.add(name, range(SECONDS, SECONDS + 6), 60.0)
+    ends = [NOW + timedelta(seconds=second) for second in (2, 3, 4)]
+    await bench.runs().score(scorer, ends[0], ends[0])
+    assert await Runs(Full(), (), bench.diagnostics).score(scorer, ends[1], ends[1]) is None
+    outcome = await bench.runs().score(scorer, ends[2], ends[2])
+    assert outcome
+    again = await bench.scorer(config(persistence=3)).again(outcome.run, ends[2])
+    assert again.flags == outcome.flags
 
 
 async def test_a_run_over_its_deadline_is_a_failed_row_and_the_next_one_runs(bench):

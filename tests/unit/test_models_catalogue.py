@@ -18,7 +18,15 @@ def offer(monkeypatch, name, target):
 
 
 def test_ours_are_there():
-    assert set(catalogue.kinds()) == {"rul_lstm", "quality_mlp", "pca_anomaly", "var_anomaly"}
+    assert set(catalogue.kinds()) == {
+        "rul_lstm",
+        "quality_mlp",
+        "pca_anomaly",
+        "var_anomaly",
+        "lstm_autoencoder",
+        "conv_autoencoder",
+        "anomaly",
+    }
     assert all(kind.name == name for name, kind in catalogue.kinds().items())
 
 
