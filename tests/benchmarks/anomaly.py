@@ -1,0 +1,225 @@
+"""Anomalies on SKAB (a real pump loop, a sample a second): what is told apart, and at which rate of false alarms.
+
+Each of the 34 files is a plant of its own: a kind learns from its first 400 rows, which its protocol calls healthy (in
+one file 296 of them are not), and is judged on the others. Options and the threshold's rule are the same for all files;
+they were chosen on every third of them (sorted by name), so the others stand beside. The kinds are given arrays
+directly: no historian stands between. The false-alarm rate (FAR) is the share of the rows labelled healthy that are
+over the threshold, the missed one (MAR) that of the anomalous rows which are not, over all files.
+"""
+
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from models.catalogue import kinds
+from models.kind import Spec, TrainingData
+from models.runtime import enable_compile_cache
+from tests.benchmarks.harness import Better, Goal, Row, Spread
+
+_SEEDS = 5
+_HEALTHY = 400
+_WINDOW = 80
+_EVERY = 3
+"""Every third file: options were chosen there."""
+_FEATURES = (
+    "accelerometer_1",
+    "accelerometer_2",
+    "current",
+    "pressure",
+    "temperature",
+    "thermocouple",
+    "voltage",
+    "flow",
+)
+_RULE = {"smooth": 10, "threshold": "conformal", "false_alarms_per_week": 4800.0}
+"""One excursion in 126 healthy seconds: what 400 rows can still tell of; no plant would ask for so many."""
+_KINDS = {
+    "var_anomaly": {},
+    "pca_anomaly": {},
+    "lstm_autoencoder": {},
+    "conv_autoencoder": {},
+    "anomaly": {},
+}
+_QUICK = ("var_anomaly", "pca_anomaly")
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """One file: its rows [t, 8], and which of them are anomalous [t]."""
+
+    name: str
+    rows: Floats
+    anomalous: Labels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Told:
+    """What is said of the rows after the healthy ones: a score, over 1 where it is over the threshold."""
+
+    score: Floats
+    anomalous: Labels
+
+
+async def measure(quick: bool) -> Sequence[Row]:
+    """All kinds and their peers; with ``quick`` one seed, and no network."""
+    folder = Path(os.environ.get("FORETAG_DATA", Path(__file__).parents[3] / "shared" / "data")) / "skab" / "data"
+    if not folder.is_dir():
+        print(f"anomaly is left out: {folder} is not there (FORETAG_DATA names the folder that holds skab)")
+        return []
+    trials = read(folder)
+    seeds = range(1 if quick else _SEEDS)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="foretag-benchmark-") as cache:
+        enable_compile_cache(Path(cache))
+        for name in _QUICK if quick else _KINDS:
+            rows += _rows(name, [[_judged(name, trial, seed) for trial in trials] for seed in seeds])
+    for name, peer in _peers().items():
+        rows += _rows(name, [[peer(trial) for trial in trials]])
+    return rows
+
+
+def read(folder: Path) -> Sequence[Trial]:
+    """``;`` between the columns: time, eight sensors, anomaly, changepoint."""
+    return [_trial(path) for part in ("valve1", "valve2", "other") for path in sorted((folder / part).glob("*.csv"))]
+
+
+def _trial(path: Path) -> Trial:
+    table = np.genfromtxt(path, delimiter=";", skip_header=1, usecols=range(1, 10))
+    return Trial(f"{path.parent.name}/{path.stem}", table[:, :-1], table[:, -1] > 0)
+
+
+# --- figures -----------------------------------------------------------------------------------------------------
+
+
+def auc(score: Floats, anomalous: Labels) -> float:
+    """Area under the ROC curve: the chance that an anomalous row scores higher than a healthy one; ties count half."""
+    healthy = np.sort(score[~anomalous])
+    below = np.searchsorted(healthy, score[anomalous]) + np.searchsorted(healthy, score[anomalous], side="right")
+    return float(below.mean() / 2 / len(healthy))
+
+
+def rates(told: Sequence[Told]) -> tuple[float, float]:
+    """FAR and MAR over all files [%]."""
+    score, anomalous = (np.concatenate(parts) for parts in ([t.score for t in told], [t.anomalous for t in told]))
+    return 100.0 * float(np.mean(score[~anomalous] > 1.0)), 100.0 * float(np.mean(score[anomalous] <= 1.0))
+
+
+def delay(told: Sequence[Told]) -> float:
+    """From an anomaly's first row to the first one over the threshold within it, median over anomalies [s].
+
+    One that is never seen counts for as long as it lasts.
+    """
+    late = []
+    for each in told:
+        edges = np.flatnonzero(np.diff(each.anomalous.astype(np.int8), prepend=0, append=0))
+        for begin, end in edges.reshape(-1, 2):
+            over = np.flatnonzero(each.score[begin:end] > 1.0)
+            late.append(float(over[0]) if len(over) else float(end - begin))
+    return statistics.median(late)
+
+
+def _rows(name: str, seeds: Sequence[Sequence[Told]]) -> Iterable[Row]:
+    far, mar = zip(*(rates(told) for told in seeds), strict=True)
+    ours = name in _KINDS
+    areas = [[auc(each.score, each.anomalous) for each in told] for told in seeds]
+    others = [statistics.fmean(area for place, area in enumerate(row) if place % _EVERY) for row in areas]
+    yield Row(
+        f"{name}: ROC-AUC, mean of the files",
+        _mean(map(statistics.fmean, areas)),
+        "",
+        Better.MORE,
+        goal=Goal(0.85) if ours else None,
+    )
+    yield Row(f"{name}: ROC-AUC, files that nothing was chosen on", _mean(others), "", Better.MORE)
+    yield Row(f"{name}: FAR", _mean(far), "%", goal=Goal(13.5) if ours else None)
+    yield Row(f"{name}: MAR", _mean(mar), "%", goal=Goal(28.0) if ours else None)
+    unseen = [rates([each for place, each in enumerate(told) if place % _EVERY]) for told in seeds]
+    yield Row(f"{name}: FAR, files that nothing was chosen on", _mean(each[0] for each in unseen), "%")
+    yield Row(f"{name}: MAR, files that nothing was chosen on", _mean(each[1] for each in unseen), "%")
+    yield Row(f"{name}: detection delay", _mean(map(delay, seeds)), "s")
+
+
+def _mean(figures: Iterable[float]) -> Spread:
+    runs = list(figures)
+    return Spread(statistics.fmean(runs), min(runs), max(runs))
+
+
+# --- ours --------------------------------------------------------------------------------------------------------
+
+
+def _judged(name: str, trial: Trial, seed: int) -> Told:
+    spec = Spec(name, _FEATURES, _WINDOW, {}, {**_RULE, **_KINDS[name]}, seed=seed)
+    kind = kinds()[name]
+    fitted = kind.fit(spec, _healthy(trial), lambda share, message: None)
+    windows = np.lib.stride_tricks.sliding_window_view(trial.rows.astype(np.float32), _WINDOW, axis=0)
+    values = windows[_HEALTHY + 1 - _WINDOW :]
+    predict = jax.jit(partial(kind.predict, spec))
+    found: Any = jax.device_get(predict(fitted.params, values, np.ones(values.shape, bool)))["score"].value
+    return Told(np.asarray(found, np.float64) / fitted.metrics["threshold"], trial.anomalous[_HEALTHY:])
+
+
+def _healthy(trial: Trial) -> TrainingData:
+    """The first rows in blocks of a window, as the historian's history is cut."""
+    blocks = trial.rows[:_HEALTHY].reshape(-1, _WINDOW, trial.rows.shape[1])
+    values = np.ascontiguousarray(np.swapaxes(blocks, 1, 2), np.float32)
+    target = np.zeros((len(values), _WINDOW), np.float32)
+    return TrainingData(values, np.ones(values.shape, bool), target, np.arange(len(values), dtype=np.int32))
+
+
+# --- peers and controls ------------------------------------------------------------------------------------------
+
+
+def _peers() -> dict[str, Callable[[Trial], Told]]:
+    found: dict[str, Callable[[Trial], Told]] = {
+        "Mahalanobis": partial(_mahalanobis, 1),
+        "Mahalanobis of means over 20 s": partial(_mahalanobis, 20),
+        "control, every row is flagged": lambda trial: _told(trial, np.ones(len(trial.rows)), 0.5),
+        "control, flagged by the clock from row 570 to 980": _clock,
+    }
+    if find_spec("sklearn") is None:
+        print("anomaly: scikit-learn is not installed, so no isolation forest stands beside")
+        return found
+    return {**found, "isolation forest": _forest}
+
+
+def _told(trial: Trial, score: Floats, threshold: float) -> Told:
+    return Told(score[_HEALTHY:] / threshold, trial.anomalous[_HEALTHY:])
+
+
+def _clock(trial: Trial) -> Told:
+    row = np.arange(len(trial.rows))
+    return _told(trial, ((row >= 570) & (row < 980)).astype(float), 0.5)
+
+
+def _mahalanobis(seconds: int, trial: Trial) -> Told:
+    """Its threshold is what 1 % of the healthy rows, which it has learnt from, are over."""
+    sums = np.cumsum(np.vstack([np.zeros(trial.rows.shape[1]), trial.rows]), 0)
+    end = np.arange(1, len(trial.rows) + 1)
+    begin = np.maximum(end - seconds, 0)
+    means = (sums[end] - sums[begin]) / (end - begin)[:, None]
+    learnt = means[:_HEALTHY]
+    off = means - learnt.mean(0)
+    score = np.einsum("ti,ij,tj->t", off, np.linalg.pinv(np.cov(learnt.T)), off)
+    return _told(trial, score, float(np.quantile(score[:_HEALTHY], 0.99)))
+
+
+def _forest(trial: Trial) -> Told:
+    """scikit-learn's, its defaults; its threshold as that of the Mahalanobis distance."""
+    from sklearn.ensemble import IsolationForest
+
+    forest = IsolationForest(random_state=0).fit(trial.rows[:_HEALTHY])
+    score = -forest.score_samples(trial.rows)
+    return _told(trial, score, float(np.quantile(score[:_HEALTHY], 0.99)))
