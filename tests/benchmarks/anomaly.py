@@ -43,7 +43,7 @@ _FEATURES = (
 )
 _RULE = {"smooth": 10, "threshold": "conformal", "false_alarms_per_week": 4800.0}
 """One excursion in 126 healthy seconds: what 400 rows can still tell of; no plant would ask for so many."""
-_KINDS = {
+_KINDS: dict[str, dict[str, object]] = {
     "var_anomaly": {},
     "pca_anomaly": {},
     "lstm_autoencoder": {},
@@ -113,7 +113,7 @@ def auc(score: Floats, anomalous: Labels) -> float:
 
 def rates(told: Sequence[Told]) -> tuple[float, float]:
     """FAR and MAR over all files [%]."""
-    score, anomalous = (np.concatenate(parts) for parts in ([t.score for t in told], [t.anomalous for t in told]))
+    score, anomalous = np.concatenate([each.score for each in told]), np.concatenate([each.anomalous for each in told])
     return 100.0 * float(np.mean(score[~anomalous] > 1.0)), 100.0 * float(np.mean(score[anomalous] <= 1.0))
 
 
