@@ -37,6 +37,7 @@ from plugin.hmi.overview import Overview
 from plugin.infer.outages import Outages
 from plugin.infer.registry import Registry
 from plugin.infer.runs import Runs, Training
+from plugin.infer.standings import Standings
 from plugin.opening import Stopped, look_over, open_compute, open_spill, open_store, spill_of, when_available
 from plugin.pki import Caretaker
 from plugin.protocols import Sink, Source, Store
@@ -141,7 +142,9 @@ class Service:
         sinks = self._sinks(overview, store)
         for sink in sinks:
             await enter(sink.open(scorers.outputs))
-        await enter(running(Outages(sources, scorers.in_force, sinks, self.diagnostics).watch()))
+        standings = Standings(scorers.in_force, store, sinks, self.diagnostics)
+        outages = Outages(sources, scorers.in_force, sinks, self.diagnostics)
+        await enter(running(outages.watch(), self._supervision.keep("standings", standings.watch)))
         runs = Runs(store, sinks, self.diagnostics)
         await wait(lambda: runs.end_unfinished([model.name for model in self.config.models]))
         await enter(self._scoring(scorers, runs))

@@ -163,6 +163,10 @@ class Scorer:
             self._shadows = {number: ready for number, ready in self._shadows.items() if number in kept}
             return self._champion
 
+    async def version(self) -> ModelVersion | None:
+        """The version that is to be scored by, taken up or not; None: there is none for this configuration."""
+        return self._only or await self._registry.champion(self.config.name, self._spec)
+
     def by(self, version: ModelVersion, store: Sight) -> "Scorer":
         """The same model over the same assets by this version alone, none of whose sources is away."""
         return Scorer(

@@ -122,9 +122,10 @@ def _output(tree: Tree, tag: OutputTag, parent: ua.NodeId, shown: Shown) -> Outp
     if tag.meaning is Meaning.LIFETIME:
         return _lifetime(tree, tag, parent, shown)
     if tag.meaning is Meaning.STATE:
-        values = [ua.EnumValueType(ua.Int64(n), ua.LocalizedText(name)) for n, name in enumerate(tag.states)]
+        texts = [ua.LocalizedText(name) for name in tag.states]
+        values = [ua.EnumValueType(ua.Int64(n), text, ua.LocalizedText("")) for n, text in enumerate(texts)]
         facts = {types.ENUM_VALUES: values, types.VALUE_AS_TEXT: None}
-        return _node(tree, tag, parent, types.STATE, facts, ("ValueAsText",), shown_as.state(tag.states), shown)
+        return _node(tree, tag, parent, types.STATE, facts, ("ValueAsText",), shown_as.state(texts), shown)
     if tag.meaning is Meaning.FORECAST:
         parts = "LowerBounds", "UpperBounds", "TargetTimes"
         return _node(tree, tag, parent, types.FORECAST, _scale(tag), parts, shown_as.forecast, shown)

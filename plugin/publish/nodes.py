@@ -40,13 +40,25 @@ class Context:
     target: Cell | None = None
     coverage: Cell | None = None
 
-    def write(self, about: Prediction | Flag, valid_until: datetime, source: datetime, now: datetime) -> None:
-        """Version and times."""
+    def write(
+        self,
+        about: Prediction | Flag,
+        valid_until: datetime,
+        hashes: Mapping[int, str],
+        source: datetime,
+        now: datetime,
+    ) -> None:
+        """Version and times; ``hashes``: of artifacts, by version, as far as they are known."""
         self.as_of.write(about.as_of, Status.GOOD, source, now)
         self.valid_until.write(valid_until, Status.GOOD, source, now)
         if self.version.fact != about.version:
             self.version.write(about.version, Status.GOOD, source, now)
-            self.hash.write(None, Status.BAD_NO_DATA, source, now)
+            self.name_artifact(hashes, now)
+
+    def name_artifact(self, hashes: Mapping[int, str], now: datetime) -> None:
+        """The hash of the version that made the value, or that it is not known."""
+        sha256 = hashes.get(self.version.fact)
+        self.hash.note(sha256, now, now, Status.BAD_NO_DATA if sha256 is None else Status.GOOD)
 
     def explain(self, shares: Mapping[str, float] | None, source: datetime, now: datetime) -> None:
         """The features that made the value what it is; None: nobody asked."""
@@ -73,6 +85,7 @@ class OutputNode:
         self._context = context
         self._facts = facts
         self._shown = shown
+        self._hashes: dict[int, str] = {}
 
     @property
     def usable(self) -> bool:
@@ -124,7 +137,7 @@ class OutputNode:
     ) -> None:
         source = min(about.as_of, now)
         shown = self._shown.take(status if facts[0] is not None else _without_value(status), valid_until)
-        self._context.write(about, valid_until or about.as_of, source, now)
+        self._context.write(about, valid_until or about.as_of, self._hashes, source, now)
         for (cell, its), fact in zip(self._each(shown), facts, strict=True):
             cell.write(fact, its if fact is not None else _without_value(its), source, now)
         self.expire(now)
@@ -152,8 +165,9 @@ class OutputNode:
                 cell.write(None, self._shown.status, now, now)
         else:
             self._restate_if_other(before, now)
-        if standing.sha256 and self._context.version.fact == standing.version:
-            self._context.hash.note(standing.sha256, now, now)
+        self._hashes = {standing.version: standing.sha256} if standing.sha256 else {}
+        if self._context.version.fact == standing.version:
+            self._context.name_artifact(self._hashes, now)
 
     def _restate_if_other(self, before: int, now: datetime) -> None:
         if self._shown.status != before:
@@ -212,14 +226,14 @@ def _after(said: Prediction, left: timedelta) -> datetime | None:
         return None
 
 
-def state(states: Sequence[str]) -> Callable[[Sequence[Prediction]], Facts]:
-    """Index and text of a state."""
+def state(texts: Sequence[Any]) -> Callable[[Sequence[Prediction]], Facts]:
+    """Index and text of a state; there is no other than those that have a text."""
 
     def facts(predictions: Sequence[Prediction]) -> Facts:
         value = finite(predictions[0].value)
-        if value is None or not 0 <= round(value) < len(states):
+        if value is None or not 0 <= round(value) < len(texts):
             return None, None
-        return round(value), states[round(value)]
+        return round(value), texts[round(value)]
 
     return facts
 

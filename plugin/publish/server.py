@@ -6,6 +6,7 @@ import heapq
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -68,6 +69,7 @@ class OpcUaSink:
         self._nodes: Nodes | None = None
         self._tree: Tree | None = None
         self._port = 0
+        self._standings: dict[str, Standing] = {}
         self._expiries: list[tuple[datetime, str]] = []
         self._service_level = SERVICE_LEVEL_HEALTHY
         self._admission = Admission(config, pki_folder)
@@ -104,6 +106,7 @@ class OpcUaSink:
                     trust.cancel()
         finally:
             self._nodes, self._tree, self._port = None, None, 0
+            self._standings.clear()
             self._expiries.clear()
             gc.unfreeze()
             await _stop(server)
@@ -117,6 +120,9 @@ class OpcUaSink:
             self._nodes = await grow(self._tree, self._nodes, new, simulated=self._config.simulated)
         except ua.UaError as error:
             raise PublishError(f"the OPC UA server can't have nodes for {len(new)} more outputs: {error}") from error
+        for tag in new:
+            if tag.model in self._standings:
+                self._nodes.outputs[tag.name].stand(self._standings[tag.model], self._now())
         _log.info("OPC UA server: %d outputs more", len(new))
 
     async def publish(self, outcome: Outcome) -> None:
@@ -162,17 +168,19 @@ class OpcUaSink:
         """See the protocol."""
         if self._nodes is None:
             return
-        told = {standing.model: standing for standing in standings}
-        for name, node in self._nodes.models.items():
-            if name in told:
-                node.stand(told[name], self._now())
+        for standing in standings:
+            if standing.model in self._nodes.models:
+                self._nodes.models[standing.model].stand(standing, self._now())
+        lasting = {standing.model: replace(standing, run=None, shadow=None) for standing in standings}
+        told = {model: standing for model, standing in lasting.items() if self._standings.get(model) != standing}
+        self._standings |= told
         for outputs in _batches([node for node in self._nodes.outputs.values() if node.tag.model in told]):
             with self._measure():
                 now = self._now()
                 for output in outputs:
                     output.stand(told[output.tag.model], now)
             await asyncio.sleep(0)
-        await self._judge(self._nodes, self._nodes.health)
+        await self._judge(self._nodes, self._nodes.health if told else ())
 
     async def _judge(self, nodes: Nodes, assets: Iterable[str]) -> None:
         for batch in _batches([nodes.health[asset] for asset in assets if asset in nodes.health]):
