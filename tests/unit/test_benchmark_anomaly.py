@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.benchmarks.anomaly import Told, auc, delay, rates
+from tests.benchmarks.anomaly import Told, auc, delay, rates, read
 
 
 def told(score, anomalous):
@@ -27,3 +27,12 @@ def test_an_anomaly_that_is_never_seen_counts_as_long_as_it_lasts():
     scores = [2, 0, 0, 2, 0, 0, 0, 0, 0, 2]
     assert delay([told(scores, [0, 1, 1, 1, 0, 0, 1, 1, 1, 1])]) == 2.5
     assert delay([told([0, 0, 0], [0, 1, 1])]) == 2
+
+
+def test_files_come_in_the_order_in_which_some_were_chosen_on(tmp_path):
+    line = "2020-03-09 10:14:33;" + ";".join(["1.0"] * 8) + ";0.0;0.0\n"
+    for name in ("valve1/0", "other/2", "other/10", "anomaly-free/anomaly-free"):
+        path = tmp_path / f"{name}.csv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("header\n" + 2 * line)
+    assert [trial.name for trial in read(tmp_path)] == ["other/10", "other/2", "valve1/0"]
