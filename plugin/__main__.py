@@ -2,7 +2,7 @@
 
 import typer
 
-from plugin.commands import asking, commissioning, exchange, historian, people, running, trust
+from plugin.commands import asking, commissioning, exchange, historian, models, people, running, trust
 
 app = typer.Typer(
     name="foretag",
@@ -35,6 +35,7 @@ for command in (
     app.command()(command)
 app.command(name="import")(exchange.import_)
 app.add_typer(trust.app, name="trust")
+app.add_typer(models.app, name="models")
 app.add_typer(people.label_app, name="label")
 app.add_typer(people.lab_app, name="lab")
 

@@ -23,12 +23,13 @@ from plugin.auditing import take_up, whoami
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Audit, GapCause, Label, LabelKind, LabSample
-from plugin.errors import ConfigError, Fault, ServiceError, StoreError
+from plugin.errors import ConfigError, Fault, ModelError, ServiceError, StoreError
 from plugin.fields import parse_moment
 from plugin.historian.stores import SqlStore, configured
 from plugin.pki import write_private
 from plugin.reloading import Reloaded
 from plugin.report.gaps import gap_record, gaps_view
+from plugin.report.models import version_record, version_view, versions_view
 from plugin.report.people import audit_view, lab_view, labels_view, told_record
 from plugin.report.status import Verdict, status_view
 from plugin.report.told import ask
@@ -38,6 +39,8 @@ Told = TypeVar("Told", Label, LabSample, Audit)
 OUTCOME = "reload.json"
 """File in the data folder: what became of the last reload."""
 _BEGIN, _END = datetime(1601, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+_ENTRIES = 100_000
+"""Of the audit log that are gone through for one version."""
 _ASKED = "reload.asked"
 """File in the data folder: who asks for one, since a signal does not say."""
 
@@ -166,7 +169,7 @@ def _choice(
 
 async def show_labels(config: Config, console: Console, *, asset: str, kind: str, since: str, as_json: bool) -> None:
     """What people said happened."""
-    start = _since(config, since) or _BEGIN
+    start = moment(config, since) or _BEGIN
     async with beside(config) as store:
         found = await store.labels(asset or None, start, _END, kind=LabelKind(kind) if kind else None)
     _show(console, found, labels_view, as_json=as_json)
@@ -174,7 +177,7 @@ async def show_labels(config: Config, console: Console, *, asset: str, kind: str
 
 async def show_lab(config: Config, console: Console, *, asset: str, quantity: str, since: str, as_json: bool) -> None:
     """Results of the laboratory."""
-    start = _since(config, since) or _BEGIN
+    start = moment(config, since) or _BEGIN
     async with beside(config) as store:
         found = await store.lab_samples(asset or None, quantity or None, start, _END)
     _show(console, found, lab_view, as_json=as_json)
@@ -182,12 +185,37 @@ async def show_lab(config: Config, console: Console, *, asset: str, quantity: st
 
 async def show_audit(config: Config, console: Console, *, since: str, action: str, limit: int, as_json: bool) -> None:
     """Who changed what; what still waits for the log is put into it first."""
-    start = _since(config, since)
+    start = moment(config, since)
     async with beside(config) as store:
         with contextlib.suppress(StoreError, OSError):  # a database that only lets read shows what it has
             await take_up(store, config.data)
         found = await store.audit(start, action=action or None, limit=limit)
     _show(console, found[::-1], audit_view, as_json=as_json)
+
+
+async def show_versions(config: Config, console: Console, *, model: str, as_json: bool) -> None:
+    """Of all models that are configured, or of one."""
+    names = [config.model(model).name] if model else [each.name for each in config.models]
+    async with beside(config) as store:
+        found = [version for name in names for version in await store.versions(name)]
+    if as_json:
+        console.print_json(data=[version_record(version) for version in found])
+    else:
+        console.print(versions_view(found))
+
+
+async def show_version(config: Config, console: Console, *, model: str, number: int, as_json: bool) -> None:
+    """All of one version, and what the audit log says of it. ModelError where there is none."""
+    config.model(model)
+    async with beside(config) as store:
+        version = next((each for each in await store.versions(model) if each.version == number), None)
+        if version is None:
+            raise ModelError(f"model {model} has no version {number}; see `foretag models list {model}`")
+        changes = [entry for entry in await store.audit(limit=_ENTRIES) if entry.subject == version.label]
+    if as_json:
+        console.print_json(data={**version_record(version), "changes": [told_record(entry) for entry in changes]})
+    else:
+        console.print(version_view(version, changes))
 
 
 def _show(
@@ -199,7 +227,8 @@ def _show(
         console.print(view(found))
 
 
-def _since(config: Config, text: str) -> datetime | None:
+def moment(config: Config, text: str) -> datetime | None:
+    """Of the option --since, as a person writes it; None: it is empty. ConfigError."""
     try:
         return parse_moment(text, datetime.now(UTC)) if text else None
     except (ValueError, OverflowError):

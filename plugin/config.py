@@ -96,6 +96,14 @@ class Config:
         beside = [] if database.parent == self.data else [database.with_name(f"{database.name}.lock")]
         return [self.data / lock.NAME, *beside]
 
+    def model(self, name: str) -> ModelConfig:
+        """A model by its name; ConfigError where there is none, as for a word of the command line."""
+        found = next((model for model in self.models if model.name == name), None)
+        if found is None:
+            known = ", ".join(model.name for model in self.models) or "none"
+            raise ConfigError(str(self.path), [Fault("MODEL", name, "is no model", f"Models are: {known}")])
+        return found
+
     def watched(self, model: ModelConfig, tags: Iterable[Tag]) -> tuple[Asset, ...]:
         """The assets of a model, from tags that have their keys."""
         return tuple(asset for asset in Asset.gather(tags) if matches(asset.name, model.assets))

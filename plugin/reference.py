@@ -17,7 +17,7 @@ from plugin.historian.config import HistorianConfig, SpillConfig
 from plugin.historian.keeping.retention import KeepConfig, RetentionConfig
 from plugin.historian.schema.view import View
 from plugin.historian.schema.views import views
-from plugin.infer.config import ModelConfig, ScheduleConfig, TrainingConfig
+from plugin.infer.config import ModelConfig, PromotionConfig, RetrainingConfig, ScheduleConfig, TrainingConfig
 from plugin.publish.config import PublishConfig, UserConfig, WriteBackConfig, WriteRule
 from plugin.tag_sections import AssetsConfig, AssetTagConfig, TagRow
 
@@ -36,6 +36,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[[models]]": ModelConfig,
     "[models.schedule]": ScheduleConfig,
     "[models.training]": TrainingConfig,
+    "[models.promotion]": PromotionConfig,
+    "[models.retraining]": RetrainingConfig,
     "[publish]": PublishConfig,
     "[[publish.users]]": UserConfig,
     "[write_back]": WriteBackConfig,

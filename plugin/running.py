@@ -23,11 +23,11 @@ from plugin.auditing import whoami
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
 from plugin.domain import RunKind, RunResult
-from plugin.errors import ConfigError, Fault, ForetagError
+from plugin.errors import ConfigError, ForetagError
 from plugin.hmi.snapshot import Snapshot
 from plugin.hmi.terminal import LiveView
 from plugin.infer.registry import Registry
-from plugin.infer.runs import Training
+from plugin.infer.training_runs import Training
 from plugin.opening import open_compute, open_store
 from plugin.reloading import Reloaded
 from plugin.scorers import Scorers
@@ -184,9 +184,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 async def train_once(config: Config, model: str, console: Console) -> None:
     """Train one model in a process of its own, beside a running service or without one."""
-    if model not in {m.name for m in config.models}:
-        known = ", ".join(m.name for m in config.models)
-        raise ConfigError(str(config.path), [Fault("MODEL", model, "is no model", f"Models are: {known}")])
+    config.model(model)
     diagnostics = Diagnostics()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:

@@ -8,8 +8,9 @@ more than once in the life of a process.
 
 Start: database, and what is in the spill and it lacks; acquisition of past and present; the upkeep of the historian;
 the device; the sinks; the schedule. A database that can't be read is waited for; one that is readable but takes nothing
-is enough to acquire, into the spill. Models that do not exist yet are trained when the past has been read. Stop, each
-step bounded in time: training; no new runs, and the running ones end; results are no longer served; acquisition ends
+is enough to acquire, into the spill. Models that do not exist yet are trained when the past has been read, others again
+when they are due; a challenger that was better in shadow is promoted where its model's rule says so. Stop, each step
+bounded in time: training; no new runs, and the running ones end; results are no longer served; acquisition ends
 with its last transaction committed; the database closes.
 """
 
@@ -18,6 +19,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 from plugin import __version__, auditing, lock
@@ -29,15 +31,17 @@ from plugin.domain import Asset, Micros, Tag
 from plugin.errors import StoreError
 from plugin.exposition import serving
 from plugin.historian.ingest import Ingest
-from plugin.historian.keeping.upkeep import Upkeep
+from plugin.historian.keeping.upkeep import Chore, Upkeep
 from plugin.historian.memory import MemoryStore
 from plugin.historian.spilling.spill import Left, Spill
 from plugin.historian.stores import SqlStore
 from plugin.hmi.overview import Overview
 from plugin.infer.outages import Outages
+from plugin.infer.promotion import Promotion
 from plugin.infer.registry import Registry
-from plugin.infer.runs import Runs, Training
+from plugin.infer.runs import Runs
 from plugin.infer.standings import Standings
+from plugin.infer.training_runs import Training
 from plugin.opening import Stopped, look_over, open_compute, open_spill, open_store, spill_of, when_available
 from plugin.pki import Caretaker
 from plugin.protocols import Sink, Source, Store
@@ -51,6 +55,9 @@ from plugin.standby import Term, leading
 from plugin.tasks import Supervision, running
 
 log = logging.getLogger(__name__)
+
+_JUDGING = timedelta(hours=1)
+"""Between two looks at whether a challenger is to be promoted by rule."""
 
 
 class Service:
@@ -151,6 +158,10 @@ class Service:
         training = Training(store, registry, compute, self.diagnostics, overview.training)
         train = partial(training.train_missing, scorers.in_force, scorers.past_is_read)
         await enter(running(self._supervision.keep("training", train)))
+        await enter(running(self._supervision.keep("retraining", partial(training.retrain, scorers.in_force))))
+        promotion = Promotion(store, registry, scorers.in_force)
+        judging = Upkeep([Chore("judging challengers", _JUDGING, promotion.look)], self.diagnostics)
+        await enter(running(self._supervision.keep("judging", judging.run)))
         rescore = self._rescoring(store, scorers, sinks)
         self.reloading.set_result(Reloading(self.config, store, sources, overview, rescore, spill))
         await term.over.wait()

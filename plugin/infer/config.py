@@ -46,6 +46,31 @@ class TrainingConfig(Section):
     """When the history does not hold enough yet: time until the next try."""
 
 
+class PromotionConfig(Section):
+    """Who puts a challenger in force. What a rule did is in the audit log with its figures, and can be rolled back."""
+
+    by: Literal["person", "rule"] = "person"
+    """``person``: ``foretag models promote`` alone; ``rule``: by itself too, once all of what follows holds."""
+    margin: float = Field(default=0.05, ge=0.0, lt=1.0)
+    """By which share its error must be lower than the champion's, on the same truths."""
+    outcomes: int = Field(default=50, ge=2)
+    """On how many truths at least."""
+    tolerance: float = Field(default=0.03, ge=0.0, le=1.0)
+    """How far the coverage of its intervals may be from 90 %, as a share; farther only if the champion's is so too."""
+
+
+class RetrainingConfig(Section):
+    """When a model is trained again by itself. What comes of it is a challenger."""
+
+    every: Duration | None = Field(default=None, gt=timedelta(0))
+    """Time from one training to the next; default: never."""
+    on_drift: bool = False
+    """Whenever a drift of the version in force was noticed, once for each."""
+    worse: float = Field(default=0.5, ge=0.0)
+    """A challenger whose error on held-out data is higher than the champion's was by more than this share is retired at
+    once; the audit log says why."""
+
+
 class ModelConfig(Section):
     """One model: a kind, the assets that it watches, and their features."""
 
@@ -96,6 +121,10 @@ class ModelConfig(Section):
     """When it runs."""
     training: TrainingConfig
     """How it learns."""
+    promotion: PromotionConfig = PromotionConfig()
+    """Who puts a challenger in force."""
+    retraining: RetrainingConfig = RetrainingConfig()
+    """When it is trained again by itself."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Hyperparameters of the kind."""
     shadow: int = Field(default=1, ge=0, le=8)

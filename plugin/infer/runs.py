@@ -9,21 +9,14 @@ from functools import partial
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Outcome, Run, RunKind, RunResult
-from plugin.errors import ForetagError, PublishError, TrainingDataError
-from plugin.infer.compute import Compute
-from plugin.infer.registry import Registry
+from plugin.errors import ForetagError, PublishError
 from plugin.infer.scoring import Scorer
-from plugin.infer.training import train
 from plugin.protocols import Sink, Store
 
 log = logging.getLogger(__name__)
 
 _PUBLISH_LIMIT = 5.0
 """A sink that takes longer [s] has failed to publish."""
-_HISTORY_POLL = 0.2
-
-Listener = Callable[[str, float | None, str], None]
-"""Called with model, share done (None: ended) and a line for a person."""
 
 
 class Runs:
@@ -160,76 +153,3 @@ def _said(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "timed out"
     return str(error) or type(error).__name__
-
-
-class Training:
-    """Trains what has no model yet, and whatever a person asks for."""
-
-    def __init__(
-        self,
-        store: Store,
-        registry: Registry,
-        compute: Compute,
-        diagnostics: Diagnostics,
-        listener: Listener,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._store = store
-        self._registry = registry
-        self._compute = compute
-        self._diagnostics = diagnostics
-        self._listener = listener
-        self._clock = clock
-
-    async def train_missing(self, scorers: Sequence[Scorer], past_is_read: Callable[[Scorer], bool]) -> None:
-        """Train each model that has none in force, in their order, once the past of its own sources has been read.
-
-        One whose source is away, or for which the historian does not hold enough, is tried again later; the others do
-        not wait for it.
-        """
-        turn = asyncio.Lock()
-        async with asyncio.TaskGroup() as group:
-            for scorer in scorers:
-                if scorer.config.enabled and scorer.config.training.at_start and await scorer.refresh() is None:
-                    group.create_task(self._until_trained(scorer, past_is_read, turn))
-
-    async def _until_trained(self, scorer: Scorer, past_is_read: Callable[[Scorer], bool], turn: asyncio.Lock) -> None:
-        while not past_is_read(scorer):  # noqa: ASYNC110 - how far a source is, is asked for, not told
-            await asyncio.sleep(_HISTORY_POLL)
-        while True:
-            async with turn:
-                if await self._try(scorer):
-                    return
-            await asyncio.sleep(scorer.config.training.retry.total_seconds())
-
-    async def train(self, scorer: Scorer) -> Run:
-        """Train one model now; the run's row tells how it went. Raises ModelError."""
-        name = scorer.config.name
-        run = await self._store.write_run(Run(0, name, RunKind.TRAIN, self._clock(), started=self._clock()))
-        self._listener(name, 0.0, "reading the past")
-        try:
-            version = await train(
-                scorer.config, scorer.kind, scorer.assets, self._store, self._registry, self._compute, self._clock(),
-                lambda share, message: self._listener(name, share, message),
-            )  # fmt: skip
-        except (ForetagError, asyncio.CancelledError) as error:
-            text = str(error) or "stopped"
-            await self._store.write_run(replace(run, finished=self._clock(), result=RunResult.FAILED, error=text))
-            self._diagnostics.runs.labels(name, RunKind.TRAIN.value, RunResult.FAILED.value).inc()
-            raise
-        finally:
-            self._listener(name, None, "")
-        self._diagnostics.runs.labels(name, RunKind.TRAIN.value, RunResult.DONE.value).inc()
-        done = replace(
-            run, finished=self._clock(), result=RunResult.DONE, version=version.version, assets=len(scorer.assets)
-        )
-        return await self._store.write_run(done)
-
-    async def _try(self, scorer: Scorer) -> bool:
-        try:
-            await self.train(scorer)
-            await scorer.refresh()
-        except TrainingDataError as error:
-            log.warning("%s; trying again in %s", error, scorer.config.training.retry)
-            return False
-        return True

@@ -42,7 +42,7 @@ from plugin.domain import (
 from plugin.infer.config import ModelConfig
 from plugin.protocols import Store
 
-_FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
+FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
 _MINUTE = Level.MINUTE.width
 _SLICE = micros(timedelta(days=30))
 """Of minutes that are read at a time; and how long ago an age may have been told."""
@@ -122,7 +122,9 @@ async def proofs(
     found: list[Proof] = []
     for tag, given in by_tag.items():
         asset = machines.get(tag.asset, Asset(tag.asset, {}))
-        found += _last_before(given, await _results(store, config, asset, tag, given, known_by))
+        start = min(each.target_time for each in given)
+        end = max(each.target_time + (each.valid_until - each.as_of) for each in given)
+        found += _last_before(given, await results(store, config, asset, tag, start, end, known_by=known_by))
         if tag.output in asset.tags:
             found += await _measured(store, asset.tags[tag.output].id, given, known_by)
         if tag.meaning is Meaning.LIFETIME:
@@ -140,10 +142,10 @@ async def judged(
     """
     if not flags:
         return []
-    start, end = min(flag.as_of for flag in flags), max(flag.as_of for flag in flags) + config.horizon
+    start = min(flag.as_of for flag in flags)
     by = None if known_by is None else to_micros(known_by)
     labels: defaultdict[str, list[Label]] = defaultdict(list)
-    for label in await store.labels(None, start, end + timedelta(microseconds=1), known_by=by):
+    for label in await store.labels(None, start, FOREVER, known_by=by):  # a verdict is given later, whenever
         labels[label.asset].append(label)
     found = [_judge(flag, labels[flag.asset], config.horizon) for flag in flags]
     return sorted((each for each in found if each), key=lambda each: each.known)
@@ -158,28 +160,28 @@ def _judge(flag: Flag, labels: Sequence[Label], horizon: timedelta) -> Judged | 
     for label in labels:
         if label.kind is LabelKind.FAILURE and flag.as_of < label.start <= flag.as_of + horizon:
             return Judged(flag, real=True, known=label.created)
-        if label.kind is LabelKind.NORMAL and label.start <= flag.as_of < (label.end or _FOREVER):
+        if label.kind is LabelKind.NORMAL and label.start <= flag.as_of < (label.end or FOREVER):
             return Judged(flag, real=False, known=label.created)
     return None
 
 
 # --- the laboratory ---
 
-_Result = tuple[datetime, datetime, float]
+Result = tuple[datetime, datetime, float]
 """When the specimen was drawn, when it was known, and its value."""
 
 
-async def _results(
+async def results(
     store: Store,
     config: ModelConfig,
     asset: Asset,
     tag: OutputTag,
-    given: Sequence[Prediction],
-    known_by: datetime | None,
-) -> list[_Result]:
-    """Good ones of the time that the predictions are valid for."""
-    start = min(each.target_time for each in given)
-    end = max(each.target_time + (each.valid_until - each.as_of) for each in given)
+    start: datetime,
+    end: datetime,
+    *,
+    known_by: datetime | None = None,
+) -> list[Result]:
+    """Good ones of an output, of specimens drawn in ``[start, end)``."""
     by = None if known_by is None else to_micros(known_by)
     told = await store.lab_samples(tag.asset, tag.output, start, end, known_by=by)
     good = [each for each in told if each.value is not None and quality(each.status) is Quality.GOOD]
@@ -194,7 +196,7 @@ async def _results(
     return found + [(from_micros(time), from_micros(known), value) for time, known, value in zip(*columns, strict=True)]
 
 
-def _last_before(given: Iterable[Prediction], results: Sequence[_Result]) -> Iterator[Proof]:
+def _last_before(given: Iterable[Prediction], results: Sequence[Result]) -> Iterator[Proof]:
     """Each result with what each version last said of a moment that is not after it."""
     said: defaultdict[int, defaultdict[datetime, list[Prediction]]] = defaultdict(lambda: defaultdict(list))
     for prediction in given:
@@ -257,7 +259,7 @@ async def _lives(
     start = min(each.as_of for each in given)
     failures = [
         label
-        for label in await store.labels(asset.name, start, _FOREVER, kind=LabelKind.FAILURE, known_by=by)
+        for label in await store.labels(asset.name, start, FOREVER, kind=LabelKind.FAILURE, known_by=by)
         if label.start > start
     ]
     if not failures:

@@ -193,7 +193,9 @@ async def test_a_flag_is_judged_by_the_newest_verdict_else_by_what_was_the_case(
     base = Label("0", LabelKind.VERDICT, "pump", NOON, NOON + HOUR, model="odd")
 
     def verdict(name: str, hour: int, word: Verdict, created: int = 1) -> Label:
-        return replace(base, id=name, verdict=word, as_of=NOON + hour * HOUR, created=NOON + created * HOUR)
+        return replace(
+            base, id=name, verdict=word, start=NOON + 9 * HOUR, as_of=NOON + hour * HOUR, created=NOON + created * HOUR
+        )
 
     await store.write_labels([
         verdict("1", 0, Verdict.FALSE_ALARM), verdict("2", 0, Verdict.CONFIRMED, 2), verdict("3", 1, Verdict.UNCLEAR),

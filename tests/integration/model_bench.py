@@ -15,8 +15,9 @@ from plugin.historian.memory import MemoryStore
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
 from plugin.infer.registry import Registry
-from plugin.infer.runs import Runs, Training
+from plugin.infer.runs import Runs
 from plugin.infer.scoring import Scorer
+from plugin.infer.training_runs import Training
 from plugin.protocols import Delivery, Sink
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -19,8 +19,9 @@ from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
 from plugin.infer.outages import Outages
 from plugin.infer.registry import Registry
-from plugin.infer.runs import Runs, Training
+from plugin.infer.runs import Runs
 from plugin.infer.scoring import Scorer
+from plugin.infer.training_runs import Training
 from plugin.protocols import Delivery
 from plugin.publish.config import PublishConfig
 from plugin.publish.server import OpcUaSink

@@ -5,11 +5,27 @@ from datetime import timedelta
 
 import pytest
 
-from plugin.domain import Grid, ModelState, Quality, RunKind, RunResult, Status, Window, quality
+from plugin.domain import (
+    Drift,
+    DriftKind,
+    Grid,
+    Label,
+    LabelKind,
+    ModelState,
+    Quality,
+    RunKind,
+    RunResult,
+    Status,
+    Verdict,
+    Window,
+    quality,
+)
 from plugin.errors import ModelError
 from plugin.historian.memory import MemoryStore
 from plugin.infer.outputs import model_spec
+from plugin.infer.promotion import Promotion
 from plugin.infer.registry import Registry
+from plugin.infer.training_runs import Training
 from tests.integration.model_bench import FEATURES, NOW, SECONDS, Bench, Listener, config
 
 CHAMPION, CHALLENGER, RETIRED = ModelState.CHAMPION, ModelState.CHALLENGER, ModelState.RETIRED
@@ -207,3 +223,114 @@ async def test_a_promoted_challenger_is_published_as_good_from_the_next_run_on(b
     assert {(p.version, quality(p.status)) for p in outcome.predictions} == {(2, Quality.GOOD)}
     assert bench.diagnostics.total("compilations_total") == compiled, "it was ready already"
     assert (await bench.store.runs("odd"))[0].kind is RunKind.SCORE, "nothing is left to run in shadow"
+
+
+async def false_alarms(bench: Bench, ticks: int) -> None:
+    """Runs of which the champion raises a flag at each, the challenger never; a person says that all were false."""
+    champion, challenger = 1, 2
+    versions = bench.store._versions["odd"]
+    for number, threshold in ((champion, -1.0), (challenger, 1e12)):
+        versions[number] = replace(versions[number], metrics={**versions[number].metrics, "threshold": threshold})
+    scorer, runs = bench.scorer(config(persistence=1)), bench.runs()
+    for second in range(ticks):
+        assert await runs.score(scorer, NOW, NOW - timedelta(seconds=second))
+    flags = await bench.store.flags(NOW - timedelta(hours=1), NOW + timedelta(hours=1))
+    await bench.store.write_labels(
+        [
+            Label(f"{n}", LabelKind.VERDICT, flag.asset, flag.as_of, NOW, None, Verdict.FALSE_ALARM, "odd", flag.as_of)
+            for n, flag in enumerate(flags)
+        ]
+    )
+
+
+def promotion(bench: Bench, **rule: object) -> Promotion:
+    scorer = bench.scorer(config(promotion=rule))
+    return Promotion(bench.store, bench.registry, [scorer], clock=lambda: NOW + timedelta(hours=1))
+
+
+async def test_a_challenger_that_was_better_in_shadow_is_promoted_by_rule_with_its_figures(bench, tmp_path):
+    await trained(bench, 2)
+    versions = bench.store._versions["odd"]
+    versions[2] = replace(versions[2], created=NOW - timedelta(days=1))
+    await false_alarms(bench, 4)
+    await promotion(bench, by="rule", outcomes=9).look()
+    assert (await states(bench))[1] is CHAMPION, "8 outcomes are too few"
+    await promotion(bench, by="person", outcomes=8).look()
+    assert (await states(bench))[1] is CHAMPION, "a person has not said so"
+    await promotion(bench, by="rule", outcomes=8).look()
+    assert await states(bench) == {1: RETIRED, 2: CHAMPION}
+    entry = (await bench.store.audit(action="promote", limit=1))[0]
+    assert (entry.user, entry.subject) == ("foretag", "odd-2")
+    assert (entry.after["against"], entry.after["outcomes"]) == (1, 8)
+    assert entry.after["better"] == pytest.approx(1.0)
+    assert entry.after["outputs"]["flag"]["errors"] == (1.0, 0.0)
+    assert entry.after["rule"]["outcomes"] == 8
+    assert (await person(bench, tmp_path).roll_back("odd", SPEC)).version == 1
+
+
+# --- trained again ---
+
+
+async def test_a_model_is_trained_again_when_it_is_due_and_what_comes_of_it_is_a_challenger(bench):
+    scorer = await trained(bench, 1, retraining={"every": "1d"})
+    created = (await bench.store.versions("odd"))[0].created
+    now = [created + timedelta(hours=23)]
+    training = Training(
+        bench.store, bench.registry, bench.compute, bench.diagnostics, lambda *told: None, clock=lambda: now[0]
+    )
+    assert await training.retrain_if_due(scorer) is None
+    now[0] += timedelta(hours=2)
+    run = await training.retrain_if_due(scorer)
+    assert run
+    assert (run.kind, run.result, run.version) == (RunKind.TRAIN, RunResult.DONE, 2)
+    assert await states(bench) == {1: CHAMPION, 2: CHALLENGER}
+    assert await training.retrain_if_due(scorer) is None, "it was tried just now"
+
+
+async def test_a_drift_of_the_version_in_force_has_it_trained_again_once(bench):
+    scorer = await trained(bench, 1, retraining={"on_drift": True})
+    training = bench.training()
+    assert await training.retrain_if_due(scorer) is None
+    noticed = (await bench.store.versions("odd"))[0].created + timedelta(hours=1)
+    drift = Drift("1", "odd", 1, DriftKind.INPUT, "pump-1", "a", noticed, noticed, None, 1.0, 0.5, "warmer")
+    await bench.store.write_drifts([replace(drift, until=noticed)])
+    assert await training.retrain_if_due(scorer) is None, "it is over"
+    await bench.store.write_drifts([drift])
+    training = Training(
+        bench.store, bench.registry, bench.compute, bench.diagnostics, lambda *told: None,
+        clock=lambda: noticed + timedelta(minutes=1),
+    )  # fmt: skip
+    assert await training.retrain_if_due(scorer)
+    assert await training.retrain_if_due(scorer) is None
+    other = bench.scorer(config())
+    assert await bench.training().retrain_if_due(other) is None, "nobody asked for it"
+
+
+async def test_a_new_version_that_is_worse_by_far_on_held_out_data_is_retired_at_once(bench):
+    scorer = await trained(bench, 1, retraining={"every": "1d", "worse": 0.5})
+    versions = bench.store._versions["odd"]
+    versions[1] = replace(versions[1], created=NOW - timedelta(days=400), metrics={"rmse": 1.0, "threshold": 1.0})
+
+    class Worse(Registry):
+        async def add(self, model, spec, fitted, provenance, created):
+            fitted = replace(fitted, metrics={**fitted.metrics, "rmse": 1.6})
+            return await super().add(model, spec, fitted, provenance, created)
+
+    registry = Worse(bench.store, bench.registry._folder)
+    training = Training(bench.store, registry, bench.compute, bench.diagnostics, lambda *told: None)
+    assert await training.retrain_if_due(scorer)
+    assert await states(bench) == {1: CHAMPION, 2: RETIRED}
+    assert "rmse on held-out data is 1.6" in (await bench.store.audit(limit=1))[0].after["reason"]
+
+
+async def test_a_training_that_fails_is_told_and_waits_for_its_next_turn(bench, caplog):
+    scorer = await trained(bench, 1, retraining={"every": "1d"})
+    versions = bench.store._versions["odd"]
+    versions[1] = replace(versions[1], created=NOW - timedelta(days=400))
+    bench.store._samples.clear()
+    training = Training(bench.store, bench.registry, bench.compute, bench.diagnostics, lambda *told: None)
+    assert await training.retrain_if_due(scorer) is None
+    assert "could not be trained again" in caplog.text
+    rows = len(await bench.store.runs("odd"))
+    assert await training.retrain_if_due(scorer) is None
+    assert len(await bench.store.runs("odd")) == rows

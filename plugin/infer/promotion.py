@@ -1,0 +1,64 @@
+"""Promotion by rule: a challenger that was better in shadow, for long enough, and is no worse calibrated."""
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from plugin.infer.comparing import Comparison, compare
+from plugin.infer.config import PromotionConfig
+from plugin.infer.outputs import model_spec
+from plugin.infer.registry import Registry
+from plugin.infer.scoring import Scorer
+from plugin.protocols import Store
+
+log = logging.getLogger(__name__)
+
+_LONGEST = timedelta(days=60)
+"""Of shadow that is judged."""
+
+
+class Promotion:
+    """Looks at the challengers of all models now and then; which scorers there are is looked at each time."""
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        scorers: Sequence[Scorer],
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._scorers = scorers
+        self._clock = clock
+
+    async def look(self) -> None:
+        """Promote what its model's rule allows; the audit log has the figures."""
+        for scorer in tuple(self._scorers):
+            if scorer.config.promotion.by == "rule":
+                await self._look_at(scorer)
+
+    async def _look_at(self, scorer: Scorer) -> None:
+        config = scorer.config
+        standing = await self._registry.standing(config.name, model_spec(config))
+        if standing.champion is None:
+            return
+        for challenger in standing.challengers[: config.shadow]:
+            now = self._clock()
+            span = max(challenger.created, now - _LONGEST), now
+            versions = standing.champion, challenger
+            found = await compare(self._store, config, scorer.assets, scorer.tags, versions, span)
+            if passes(config.promotion, found):
+                because = {"rule": config.promotion.model_dump(mode="json"), **found.figures()}
+                await self._registry.promote(config.name, challenger.version, model_spec(config), because=because)
+                log.warning(
+                    "model %s is promoted by rule: its error is %.0f %% lower than that of %s over %d outcomes",
+                    challenger.label, 100 * found.better, standing.champion.label, found.outcomes,
+                )  # fmt: skip
+                return
+
+
+def passes(rule: PromotionConfig, found: Comparison) -> bool:
+    """Whether a challenger may be put in force."""
+    enough = found.outcomes >= rule.outcomes
+    return enough and found.better >= rule.margin and found.as_well_calibrated(rule.tolerance)
