@@ -11,7 +11,7 @@ import numpy as np
 from models.kind import OutputSpec, Spec
 from models.meaning import Meaning
 from models.runtime import Numbers
-from plugin.domain import HIGH_LIMITED, Asset, OutputTag, Prediction, Run, Status
+from plugin.domain import HIGH_LIMITED, Asset, OutputTag, Prediction, Run, Status, at_upper_limit
 from plugin.infer.config import ModelConfig
 
 _WARNING_SHARES = 0.25, 0.1
@@ -79,7 +79,8 @@ def simulated(prediction: Prediction) -> Prediction:
     """A challenger's word, which nobody is to act on; no number stays Bad."""
     if prediction.value is None:
         return prediction
-    return replace(prediction, status=Status.UNCERTAIN_SIMULATED_VALUE)
+    limited = HIGH_LIMITED if at_upper_limit(prediction.status) else 0
+    return replace(prediction, status=Status.UNCERTAIN_SIMULATED_VALUE | limited)
 
 
 def predictions(

@@ -8,7 +8,7 @@ import pytest
 from models.runtime import Numbers
 from plugin.domain import HIGH_LIMITED, OutputTag, Prediction, Run, RunKind, Status, at_upper_limit
 from plugin.infer.config import ModelConfig
-from plugin.infer.outputs import predictions
+from plugin.infer.outputs import predictions, simulated
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NONE = float("nan")
@@ -54,3 +54,10 @@ def test_the_end_of_a_range_is_within_it_however_a_float32_rounds_it(high):
 
 def test_beyond_its_range_a_good_number_is_uncertain():
     assert given(126.0, 98.0, 130.0).status == Status.UNCERTAIN_ENGINEERING_UNITS_EXCEEDED
+
+
+def test_a_challenger_s_word_is_simulated_and_keeps_that_it_is_that_or_more():
+    assert simulated(given(60.0, 50.0, 70.0)).status == Status.UNCERTAIN_SIMULATED_VALUE
+    limited = simulated(given(125.0, 98.0)).status
+    assert limited == Status.UNCERTAIN_SIMULATED_VALUE | HIGH_LIMITED
+    assert simulated(given(NONE)).status == Status.BAD_NO_DATA
