@@ -35,25 +35,25 @@ class Promotion:
     async def look(self) -> None:
         """Promote what its model's rule allows; the audit log has the figures."""
         for scorer in tuple(self._scorers):
-            if scorer.config.promotion.by == "rule":
+            if scorer.config.enabled and scorer.config.promotion.by == "rule":
                 await self._look_at(scorer)
 
     async def _look_at(self, scorer: Scorer) -> None:
         config = scorer.config
-        standing = await self._registry.standing(config.name, model_spec(config))
-        if standing.champion is None:
+        line_up = await self._registry.line_up(config.name, model_spec(config))
+        if line_up.champion is None:
             return
-        for challenger in standing.challengers[: config.shadow]:
+        for challenger in line_up.challengers[: config.shadow]:
             now = self._clock()
             span = max(challenger.created, now - _LONGEST), now
-            versions = standing.champion, challenger
+            versions = line_up.champion, challenger
             found = await compare(self._store, config, scorer.assets, scorer.tags, versions, span)
             if passes(config.promotion, found):
                 because = {"rule": config.promotion.model_dump(mode="json"), **found.figures()}
                 await self._registry.promote(config.name, challenger.version, model_spec(config), because=because)
                 log.warning(
                     "model %s is promoted by rule: its error is %.0f %% lower than that of %s over %d outcomes",
-                    challenger.label, 100 * found.better, standing.champion.label, found.outcomes,
+                    challenger.label, 100 * found.better, line_up.champion.label, found.outcomes,
                 )  # fmt: skip
                 return
 

@@ -33,7 +33,7 @@ _ROLLED_BACK = "rolled_back"
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LineUp:
     """The versions of a model that fit its configuration."""
 
     champion: ModelVersion | None
@@ -54,9 +54,9 @@ class Registry:
 
     async def champion(self, model: str, spec: Spec) -> ModelVersion | None:
         """The version in force, if it was trained for ``spec``: one for other features or windows can't be used."""
-        return (await self.standing(model, spec)).champion
+        return (await self.line_up(model, spec)).champion
 
-    async def standing(self, model: str, spec: Spec) -> Standing:
+    async def line_up(self, model: str, spec: Spec) -> LineUp:
         """The versions that can be used with ``spec``, by their state."""
         versions, wanted = await self._store.versions(model), as_json(spec)
         champion = next((version for version in versions if version.state is ModelState.CHAMPION), None)
@@ -66,7 +66,7 @@ class Registry:
                 log.warning("model %s was trained for another configuration of it; it is not used", champion.label)
             champion = None
         challengers = (v for v in versions if v.state is ModelState.CHALLENGER and v.spec == wanted)
-        return Standing(champion, tuple(challengers))
+        return LineUp(champion, tuple(challengers))
 
     async def version(self, model: str, number: int) -> ModelVersion:
         """A version by its number, in force or not; ModelError where there is none."""

@@ -151,8 +151,8 @@ class Scorer:
         async with self._refreshing:
             version = self._only
             if version is None:
-                standing = await self._registry.standing(self.config.name, self._spec)
-                version, self.challengers = standing.champion, standing.challengers[: self.config.shadow]
+                line_up = await self._registry.line_up(self.config.name, self._spec)
+                version, self.challengers = line_up.champion, line_up.challengers[: self.config.shadow]
             if version is None:
                 self._champion = None
             elif self._champion is None or self._champion.version.version != version.version:

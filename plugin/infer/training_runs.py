@@ -81,8 +81,10 @@ class Training:
 
     async def retrain_if_due(self, scorer: Scorer) -> Run | None:
         """None: it was not due, or it could not be trained, of which its run tells; it is tried again a turn later."""
-        name = scorer.config.name
-        champion = (await self._registry.standing(name, model_spec(scorer.config))).champion
+        name, rule = scorer.config.name, scorer.config.retraining
+        if not scorer.config.enabled or (rule.every is None and not rule.on_drift):
+            return None
+        champion = (await self._registry.line_up(name, model_spec(scorer.config))).champion
         if champion is None or not await self._due(scorer, champion):
             return None
         self._tried[name] = self._clock()
