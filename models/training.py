@@ -98,4 +98,4 @@ def conformal(scores: NDArray[np.floating[Any]], level: float, independent: int 
     ``independent``: how many of the scores count as independent (units, not cells), for the finite-sample correction.
     """
     count = independent or len(scores)
-    return float(np.quantile(scores, min(1.0, np.ceil((count + 1) * level) / count), method="higher"))
+    return float(np.quantile(scores, min(1.0, np.ceil((count + 1) * level) / count), method="inverted_cdf"))

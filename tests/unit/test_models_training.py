@@ -68,8 +68,14 @@ def test_the_conformal_quantile_keeps_its_promise_on_average():
     for _ in range(2000):
         scores = generator.exponential(size=20)
         kept.append(scores[-1] <= conformal(scores[:-1], 0.9))
-    assert 0.88 < np.mean(kept) < 0.96
+    assert 0.88 < np.mean(kept) < 0.93
 
 
 def test_with_few_units_the_conformal_quantile_is_the_largest_score():
     assert conformal(np.arange(1000.0), 0.9, independent=5) == 999.0
+
+
+def test_the_conformal_quantile_is_no_rank_higher_than_it_has_to_be():
+    for count in (9, 10, 19, 99, 998):
+        rank = min(count, int(np.ceil((count + 1) * 0.9)))
+        assert conformal(np.arange(1.0, count + 1), 0.9) == rank, "the k-th smallest"
