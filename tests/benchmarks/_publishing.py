@@ -1,7 +1,7 @@
 """OPC UA servers, each in a process of its own: ``python -m tests.benchmarks._publishing SERVER --tags N``.
 
 A server has N Doubles, writes all of them once a second, and prints ``{"port": …}`` when it listens. Each line that it
-reads is answered by one with the CPU of its process so far [s], and how many values it wrote.
+reads is answered by one: the CPU of its process so far [s], how many values it wrote, how many subscriptions it has.
 """
 
 import argparse
@@ -83,7 +83,8 @@ async def serve(kind: str, tags: int) -> None:
     def tell() -> None:
         if not sys.stdin.readline():
             asyncio.get_running_loop().call_soon(ended.set)
-        print(json.dumps({"cpu": cpu(), "written": written}), flush=True)
+        held = len(server.iserver.subscription_service.subscriptions)
+        print(json.dumps({"cpu": cpu(), "written": written, "subscriptions": held}), flush=True)
 
     ended = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin, tell)

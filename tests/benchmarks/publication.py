@@ -29,6 +29,10 @@ from tests.benchmarks.harness import Goal, Peer, Row, Spread
 
 _TAGS = 10_000
 _LIMIT = 120.0
+_SUBSCRIPTIONS = 2
+"""Of each client, which shares its items among them."""
+_SETTLED = 2.0
+"""After so long all clients have their first values [s]."""
 _OUTPUTS = 2000
 """Predictions of a run that is written."""
 
@@ -40,6 +44,7 @@ class Look:
     time: float
     cpu: float
     written: int
+    subscriptions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +106,9 @@ async def _cost(server: str, clients: int, seconds: float) -> Cost:
         while not ends.done():
             await asyncio.wait({ends}, timeout=0.5)
             looks.append(await look())
-        last = looks[-2]
-        first = next(each for each in reversed(looks) if last.time - each.time >= seconds)
+        told = [each for each in looks if each.subscriptions == _SUBSCRIPTIONS * clients]
+        first = next(each for each in told if each.time - told[0].time >= _SETTLED)
+        last = told[-1]
         spent, written = last.cpu - first.cpu, last.written - first.written
         return Cost(1e6 * spent / written, 100 * spent / (last.time - first.time), ends.result() / _TAGS)
 
@@ -153,7 +159,7 @@ async def _serving(server: str) -> AsyncIterator[tuple[int, Callable[[], Awaitab
             process.stdin.write(b"\n")
             async with asyncio.timeout(_LIMIT):
                 found = json.loads(await process.stdout.readline())
-            return Look(time.perf_counter(), found["cpu"], found["written"])
+            return Look(time.perf_counter(), found["cpu"], found["written"], found["subscriptions"])
 
         yield port, look
 
