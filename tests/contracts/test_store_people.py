@@ -276,6 +276,15 @@ async def test_a_promotion_is_in_the_audit_log(store: Store) -> None:
     assert len(await log()) == 4
 
 
+async def test_why_a_version_was_promoted_stands_in_its_own_entry(store: Store) -> None:
+    await store.add_version(version(ModelState.CHAMPION))
+    await store.add_version(version())
+    figures = {"better": 0.25, "outputs": {"nox": {"errors": [1.5, 1.0]}}}
+    await store.set_state("rul", 2, ModelState.CHAMPION, because=figures)
+    found = {entry.subject: dict(entry.after) for entry in (await store.audit(limit=2))}
+    assert found == {"rul-1": {"state": "retired"}, "rul-2": {"state": "champion", **figures}}
+
+
 # --- forecasts ---
 
 
