@@ -133,6 +133,11 @@ def load(path: Path) -> Config:
     for model in file.models:
         faults += _model_faults(model, tags)
     faults += _write_back_faults(file)
+    faults += [
+        Fault("publish.mirror", _shown(pattern), "fits no tag", "Mend the pattern, or remove it")
+        for pattern in file.publish.mirror
+        if not any(fnmatchcase(tag.name, pattern) for tag in tags)
+    ]
     if faults:
         raise ConfigError(str(path), faults)
     return Config(

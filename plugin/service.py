@@ -46,6 +46,7 @@ from plugin.opening import Stopped, look_over, open_compute, open_spill, open_st
 from plugin.pki import Caretaker
 from plugin.protocols import Sink, Source, Store
 from plugin.publish.admission import certificate_hosts
+from plugin.publish.mirror import Mirror
 from plugin.publish.server import OpcUaSink
 from plugin.publish.writeback import Connection, WriteBack
 from plugin.reloading import Reloaded, Reloading, Rescore
@@ -139,14 +140,16 @@ class Service:
         sources = await wait(lambda: self._sources(tags, store, left))
         overview = Overview(sources, Asset.gather(tags), self.config.models, self.diagnostics)
         self.overview.set_result(overview)
-        await enter(self._acquiring(sources, store, spill, overview))
+        mirror = Mirror(self.config.publish.mirror, tags)
+        await enter(self._acquiring(sources, store, spill, overview, mirror))
         chores = *store.chores(self.config.historian), auditing.chore(store, self.config.data)
         upkeep = Upkeep(chores, self.diagnostics)
         await enter(running(self._supervision.keep("upkeep", upkeep.run)))
         compute = await enter(open_compute(self.config, self.diagnostics))
         registry = Registry(store, self.config.model_folder)
         scorers = Scorers(self.config, tags, store, registry, compute, self.diagnostics, sources)
-        sinks = self._sinks(overview, store)
+        mirror.committed(await wait(lambda: store.latest([tag.id for tag in mirror.tags])))
+        sinks = self._sinks(overview, store, mirror)
         for sink in sinks:
             await enter(sink.open(scorers.outputs))
         standings = Standings(scorers.in_force, store, sinks, self.diagnostics)
@@ -182,7 +185,7 @@ class Service:
             yield
 
     def _acquiring(
-        self, sources: Sequence[Source], store: Store, spill: Spill | None, overview: Overview
+        self, sources: Sequence[Source], store: Store, spill: Spill | None, overview: Overview, mirror: Mirror
     ) -> AbstractAsyncContextManager[None]:
         """From the sources into the store, and what watches over it."""
         historian = self.config.historian
@@ -190,7 +193,7 @@ class Service:
             sources,
             store,
             self.diagnostics,
-            on_commit=[overview.committed],
+            on_commit=[overview.committed, mirror.committed],
             rows_per_commit=historian.rows_per_commit,
             queue=historian.queue,
             spill=spill,
@@ -249,11 +252,12 @@ class Service:
             if section.enabled
         ]
 
-    def _sinks(self, overview: Overview, store: Store) -> list[Sink]:
+    def _sinks(self, overview: Overview, store: Store, mirror: Mirror) -> list[Sink]:
         sinks: list[Sink] = [overview]
         if self.config.publish.enabled:
             record = partial(auditing.keep, store, self.config.data)
-            sinks.append(OpcUaSink(self.config.publish, self.config.pki_folder, self.diagnostics, record=record))
+            pki = self.config.pki_folder
+            sinks.append(OpcUaSink(self.config.publish, pki, self.diagnostics, record=record, mirror=mirror))
         if self.config.write_back.enabled:
             targets = {rule.source for rule in self.config.write_back.rules}
             sinks += [

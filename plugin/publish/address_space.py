@@ -26,10 +26,9 @@ from typing import Any
 
 from asyncua import ua
 
-from plugin.domain import Meaning, OutputTag, Status
+from plugin.domain import Meaning, OutputTag
 from plugin.publish import nodes as shown_as
 from plugin.publish import types
-from plugin.publish.cells import Cell
 from plugin.publish.health import HealthNode
 from plugin.publish.nodes import Context, ModelNode, OutputNode, ServerNode
 from plugin.publish.nodeset import add_types
@@ -105,7 +104,7 @@ def _health(tree: Tree, before: Mapping[str, HealthNode], outputs: Mapping[str, 
     found = {}
     for asset, of_asset in judged.items():
         name = f"Foretag.Assets.{asset}"
-        cell = before[asset].cell if asset in before else _add(tree, name, tree.id(name), types.DEVICE_HEALTH)
+        cell = before[asset].cell if asset in before else tree.member(name, types.DEVICE_HEALTH)
         found[asset] = HealthNode(cell, of_asset)
     return found
 
@@ -180,11 +179,10 @@ def _node(
     rank = ARRAY if kind.many else SCALAR
     data_type = kind.data_type or types.DOUBLE
     value = tree.variable(tag.name, Name(tag.output), parent, kind.id, data_type, rank=rank, text=tag.description)
-    node, name = tree.id(tag.name), tag.name
     known: dict[str, Any] = {"ModelName": tag.model, "Confidence": tag.confidence}
     cells = {
-        member.name.text: _add(
-            tree, name, node, member, facts.get(member, known.get(member.name.text)), texts.get(member.name.text, "")
+        member.name.text: tree.member(
+            tag.name, member, facts.get(member, known.get(member.name.text)), texts.get(member.name.text, "")
         )
         for member in (*facts, *kind.members)
     }
@@ -196,31 +194,20 @@ def _node(
     return OutputNode(tag, (value, *(cells[part] for part in parts)), context, shows, shown)
 
 
-def _add(tree: Tree, owner: str, node: ua.NodeId, member: Member, fact: Any = None, text: str = "") -> Cell:
-    """A member of an instance; with a fact it is Good from the start."""
-    cell = tree.variable(
-        f"{owner}.{member.name.text}", member.name, node, member.kind, member.concrete, reference=member.reference,
-        rank=ARRAY if member.many else SCALAR, text=text,
-    )  # fmt: skip
-    if fact is not None:
-        cell.note(fact, cell.source_time, cell.source_time, Status.GOOD)
-    return cell
-
-
 # --- models and the server ------------------------------------------------------------------------------------------
 
 
 def _model(tree: Tree, name: str) -> ModelNode:
     path = f"Foretag.Models.{name}"
-    node = tree.object(path, name, tree.id("Foretag.Models"), types.MODEL.id)
-    return ModelNode({member.name.text: _add(tree, path, node, member) for member in types.MODEL.members})
+    tree.object(path, name, tree.id("Foretag.Models"), types.MODEL.id)
+    return ModelNode({member.name.text: tree.member(path, member) for member in types.MODEL.members})
 
 
 def _server(tree: Tree, parent: ua.NodeId, version: str) -> ServerNode:
-    node = tree.object("Foretag.Server", "Server", parent, types.GATEWAY.id)
+    tree.object("Foretag.Server", "Server", parent, types.GATEWAY.id)
     facts = {"Version": version}
     cells = {
-        member.name.text: _add(tree, "Foretag.Server", node, member, facts.get(member.name.text))
+        member.name.text: tree.member("Foretag.Server", member, facts.get(member.name.text))
         for member in types.GATEWAY.members
     }
     return ServerNode(cells["Heartbeat"], tree.existing(ua.ObjectIds.Server_ServiceLevel, Ref(ua.ObjectIds.Byte)))

@@ -101,6 +101,10 @@ class Cell(AttributeValue):
                         content = data_value(fact, self._kind, status, source, now)
                     watcher.put(content)
 
+    def retype(self, kind: ua.VariantType) -> None:
+        """Values of another kind from now on, where the node's data type allows several."""
+        self._kind = kind
+
     def join(self, watcher: Watcher) -> None:
         """From now on it is told of each value."""
         self.watchers = (*self.watchers, watcher)

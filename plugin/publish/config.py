@@ -129,6 +129,10 @@ class PublishConfig(Section):
     max_subscriptions: Annotated[int, Field(ge=1, le=1000)] = 100
     """Subscriptions that may be open at a time in all sessions, 1 to 1000; default 100."""
 
+    mirror: tuple[str, ...] = ()
+    """Patterns of tags, with ``*`` and ``?``, that are shown beside what is predicted, value, status and source time as
+    the plant gave them: ``["engine-*"]``. Default: none."""
+
     simulated: bool = False
     """True: the plant is a simulated one, and every Good result says so (UncertainSimulatedValue). Default false."""
 

@@ -23,6 +23,7 @@ from plugin.publish.address_space import NAMESPACE, Nodes, build, grow
 from plugin.publish.admission import Admission
 from plugin.publish.asyncua_server import Limits, PlantServer
 from plugin.publish.config import PublishConfig
+from plugin.publish.mirror import Mirror
 from plugin.publish.nodes import SERVICE_LEVEL_HEALTHY, freshness, service_level, told_together
 from plugin.publish.people import People, Record, unrecorded
 from plugin.publish.tree import Tree
@@ -62,7 +63,9 @@ class OpcUaSink:
         *,
         now: Callable[[], datetime] = _now,
         record: Record = unrecorded,
+        mirror: Mirror | None = None,
     ) -> None:
+        """``mirror``: the plant's tags that are shown too; whoever commits samples tells it."""
         self._config = config
         self._diagnostics = diagnostics
         self._now = now
@@ -74,6 +77,7 @@ class OpcUaSink:
         self._service_level = SERVICE_LEVEL_HEALTHY
         self._admission = Admission(config, pki_folder)
         self._record = record
+        self._mirror = mirror or Mirror((), ())
 
     @property
     def name(self) -> str:
@@ -99,11 +103,13 @@ class OpcUaSink:
             async with asyncio.TaskGroup() as tasks:
                 pulse = tasks.create_task(self._pulse(), name="publish pulse")
                 trust = tasks.create_task(self._admission.watch(server), name="publish trust")
+                mirror = tasks.create_task(self._mirror.run(self._now, self._measure), name="publish mirror")
                 try:
                     yield
                 finally:
                     pulse.cancel()
                     trust.cancel()
+                    mirror.cancel()
         finally:
             self._nodes, self._tree, self._port = None, None, 0
             self._standings.clear()
@@ -154,6 +160,7 @@ class OpcUaSink:
     async def degrade(self, outage: Outage) -> None:
         """See the protocol. ServiceLevel follows the sources too, those that no output draws on among them."""
         self.set_service_level(service_level(outage.sources - len(outage.away), outage.sources))
+        self._mirror.cut_off(outage.away)
         nodes = list(self._nodes.outputs.items()) if self._nodes is not None else []
         for batch in _batches(nodes):
             with self._measure():
@@ -207,6 +214,7 @@ class OpcUaSink:
                 namespaces = {uri: await server.register_namespace(uri) for uri in (NAMESPACE, DI)}
                 self._tree = Tree(server.iserver, namespaces, self._now())
                 self._nodes = await build(self._tree, tags, __version__, simulated=config.simulated)
+                self._mirror.build(self._tree)
                 await server.start()
         except (OSError, ValueError, TimeoutError, ua.UaError, CertificateError) as error:
             self._nodes = None

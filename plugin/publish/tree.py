@@ -14,7 +14,7 @@ from asyncua.server.address_space import AttributeValue, NodeData
 from asyncua.server.internal_server import InternalServer
 
 from plugin.publish.cells import Cell
-from plugin.publish.types import OURS, STANDARD, Name, Ref, encoding
+from plugin.publish.types import OURS, STANDARD, Member, Name, Ref, encoding
 
 SCALAR, ARRAY = -1, 1
 _A, _T = ua.AttributeIds, ua.VariantType
@@ -75,6 +75,16 @@ class Tree:
         cell = Cell(encoding(data_type), self._now)
         attributes = self.variable_attributes(data_type, rank, text) | {_A.Value: cell}
         self.put(self.id(name), ua.NodeClass.Variable, label, attributes, parent, reference, kind)
+        return cell
+
+    def member(self, owner: str, member: Member, fact: Any = None, text: str = "") -> Cell:
+        """A member of a node of our own; with a fact it is Good from the start."""
+        cell = self.variable(
+            f"{owner}.{member.name.text}", member.name, self.id(owner), member.kind, member.concrete,
+            reference=member.reference, rank=ARRAY if member.many else SCALAR, text=text,
+        )  # fmt: skip
+        if fact is not None:
+            cell.note(fact, self._now, self._now)
         return cell
 
     def existing(self, number: int, data_type: Ref) -> Cell:

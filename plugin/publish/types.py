@@ -43,6 +43,7 @@ _BUILT_IN = {
     UTC_TIME: ua.VariantType.DateTime,
     DURATION: ua.VariantType.Double,
     NUMBER: ua.VariantType.Double,
+    Ref(_ID.BaseDataType): ua.VariantType.Double,
     Ref(_ID.Range): ua.VariantType.ExtensionObject,
     Ref(_ID.EUInformation): ua.VariantType.ExtensionObject,
     Ref(_ID.EnumValueType): ua.VariantType.ExtensionObject,

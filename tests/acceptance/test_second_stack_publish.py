@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,10 @@ def _outcome(value: float, status: int = Status.GOOD) -> Outcome:
 
 
 @contextlib.asynccontextmanager
-async def _served(folder: Path, *security: Any) -> AsyncIterator[OpcUaSink]:
+async def _served(folder: Path, *security: Any, tags: Any = (_RUL, _NOX, _FLAG)) -> AsyncIterator[OpcUaSink]:
     config = PublishConfig(endpoint="opc.tcp://127.0.0.1:0/foretag", security=security)
     sink = OpcUaSink(config, folder, Diagnostics())
-    async with sink.open([_RUL, _NOX, _FLAG]):
+    async with sink.open(tags):
         yield sink
 
 
@@ -85,6 +86,31 @@ async def test_browses_reads_units_and_ranges_and_sees_a_prediction_move(second_
 def _milliseconds(time: datetime) -> str:
     """As JavaScript shows it."""
     return f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03}Z"
+
+
+async def test_reads_lives_states_forecasts_and_the_assets_health(second_stack, tmp_path):
+    state = OutputTag("kind", "engine-01", "state", "", 0.0, 1.0, "", Meaning.STATE, ("fine", "worn"))
+    load = OutputTag("load", "engine-01", "load", "kWh", 0.0, 50.0, "", Meaning.FORECAST)
+    now = datetime.now(UTC)
+    hours = [now + timedelta(hours=ahead) for ahead in (1, 4)]
+    given = [
+        Prediction(tag, 3, now, target, hours[-1], value, None, None, Status.GOOD, 1.0, 7)
+        for tag, value, target in ((_RUL, 0.0, now), (state, 1.0, now), (load, 10.0, hours[0]), (load, 12.5, hours[1]))
+    ]
+    parts = ".StartValue", ".Indication", "", ".ValueAsText", ".EnumValues", "", ".TargetTimes"
+    owners = _RUL, _RUL, state, state, state, load, load
+    names = [f"{tag.name}{part}" for tag, part in zip(owners, parts, strict=True)]
+    async with _served(tmp_path, "None", tags=(_RUL, state, load)) as sink:
+        await sink.publish(replace(_outcome(1.0), predictions=tuple(given)))
+        found = await second_stack(
+            sink.endpoint, "read", *map(_node, (*names, "Foretag.Assets.engine-01.DeviceHealth"))
+        )
+    start, indication, index, text, values, loads, targets, health = [line["value"] for line in found]
+    assert (start, indication, index, text["text"]) == (125, "ns=3;i=476", 1, "worn")
+    assert [value["displayName"]["text"] for value in values] == ["fine", "worn"]
+    assert list(loads.values() if isinstance(loads, dict) else loads) == [10.0, 12.5]
+    assert targets == [_milliseconds(time) for time in hours]
+    assert health == 1, "FAILURE: nothing is left"
 
 
 async def test_an_open_channel_is_refused_where_only_secured_ones_are_offered(second_stack, tmp_path):

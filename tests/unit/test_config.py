@@ -212,3 +212,8 @@ def test_elements_come_from_csv_and_from_templates(write):
     (fault,) = faults(write(GOOD, csv.replace('"[1,2]"', "Speed"))).values()
     assert (fault.field, fault.value) == ("tags.csv line 2, column element", "'Speed'")
     assert "[3]" in fault.problem
+
+
+def test_a_mirror_of_no_tag_is_a_fault(write):
+    (fault,) = faults(write(GOOD + '[publish]\nmirror = ["engine-*", "mil"]\n')).values()
+    assert (fault.field, fault.value, fault.problem) == ("publish.mirror", "'mil'", "fits no tag")
