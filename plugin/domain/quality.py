@@ -46,7 +46,10 @@ def at_upper_limit(status: int) -> bool:
 
 def quality(status: int) -> Quality:
     """Severity only: info bits (overflow, limit, historian bits) never turn Good into Bad."""
-    return Quality(min(status >> 30 & 0b11, Quality.BAD))
+    return _SEVERITIES[status >> 30 & 0b11]
+
+
+_SEVERITIES = Quality.GOOD, Quality.UNCERTAIN, Quality.BAD, Quality.BAD
 
 
 def qualities(status: NDArray[np.uint32]) -> NDArray[np.uint8]:

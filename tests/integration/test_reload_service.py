@@ -276,9 +276,8 @@ async def pumping(plant: Plant) -> None:
 
 async def test_a_new_asset_of_a_model_is_scored_and_served_without_a_restart(tmp_path: Path, plant: Plant) -> None:
     file = write(tmp_path, plant.port, "t0", MODEL)
-    file.write_text(
-        file.read_text().replace("enabled = false", 'endpoint = "opc.tcp://127.0.0.1:0/f"\nsecurity = ["None"]')
-    )
+    publish = 'endpoint = "opc.tcp://127.0.0.1:0/f"\nsecurity = ["None"]\nmirror = ["*.flow"]'
+    file.write_text(file.read_text().replace("enabled = false", publish))
     write_pumps(tmp_path, 0)
     feeding = asyncio.create_task(pumping(plant))
     try:
@@ -292,10 +291,19 @@ async def test_a_new_asset_of_a_model_is_scored_and_served_without_a_restart(tmp
             sink = next(sink for sink in runs._sinks if isinstance(sink, OpcUaSink))
             async with Client(sink.endpoint) as client:
                 index = await client.get_namespace_index("urn:foretag:predictions")
-                node = client.get_node(ua.NodeId(ua.String("pump-1.odd.score"), ua.Int16(index)))
-                async with asyncio.timeout(20):
-                    while (await node.read_data_value(raise_on_bad_status=False)).Value is None:
-                        await asyncio.sleep(0.1)
+                models = "Foretag.Models.odd"
+                for name in (
+                    "pump-1.odd.score",
+                    "Foretag.Tags.pump-0.flow",
+                    f"{models}.Hash",
+                    "pump-1.odd.score.ModelHash",
+                ):
+                    node = client.get_node(ua.NodeId(ua.String(name), ua.Int16(index)))
+                    async with asyncio.timeout(20):
+                        while (await node.read_data_value(raise_on_bad_status=False)).Value == ua.Variant():
+                            await asyncio.sleep(0.1)
+                state = client.get_node(ua.NodeId(ua.String(f"{models}.State"), ua.Int16(index)))
+                assert await state.read_value() == "in force"
             lines = {asset.name for asset in (await service.overview).snapshot().assets}
             assert lines == {"pump-0", "pump-1"}
             assert service.diagnostics.runs_so_far("odd", "score", "failed") == 0
