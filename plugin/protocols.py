@@ -29,6 +29,7 @@ from plugin.domain import (
     Outage,
     Outcome,
     OutputTag,
+    Part,
     Prediction,
     Reject,
     Remark,
@@ -271,6 +272,22 @@ class Store(Protocol):
         self, start: datetime, end: datetime, *, asset: str | None = None, shadow: bool = False
     ) -> tuple[Flag, ...]:
         """Flags with ``start <= as_of < end``, ordered by (as_of, model, asset); ``shadow`` as for predictions."""
+
+    async def told(
+        self,
+        tag: OutputTag,
+        part: Part,
+        start: Micros,
+        end: Micros,
+        *,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> SampleBatch:
+        """What was said of one output as a series, ``start <= time < end``, without what challengers say.
+
+        Its source time is the ``as_of``; of a forecast the target time. Of one time the word that came last stands.
+        Its server time is the end of its run, and what says nothing of this part is Bad.
+        """
 
     async def explanations(
         self, model: str, start: datetime, end: datetime, *, asset: str | None = None

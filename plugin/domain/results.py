@@ -140,6 +140,18 @@ class Explanation:
     """By feature, 0..1, largest first; they sum to 1, or to less where the small ones are left out."""
 
 
+class Part(StrEnum):
+    """What of a prediction, or of a flag, is meant."""
+
+    VALUE = "value"
+    """The number; of a flag 1 where it is raised, else 0."""
+    LOWER = "lower"
+    UPPER = "upper"
+    SCORE = "score"
+    """This and the next: of a flag."""
+    THRESHOLD = "threshold"
+
+
 class RunKind(StrEnum):
     """What a run did. ``shadow``: a challenger's scoring beside the champion's, to be compared and never published."""
 

@@ -1,16 +1,33 @@
 """The part of the store in memory that is about models: their versions and runs, and what they give."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from plugin.domain import Drift, Explanation, Flag, ModelState, ModelVersion, Outcome, Prediction, Run, RunKind
+from plugin.domain import (
+    Drift,
+    Explanation,
+    Flag,
+    Meaning,
+    Micros,
+    ModelState,
+    ModelVersion,
+    Outcome,
+    OutputTag,
+    Part,
+    Prediction,
+    Run,
+    RunKind,
+    SampleBatch,
+    to_micros,
+)
 from plugin.errors import StoreError
 from plugin.historian.looks import Looks
 from plugin.historian.memory_people import MemoryPeople
 from plugin.historian.people_records import SELF, now, promotions
+from plugin.historian.told import series
 
 
 class MemoryResults(MemoryPeople):
@@ -81,6 +98,36 @@ class MemoryResults(MemoryPeople):
             if start <= flag.as_of < end and asset in {None, flag.asset} and self._in_shadow(flag.run) is shadow
         )
         return tuple(sorted(found, key=lambda flag: (flag.as_of, flag.model, flag.asset, flag.run)))
+
+    async def told(
+        self,
+        tag: OutputTag,
+        part: Part,
+        start: Micros,
+        end: Micros,
+        *,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> SampleBatch:
+        """See the protocol."""
+        found: dict[Micros, tuple[tuple[Any, ...], float | None, int, datetime]] = {}
+        for time, order, value, status in self._said(tag, part):
+            if start <= time < end and order > found.get(time, ((),))[0]:
+                found[time] = order, value, status, self._runs[order[-1]].finished or order[0]
+        times = sorted(found, reverse=newest_first)[:limit]
+        return series([(time, *found[time][1:3], to_micros(found[time][3])) for time in times], part)
+
+    def _said(self, tag: OutputTag, part: Part) -> Iterator[tuple[Micros, tuple[Any, ...], float | None, int]]:
+        """Time, what orders those of one time (the moment and the run), value, status."""
+        by_target = tag.meaning is Meaning.FORECAST
+        for flag in self._flags.values() if tag.flag else ():
+            if (flag.model, flag.asset) == (tag.model, tag.asset) and not self._in_shadow(flag.run):
+                value = float(flag.raised) if part is Part.VALUE else getattr(flag, part)
+                yield to_micros(flag.as_of), (flag.as_of, flag.run), value, flag.status
+        for each in self._predictions.values():
+            if each.tag.name == tag.name and not self._in_shadow(each.run):
+                time = each.target_time if by_target else each.as_of
+                yield to_micros(time), (each.as_of, each.run), getattr(each, part), each.status
 
     async def explanations(
         self, model: str, start: datetime, end: datetime, *, asset: str | None = None

@@ -20,13 +20,16 @@ from plugin.domain import (
     ModelVersion,
     Outcome,
     OutputTag,
+    Part,
     Prediction,
     Reject,
     Remark,
     Run,
+    SampleBatch,
     Tag,
 )
 from plugin.historian import queries, records, schema
+from plugin.historian import told as said
 from plugin.historian.database import Database, to_its_end
 from plugin.historian.looks import Looks
 from plugin.historian.people import People, add_audit
@@ -158,6 +161,20 @@ class Tables(People):
     ) -> tuple[Flag, ...]:
         """See the protocol."""
         return tuple(records.flag_of(row) for row in await self._rows(queries.flags(start, end, asset, shadow)))
+
+    async def told(
+        self,
+        tag: OutputTag,
+        part: Part,
+        start: Micros,
+        end: Micros,
+        *,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> SampleBatch:
+        """See the protocol."""
+        query = said.told(tag, part, start, end, limit, newest_first=newest_first)
+        return said.series(await self._rows(query), part)
 
     async def explanations(
         self, model: str, start: datetime, end: datetime, *, asset: str | None = None

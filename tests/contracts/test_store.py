@@ -21,6 +21,7 @@ from plugin.domain import (
     ModelVersion,
     Outcome,
     OutputTag,
+    Part,
     Policies,
     Prediction,
     Remark,
@@ -33,6 +34,7 @@ from plugin.domain import (
     Tag,
     Window,
     from_micros,
+    to_micros,
 )
 from plugin.errors import StoreError
 from plugin.infer.windows import dense
@@ -512,6 +514,60 @@ async def test_predictions_are_chosen_by_time_asset_and_output_in_order(store: S
         for asset, output in (("compressor", "rul"), ("engine", "health"), ("engine", "rul"))
     ]
     assert await store.predictions("rul", NOON, NOON + HOUR, asset="engine", output="health") == (made[5],)
+
+
+FORECAST = replace(RUL, output="load", meaning=Meaning.FORECAST)
+ALARM = replace(RUL, output="flag", meaning=Meaning.FLAG)
+
+
+async def test_what_was_said_of_an_output_is_a_series_in_which_the_last_word_stands(store: Store) -> None:
+    first = replace(await store.write_run(run()), finished=NOON + timedelta(minutes=1))
+    second, shadow = await store.write_run(run(1)), await store.write_run(replace(run(2), kind=RunKind.SHADOW))
+    health = replace(RUL, output="health")
+    await store.write_outcome(Outcome(first, tuple(prediction(first, t, h) for t in (RUL, health) for h in (2, 0)), ()))
+    await store.write_outcome(Outcome(second, (prediction(second, hours=2, value=7), prediction(second, hours=3)), ()))
+    await store.write_outcome(Outcome(shadow, tuple(prediction(shadow, hours=hour) for hour in (2, 4)), ()))
+    start, end = to_micros(NOON), to_micros(NOON + 9 * HOUR)
+
+    told = await store.told(RUL, Part.VALUE, start, end)
+    hour = to_micros(NOON + HOUR) - start
+    assert told.source_time.tolist() == [start, start + 2 * hour, start + 3 * hour]
+    assert told.value.tolist() == [80.5, 7.0, 80.5]
+    assert told.status.tolist() == [Status.UNCERTAIN_SUB_NORMAL] * 3
+    assert told.server_time.tolist() == [start + hour // 60, start + 2 * hour, start + 3 * hour]
+    newest = await store.told(RUL, Part.LOWER, start, start + 3 * hour, limit=1, newest_first=True)
+    assert (newest.source_time.tolist(), newest.value.tolist()) == ([start + 2 * hour], [70.0])
+    upper = await store.told(RUL, Part.UPPER, start, start + hour)
+    assert (np.isnan(upper.value).tolist(), upper.status.tolist()) == ([True], [Status.BAD_NO_DATA])
+    assert len(await store.told(replace(RUL, asset="nowhere"), Part.VALUE, start, end)) == 0
+
+
+async def test_a_forecast_is_a_series_of_what_was_said_last_of_each_instant(store: Store) -> None:
+    first, second = await store.write_run(run()), await store.write_run(run(1))
+    for started, hours, value in ((second, 1, 20.0), (first, 0, 10.0)):
+        said = prediction(started, FORECAST, hours)
+        ahead = (replace(said, target_time=said.as_of + n * HOUR, value=value + n) for n in (1, 2))
+        await store.write_outcome(Outcome(started, tuple(ahead), ()))
+    start = to_micros(NOON)
+    told = await store.told(FORECAST, Part.VALUE, start, to_micros(NOON + 9 * HOUR))
+    assert told.value.tolist() == [11.0, 21.0, 22.0]
+    assert ((told.source_time - start) // 3_600_000_000).tolist() == [1, 2, 3]
+    back = await store.told(FORECAST, Part.VALUE, start, to_micros(NOON + 3 * HOUR), limit=1, newest_first=True)
+    assert back.value.tolist() == [21.0]
+
+
+async def test_flags_are_a_series_of_raised_or_not(store: Store) -> None:
+    first, second = await store.write_run(run()), await store.write_run(run(1))
+    flag = Flag("rul", "engine", 3, NOON, True, 3.5, float("nan"), Status.GOOD, first.id)
+    later = replace(flag, run=second.id, raised=False, score=1.5)
+    await store.write_outcome(Outcome(second, (), (later,)))
+    await store.write_outcome(Outcome(first, (), (flag, replace(flag, as_of=NOON + HOUR))))
+    span = to_micros(NOON), to_micros(NOON + 2 * HOUR)
+    assert (await store.told(ALARM, Part.VALUE, *span)).value.tolist() == [0.0, 1.0]
+    assert (await store.told(ALARM, Part.SCORE, *span)).value.tolist() == [1.5, 3.5]
+    threshold = await store.told(ALARM, Part.THRESHOLD, *span, newest_first=True)
+    assert threshold.status.tolist() == [Status.BAD_NO_DATA] * 2
+    assert np.isnan(threshold.value).all()
 
 
 async def test_an_outcome_of_no_run_writes_nothing(store: Store) -> None:

@@ -103,6 +103,7 @@ predictions = Table(
     Column("coverage", Double, nullable=False, comment="Share of the window observed, 0..1"),
     Column("version", Integer, nullable=False, comment="Model version; 0: no model has run"),
     Index("ix_predictions_output_id_version_target_time", "output_id", "version", "target_time"),
+    Index("ix_predictions_output_id_as_of", "output_id", "as_of"),
     sqlite_with_rowid=False,
     comment="What models said",
 )
@@ -119,6 +120,7 @@ flags = Table(
     Column("score", Double, comment="NULL: no score"),
     Column("threshold", Double, comment="NULL: no threshold"),
     Column("status", BigInteger, nullable=False),
+    Index("ix_flags_model_asset_as_of", "model", "asset", "as_of"),
     sqlite_with_rowid=False,
     comment="Decisions on anomaly scores",
 )
