@@ -6,6 +6,7 @@ from importlib.metadata import entry_points
 
 from models.anomaly import Anomaly
 from models.autoencoders import ConvAutoencoderKind, LstmAutoencoderKind
+from models.forecast_lstm import ForecastLstm
 from models.kind import ModelKind
 from models.pca_anomaly import PcaAnomaly
 from models.quality_mlp import QualityMlp
@@ -23,7 +24,7 @@ def kinds(allowed: Sequence[str] = ()) -> Mapping[str, ModelKind]:
     Code of a package that is merely installed never runs. ValueError where an allowed one can't be had or takes a name
     of ours.
     """
-    ours: list[ModelKind] = [RulLstm(), QualityMlp(), PcaAnomaly(), VarAnomaly()]
+    ours: list[ModelKind] = [RulLstm(), QualityMlp(), ForecastLstm(), PcaAnomaly(), VarAnomaly()]
     ours += [LstmAutoencoderKind(), ConvAutoencoderKind(), Anomaly()]
     found = {kind.name: kind for kind in ours}
     offered = {point.name: point for point in entry_points(group=GROUP)}

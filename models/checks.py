@@ -61,7 +61,8 @@ class _Case:
         for row in range(min(4, len(self.data.values))):
             seen = np.flatnonzero(self.data.observed[row].any(0))
             shift = self.data.values.shape[2] - 1 - seen[-1]
-            rows.append((np.roll(self.data.values[row], shift, -1), np.roll(self.data.observed[row], shift, -1)))
+            ended = (np.roll(part[row], shift, -1) for part in (self.data.values, self.data.observed))
+            rows.append(tuple(part[:, -self.spec.length :] for part in ended))
         return np.stack([values for values, _ in rows]), np.stack([observed for _, observed in rows])
 
 

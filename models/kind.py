@@ -78,7 +78,11 @@ class TrainingData:
     observed: NDArray[np.bool_]
     """[n, f, t]."""
     target: NDArray[np.float32]
-    """[n, t] what is to be predicted at each cell; NaN: not labelled."""
+    """[n, t] what is to be predicted at each cell; NaN: not labelled.
+
+    For a forecast: what the target is when each cell ends. Blocks are longer than a window, and NaN where they only
+    lead in: of two blocks that overlap, one alone has a cell's target.
+    """
     group: NDArray[np.int32]
     """[n] unit, run or block: no split cuts a group. Numbers grow with time."""
 

@@ -111,6 +111,27 @@ _LONG = 1.0
 """Bias of a gate that keeps what is known, as the forget bias of the LSTM."""
 
 
+class Ahead(nnx.Module):
+    """Three numbers for each horizon, from what a recurrent layer remembers and from a table of the horizon's own."""
+
+    def __init__(
+        self, inputs: int, columns: int, horizons: int, hidden: int, cell: Cell = "lstm", *, rngs: nnx.Rngs
+    ) -> None:
+        self.memory = Recurrent(inputs, hidden, hidden, cell, rngs=rngs)
+        spread = (1.0 / (columns + hidden)) ** 0.5
+        self.first = nnx.Param(spread * jax.random.normal(rngs.params(), (horizons, columns + hidden, hidden)))
+        self.bias = nnx.Param(jnp.zeros((horizons, hidden)))
+        self.last = nnx.Param(0.1 / hidden**0.5 * jax.random.normal(rngs.params(), (horizons, hidden, 3)))
+
+    def __call__(self, inputs: jax.Array, seen: jax.Array, table: jax.Array) -> jax.Array:
+        """[b, t, d], [b, t] and, of the last cells, [b, last, horizons, columns] to [b, last, horizons, 3]."""
+        known = self.memory(inputs, seen)[:, -table.shape[1] :, None]
+        known = jnp.broadcast_to(known, (*table.shape[:3], known.shape[-1]))
+        both = jnp.concatenate([table, known], -1)
+        bent = jnp.tanh(jnp.einsum("blhd,hdw->blhw", both, self.first[...]) + self.bias[...])
+        return jnp.einsum("blhw,hwq->blhq", bent, self.last[...])
+
+
 class Mlp(nnx.Module):
     """Two tanh layers beside a linear path, which carries what is linear out to where there were no data."""
 

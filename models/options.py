@@ -18,6 +18,11 @@ def choice(default: str, allowed: tuple[str, ...]) -> Any:
     return field(default=default, metadata={"allowed": allowed})
 
 
+def ascending(default: tuple[int, ...], low: int, high: int, most: int) -> Any:
+    """An option that is a list of one to ``most`` different whole numbers, the least first."""
+    return field(default=default, metadata={"low": low, "high": high, "most": most})
+
+
 def read(cls: type[T], spec: Spec) -> T:
     """``spec.options`` as the kind's dataclass; ValueError names option, value and the valid range."""
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]  # every caller's cls is a dataclass
@@ -35,6 +40,8 @@ def _checked(option: Any, value: Any) -> Any:
         if value not in allowed:
             raise ValueError(f"option {option.name} = {value!r}: must be one of {', '.join(allowed)}")
         return value
+    if "most" in option.metadata:
+        return _list(option, value)
     if "low" not in option.metadata:
         if not isinstance(value, str) or not value:
             raise ValueError(f"option {option.name} = {value!r}: must be a text")
@@ -45,6 +52,18 @@ def _checked(option: Any, value: Any) -> Any:
         noun = "whole number" if whole else "number"
         raise ValueError(f"option {option.name} = {value!r}: must be a {noun} from {low} to {high}")
     return value if whole else float(value)
+
+
+def _list(option: Any, value: Any) -> tuple[int, ...]:
+    low, high, most = (option.metadata[name] for name in ("low", "high", "most"))
+    given = list(value) if isinstance(value, list | tuple) else []
+    whole = all(isinstance(each, int) and not isinstance(each, bool) and low <= each <= high for each in given)
+    if not (given and whole and len(given) <= most and given == sorted(set(given))):
+        raise ValueError(
+            f"option {option.name} = {value!r}: must be a list of 1 to {most} whole numbers from {low} to {high}, "
+            "the least first, each once"
+        )
+    return tuple(given)
 
 
 def check_axes(spec: Spec, roles: tuple[str, ...], *, inputs: int = 1, length: int = 1) -> None:

@@ -53,7 +53,7 @@ def bucket(windows: int) -> int:
 
 
 class Numbers(NamedTuple):
-    """An :class:`models.kind.Estimate` on the host: [n] each, NaN where there is no number."""
+    """An :class:`models.kind.Estimate` on the host: [n] each, or [n, ahead]; NaN where there is no number."""
 
     value: NDArray[np.float32]
     lower: NDArray[np.float32]

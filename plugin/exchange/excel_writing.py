@@ -17,7 +17,7 @@ import pyarrow as pa
 from plugin.exchange.columns import is_text, nulls
 from plugin.exchange.terms import fault
 from plugin.exchange.whole import Writer, iso, unfinished
-from plugin.exchange.zones import Zone
+from plugin.zones import Zone
 
 ROWS = 1_048_576
 """Of a sheet, with its heading."""

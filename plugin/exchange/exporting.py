@@ -21,8 +21,8 @@ from plugin.exchange.summaries import Summaries, intervals
 from plugin.exchange.terms import Layout, fault
 from plugin.exchange.whole import Writer
 from plugin.exchange.writing import open_writer
-from plugin.exchange.zones import Zone
 from plugin.protocols import Store
+from plugin.zones import Zone
 
 _ROWS = 200_000
 """Samples in a slice, about."""

@@ -37,8 +37,8 @@ from plugin.exchange.tally import Tally
 from plugin.exchange.terms import Codes, Terms, fault
 from plugin.exchange.times import Clock, check_format, detect, needs_zone
 from plugin.exchange.values import Notation, decimal_of
-from plugin.exchange.zones import Zone
 from plugin.protocols import Delivery, Store
+from plugin.zones import Zone
 
 _DAY: Micros = 86_400_000_000
 _FOUND = "found"

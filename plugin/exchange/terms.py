@@ -6,7 +6,6 @@ from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
-from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from plugin.domain import Micros, to_micros
 from plugin.errors import ConfigError, ExchangeError, Fault
 from plugin.fields import parse_duration
+from plugin.zones import named_zone
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -147,16 +147,6 @@ def _moment(option: str, text: str, zone: str, now: datetime) -> datetime:
     except ValueError as error:
         raise fault(option, text, "is neither", 'Write a date, "2026-03-01T08:00", or a duration, "24h"') from error
     return time if time.tzinfo else time.replace(tzinfo=named_zone(zone))
-
-
-def named_zone(name: str) -> ZoneInfo:
-    """By its IANA name; ConfigError where there is none."""
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError) as error:
-        raise fault(
-            "--zone", name, "is no time zone", 'Write its IANA name, such as "Europe/Berlin", or UTC'
-        ) from error
 
 
 def needs(path: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from plugin.exchange.columns import integers, is_text, nulls
 from plugin.exchange.terms import Ambiguous, Wrong, fault
-from plugin.exchange.zones import Zone
+from plugin.zones import Zone
 
 EPOCHS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 """[µs] by unit."""

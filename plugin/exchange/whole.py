@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from plugin.errors import ExchangeError
 from plugin.exchange.times import as_iso
-from plugin.exchange.zones import Zone
+from plugin.zones import Zone
 
 
 class Writer(Protocol):

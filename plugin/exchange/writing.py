@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from plugin.errors import ExchangeError
 from plugin.exchange.terms import needs
 from plugin.exchange.whole import Writer, iso, unfinished
-from plugin.exchange.zones import Zone
+from plugin.zones import Zone
 
 
 def open_writer(path: Path, names: Sequence[str], kinds: Sequence[Any], zone: Zone) -> AbstractContextManager[Writer]:

@@ -1,17 +1,21 @@
 """The ``[[models]]`` sections: what a model watches, how it learns, and when it runs."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from models import calendar
 from plugin.fields import Duration, Section
 from plugin.infer.flags import Rule
 
 LATE_ROLES = ("lab",)
 """Roles whose samples come late by nature: a value stands for its own cell alone, and none is missed in the newest."""
 
-Learn = Literal["failures", "laboratory", "normal"]
+Learn = Literal["failures", "laboratory", "normal", "series"]
+Calendar = Literal["hour_of_day", "day_of_week", "day_off"]
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
 class ScheduleConfig(Section):
@@ -35,7 +39,8 @@ class TrainingConfig(Section):
 
     learn: Learn
     """``failures``: cycles left until the unit's run ends, a run ending where the role ``age`` starts over;
-    ``laboratory``: the value of the role ``lab`` at its own source time; ``normal``: how it looks while all is well."""
+    ``laboratory``: the value of the role ``lab`` at its own source time; ``normal``: how it looks while all is well;
+    ``series``: what the role ``target`` is later, in blocks of time."""
     at_start: bool = True
     """Train by itself when there is no model yet and the history has been read."""
     history: Duration = Field(default=timedelta(days=3650), gt=timedelta(0))
@@ -87,6 +92,13 @@ class ModelConfig(Section):
     roles: dict[str, str] = Field(default_factory=dict)
     """Special features by role, such as ``age = "cycle"``; each must be among the features. ``setting_1``,
     ``setting_2``, … of ``rul_lstm``: what is asked of the machine (load, speed), so that it is not taken for wear."""
+    calendar: tuple[Calendar, ...] = ()
+    """What the model is told of the date: more inputs, which are never missing and count for no coverage."""
+    time_zone: str = "UTC"
+    """Whose date and time of day that is, such as ``Europe/Berlin``; a change of this or of ``days_off`` takes a new
+    training to have its full effect."""
+    days_off: tuple[str, ...] = ("saturday", "sunday")
+    """For ``day_off``: days of the week, and dates such as ``2026-12-25``."""
     window: Duration = Field(gt=timedelta(0))
     """How far back the model looks, at most."""
     step: Duration = Field(gt=timedelta(0))
@@ -133,6 +145,11 @@ class ModelConfig(Section):
     """Of all that is random in its training."""
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """The feature axis of the model: the features, then those of the calendar."""
+        return (*self.features, *(name for asked in self.calendar for name in calendar.FEATURES[asked]))
+
+    @property
     def length(self) -> int:
         """Cells in a window."""
         return self.window // self.step
@@ -158,12 +175,36 @@ class ModelConfig(Section):
         """How long a prediction stands."""
         return self.valid or 3 * max(self.schedule.every, self.step)
 
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f'{name} is no time zone; write its IANA name, such as "Europe/Berlin", or UTC') from error
+        return name
+
+    @field_validator("days_off")
+    @classmethod
+    def _are_days(cls, days: tuple[str, ...]) -> tuple[str, ...]:
+        for day in days:
+            if day not in WEEKDAYS:
+                try:
+                    date.fromisoformat(day)
+                except ValueError as error:
+                    raise ValueError(f"{day} is no day; write one as saturday, or as 2026-12-25") from error
+        return days
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.window < self.step:
             raise ValueError("window is shorter than step; make it a multiple of step")
         if len(set(self.features)) != len(self.features):
             raise ValueError("features names one twice; name each once")
+        if len(set(self.calendar)) != len(self.calendar) or set(self.inputs[len(self.features) :]) & set(self.features):
+            raise ValueError("calendar names one twice, or one that is among the features already; name each once")
+        if self.training.learn == "series" and "target" not in self.roles:
+            raise ValueError('training.learn = "series" needs roles.target, the feature that is to be forecast')
         strangers = {feature for feature in self.roles.values() if feature not in self.features}
         if strangers:
             raise ValueError(f"roles name features that are not listed: {sorted(strangers)}; add them to features")

@@ -22,7 +22,7 @@ def model_spec(config: ModelConfig) -> Spec:
     """What the kind needs to know of the configuration."""
     return Spec(
         kind=config.kind,
-        features=config.features,
+        features=config.inputs,
         length=config.length,
         roles=dict(config.roles),
         options=dict(config.options),
@@ -31,15 +31,15 @@ def model_spec(config: ModelConfig) -> Spec:
 
 
 def output_tag(config: ModelConfig, asset: Asset, spec: OutputSpec) -> OutputTag:
-    """An output as a tag; where the kind leaves unit or range open, those of the laboratory tag hold."""
-    lab = asset.tags.get(config.roles.get("lab", ""))
-    low = _first_number(spec.low, lab.low if lab else None, 0.0)
-    high = _first_number(spec.high, lab.high if lab else None, 100.0)
+    """An output as a tag; where the kind leaves unit or range open, those of the laboratory's or the target's hold."""
+    like = asset.tags.get(config.roles.get("lab", config.roles.get("target", "")))
+    low = _first_number(spec.low, like.low if like else None, 0.0)
+    high = _first_number(spec.high, like.high if like else None, 100.0)
     return OutputTag(
         model=config.name,
         asset=asset.name,
         output=spec.name,
-        unit=spec.unit or (lab.unit if lab else ""),
+        unit=spec.unit or (like.unit if like else ""),
         low=low,
         high=high,
         description=spec.description,
@@ -88,25 +88,30 @@ def predictions(
     run: Run,
     end: datetime,
     tags: Mapping[str, Sequence[OutputTag]],
+    ahead: Mapping[str, Sequence[int]],
     inputs: Sequence[Status],
     coverage: Sequence[float],
     estimates: Mapping[str, Numbers],
 ) -> Iterator[Prediction]:
-    """One prediction per output and asset; ``tags`` by output, every sequence in the order of the assets."""
+    """One prediction per output and asset, of a forecast one for each of its horizons, the nearest first.
+
+    ``tags`` by output, every sequence in the order of the assets; ``ahead``: of forecasts the horizons [cells].
+    """
     for output, of_assets in tags.items():
-        value, lower, upper = estimates[output]
-        for row, tag in enumerate(of_assets):
-            number = _number(value[row])
+        horizons = ahead.get(output) or (0,)
+        value, lower, upper = (part.reshape(len(of_assets), len(horizons)) for part in estimates[output])
+        for row, column in np.ndindex(value.shape):
+            tag, number = of_assets[row], _number(value[row, column])
             yield Prediction(
                 tag=tag,
                 version=run.version,
                 as_of=end,
-                target_time=end + config.horizon,
+                target_time=end + config.horizon + horizons[column] * config.step,
                 valid_until=end + config.validity,
                 value=number,
-                lower=_number(lower[row]) if number is not None else None,
-                upper=_number(upper[row]) if number is not None else None,
-                status=output_status(inputs[row], number, tag) | _limited(number, lower[row], upper[row], tag),
+                lower=_number(lower[row, column]) if number is not None else None,
+                upper=_number(upper[row, column]) if number is not None else None,
+                status=output_status(inputs[row], number, tag) | _limited(number, lower[row, column], upper[row, column], tag),
                 coverage=float(coverage[row]),
                 run=run.id,
             )

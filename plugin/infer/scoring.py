@@ -40,6 +40,7 @@ from plugin.domain import (
 from plugin.errors import ModelError
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
+from plugin.infer.dates import with_calendar
 from plugin.infer.flags import Decision
 from plugin.infer.outputs import input_status, model_spec, output_tag, predictions, simulated
 from plugin.infer.registry import Registry
@@ -139,6 +140,7 @@ class Scorer:
         self._spec = model_spec(config)
         outputs = kind.outputs(self._spec)
         self._tags = {spec.name: [output_tag(config, asset, spec) for asset in self.assets] for spec in outputs}
+        self._ahead = {spec.name: spec.ahead for spec in outputs}
         self._flag = next((spec.name for spec in outputs if spec.meaning is Meaning.FLAG), None)
 
     @property
@@ -253,7 +255,7 @@ class Scorer:
         numbers = {name: tags for name, tags in self._tags.items() if name != self._flag}
         inputs = self._input_statuses(look.windows, run.unheard)
         coverage = look.windows.coverage.tolist()
-        given = tuple(predictions(self.config, run, look.end, numbers, inputs, coverage, estimates))
+        given = tuple(predictions(self.config, run, look.end, numbers, self._ahead, inputs, coverage, estimates))
         if run.kind is RunKind.SHADOW:
             given = tuple(map(simulated, given))
         if not ready.decisions:
@@ -300,9 +302,10 @@ class Scorer:
         shape = (len(self.assets), len(self.config.features), self.config.length)
         observed, good = grid.observed.reshape(shape), grid.good.reshape(shape)
         recent = observed[:, self._prompt, -self.config.recent_cells :]
+        values, observed_too = with_calendar(self.config, grid.cells, grid.values.reshape(shape), observed)
         return Windows(
-            values=grid.values.reshape(shape),
-            observed=observed,
+            values=values,
+            observed=observed_too,
             coverage=recent.mean(axis=(1, 2)),
             complete=np.all(good[:, self._prompt, -1], axis=1),
         )

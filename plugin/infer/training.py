@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 
 from models.kind import ModelKind, TrainingData
 from plugin import __version__
-from plugin.domain import Asset, Grid, ModelVersion, SampleBatch, from_micros, micros, to_micros
+from plugin.domain import Asset, Grid, ModelVersion, Policies, SampleBatch, Window, from_micros, micros, to_micros
 from plugin.domain import Stretch as Hole
 from plugin.errors import TrainingDataError
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
+from plugin.infer.dates import with_calendar
 from plugin.infer.outputs import model_spec
 from plugin.infer.registry import Registry
-from plugin.infer.windows import occupied, policies, stretches
+from plugin.infer.windows import dense, occupied, policies, stretches
 from plugin.protocols import Store
 
 log = logging.getLogger(__name__)
@@ -62,9 +63,10 @@ async def train(
     Raises TrainingDataError where the historian does not hold enough, naming what is missing.
     """
     began = datetime.now(UTC)
-    data, window = await gather(config, assets, store, now)
-    listener(0.0, f"{len(data.values)} stretches of up to {data.values.shape[2]} cells")
     spec = model_spec(config)
+    ahead = max((cells for output in kind.outputs(spec) for cells in output.ahead), default=0)
+    data, window = await gather(config, assets, store, now, ahead=ahead)
+    listener(0.0, f"{len(data.values)} stretches of up to {data.values.shape[2]} cells")
     try:
         fitted = await compute.run("train", kind.fit, spec, data, compute.reporter(listener))
     except ValueError as error:
@@ -85,13 +87,13 @@ async def train(
 
 
 async def gather(
-    config: ModelConfig, assets: Sequence[Asset], store: Store, now: datetime
+    config: ModelConfig, assets: Sequence[Asset], store: Store, now: datetime, *, ahead: int = 0
 ) -> tuple[TrainingData, tuple[datetime, datetime]]:
-    """Everything to learn from, asset by asset, and the time that it spans."""
+    """Everything to learn from, asset by asset, and the time that it spans; ``ahead``: how far it must see [cells]."""
     found: list[Stretch] = []
     for asset in assets:
         samples, gaps = await _history(config, asset, store, now)
-        found += await asyncio.to_thread(_cut_up, config, asset, samples, gaps)
+        found += await asyncio.to_thread(_cut_up, config, asset, samples, gaps, ahead)
     found = [stretch for stretch in found if np.isfinite(stretch.target).any()]
     if not found:
         raise TrainingDataError(f"model {config.name}: {_MISSING[config.training.learn]}")
@@ -108,8 +110,10 @@ async def _history(config: ModelConfig, asset: Asset, store: Store, now: datetim
     return await store.read_samples(tags, to_micros(since), to_micros(now)), [*stretches(gaps, [asset], to_micros(now))]
 
 
-def _cut_up(config: ModelConfig, asset: Asset, samples: SampleBatch, gaps: Sequence[Hole]) -> list[Stretch]:
+def _cut_up(config: ModelConfig, asset: Asset, samples: SampleBatch, gaps: Sequence[Hole], ahead: int) -> list[Stretch]:
     tags = [asset.tags[feature].id for feature in config.features]
+    if config.training.learn == "series":
+        return [*_series(config, tags, samples, policies(config, [asset]), gaps, config.length + ahead)]
     grid = occupied(samples, tags, micros(config.step), policies(config, [asset]), gaps)
     return _CUTS[config.training.learn](config, grid)
 
@@ -146,6 +150,41 @@ def _normal(config: ModelConfig, grid: Grid) -> list[Stretch]:
     ]
 
 
+def _series(
+    config: ModelConfig,
+    tags: Sequence[int],
+    samples: SampleBatch,
+    policies: Policies,
+    gaps: Sequence[Hole],
+    lead: int,
+) -> Iterator[Stretch]:
+    """Blocks of ``lead`` cells, each led in by as many before it: whatever is said of a cell, it is seen from a whole
+    window, and of no two blocks is it the target.
+
+    Inputs are as held: a line would know of the sample that it leads to.
+    """
+    step, tag = micros(config.step), tags[config.features.index(config.roles["target"])]
+    cells = np.unique(samples.source_time[samples.tag == tag] // step)
+    for part in np.split(cells, np.flatnonzero(np.diff(cells) > lead) + 1) if len(cells) else ():
+        window = Window(tuple(tags), int(part[0]) * step, step, int(part[-1] - part[0]) + 1, policies, tuple(gaps))
+        grid = dense(samples, window)
+        truth = _when_cells_end(tag, samples, window)
+        for end in range(window.length, 0, -lead):
+            own, block = max(0, end - lead), slice(max(0, end - 2 * lead), end)
+            target = truth[block].copy()
+            target[: own - block.start] = np.nan
+            values, observed = with_calendar(config, grid.cells[block], grid.held[:, block], grid.observed[:, block])
+            yield Stretch((int(grid.cells[own]), grid.tags[0]), window.start + end * step, values, observed, target)
+
+
+def _when_cells_end(tag: int, samples: SampleBatch, window: Window) -> NDArray[np.float32]:
+    """[cell] a tag's value at the end of each cell; NaN: not observed. A sample of that very moment is the next cell's
+    first to see, and yet what the forecast of that moment has to meet."""
+    mine = samples.take(samples.tag == tag)
+    ends = dense(replace(mine, source_time=mine.source_time - 1), window.take(np.array(window.tags) == tag))
+    return np.where(ends.observed[0], ends.held[0], np.float32(np.nan))
+
+
 _CUTS: dict[str, Callable[[ModelConfig, Grid], list[Stretch]]] = {
     "failures": _runs_to_failure,
     "laboratory": _laboratory,
@@ -155,6 +194,7 @@ _MISSING = {
     "failures": "the history holds no completed run to failure yet (the role age never started over)",
     "laboratory": "the history holds no laboratory value yet",
     "normal": "the history holds no healthy stretch yet",
+    "series": "the history holds no value of the role target yet",
 }
 
 
@@ -189,11 +229,12 @@ def _blocks(config: ModelConfig, part: slice) -> list[slice]:
 
 def _cut(config: ModelConfig, grid: Grid, cells: slice, group: slice, target: NDArray[Any]) -> Stretch:
     """``target`` may be longer than ``cells``: its end counts."""
+    values, observed = with_calendar(config, grid.cells[cells], _as_it_ended(grid, cells), grid.observed[:, cells])
     return Stretch(
         group=(int(grid.cells[group.start]), grid.tags[0]),
         end=int(grid.cells[cells.stop - 1]) + micros(config.step),
-        values=_as_it_ended(grid, cells),
-        observed=grid.observed[:, cells],
+        values=values,
+        observed=observed,
         target=target[-(cells.stop - cells.start) :].astype(np.float32),
     )
 

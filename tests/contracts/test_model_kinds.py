@@ -7,15 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models import calendar
 from models.anomaly import Anomaly
 from models.autoencoders import ConvAutoencoderKind, LstmAutoencoderKind
 from models.checks import check_kind
+from models.forecast_lstm import ForecastLstm
 from models.kind import Estimate, Fitted, Spec, TrainingData
 from models.pca_anomaly import PcaAnomaly
 from models.quality_mlp import QualityMlp
 from models.rul_lstm import RulLstm
 from models.var_anomaly import VarAnomaly
 
+FORECAST = {"ahead": [1, 4], "day": 4, "context": 8}
 TINY = {"hidden": 4, "members": 2, "steps": 20, "batch": 4}
 SMALL = {"context": 8, "hidden": 4, "latent": 2, "steps": 8, "batch": 4}
 CONDITIONS = Spec(
@@ -54,6 +57,14 @@ def training_data(roles, cells=24, windows=12):
                 {**TINY, "output": "y", "delay": 2, "spec_low": -1.0},
             ),
         ),
+        (
+            ForecastLstm(),
+            Spec("forecast_lstm", ("a", "b", "c", "y"), 24, {"target": "y"}, {**TINY, **FORECAST}),
+        ),
+        (
+            ForecastLstm(),
+            Spec("forecast_lstm", ("y", "b", *calendar.NAMES[:2]), 16, {"target": "y"}, {**TINY, **FORECAST}),
+        ),
         (PcaAnomaly(), Spec("pca_anomaly", ("cycle", "a", "b", "c"), 24, {"age": "cycle"}, {"own_start": 1})),
         (PcaAnomaly(), Spec("pca_anomaly", ("a", "b", "c", "d"), 24)),
         (VarAnomaly(), Spec("var_anomaly", ("a", "b", "c", "d"), 24, {}, {"order": 2})),
@@ -67,6 +78,8 @@ def training_data(roles, cells=24, windows=12):
         "rul_lstm of GRU cells",
         "rul_lstm of minGRU cells",
         "quality_mlp",
+        "forecast_lstm",
+        "forecast_lstm with a date, and blocks longer than its window",
         "pca_anomaly with an own start",
         "pca_anomaly",
         "var_anomaly",

@@ -23,9 +23,9 @@ from plugin.exchange.exporting import Extract, chosen, export, slices
 from plugin.exchange.importing import Order, Outcome, bring
 from plugin.exchange.roster import Entry, read_mapping
 from plugin.exchange.terms import Ambiguous, Layout, Terms, needs
-from plugin.exchange.zones import Zone
 from plugin.historian.memory import MemoryStore
 from plugin.protocols import Delivery
+from plugin.zones import Zone
 
 T0 = 1_704_067_200_000_000
 PI = """Tag,Timestamp,Value,Status

@@ -13,7 +13,7 @@ from plugin.domain import to_micros
 from plugin.errors import ConfigError
 from plugin.exchange.terms import Ambiguous, Wrong
 from plugin.exchange.times import Clock, as_iso, check_format, detect, needs_zone
-from plugin.exchange.zones import Zone
+from plugin.zones import Zone
 
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "UTC")
 naive = st.datetimes(datetime(1901, 1, 1), datetime(2099, 1, 1))  # noqa: DTZ001 - a local time

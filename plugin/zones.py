@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugin.domain import from_micros, micros, to_micros
-from plugin.exchange.terms import named_zone
+from plugin.errors import ConfigError, Fault
 
 _DAY = timedelta(days=1)
 _FIRST, _LAST = 1900, 2100
@@ -70,6 +70,15 @@ class Zone:
         """East of UTC [µs]."""
         found: NDArray[np.int64] = self.offsets[np.searchsorted(self.changes, utc, side="right")]
         return found
+
+
+def named_zone(name: str) -> ZoneInfo:
+    """By its IANA name; ConfigError where there is none."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        remedy = 'Write its IANA name, such as "Europe/Berlin", or UTC'
+        raise ConfigError("import", [Fault("--zone", name, "is no time zone", remedy)]) from error
 
 
 @lru_cache(maxsize=8)
