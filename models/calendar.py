@@ -29,8 +29,8 @@ def coming(rows: Mapping[str, jax.Array], ahead: Sequence[int], day: int) -> jax
     """Inputs [..., horizon, d] for the instants so many cells after those of ``rows`` [...]; a day has ``day`` cells.
 
     ``rows`` has a few of :data:`NAMES`, in whole pairs. Four waves of the day; which day of the week it is, whether it
-    is off, and waves of each;
-    which part of the day it is. Off is known of today and tomorrow; later days count as working days.
+    is off, and waves of each; which part of the day it is. Off is known of today and tomorrow; later days count as
+    working days.
     """
     turn = np.array(ahead, np.float32) / day
     shape = (*jnp.shape(next(iter(rows.values()), jnp.zeros(()))), len(ahead))

@@ -11,7 +11,6 @@ is better; and they widen or narrow the range to 80 % (CQR, Romano et al. 2019),
 network has no number, as after an outage that is longer than its ``context``, the ridge stands in.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, get_args
@@ -23,22 +22,20 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from models import cells
+from models.horizons import HIGH, LOW, HeldOut
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
 from models.lagged import Lags, series, table, width
 from models.meaning import Meaning
 from models.network import Ahead, Cell, born, bound
 from models.options import ascending, check_axes, choice, number, read
-from models.training import Budget, conformal, descend, folds
+from models.training import Budget, descend, folds, pinball
 
-_LEVELS = (0.1, 0.9)
 _FOLDS = 5
 _TAIL = 32
 """Cells at the end of a crop, each of which is learnt from as if it were now."""
 _ENDS_PER_BLOCK = 128
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 """Of the ridge, as shares of the rows; the best on held-out blocks is taken."""
-_NORMAL = 1.2816
-"""Standard deviations from the middle of a normal distribution to its 90 % quantile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +80,8 @@ class ForecastLstm:
     def outputs(self, spec: Spec) -> tuple[OutputSpec, ...]:
         """One, named as the target, in the unit and range of its tag."""
         unknown, name = float("nan"), spec.roles["target"]
-        says = f"Forecast of {name}"
-        return (OutputSpec(name, "", unknown, unknown, says, Meaning.FORECAST, ahead=read(Options, spec).ahead),)
+        says, ahead = f"Forecast of {name}", read(Options, spec).ahead
+        return (OutputSpec(name, "", unknown, unknown, says, Meaning.FORECAST, (), ahead, HIGH - LOW),)
 
     def init(self, spec: Spec, key: jax.Array) -> Params:
         """See :class:`models.kind.ModelKind`."""
@@ -197,7 +194,11 @@ class _Blocks(NamedTuple):
     """[n, front + t]."""
     truth: NDArray[np.float32]
     """[n, t, horizon] what came true after each cell; NaN: not known, or not to be learnt from."""
-    group: NDArray[np.int32]
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """[n, t] whether anything is known of what came after the cell."""
+        return np.asarray(np.isfinite(self.truth).any(axis=-1))
 
 
 def _blocks(spec: Spec, options: Options, params: Params, data: TrainingData) -> _Blocks:
@@ -213,7 +214,7 @@ def _blocks(spec: Spec, options: Options, params: Params, data: TrainingData) ->
     if not np.isfinite(truth).any((0, 1)).all():
         raise ValueError(f"no block holds the target so many cells later: {list(options.ahead)}")
     front = ((0, 0), (spec.length + _TAIL - 2, 0))
-    return _Blocks(np.pad(rows, (*front, (0, 0))), np.pad(seen, front), truth, data.group)
+    return _Blocks(np.pad(rows, (*front, (0, 0))), np.pad(seen, front), truth)
 
 
 class _Ridges(NamedTuple):
@@ -264,7 +265,7 @@ def _with_target(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 def _train(
     spec: Spec, options: Options, params: Params, blocks: _Blocks, fold: NDArray[np.int32], progress: Progress
 ) -> Params:
-    labelled = np.isfinite(blocks.truth).any(-1)
+    labelled = blocks.labelled
     generator = np.random.default_rng(spec.seed)
     ends = []
     for member in range(options.members):
@@ -300,87 +301,18 @@ def _loss(spec: Spec, options: Options, weights: Params, key: jax.Array, shared:
     error = jnp.where(weight, jnp.nan_to_num(truth) / shared["spread"] - middle, 0.0)
     centre = error**2 if options.middle == "mean" else jnp.abs(error)
     aside = jax.lax.stop_gradient(error)
-    spread = _pinball(aside + below, _LEVELS[0]) + _pinball(aside - above, _LEVELS[1])
+    spread = pinball(aside + below, LOW) + pinball(aside - above, HIGH)
     return jnp.sum(jnp.where(weight, centre + spread, 0.0)) / jnp.maximum(weight.sum(), 1)
-
-
-def _pinball(error: jax.Array, level: float) -> jax.Array:
-    return jnp.maximum(level * error, (level - 1.0) * error)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _HeldOut:
-    """At instants that neither the member nor its ridge had seen, all [m, horizon], in standard deviations."""
-
-    truth: NDArray[np.float32]
-    """NaN: not known."""
-    line: NDArray[np.float32]
-    network: NDArray[np.float32]
-    below: NDArray[np.float32]
-    above: NDArray[np.float32]
-    last: NDArray[np.float32]
-    """The target's last value."""
-    days: int
-    """Errors of one day are alike: so many count as independent."""
-
-    def calibration(self) -> Mapping[str, NDArray[np.float32]]:
-        """The network's share, and what is added to the range on either side; of the ridge alone, the whole range."""
-        found = [self._of(horizon) for horizon in range(self.truth.shape[1])]
-        return {name: np.stack([each[name] for each in found], -1).astype(np.float32) for name in found[0]}
-
-    def _of(self, horizon: int) -> dict[str, NDArray[np.float64]]:
-        known = np.isfinite(self.truth[:, horizon])
-        truth, line, network, below, above = (
-            part[known, horizon] for part in (self.truth, self.line, self.network, self.below, self.above)
-        )
-        apart = network - line
-        share = np.clip(np.sum(apart * (truth - line)) / max(float(np.sum(apart**2)), 1e-9), 0.0, 1.0)
-        error = truth - line - share * apart
-
-        def margin(*sides: NDArray[np.float32]) -> NDArray[np.float64]:
-            return np.array([conformal(side, _LEVELS[1], self.days) for side in sides])
-
-        alone = truth - line
-        return {
-            "share": share,
-            "margin": margin(-error - below, error - above),
-            "ridge_margin": np.maximum(margin(-alone, alone), 0.0),
-        }
-
-    def metrics(self, params: Params, ahead: tuple[int, ...], unit: float) -> dict[str, float]:
-        """By horizon: errors [the target's unit] of what is used, of the ridge and of the last value; the network's
-        share; how much the range covers, and its width."""
-        found: dict[str, float] = {"days": float(self.days)}
-        for place, cells_ahead in enumerate(ahead):
-            known = np.isfinite(self.truth[:, place])
-            truth, line, network = (part[known, place] for part in (self.truth, self.line, self.network))
-            used = line + params["share"][place] * (network - line)
-            low = np.minimum(used - self.below[known, place] - params["margin"][0, place], used)
-            high = np.maximum(used + self.above[known, place] + params["margin"][1, place], used)
-            figures = {
-                "rmse": unit * _root(truth - used),
-                "rmse_ridge": unit * _root(truth - line),
-                "rmse_last_value": unit * _root(truth - self.last[known, 0]),
-                "network_share": float(params["share"][place]),
-                "coverage": float(np.mean((low <= truth) & (truth <= high))),
-                "width": unit * float(np.mean(high - low)),
-            }
-            found |= {f"{name}_{cells_ahead}": figure for name, figure in figures.items()}
-        return found
-
-
-def _root(error: NDArray[np.float32]) -> float:
-    return float(np.sqrt(np.mean(error.astype(np.float64) ** 2)))
 
 
 def _held_out(
     spec: Spec, options: Options, params: Params, blocks: _Blocks, ridges: _Ridges, fold: NDArray[np.int32]
-) -> _HeldOut:
+) -> HeldOut:
     """Each block by a member that was trained without it, as it is used live."""
-    labelled = np.isfinite(blocks.truth).any(-1)
+    labelled = blocks.labelled
     told = jax.jit(partial(_told, spec, options))
     parts: list[tuple[NDArray[Any], ...]] = []
-    for row in np.flatnonzero((fold < options.members) & labelled.any(1)):
+    for row in np.flatnonzero((fold < options.members) & labelled.any(axis=1)):
         ends = np.flatnonzero(labelled[row])
         ends = ends[np.linspace(0, len(ends) - 1, _ENDS_PER_BLOCK).astype(int)]
         span = ends[:, None] + _TAIL - 1 + np.arange(spec.length)
@@ -391,9 +323,9 @@ def _held_out(
         parts.append((blocks.truth[row, ends], found.ridge, *np.moveaxis(found.members[0], -1, 0), last))
     if not parts:
         raise ValueError("none of the blocks that were held out holds the target")
-    seen = sum(int(labelled[row].sum()) for row in np.flatnonzero(fold < options.members))
+    seen = int(labelled[fold < options.members].sum())
     columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return _HeldOut(*columns, days=max(1, seen // options.day))
+    return HeldOut(max(1, seen // options.day), *columns)
 
 
 def _of_members(params: Params) -> Params:

@@ -97,5 +97,5 @@ def _back(lags: Lags, ahead: int) -> Iterator[int]:
 
 def width(spec: Spec, lags: Lags) -> int:
     """The last axis of :func:`table`."""
-    rows = jax.ShapeDtypeStruct((1, lags.length, len(spec.features)), np.float32)
+    rows = np.zeros((1, lags.length, len(spec.features)), np.float32)
     return int(jax.eval_shape(lambda given: table(spec, lags, given, 1), rows).shape[-1])

@@ -34,7 +34,7 @@ from models.meaning import Meaning
 from models.network import Cell, Recurrent, born, bound
 from models.options import check_axes, choice, number, read
 from models.rul_held_out import HeldOut
-from models.training import Budget, descend, folds
+from models.training import Budget, descend, folds, pinball
 
 _LEVELS = (0.05, 0.5, 0.95)
 _LIMIT = 5.0
@@ -268,12 +268,8 @@ def _loss(
     weight = seen & ~jnp.isnan(target) & (jnp.arange(options.context) >= options.context // 2)
     error = jnp.where(weight[..., None], jnp.nan_to_num(target)[..., None] - quantiles, 0.0)
     low, middle, high = jnp.moveaxis(error, -1, 0)
-    loss = jnp.sum(_pinball(low, _LEVELS[0]) + 2.0 * middle**2 + _pinball(high, _LEVELS[2]))
+    loss = jnp.sum(pinball(low, _LEVELS[0]) + 2.0 * middle**2 + pinball(high, _LEVELS[2]))
     return loss / jnp.maximum(weight.sum(), 1)
-
-
-def _pinball(error: jax.Array, level: float) -> jax.Array:
-    return jnp.maximum(level * error, (level - 1.0) * error)
 
 
 def _share(data: TrainingData, options: Options) -> NDArray[np.float32]:

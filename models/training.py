@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax  # type: ignore[import-untyped]  # ships no types
 from numpy.typing import NDArray
@@ -81,6 +82,11 @@ def _chunk(
         return jax.vmap(member)(state, jax.random.split(key, members), own)
 
     return jax.lax.scan(step, state, jax.random.split(key, CHUNK))
+
+
+def pinball(error: jax.Array, level: float) -> jax.Array:
+    """Of truth minus estimate; least, on average, where the estimate is this quantile (Koenker & Bassett 1978)."""
+    return jnp.maximum(level * error, (level - 1.0) * error)
 
 
 def folds(group: NDArray[np.int32], count: int, seed: int) -> NDArray[np.int32]:

@@ -111,7 +111,8 @@ def predictions(
                 value=number,
                 lower=_number(lower[row, column]) if number is not None else None,
                 upper=_number(upper[row, column]) if number is not None else None,
-                status=output_status(inputs[row], number, tag) | _limited(number, lower[row, column], upper[row, column], tag),
+                status=output_status(inputs[row], number, tag)
+                | _limited(number, lower[row, column], upper[row, column], tag),
                 coverage=float(coverage[row]),
                 run=run.id,
             )

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -138,7 +139,7 @@ def test_every_horizon_has_the_same_cells_of_the_same_time_of_day():
 @pytest.mark.parametrize("ahead", [1, 5, 8, 13])
 def test_the_date_to_come_follows_from_the_present_one(start, ahead):
     now, then = dates(np.array([start])), dates(np.array([start + ahead]))
-    rows = {name: np.asarray(row, np.float32) for name, row in zip(calendar.NAMES, now, strict=True)}
+    rows = {name: jnp.asarray(row, jnp.float32) for name, row in zip(calendar.NAMES, now, strict=True)}
     told = np.asarray(calendar.coming(rows, (1, ahead), DAY))[0, 1]
     weekday = ((start + ahead) // DAY) % 7
     assert told[8:15].tolist() == [float(day == weekday) for day in range(7)]
@@ -148,7 +149,7 @@ def test_the_date_to_come_follows_from_the_present_one(start, ahead):
 
 
 def test_of_later_days_than_tomorrow_nothing_is_claimed():
-    rows = {name: np.float32([1.0]) for name in calendar.NAMES}
+    rows = {name: jnp.ones(1) for name in calendar.NAMES}
     assert calendar.coming(rows, (3 * DAY,), DAY)[0, 0, 15] == 0.0
 
 

@@ -1,5 +1,6 @@
 """What a model learns from: runs to failure, laboratory blocks, healthy stretches."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +15,8 @@ from plugin.infer.training import gather
 from plugin.protocols import Delivery
 
 SECOND = 1_000_000
+Told = Mapping[int, float] | Mapping[float, float]
+"""Values by second since START."""
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 START = int((NOW - timedelta(hours=1)).timestamp()) * SECOND
 
@@ -28,14 +31,17 @@ def config(learn: str, roles: dict[str, str], window: str = "10s", **more: objec
     )  # fmt: skip
 
 
-async def store_with(first: dict[int, float], second: dict[int, float] | None = None) -> tuple[MemoryStore, Asset]:
+async def store_with(
+    first: Told,
+    second: Told | None = None,
+) -> tuple[MemoryStore, Asset]:
     """One asset; values by second since START."""
     store = MemoryStore()
     tags = await store.register_tags(
         [Tag(f"a.{feature}", "plant", f"nsu=u;s={feature}", "a", feature) for feature in ("first", "second")]
     )
     for tag, values in zip(tags, (first, second if second is not None else dict.fromkeys(first, 0.5)), strict=True):
-        times = START + np.array(list(values), np.int64) * SECOND
+        times = START + (np.array(list(values)) * SECOND).astype(np.int64)
         batch = SampleBatch.of([tag.id] * len(values), times, list(values.values()), 0, times, times)
         await store.write([Delivery(batch)])
     return store, Asset("a", {tag.feature: tag for tag in tags})
@@ -163,7 +169,57 @@ async def test_a_value_that_is_not_certain_is_learnt_where_its_tag_says_so():
     assert data.observed[0].sum(axis=1).tolist() == [4, 8]
 
 
-@pytest.mark.parametrize(("learn", "roles"), [("failures", {"age": "first"}), ("laboratory", {"lab": "second"})])
+async def test_a_series_is_cut_into_blocks_each_led_in_by_a_whole_window():
+    store, asset = await store_with({second: float(second) for second in range(36)})
+    data, _ = await gather(config("series", {"target": "first"}), [asset], store, NOW, ahead=2)
+    assert data.values.shape == (3, 2, 24)
+    assert data.group.tolist() == [0, 1, 2]
+    assert np.isnan(data.target[1:, :12]).all()
+    own = data.target[np.isfinite(data.target)]
+    assert own.tolist() == [float(second) for second in range(1, 36)] + [35.0]  # held: the next one is not there yet
+    assert data.values[2, 0].tolist() == [float(second) for second in range(12, 36)]
+
+
+async def test_a_series_foretells_the_very_moment_that_a_cell_ends():
+    """A sample at 12:00 is seen by no window that ends at 12:00, and is what a forecast for 12:00 has to meet."""
+    store, asset = await store_with({0: 1.0, 1: 2.0, 2: 3.0, 2.5: 4.0, 3: 5.0})
+    data, _ = await gather(config("series", {"target": "first"}), [asset], store, NOW)
+    assert data.values[0, 0, :4].tolist() == [1.0, 2.0, 4.0, 5.0]
+    assert data.target[0, :3].tolist() == [2.0, 3.0, 5.0]
+
+
+async def test_a_series_shows_a_short_stop_as_missing_and_begins_anew_after_a_long_one():
+    store, asset = await store_with(dict.fromkeys((*range(10), *range(20, 30), *range(60, 70)), 1.0))
+    data, _ = await gather(config("series", {"target": "first"}), [asset], store, NOW, ahead=2)
+    assert data.group.tolist() == [0, 1, 2, 3]
+    stop = [second < 16 or second >= 20 for second in range(6, 30)]  # held for 5 s after the last one
+    assert data.observed[2, 0].tolist()[-10:] == stop[-10:]
+    assert not data.observed[2, 0].all()
+    assert data.observed[3, 0].tolist() == [True] * 10 + [False] * 14
+
+
+async def test_inputs_of_a_series_know_of_no_sample_to_come():
+    store, asset = await store_with({0: 0.0, 4: 4.0, 8: 8.0})
+    lines = {name: replace(tag, fill=Fill.LINEAR) for name, tag in asset.tags.items()}
+    data, _ = await gather(config("series", {"target": "first"}), [Asset("a", lines)], store, NOW, ahead=2)
+    assert data.values[0, 0, :9].tolist() == [0, 0, 0, 0, 4, 4, 4, 4, 8]
+
+
+async def test_the_date_stands_behind_the_features_in_training_too():
+    store, asset = await store_with(dict.fromkeys(range(10), 1.0))
+    dated = config("normal", {}).model_copy(update={"calendar": ("hour_of_day", "day_off")})
+    data, _ = await gather(dated, [asset], store, NOW)
+    assert data.values.shape[1] == 6
+    angle = 2 * np.pi * (START / SECOND + np.arange(10)) / 86400
+    assert data.values[0, 2] == pytest.approx(np.sin(angle), abs=1e-6)
+    assert data.values[0, 3] == pytest.approx(np.cos(angle), abs=1e-6)
+    assert data.observed[0, 2:].all()
+
+
+@pytest.mark.parametrize(
+    ("learn", "roles"),
+    [("failures", {"age": "first"}), ("laboratory", {"lab": "second"}), ("series", {"target": "second"})],
+)
 async def test_too_little_history_says_what_is_missing(learn, roles):
     store, asset = await store_with({0: 1.0, 1: 2.0}, {})
     with pytest.raises(TrainingDataError, match="model m: the history holds no"):
