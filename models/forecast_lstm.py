@@ -49,17 +49,17 @@ class Options:
     """Cells in a day."""
     hold: int = number(4, 0, 10_000)
     """How long a last value stands in for a missing one [cells]."""
-    context: int = number(96, 4, 4096)
+    context: int = number(48, 4, 4096)
     """Cells that the network reads one by one."""
     middle: str = choice("mean", ("mean", "median"))
     """What the value is: the mean has the smaller squared error, the median the smaller absolute error."""
     cell: Cell = choice("lstm", get_args(Cell))
-    hidden: int = number(32, 4, 512)
+    hidden: int = number(48, 4, 512)
     members: int = number(5, 1, 16)
-    steps: int = number(400, 1, 100_000)
+    steps: int = number(800, 1, 100_000)
     batch: int = number(16, 1, 4096)
-    rate: float = number(3e-3, 1e-6, 1.0)
-    decay: float = number(0.1, 0.0, 1.0)
+    rate: float = number(5e-3, 1e-6, 1.0)
+    decay: float = number(0.3, 0.0, 1.0)
     noise: float = number(0.05, 0.0, 2.0)
     """Added to inputs while training [standard deviations]."""
 

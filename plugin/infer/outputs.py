@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -88,10 +89,10 @@ def predictions(
     run: Run,
     end: datetime,
     tags: Mapping[str, Sequence[OutputTag]],
-    ahead: Mapping[str, Sequence[int]],
     inputs: Sequence[Status],
     coverage: Sequence[float],
     estimates: Mapping[str, Numbers],
+    ahead: Mapping[str, Sequence[int]] = MappingProxyType({}),
 ) -> Iterator[Prediction]:
     """One prediction per output and asset, of a forecast one for each of its horizons, the nearest first.
 
@@ -112,7 +113,7 @@ def predictions(
                 lower=_number(lower[row, column]) if number is not None else None,
                 upper=_number(upper[row, column]) if number is not None else None,
                 status=output_status(inputs[row], number, tag)
-                | _limited(number, lower[row, column], upper[row, column], tag),
+                | _limited(number, float(lower[row, column]), float(upper[row, column]), tag),
                 coverage=float(coverage[row]),
                 run=run.id,
             )

@@ -255,7 +255,7 @@ class Scorer:
         numbers = {name: tags for name, tags in self._tags.items() if name != self._flag}
         inputs = self._input_statuses(look.windows, run.unheard)
         coverage = look.windows.coverage.tolist()
-        given = tuple(predictions(self.config, run, look.end, numbers, self._ahead, inputs, coverage, estimates))
+        given = tuple(predictions(self.config, run, look.end, numbers, inputs, coverage, estimates, self._ahead))
         if run.kind is RunKind.SHADOW:
             given = tuple(map(simulated, given))
         if not ready.decisions:
