@@ -151,6 +151,12 @@ class Diagnostics:
             "clients_cut_off", "Connections to our OPC UA server that were closed for what they did", "cause"
         )
         self.outputs_cut_off = gauge("outputs_cut_off", "Outputs that draw on a source that is away")
+        self.alarms_raised = counter("alarms_raised", "Alarms that called for an operator, by class", "class")
+        self.alarms_active = gauge("alarms_active", "Alarms that are active, those that are put aside among them")
+        self.alarms_unacknowledged = gauge("alarms_unacknowledged", "Alarms that nobody has acknowledged yet")
+        self.alarm_rate = gauge("alarm_rate", "Alarms that called for an operator in the last 10 minutes")
+        self.alarm_rate_average = gauge("alarm_rate_average", "As alarm_rate, on average of the last day")
+        self.alarm_rate_maximum = gauge("alarm_rate_maximum", "As alarm_rate, the highest since the start")
         self.task_failures = counter("task_failures", "Supervised tasks that ended with an error", "task")
 
     @contextmanager

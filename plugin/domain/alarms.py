@@ -68,6 +68,23 @@ class Alarm:
     """When it last ceased to be active."""
     run: int = 0
     """Key of the run whose flag it follows; 0: none."""
+    as_of: datetime | None = None
+    """Of what that run said, when the alarm last became active: what a verdict is about."""
+    level: int = 0
+    """How far it has gone: 0 not active, 1 active or beyond the first limit, 2 beyond the second."""
+    last_severity: int = 0
+    """Before the last change of severity; 0: there was none."""
+    one_shot: bool = False
+    """Shelved until it has returned to normal, or ``shelved_until``, whichever comes first."""
+    gathered: bool = False
+    """Put aside because its asset has raised many: they are shown as one case."""
+    repeats: int = 0
+    """How often it was raised again because it stayed active for long."""
+
+    @property
+    def put_aside(self) -> bool:
+        """SuppressedOrShelved: it is not to be announced (OPC 10000-9, 5.8.2)."""
+        return self.suppressed or self.gathered or self.shelved_until is not None
 
     @property
     def state(self) -> AlarmState:
@@ -76,7 +93,7 @@ class Alarm:
             return AlarmState.OUT_OF_SERVICE
         if self.shelved_until is not None:
             return AlarmState.SHELVED
-        if self.suppressed:
+        if self.suppressed or self.gathered:
             return AlarmState.SUPPRESSED
         if self.active:
             return AlarmState.ACKNOWLEDGED if self.acknowledged else AlarmState.UNACKNOWLEDGED

@@ -66,7 +66,7 @@ def event_of(row: Row) -> Event:
     return Event(**{**row, **times, "asset": row["asset"] or "", "condition": row["condition"] or ""})
 
 
-_ALARM_TIMES = ("shelved_until", "time", "active_time", "acknowledged_time", "returned_time")
+_ALARM_TIMES = ("shelved_until", "time", "active_time", "acknowledged_time", "returned_time", "as_of")
 
 
 def alarm_record(alarm: Alarm) -> Record:

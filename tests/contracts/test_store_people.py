@@ -77,6 +77,7 @@ async def test_an_alarm_is_as_it_was_last_told_with_the_event_that_tells_it(stor
         "a", active=True, acknowledged=False, confirmed=False, retain=True, quality=0x40920000, message="high",
         comment="seen", user="anna", active_time=NOON, acknowledged_time=NOON + HOUR, returned_time=NOON - HOUR,
         shelved_until=NOON + 2 * HOUR, suppressed=True, enabled=False, run=7,
+        as_of=NOON, level=2, last_severity=300, one_shot=True, gathered=True, repeats=3,
     )  # fmt: skip
     await store.write_alarms([full, alarm("b", severity=900)], [event("e", condition="a")])
     assert await store.alarms() == (alarm("b", severity=900), full)

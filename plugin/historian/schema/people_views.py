@@ -4,7 +4,7 @@ from plugin.historian.schema.view import Column, View, Words, quality
 
 _STATE = """CASE WHEN NOT a.enabled THEN 'out_of_service'
     WHEN a.shelved_until IS NOT NULL THEN 'shelved'
-    WHEN a.suppressed THEN 'suppressed'
+    WHEN a.suppressed OR a.gathered THEN 'suppressed'
     WHEN a.active AND a.acknowledged THEN 'acknowledged'
     WHEN a.active THEN 'unacknowledged'
     WHEN a.acknowledged THEN 'normal'
@@ -23,6 +23,7 @@ def alarms(sql: Words) -> View:
             "not acknowledged), `shelved`, `suppressed`, `out_of_service`",
         ),
         Column("active", "a.active", "Whether what it warns of is the case"),
+        Column("level", "a.level", "How far it has gone: 0 not active, 1 and 2 beyond the first and the second limit"),
         Column("severity", "a.severity", "1 to 1000"),
         Column("message", "a.message", "For a person"),
         Column("type", "a.condition_type", "Type of the condition (OPC 10000-9)"),

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -185,6 +186,24 @@ alarms = Table(
     Column("acknowledged_time", BigInteger),
     Column("returned_time", BigInteger),
     Column("run_id", Integer),
+    Column("as_of", BigInteger, comment="Of what the run said, when it last became active"),
+    Column("level", Integer, nullable=False, server_default="0", comment="0: not active; 1, 2: beyond that limit"),
+    Column("last_severity", Integer, nullable=False, server_default="0", comment="0: there was none before"),
+    Column("repeats", Integer, nullable=False, server_default="0", comment="How often it was raised again"),
+    Column(
+        "one_shot",
+        Boolean(create_constraint=False),
+        nullable=False,
+        server_default=false(),
+        comment="Shelved until it returns to normal",
+    ),
+    Column(
+        "gathered",
+        Boolean(create_constraint=False),
+        nullable=False,
+        server_default=false(),
+        comment="In the case of its asset",
+    ),
     CheckConstraint("severity BETWEEN 1 AND 1000", name="severity"),
     ForeignKeyConstraint(["model", "version"], [model_versions.c.model, model_versions.c.version]),
     comment="State of alarms (OPC 10000-9), to be found again after a restart",
