@@ -340,6 +340,9 @@ def _model_faults(model: ModelConfig, tags: Sequence[Tag]) -> Iterator[Fault]:
         yield Fault(f"{where}.roles", _shown(model.roles), "learning from failures needs the role age", 'Add age = "…"')
 
 
+_APPROVE = "operator", "engineer", "administrator"
+
+
 def _write_back_faults(file: _File) -> Iterator[Fault]:
     sources = [source.name for source in file.sources]
     models = [model.name for model in file.models]
@@ -348,3 +351,6 @@ def _write_back_faults(file: _File) -> Iterator[Fault]:
             yield Fault(f"write_back.rules[{number}].source", rule.source, "is no source", f"Name one of {sources}")
         if rule.model not in models:
             yield Fault(f"write_back.rules[{number}].model", rule.model, "is no model", f"Name one of {models}")
+        if rule.approval and not (file.publish.enabled and any(user.role in _APPROVE for user in file.publish.users)):
+            remedy = "Enable [publish], and give it a [[publish.users]] with the role operator (foretag user)"
+            yield Fault(f"write_back.rules[{number}].approval", "true", "has nobody who could approve", remedy)

@@ -1,4 +1,5 @@
-"""Another configuration for a service that runs: its tags take effect at once, and what else changed is named.
+"""Another configuration for a service that runs: its tags, and whether anything is written into the plant, take effect
+at once; what else changed is named.
 
 The file is read whole and checked whole first: with a fault in it nothing changes.
 """
@@ -17,10 +18,12 @@ from plugin.domain import Asset, Audit, Micros, Tag
 from plugin.historian.spilling.spill import Spill
 from plugin.hmi.overview import Overview
 from plugin.protocols import Store
+from plugin.publish.config import WriteBackConfig
+from plugin.publish.writeback import WriteBack
 
 log = logging.getLogger(__name__)
 
-_FIXED = tuple(field.name for field in fields(Config) if field.name not in {"path", "data", "tags"})
+_FIXED = tuple(field.name for field in fields(Config) if field.name not in {"path", "data", "tags", "write_back"})
 """Sections of the configuration that a running service can't change."""
 _ANSWER = 5.0
 """How long the servers' answers for tags that are new are waited for [s]; they go on being asked after it."""
@@ -43,6 +46,8 @@ class Reloaded:
     """Models that watch other assets from now on."""
     restart: tuple[str, ...] = ()
     """What else changed in the file, and takes effect at the next start only."""
+    writing: tuple[str, ...] = ()
+    """What `[write_back]` does from now on, where that changed."""
     later: tuple[str, ...] = ()
     """What takes effect as soon as this gateway leads: it stands by."""
     faults: tuple[str, ...] = ()
@@ -59,6 +64,7 @@ class Reloaded:
             ("takes effect when this gateway leads", self.later),
         )  # fmt: skip
         found = [f"{what}: {len(which)} ({some(which, names)})" for what, which in told if which]
+        found += [f"writing into the plant: {state}" for state in self.writing]
         return found or ["Nothing in the file has changed."]
 
 
@@ -73,6 +79,7 @@ class Reloading:
         overview: Overview,
         rescore: Rescore,
         spill: Spill | None = None,
+        write_backs: Sequence[WriteBack] = (),
     ) -> None:
         self.config = config
         """What is in force."""
@@ -81,12 +88,14 @@ class Reloading:
         self._overview = overview
         self._rescore = rescore
         self._spill = spill
+        self._write_backs = tuple(write_backs)
 
     async def apply(self, config: Config, user: str = "foretag", origin: str = "service") -> Reloaded:
         """Take up the tags of another configuration, and put on record for whom.
 
-        StoreError where the database is away: nothing changed then.
+        StoreError where the database is away: no tag changed then, but writing into the plant is off if it is to be.
         """
+        switched = await self._switch(config.write_back, user, origin)
         before = {tag.name: tag for tag in self.config.tags}
         after = {tag.name: tag for tag in config.tags}
         added = tuple(name for name in after if name not in before)
@@ -97,6 +106,8 @@ class Reloading:
             for name in _FIXED
             if getattr(config, name) != getattr(self.config, name)
         ]
+        if config.write_back.rules != self.config.write_back.rules:
+            restart.append("write_back.rules")
         rescored: list[str] = []
         if added or removed or changed:
             tags = await self._store.register_tags(config.tags)
@@ -113,7 +124,19 @@ class Reloading:
             entry = Audit(datetime.now(UTC), user, origin, "reload", str(config.path), after=what)
             await auditing.keep(self._store, self.config.data, entry)
         refused = await self._refused(frozenset((*added, *changed)))
-        return Reloaded(added, removed, changed, refused, tuple(rescored), tuple(restart))
+        return Reloaded(added, removed, changed, refused, tuple(rescored), tuple(restart), switched)
+
+    async def _switch(self, asked: WriteBackConfig, user: str, origin: str) -> tuple[str, ...]:
+        before, after = self.config.write_back, writing(self.config.write_back, asked)
+        if before == after:
+            return ()
+        for sink in self._write_backs:
+            sink.switch(after)
+        self.config = replace(self.config, write_back=after)
+        states = [{"enabled": each.enabled, "dry_run": each.dry_run} for each in (before, after)]
+        entry = Audit(datetime.now(UTC), user, origin, "write back", "[write_back]", *states)
+        await auditing.keep(self._store, self.config.data, entry)
+        return (("dry run" if after.dry_run else "on") if after.enabled else "off",)
 
     async def _change(self, source: OpcUaSource, tags: Sequence[Tag], added: frozenset[str]) -> None:
         mine = [tag for tag in tags if tag.source == source.name]
@@ -131,6 +154,14 @@ class Reloading:
         except TimeoutError:
             log.info("the tags that are new are asked for as soon as their servers are there")
         return tuple(item.tag.name for item in items if item.asked and not item.monitored)
+
+
+def writing(now: WriteBackConfig, asked: WriteBackConfig) -> WriteBackConfig:
+    """The rules in force, switched as asked; with other rules, which wait for the next start, no more than is written
+    now."""
+    other = now.rules != asked.rules
+    enabled = asked.enabled and (now.enabled or not other)
+    return now.model_copy(update={"enabled": enabled, "dry_run": asked.dry_run or (other and now.dry_run)})
 
 
 def tags_in_force(tags: Sequence[Tag]) -> tuple[Tag, ...]:

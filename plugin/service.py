@@ -49,7 +49,7 @@ from plugin.publish.admission import certificate_hosts
 from plugin.publish.mirror import Mirror
 from plugin.publish.server import OpcUaSink
 from plugin.publish.writeback import Connection, WriteBack
-from plugin.reloading import Reloaded, Reloading, Rescore
+from plugin.reloading import Reloaded, Reloading, Rescore, writing
 from plugin.schedule import Schedule
 from plugin.scorers import Scorers
 from plugin.standby import Term, leading
@@ -166,7 +166,8 @@ class Service:
         judging = Upkeep([Chore("judging challengers", _JUDGING, promotion.look)], self.diagnostics)
         await enter(running(self._supervision.keep("judging", judging.run)))
         rescore = self._rescoring(store, scorers, sinks)
-        self.reloading.set_result(Reloading(self.config, store, sources, overview, rescore, spill))
+        switches = [sink for sink in sinks if isinstance(sink, WriteBack)]
+        self.reloading.set_result(Reloading(self.config, store, sources, overview, rescore, spill, switches))
         await term.over.wait()
         log.info("stopping")
 
@@ -228,8 +229,9 @@ class Service:
         """Take up the configuration file as it is now. Raises ForetagError, with nothing changed, where it is wrong."""
         config = await asyncio.to_thread(load, self.config.path)
         if not self._leads:
-            self.config = replace(self.config, tags=config.tags)
-            return Reloaded(later=("tags",))
+            switched = writing(self.config.write_back, config.write_back)
+            self.config = replace(self.config, tags=config.tags, write_back=switched)
+            return Reloaded(later=("tags", "write_back"))
         return await (await self.reloading).apply(config, user, origin)
 
     async def _sources(self, tags: Sequence[Tag], store: Store, left: Left) -> list[OpcUaSource]:
@@ -254,17 +256,17 @@ class Service:
 
     def _sinks(self, overview: Overview, store: Store, mirror: Mirror) -> list[Sink]:
         sinks: list[Sink] = [overview]
+        record = partial(auditing.keep, store, self.config.data)
         if self.config.publish.enabled:
-            record = partial(auditing.keep, store, self.config.data)
             pki = self.config.pki_folder
             sinks.append(OpcUaSink(self.config.publish, pki, self.diagnostics, record=record, mirror=mirror))
-        if self.config.write_back.enabled:
-            targets = {rule.source for rule in self.config.write_back.rules}
-            sinks += [
-                WriteBack(self.config.write_back, section.name, _connection(self.config, section), self.diagnostics)
-                for section in self.config.sources
-                if section.enabled and section.name in targets
-            ]
+        rules = self.config.write_back
+        targets = {rule.source for rule in rules.rules}
+        sinks += [
+            WriteBack(rules, section.name, _connection(self.config, section), self.diagnostics, record=record)
+            for section in self.config.sources
+            if section.enabled and section.name in targets
+        ]
         return sinks
 
 

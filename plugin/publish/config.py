@@ -189,8 +189,29 @@ class WriteRule(Section):
     minimum_interval: Annotated[Duration, Field(ge=timedelta(0), le=timedelta(days=1))] = timedelta(0)
     """Shortest time between two writes to one node, 0 to 1 d; the newest value waits. Default 0: every value."""
 
-    uncertain: Literal["write", "skip"] = "write"
-    """What happens to an Uncertain value: written with its StatusCode where the server takes one, else skipped."""
+    uncertain: Literal["write", "mark", "skip"] = "mark"
+    """What happens to an Uncertain value: ``write``: it is written with its StatusCode, where the server takes one;
+    ``mark`` (default): it is refused, but what was written before is made Uncertain when it grows old or its source is
+    lost; ``skip``: nothing Uncertain is ever written."""
+
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Most that the written value may change [unit of the output per minute]; what is faster is refused, not clamped.
+    Counted from the last write, before the first from the plant's own value. Default: no limit."""
+
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """How far the value that is read back may be from the written one [unit of the output]; default 0: the same as the
+    node's type holds it."""
+
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """How often a write is tried again that failed for what may pass, 0 to 10, after 1 s, 2 s, 4 s …; default 2."""
+
+    create: bool = False
+    """True: a node that the server lacks is made (AddNodes), where the server allows it, below its Objects folder.
+    Default false."""
+
+    approval: bool = False
+    """True: a set-point. The value is published as an advice, and written only when an operator approves it there
+    before it expires. Default false."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -200,7 +221,10 @@ class WriteRule(Section):
 
 
 class WriteBackConfig(Section):
-    """``[write_back]``: writing results into the plant's own servers. Off, and empty, by default."""
+    """``[write_back]``: writing results into the plant's own servers. Off, and empty, by default.
+
+    `foretag reload` takes up ``enabled`` and ``dry_run`` at once: it is the switch that stops all writing.
+    """
 
     enabled: bool = False
     """Whether anything is written at all; default false."""

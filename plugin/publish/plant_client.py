@@ -2,13 +2,9 @@
 
 import asyncio
 import contextlib
-import math
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
-from enum import IntEnum
 
 from asyncua import Client, ua
 from cryptography import x509
@@ -17,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from plugin.channel import Channel, SecureClient, Terms
 from plugin.domain import quality
 from plugin.errors import SourceError, SourceRefused, SourceUnreachable
+from plugin.publish.plant_values import Demand, Form, Node, Value, data_value, fits, new_node, node_of, same, status_of
 
 _CLOSE_SECONDS = 2.0
 _SESSION_MILLISECONDS = 60_000
@@ -35,40 +32,13 @@ class Connection:
     """Reads certificate and key of a user, where there are such. Raises SourceRefused."""
 
 
-class Form(IntEnum):
-    """What a server takes in a write, fullest first: many refuse times, some a status, with BadWriteNotSupported."""
-
-    FULL = 2
-    """Value, StatusCode and SourceTimestamp."""
-    STATUS = 1
-    """Value and StatusCode."""
-    BARE = 0
-    """The value alone: it becomes Good, whatever it was."""
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """What is to be written to one node."""
-
-    number: float
-    status: int
-    source_time: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A node of the server, resolved in the present session."""
-
-    id: ua.NodeId
-    kind: ua.VariantType
-
-
 class PlantClient:
     """An open session. Every method raises SourceError where the connection is lost."""
 
     def __init__(self, client: Client, form: Form) -> None:
         self._client = client
         self._namespaces: dict[str, int] = {}
+        self._refused: dict[str, str] = {}
         self.form = form
         """What the server was found to accept."""
 
@@ -76,18 +46,44 @@ class PlantClient:
         """Ask the server for its state; keeps the session from timing out."""
         await self._read([ua.NodeId(ua.Int32(ua.ObjectIds.Server_ServerStatus_State))], ua.AttributeIds.Value)
 
-    async def resolve(self, texts: Sequence[str]) -> Mapping[str, Node | str]:
-        """Each ``nsu=…`` text's node, or the name of the StatusCode that says why there is none."""
+    async def resolve(self, demands: Sequence[Demand]) -> Mapping[str, Node | str]:
+        """By text: the node, or the name of the StatusCode that says why there is none.
+
+        One that the server does not have is made where the demand says so, asked for once a session: a server that
+        makes none refuses (``BadServiceUnsupported``, ``BadUserAccessDenied``).
+        """
         uris = await _translated(self._client.get_namespace_array())
         self._namespaces = {uri: index for index, uri in enumerate(uris)}
-        ids = {text: self._node_id(text) for text in texts}
-        found = [(text, node) for text, node in ids.items() if node is not None]
-        kinds = await self._read([node for _, node in found], ua.AttributeIds.DataType)
-        values = await self._read([node for _, node in found], ua.AttributeIds.Value)
-        result: dict[str, Node | str] = dict.fromkeys(texts, "BadNodeIdUnknown")
-        for (text, node), kind, value in zip(found, kinds, values, strict=True):
-            result[text] = _node(node, kind, value)
+        found = await self._look_up(demands)
+        lacking = {d.text: d for d in demands if d.create is not None and found[d.text] == "BadNodeIdUnknown"}
+        made = await self._create([each for text, each in lacking.items() if text not in self._refused])
+        self._refused |= {text: answer for text, answer in made.items() if answer != "Good"}
+        found |= {text: self._refused[text] for text in lacking if text in self._refused}
+        new = [lacking[text] for text, answer in made.items() if answer == "Good"]
+        return found | await self._look_up(new)
+
+    async def _look_up(self, demands: Sequence[Demand]) -> dict[str, Node | str]:
+        ids = [(demand, self._node_id(demand.text)) for demand in demands]
+        known = [(demand, node) for demand, node in ids if node is not None]
+        kinds = await self._read([node for _, node in known], ua.AttributeIds.DataType)
+        values = await self._read([node for _, node in known], ua.AttributeIds.Value)
+        result: dict[str, Node | str] = {demand.text: "BadNodeIdUnknown" for demand in demands}
+        for (demand, node), kind, value in zip(known, kinds, values, strict=True):
+            result[demand.text] = node_of(node, demand, kind, value)
         return result
+
+    async def _create(self, demands: Sequence[Demand]) -> dict[str, str]:
+        asked = {demand.text: (demand, node) for demand in demands if (node := self._node_id(demand.text)) is not None}
+        if not asked:
+            return {}
+        items = [new_node(node, boolean=bool(demand.create)) for demand, node in asked.values()]
+        try:
+            answers = await self._client.uaclient.session.add_nodes(items)
+        except ua.UaStatusCodeError as error:  # the service as a whole: most servers have none
+            return dict.fromkeys(asked, ua.StatusCode(ua.UInt32(error.code)).name)
+        except (ua.UaError, OSError, TimeoutError) as error:
+            raise _translate(error, "") from error
+        return {text: answer.StatusCode.name for text, answer in zip(asked, answers, strict=True)}
 
     async def write(self, nodes: Sequence[Node], values: Sequence[Value]) -> list[str]:
         """Write all, in the fullest form that the server takes; the names of the StatusCodes, ``Good`` where written.
@@ -96,7 +92,7 @@ class PlantClient:
         ``StatusNotWritable``. A number that the node's type can't hold gives ``BadTypeMismatch``.
         """
         results = ["BadTypeMismatch"] * len(nodes)
-        rest = [i for i, (node, value) in enumerate(zip(nodes, values, strict=True)) if _fits(node.kind, value.number)]
+        rest = [i for i, (node, value) in enumerate(zip(nodes, values, strict=True)) if fits(node.kind, value.number)]
         for form in (form for form in Form if form <= self.form):
             if form is Form.BARE:
                 for i in (i for i in rest if quality(values[i].status)):
@@ -113,12 +109,11 @@ class PlantClient:
         return results
 
     async def differs(self, nodes: Sequence[Node], values: Sequence[Value]) -> list[bool]:
-        """Read back: True where a node holds another value, or another quality, than was written."""
+        """Read back: True where a node holds another value, beyond its tolerance, or another quality."""
         present = await self._read([node.id for node in nodes], ua.AttributeIds.Value)
         return [
-            data.Value is None
-            or data.Value.Value != _as_stored(node.kind, value.number)
-            or (self.form > Form.BARE and quality(_code(data.StatusCode)) != quality(value.status))
+            not same(node, value.number, data)
+            or (self.form > Form.BARE and quality(status_of(data.StatusCode)) != quality(value.status))
             for node, value, data in zip(nodes, values, present, strict=True)
         ]
 
@@ -142,68 +137,11 @@ class PlantClient:
         codes: list[str] = []
         for start in range(0, len(nodes), _NODES_PER_CALL):
             some = slice(start, start + _NODES_PER_CALL)
-            data = [_data_value(node.kind, value, form) for node, value in zip(nodes[some], values[some], strict=True)]
+            data = [data_value(node.kind, value, form) for node, value in zip(nodes[some], values[some], strict=True)]
             ids = [node.id for node in nodes[some]]
             answers = await _translated(self._client.uaclient.session.write_attributes(ids, data))
             codes += [answer.name for answer in answers]
         return codes
-
-
-# --- values and types ------------------------------------------------------------------------------------------------
-
-_INTEGERS = {
-    ua.VariantType.SByte: (-(2**7), 2**7 - 1),
-    ua.VariantType.Byte: (0, 2**8 - 1),
-    ua.VariantType.Int16: (-(2**15), 2**15 - 1),
-    ua.VariantType.UInt16: (0, 2**16 - 1),
-    ua.VariantType.Int32: (-(2**31), 2**31 - 1),
-    ua.VariantType.UInt32: (0, 2**32 - 1),
-    ua.VariantType.Int64: (-(2**63), 2**63 - 1),
-    ua.VariantType.UInt64: (0, 2**64 - 1),
-}
-_WRITABLE = {*_INTEGERS, ua.VariantType.Boolean, ua.VariantType.Float, ua.VariantType.Double}
-_GENERAL = {ua.ObjectIds.Number: ua.VariantType.Double, ua.ObjectIds.Duration: ua.VariantType.Double}
-_LARGEST_FLOAT = 3.4e38
-
-
-def _node(node: ua.NodeId, kind: ua.DataValue, value: ua.DataValue) -> Node | str:
-    """The type of the present value where there is one: a DataType may be abstract."""
-    if quality(_code(kind.StatusCode)) or kind.Value is None:
-        return kind.StatusCode.name if kind.StatusCode is not None else "BadNodeIdUnknown"
-    if value.Value is not None and value.Value.VariantType in _WRITABLE:
-        return Node(node, value.Value.VariantType)
-    identifier = kind.Value.Value.Identifier
-    variants = {variant.value: variant for variant in _WRITABLE}
-    found = _GENERAL.get(identifier, variants.get(identifier))
-    return "BadTypeMismatch" if found is None or kind.Value.Value.NamespaceIndex else Node(node, found)
-
-
-def _fits(kind: ua.VariantType, number: float) -> bool:
-    if not math.isfinite(number):
-        return False
-    low, high = _INTEGERS.get(kind, (-math.inf, math.inf))
-    return low <= round(number) <= high and (kind is not ua.VariantType.Float or abs(number) < _LARGEST_FLOAT)
-
-
-def _as_stored(kind: ua.VariantType, number: float) -> float | int | bool:
-    """The number as a node of this type holds it: integers are rounded to the nearest, floats to 32 bits."""
-    if kind is ua.VariantType.Boolean:
-        return number != 0
-    if kind is ua.VariantType.Float:
-        (single,) = struct.unpack("<f", struct.pack("<f", number))
-        return float(single)
-    return round(number) if kind in _INTEGERS else float(number)
-
-
-def _data_value(kind: ua.VariantType, value: Value, form: Form) -> ua.DataValue:
-    variant = ua.Variant(_as_stored(kind, value.number), kind)
-    status = ua.StatusCode(ua.UInt32(value.status)) if form >= Form.STATUS else None
-    source = value.source_time if form is Form.FULL else None
-    return ua.DataValue(variant, status, source)  # type: ignore[arg-type]
-
-
-def _code(status: ua.StatusCode | None) -> int:
-    return 0 if status is None else int(status.value)
 
 
 # --- connecting ------------------------------------------------------------------------------------------------------

@@ -1,30 +1,32 @@
 """Results into the plant's own server: a :class:`plugin.protocols.Sink` that writes what a rule allows, nothing else.
 
 ``publish`` only leaves the newest value of each node for the writer and returns: a slow or absent server never holds up
-scoring. Whatever is not written moves a counter, and each write, and each refusal, leaves a line in ``foretag.audit``.
+scoring. Whatever is not written moves a counter, and each write, and each refusal, is on record
+(:mod:`plugin.publish.write_log`). What a rule wants approved waits for :meth:`WriteBack.approve`.
 """
 
 import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction, Quality, Standing, Status, quality
+from plugin.domain import Outage, Outcome, OutputTag, RunKind, Standing
 from plugin.errors import PublishError, SourceError
-from plugin.publish.config import WriteBackConfig, WriteRule
+from plugin.publish.config import WriteBackConfig
 from plugin.publish.nodes import freshness
-from plugin.publish.plant_client import Connection, Form, Node, PlantClient, Value, connected
+from plugin.publish.plant_client import Connection, PlantClient, connected
+from plugin.publish.plant_values import Form, Node
+from plugin.publish.targets import CUT_OFF, STALE, Advice, Target, of_flag, of_prediction, refusal, targets, too_fast
+from plugin.publish.write_log import Record, WriteLog, unrecorded
 
 __all__ = ["Connection", "WriteBack"]
 
 _log = logging.getLogger(__name__)
-_audit = logging.getLogger("foretag.audit")
 
 _RETRY_SECONDS = 1.0, 60.0
 _ALIVE_SECONDS = 10.0
@@ -34,32 +36,12 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """One value for one node, and where it comes from."""
-
-    value: Value
-    valid_until: datetime | None
-    origin: str
-    """For the audit: model, version and run."""
-
-
-@dataclass(slots=True, eq=False)
-class _Target:
-    """One node that may be written, and what waits for it."""
-
-    rule: WriteRule
-    tag: OutputTag
-    node: str
-    pending: Advice | None = None
-    written: Advice | None = None
-    """The last that was written, until it has grown stale."""
-    not_before: float = 0.0
-    """Time of the loop before which the rule's minimum interval forbids a write [s]."""
+def _nobody(_: Target, __: str) -> None:
+    """Nobody shows what becomes of an advice."""
 
 
 class WriteBack:
-    """Writes to one source's server. ``now`` gives aware UTC."""
+    """Writes to one source's server. ``now`` gives aware UTC; ``record`` takes entries for the audit log."""
 
     def __init__(
         self,
@@ -69,6 +51,7 @@ class WriteBack:
         diagnostics: Diagnostics,
         *,
         now: Callable[[], datetime] = _now,
+        record: Record = unrecorded,
     ) -> None:
         self._config = config
         self._source = source
@@ -76,18 +59,27 @@ class WriteBack:
         self._diagnostics = diagnostics
         self._now = now
         self._form = Form.FULL
-        self._targets: list[_Target] = []
-        self._by_output: dict[str, list[_Target]] = {}
-        self._by_flag: dict[tuple[str, str], list[_Target]] = {}
+        self._targets: list[Target] = []
+        self._by_output: dict[str, list[Target]] = {}
+        self._by_flag: dict[tuple[str, str], list[Target]] = {}
         self._wake = asyncio.Event()
+        self._switched = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self._writer: asyncio.Task[None] | None = None
         self._complaints: set[tuple[str, str]] = set()
+        self._writes = WriteLog(source, record, now)
+        self.tell: Callable[[Target, str], None] = _nobody
+        """Told of each advice that waits for approval, and of what becomes of it."""
 
     @property
     def name(self) -> str:
         """Name in logs and diagnostics."""
         return f"write-back:{self._source}"
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """The nodes that may be written, while it is open."""
+        return self._targets
 
     @asynccontextmanager
     async def open(self, tags: Sequence[OutputTag]) -> AsyncIterator[None]:
@@ -95,16 +87,43 @@ class WriteBack:
         self._targets, self._by_output, self._by_flag = [], {}, {}
         self._take(tags)
         async with asyncio.TaskGroup() as self._tasks:
+            keeper = self._tasks.create_task(self._writes.keep(), name=f"{self.name} log") if self._targets else None
             self._start_writer()
             try:
                 yield
             finally:
                 self._stop_writer()
+                if keeper is not None:
+                    keeper.cancel()
+        self._writes.end(self._targets)
+        await self._writes.close()
 
     async def extend(self, tags: Sequence[OutputTag]) -> None:
         """More outputs, while it is open; PublishError, with none of them taken, where two are to go to one node."""
         self._take(tags)
         self._start_writer()
+
+    def switch(self, config: WriteBackConfig) -> None:
+        """Take up ``enabled`` and ``dry_run``. Off: what waits is dropped and counted; a request that is on its way to
+        the server is not called back. On: the next result is written."""
+        before, self._config = (
+            self._config,
+            self._config.model_copy(update={"enabled": config.enabled, "dry_run": config.dry_run}),
+        )
+        if before.enabled and not config.enabled:
+            for target in self._targets:
+                self._withdraw(target, "switched_off")
+            self._writes.end(self._targets)
+        self._switched.set()
+        self._wake.set()
+        _log.warning(
+            "%s: writing is %s%s", self.name, "on" if config.enabled else "off", ", dry run" * self._config.dry_run
+        )
+
+    def _withdraw(self, target: Target, cause: str) -> None:
+        for advice in filter(None, (target.advised, target.pending)):
+            self._lost(target, advice, cause)
+        target.advised = target.pending = target.written = None
 
     def _start_writer(self) -> None:
         """Where there is a node that may be written, and only then, the plant's server is connected to."""
@@ -118,7 +137,7 @@ class WriteBack:
 
     def _take(self, tags: Sequence[OutputTag]) -> None:
         known = {target.tag.name for target in self._targets}
-        new = list(_targets(self._config, self._source, [tag for tag in tags if tag.name not in known]))
+        new = list(targets(self._config, self._source, [tag for tag in tags if tag.name not in known]))
         nodes = [target.node for target in (*self._targets, *new)]
         if twice := sorted(node for node, count in Counter(nodes).items() if count > 1):
             raise PublishError(f"{self.name}: two outputs are to be written to one node: {', '.join(twice)}")
@@ -127,80 +146,119 @@ class WriteBack:
             self._by_output.setdefault(target.tag.name, []).append(target)
             if target.tag.flag:
                 self._by_flag.setdefault((target.tag.model, target.tag.asset), []).append(target)
-        _log.info("%s: %d node(s) may be written%s", self.name, len(nodes), ", dry run" * self._config.dry_run)
+        how = ", dry run" * self._config.dry_run if self._config.enabled else ", but writing is off"
+        _log.info("%s: %d node(s) may be written%s", self.name, len(nodes), how)
 
     async def publish(self, outcome: Outcome) -> None:
-        """Leave the newest values for the writer; never waits for the server."""
+        """Leave the newest values for the writer; never waits for the server. A challenger's are never written."""
+        if not self._config.enabled or outcome.run.kind is not RunKind.SCORE:
+            return
         with self._diagnostics.stage("publish"):
             for prediction in outcome.predictions:
                 for target in self._by_output.get(prediction.tag.name, ()):
-                    self._offer(target, _of_prediction(prediction))
+                    self._offer(target, of_prediction(prediction))
             fresh = freshness(outcome.predictions)
             for flag in outcome.flags:
                 for target in self._by_flag.get((flag.model, flag.asset), ()):
-                    self._offer(target, _of_flag(flag, fresh.get((flag.model, flag.asset))))
+                    self._offer(target, of_flag(flag, fresh.get((flag.model, flag.asset))))
         self._wake.set()
 
     async def degrade(self, outage: Outage) -> None:
         """What was written from a source that is away loses its Good status in the plant too, where the rule and the
-        server allow an Uncertain one; the next run's result takes its place."""
+        server allow an Uncertain one; the next run's result takes its place. An advice is withdrawn."""
         for target in self._targets:
-            advice = target.pending or target.written
-            if target.tag.name not in outage.outputs or advice is None or self._form is Form.BARE:
+            if target.tag.name not in outage.outputs or not self._config.enabled:
                 continue
-            if quality(advice.value.status) is Quality.GOOD and (target.pending or target.rule.uncertain == "write"):
-                status = Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE
+            if target.advised is not None:
+                self._lost(target, target.advised, "source_lost")
+                target.advised = None
+            if target.pending is not None and not target.pending.approved:
+                self._lost(target, target.pending, "source_lost")
                 target.pending = None
-                self._offer(target, replace(advice, value=replace(advice.value, status=status)))
+            if self._form > Form.BARE and (mark := target.mark(CUT_OFF)) is not None:
+                target.pending, target.tries = mark, 0
         self._wake.set()
 
     async def inform(self, standings: Sequence[Standing]) -> None:
         """The plant's server has no nodes for that."""
 
+    # --- what an operator approves -------------------------------------------------------------------------------
+
+    def approve(self, target: Target, number: float, user: str) -> str:
+        """Write the advice that waits. Why it is not, empty where it will be: ``nothing waits``, ``expired``, ``another
+        value waits`` (``number`` is what the operator saw), ``writing is off``."""
+        advice = target.advised
+        if advice is None or not self._config.enabled:
+            return "nothing waits" if self._config.enabled else "writing is off"
+        if advice.stale(self._now()):
+            return "expired"
+        if abs(advice.value.number - number) > max(target.rule.tolerance, 1e-9 * abs(number)):
+            return "another value waits"
+        target.advised, target.pending = None, replace(advice, approved=user)
+        target.tries = 0
+        self._writes.note("approve", target, target.pending, "approved", user)
+        self.tell(target, "approved")
+        self._wake.set()
+        return ""
+
+    def reject(self, target: Target, user: str) -> str:
+        """Drop the advice that waits; why not, as :meth:`approve`."""
+        if target.advised is None:
+            return "nothing waits"
+        self._writes.note("reject", target, target.advised, "rejected", user)
+        target.advised = None
+        self.tell(target, "rejected")
+        return ""
+
     # --- what may wait for the writer ----------------------------------------------------------------------------
 
-    def _offer(self, target: _Target, advice: Advice | None) -> None:
-        refusal = _refusal(target.rule, advice)
-        if advice is None or refusal:
-            self._lost(target, advice, refusal)
+    def _offer(self, target: Target, advice: Advice | None) -> None:
+        cause = refusal(target.rule, advice)
+        if advice is None or cause:
+            self._lost(target, advice, cause)
+            if target.advised is not None:
+                target.advised = None
             return
-        if target.pending is not None and target.not_before <= asyncio.get_running_loop().time():
-            self._diagnostics.publish_failures.labels(self.name, "superseded").inc()
-        target.pending = advice
+        if target.rule.approval:
+            target.advised = advice
+            self.tell(target, "waiting")
+            return
+        if target.pending is not None:
+            self._supersede(target, target.pending)
+        target.pending, target.tries = advice, 0
 
-    def _lost(self, target: _Target, advice: Advice | None, cause: str) -> None:
-        """Count it, write it into the audit, and warn once until the node is written again."""
+    def _supersede(self, target: Target, pending: Advice) -> None:
+        """Within the minimum interval the newest value waits by rule, which is no loss."""
+        if target.tries:
+            self._lost(target, pending, target.failed)
+        elif target.not_before <= asyncio.get_running_loop().time():
+            self._diagnostics.publish_failures.labels(self.name, "superseded").inc()
+
+    def _lost(self, target: Target, advice: Advice | None, cause: str) -> None:
+        """Count it, put it on record, and warn once until the node is written again."""
         self._diagnostics.publish_failures.labels(self.name, cause).inc()
-        self._record("refused", target, advice, cause)
+        self._writes.note("refused", target, advice, cause)
+        self.tell(target, cause)
         if (target.node, cause) not in self._complaints:
             self._complaints.add((target.node, cause))
             _log.warning("%s: %s is not written: %s", self.name, target.node, cause)
-
-    def _record(self, act: str, target: _Target, advice: Advice | None, result: str) -> None:
-        value = advice.value if advice is not None else None
-        _audit.info(
-            "%s source=%s node=%s value=%s status=%s as_of=%s from=%s result=%s",
-            act,
-            self._source,
-            target.node,
-            value.number if value is not None else None,
-            f"0x{value.status:08X}" if value is not None else None,
-            value.source_time.isoformat() if value is not None else None,
-            advice.origin if advice is not None else target.tag.name,
-            result,
-        )
 
     # --- the writer ----------------------------------------------------------------------------------------------
 
     async def _write_forever(self) -> None:
         delay = _RETRY_SECONDS[0]
         while True:
+            self._switched.clear()
+            if not self._config.enabled:
+                await self._switched.wait()
+                continue
             try:
                 async with connected(self._connection, self._form) as client:
                     _log.info("%s: connected to %s", self.name, self._connection.terms.endpoint)
                     delay = _RETRY_SECONDS[0]
                     self._complaints.discard((self._connection.terms.endpoint, "connection"))
                     await self._serve(client)
+                continue
             except SourceError as error:
                 self._diagnostics.reconnects.labels(self.name, type(error).__name__).inc()
                 if (self._connection.terms.endpoint, "connection") not in self._complaints:
@@ -210,8 +268,9 @@ class WriteBack:
             delay = min(2 * delay, _RETRY_SECONDS[1])
 
     async def _serve(self, client: PlantClient) -> None:
+        """Until writing is switched off."""
         nodes: dict[str, Node] = {}
-        while True:
+        while self._config.enabled:
             self._wake.clear()
             due = [target for target in self._targets if self._due(target)]
             if due:
@@ -220,17 +279,17 @@ class WriteBack:
             elif not await self._wait():
                 await client.alive()
 
-    def _due(self, target: _Target) -> bool:
+    def _due(self, target: Target) -> bool:
         """Ages what was written too: the plant's node must not show an old number as Good."""
         now, written = self._now(), target.written
-        if written is not None and written.valid_until is not None and written.valid_until <= now:
+        if target.advised is not None and target.advised.stale(now):
+            self._lost(target, target.advised, "stale")
+            target.advised = None
+        if written is not None and written.stale(now):
+            if target.pending is None and self._form > Form.BARE:
+                target.pending, target.tries = target.mark(STALE, written.valid_until), 0
             target.written = None
-            if target.pending is None and target.rule.uncertain == "write" and self._form > Form.BARE:
-                value = replace(
-                    written.value, status=Status.UNCERTAIN_LAST_USABLE_VALUE, source_time=written.valid_until
-                )
-                target.pending = replace(written, value=value, valid_until=None)
-        if target.pending is not None and target.pending.valid_until and target.pending.valid_until <= now:
+        if target.pending is not None and target.pending.stale(now):
             self._lost(target, target.pending, "stale")
             target.pending = None
         return target.pending is not None and target.not_before <= asyncio.get_running_loop().time()
@@ -240,9 +299,10 @@ class WriteBack:
         loop_time, now = asyncio.get_running_loop().time(), self._now()
         moments = [target.not_before - loop_time for target in self._targets if target.pending is not None]
         moments += [
-            (target.written.valid_until - now).total_seconds()
+            (advice.valid_until - now).total_seconds()
             for target in self._targets
-            if target.written is not None and target.written.valid_until is not None
+            for advice in (target.written, target.advised)
+            if advice is not None and advice.valid_until is not None
         ]
         left = min(moments, default=_ALIVE_SECONDS)
         try:
@@ -252,13 +312,18 @@ class WriteBack:
             return left < _ALIVE_SECONDS
         return True
 
-    async def _write(self, client: PlantClient, nodes: dict[str, Node], due: Sequence[_Target]) -> None:
+    async def _write(self, client: PlantClient, nodes: dict[str, Node], due: Sequence[Target]) -> None:
         advices = {target: target.pending for target in due if target.pending is not None}
-        missing = [target.node for target in advices if target.node not in nodes]
+        missing = [target.demand for target in advices if target.node not in nodes]
         found = await client.resolve(missing) if missing else {}
         nodes.update((text, node) for text, node in found.items() if isinstance(node, Node))
         ready = [target for target in advices if target.node in nodes]
         results = {target: str(found[target.node]) for target in advices if target not in ready}
+        now = self._now()
+        results.update((each, "rate") for each in ready if too_fast(each, advices[each], nodes[each.node], now))
+        ready = [target for target in ready if target not in results]
+        if not self._config.enabled:  # while the nodes were looked up
+            return
         if self._config.dry_run:
             results.update(dict.fromkeys(ready, "DryRun"))
         elif ready:
@@ -267,60 +332,42 @@ class WriteBack:
             self._settle(target, advice, results[target])
 
     async def _write_and_check(
-        self, client: PlantClient, nodes: Mapping[str, Node], advices: Mapping[_Target, Advice]
-    ) -> dict[_Target, str]:
+        self, client: PlantClient, nodes: Mapping[str, Node], advices: Mapping[Target, Advice]
+    ) -> dict[Target, str]:
         values = {target: advice.value for target, advice in advices.items()}
-        codes = await client.write([nodes[target.node] for target in values], list(values.values()))
-        results = dict(zip(values, codes, strict=True))
-        written = [target for target, code in results.items() if code == "Good"]
-        differs = await client.differs([nodes[target.node] for target in written], [values[t] for t in written])
+        try:
+            codes = await client.write([nodes[target.node] for target in values], list(values.values()))
+            results = dict(zip(values, codes, strict=True))
+            written = [target for target, code in results.items() if code == "Good"]
+            differs = await client.differs([nodes[target.node] for target in written], [values[t] for t in written])
+        except SourceError:
+            for target, advice in advices.items():  # it may have arrived, and is written again on the next connection
+                self._writes.note("write", target, advice, "Unknown")
+            raise
         results.update((target, "ReadBackDiffers") for target, wrong in zip(written, differs, strict=True) if wrong)
         return results
 
-    def _settle(self, target: _Target, advice: Advice, result: str) -> None:
+    def _settle(self, target: Target, advice: Advice, result: str) -> None:
         """A newer value that came meanwhile stays pending."""
+        now = asyncio.get_running_loop().time()
+        target.not_before = now + target.rule.minimum_interval.total_seconds()
+        if result == "DryRun":
+            self._writes.note("dry-run", target, advice, result)
+            self.tell(target, "dry run")
+        elif result == "Good":
+            self._wrote(target, advice)
+        elif target.pending is advice and target.try_again(result, now):
+            self._writes.note("retry", target, advice, result)
+            return
+        else:
+            self._lost(target, advice, result)
         if target.pending is advice:
             target.pending = None
-        target.not_before = asyncio.get_running_loop().time() + target.rule.minimum_interval.total_seconds()
-        if result == "DryRun":
-            self._record("dry-run", target, advice, result)
-            return
-        if result != "Good":
-            self._lost(target, advice, result)
-            return
+
+    def _wrote(self, target: Target, advice: Advice) -> None:
         target.written = advice if advice.valid_until is not None else None
+        target.reference = advice.value.number, self._now()
         self._diagnostics.published.labels(self.name).inc()
-        self._record("write", target, advice, result)
+        self._writes.note("write", target, advice, "Good")
+        self.tell(target, "written")
         self._complaints = {complaint for complaint in self._complaints if complaint[0] != target.node}
-
-
-def _targets(config: WriteBackConfig, source: str, tags: Sequence[OutputTag]) -> Iterator[_Target]:
-    if not config.enabled:
-        return
-    for rule in config.rules:
-        for tag in tags:
-            named = rule.source == source and rule.model == tag.model and rule.output == tag.output
-            if named and fnmatchcase(tag.asset, rule.assets):
-                yield _Target(rule, tag, rule.node.format(asset=tag.asset, model=tag.model, output=tag.output))
-
-
-def _of_prediction(prediction: Prediction) -> Advice | None:
-    if prediction.value is None:
-        return None
-    origin = f"{prediction.tag.name} version={prediction.version} run={prediction.run}"
-    return Advice(Value(prediction.value, prediction.status, prediction.as_of), prediction.valid_until, origin)
-
-
-def _of_flag(flag: Flag, valid_until: datetime | None) -> Advice:
-    origin = f"{flag.asset}.{flag.model} version={flag.version} run={flag.run}"
-    return Advice(Value(float(flag.raised), flag.status, flag.as_of), valid_until, origin)
-
-
-def _refusal(rule: WriteRule, advice: Advice | None) -> str:
-    """Why a value may not be written; empty where it may."""
-    if advice is None or quality(advice.value.status) is Quality.BAD:
-        return "bad"
-    if not rule.low <= advice.value.number <= rule.high:
-        return "out_of_range"
-    uncertain = quality(advice.value.status) is Quality.UNCERTAIN
-    return "uncertain" if uncertain and rule.uncertain == "skip" else ""

@@ -90,6 +90,7 @@ assets = "engine-01"
 node = "nsu=urn:opcua-sim:plant;s={{asset}}.advisory.rul"
 low = 0.0
 high = 200.0
+uncertain = "write"
 """
 
 

@@ -1,6 +1,7 @@
 """Results written into a plant's server, over a real socket."""
 
 import asyncio
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,11 +14,12 @@ import pytest
 import pytest_asyncio
 from asyncua import Server, ua
 from asyncua.crypto.permission_rules import User, UserRole
+from asyncua.server.user_managers import UserManager
 
 from plugin import pki
 from plugin.channel import Terms
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Flag, Meaning, Outage, Outcome, OutputTag, Prediction, Run, RunKind, Status
+from plugin.domain import Audit, Flag, Meaning, Outage, Outcome, OutputTag, Prediction, Run, RunKind, Status
 from plugin.errors import PublishError
 from plugin.publish.config import WriteBackConfig, WriteRule
 from plugin.publish.writeback import Connection, WriteBack
@@ -50,6 +52,10 @@ class _Plant:
         self.server = server
         self.namespace = namespace
         self.refuses: set[str] = set()
+        self.scale = 0.0
+        """Where it is not 0, what is kept is a multiple of it."""
+        self.fail: dict[str, list[int]] = {}
+        """By node: what its next writes are answered with."""
         self._attempts: Counter[ua.NodeId] = Counter()
         self._changed = asyncio.Event()
         self._write = server.iserver.attribute_service.write
@@ -64,6 +70,12 @@ class _Plant:
             times = "times" in self.refuses and item.Value.SourceTimestamp is not None
             status = "status" in self.refuses and self._attempts[item.NodeId] < 3
             one = ua.WriteParameters([item])
+            if self.fail.get(item.NodeId.Identifier):
+                results.append(ua.StatusCode(ua.UInt32(self.fail[item.NodeId.Identifier].pop(0))))
+                continue
+            if self.scale and item.Value.Value is not None:
+                kept = ua.Variant(round(item.Value.Value.Value / self.scale) * self.scale, item.Value.Value.VariantType)
+                one = ua.WriteParameters([dataclasses.replace(item, Value=dataclasses.replace(item.Value, Value=kept))])
             refused = ua.StatusCode(ua.UInt32(ua.StatusCodes.BadWriteNotSupported))
             results += [refused] if times or status else await self._write(one, user)
         self._changed.set()
@@ -71,6 +83,7 @@ class _Plant:
 
     def refuse(self, *what: str) -> None:
         self.refuses = set(what)
+        self.scale, self.fail = 0.0, {}
         self._attempts.clear()
 
     def read(self, name: str) -> ua.DataValue:
@@ -81,6 +94,17 @@ class _Plant:
         data = self.read(name)
         return data.Value.Value if data.Value is not None else None
 
+    def set(self, name: str, value: float, since: datetime) -> None:
+        """As the plant itself does."""
+        node = ua.NodeId(ua.String(name), ua.Int16(self.namespace))
+        data = ua.DataValue(ua.Variant(value, _KINDS[name].VariantType), ua.StatusCode(), since)  # type: ignore[arg-type]
+        attribute = self.server.iserver.aspace[node].attributes[ua.AttributeIds.Value]
+        attribute.value = data
+
+    @property
+    def sessions(self) -> int:
+        return len(self.server.bserver.clients) if self.server.bserver is not None else 0
+
     async def until(self, seen: Callable[[], bool]) -> None:
         async with asyncio.timeout(_WAIT):
             while not seen():
@@ -88,10 +112,20 @@ class _Plant:
                 await self._changed.wait()
 
 
+class _Everybody(UserManager):
+    """Lets all clients in, as this."""
+
+    def __init__(self, role: UserRole) -> None:
+        self._user = User(role=role)
+
+    def get_user(self, *_: Any, **__: Any) -> User:
+        return self._user
+
+
 @asynccontextmanager
-async def _plant(port: int = 0, *, pad: int = 0) -> AsyncIterator[_Plant]:
+async def _plant(port: int = 0, *, pad: int = 0, role: UserRole = UserRole.User) -> AsyncIterator[_Plant]:
     """``pad``: namespaces registered before ours, which moves its index."""
-    server = Server()
+    server = Server(user_manager=_Everybody(role))
     await server.init()
     server.set_endpoint(f"opc.tcp://127.0.0.1:{port}")
     server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
@@ -135,8 +169,9 @@ async def _until(seen: Callable[[], bool | int]) -> None:
 class _Desk:
     """An open write-back, and what it counted."""
 
-    def __init__(self, sink: WriteBack, diagnostics: Diagnostics) -> None:
+    def __init__(self, sink: WriteBack, diagnostics: Diagnostics, rows: list[Audit]) -> None:
         self.sink = sink
+        self.rows = rows
         self._diagnostics = diagnostics
 
     def lost(self, cause: str) -> float:
@@ -152,8 +187,9 @@ class _Desk:
 
 def _rule(output: str = "rul", **changes: Any) -> WriteRule:
     rule = WriteRule(
-        source="plant", model="rul", output=output, node=f"nsu={_URI};s={{asset}}.{{output}}", low=0.0, high=150.0
-    )
+        source="plant", model="rul", output=output, node=f"nsu={_URI};s={{asset}}.{{output}}", low=0.0, high=150.0,
+        uncertain="write",
+    )  # fmt: skip
     return rule.model_copy(update=changes)
 
 
@@ -163,14 +199,20 @@ async def _desk(
     tmp_path: Path,
     *rules: WriteRule,
     tags: Sequence[OutputTag] = _TAGS,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
     **config: Any,
 ) -> AsyncIterator[_Desk]:
     diagnostics = Diagnostics()
     connection = _open_connection(endpoint, tmp_path)
     section = WriteBackConfig(enabled=True, rules=rules or (_rule(),), **config)
-    sink = WriteBack(section, "plant", connection, diagnostics)
+    rows: list[Audit] = []
+
+    async def record(*entries: Audit) -> None:
+        rows.extend(entries)
+
+    sink = WriteBack(section, "plant", connection, diagnostics, now=now, record=record)
     async with sink.open([*tags, _FLAG]):
-        yield _Desk(sink, diagnostics)
+        yield _Desk(sink, diagnostics, rows)
 
 
 def _prediction(asset: int, value: float | None, status: int = Status.GOOD, fresh: float = 300.0) -> Prediction:
@@ -359,9 +401,178 @@ async def test_two_outputs_for_one_node_are_refused_at_the_start(plant, tmp_path
 async def test_nothing_is_written_unless_it_is_enabled(plant, tmp_path):
     section = WriteBackConfig(rules=(_rule(),))
     sink = WriteBack(section, "plant", _open_connection(_endpoint(plant), tmp_path), Diagnostics())
-    before = asyncio.all_tasks()
+    before = plant.value("engine-01.rul"), plant.sessions
     async with sink.open(_TAGS):
-        assert asyncio.all_tasks() == before
+        await sink.publish(_outcome(_prediction(1, 17.0)))
+        await asyncio.sleep(0)
+        assert (plant.value("engine-01.rul"), plant.sessions) == before
+        sink.switch(section.model_copy(update={"enabled": True}))
+        await sink.publish(_outcome(_prediction(1, 18.0)))
+        await plant.until(lambda: plant.value("engine-01.rul") == 18.0)
+
+
+async def test_the_switch_stops_all_writing_at_once_and_starts_it_again(plant, tmp_path):
+    rule = _rule(minimum_interval=timedelta(hours=1))
+    async with _desk(_endpoint(plant), tmp_path, rule, _rule("flag")) as desk:
+        await desk.sink.publish(_outcome(_prediction(1, 1.0)))
+        await desk.until(lambda: desk.written == 1)
+        await desk.sink.publish(_outcome(_prediction(1, 2.0)))  # waits for the interval
+        section = WriteBackConfig(enabled=False)
+        desk.sink.switch(section)
+        assert desk.lost("switched_off") == 1
+        await desk.until(lambda: plant.sessions == 0)
+        await desk.sink.publish(_outcome(_prediction(6, 3.0)))
+        desk.sink.switch(WriteBackConfig(enabled=True))
+        await desk.sink.publish(_outcome(_prediction(6, 4.0)))
+        await desk.until(lambda: desk.written == 2)
+    assert plant.value("engine-06.rul") == 4.0
+    assert plant.value("engine-01.rul") == 1.0
+    rows = [(entry.action, entry.after["result"]) for entry in desk.rows if entry.subject == "engine-01.rul.rul"]
+    assert rows == [("write", "Good"), ("write ends", "Good")]
+
+
+async def test_no_faster_than_the_rule_allows(plant, tmp_path):
+    """60 a minute: one a second, counted from what was written last."""
+    now = datetime.now(UTC)
+    clock = [now]
+    async with _desk(_endpoint(plant), tmp_path, _rule(rate=60.0), now=lambda: clock[0]) as desk:
+
+        async def offer(value: float, after: float) -> None:
+            clock[0] += timedelta(seconds=after)
+            before = desk.written + desk.lost("rate")
+            await desk.sink.publish(_outcome(_prediction(2, value, fresh=1000.0)))
+            await desk.until(lambda: desk.written + desk.lost("rate") == before + 1)
+
+        plant.set("engine-02.rul", 40.0, now - timedelta(seconds=5))
+        await offer(46.0, 0.0)
+        assert desk.lost("rate") == 1, "the plant's own value of five seconds ago counts before the first write"
+        await offer(44.0, 0.0)
+        assert plant.value("engine-02.rul") == 44.0
+        await offer(54.5, 10.0)
+        assert desk.lost("rate") == 2
+        await offer(54.0, 0.0)
+        assert plant.value("engine-02.rul") == 54.0
+
+
+async def test_what_is_read_back_may_differ_by_the_tolerance(plant, tmp_path):
+    plant.scale = 0.5  # keeps halves alone
+    rules = _rule(assets="engine-01", tolerance=0.25), _rule(assets="engine-06", retries=0)
+    async with _desk(_endpoint(plant), tmp_path, *rules) as desk:
+        await desk.sink.publish(_outcome(_prediction(1, 10.2), _prediction(6, 10.2)))
+        await desk.until(lambda: desk.written == 1 and desk.lost("ReadBackDiffers") == 1)
+    assert plant.value("engine-01.rul") == 10.0
+
+
+async def test_what_may_pass_is_tried_again_and_what_may_not_is_not(plant, tmp_path):
+    plant.fail = {"engine-01.rul": [ua.StatusCodes.BadDeviceFailure], "engine-06.rul": [ua.StatusCodes.BadNotWritable]}
+    async with _desk(_endpoint(plant), tmp_path) as desk:
+        await desk.sink.publish(_outcome(_prediction(1, 61.0), _prediction(6, 62.0)))
+        await desk.until(lambda: desk.written == 1 and desk.lost("BadNotWritable") == 1)
+        assert desk.lost("BadDeviceFailure") == 0
+    assert plant.value("engine-01.rul") == 61.0
+    assert plant.value("engine-06.rul") != 62.0
+
+
+async def test_tries_come_to_an_end(plant, tmp_path):
+    plant.fail = {"engine-01.rul": [ua.StatusCodes.BadDeviceFailure] * 3}
+    async with _desk(_endpoint(plant), tmp_path, _rule(retries=1)) as desk:
+        await desk.sink.publish(_outcome(_prediction(1, 63.0)))
+        await desk.until(lambda: desk.lost("BadDeviceFailure") == 1)
+    assert len(plant.fail["engine-01.rul"]) == 1, "two tries"
+
+
+async def test_by_default_an_uncertain_value_is_refused_and_an_old_one_is_marked(plant, tmp_path):
+    async with _desk(_endpoint(plant), tmp_path, _rule(uncertain="mark")) as desk:
+        await desk.sink.publish(_outcome(_prediction(1, 46.0, fresh=1.0)))
+        await desk.until(lambda: desk.written == 2)
+        assert plant.read("engine-01.rul").StatusCode.value == Status.UNCERTAIN_LAST_USABLE_VALUE
+        await desk.sink.publish(_outcome(_prediction(1, 47.0, Status.UNCERTAIN_SUB_NORMAL)))
+        await desk.until(lambda: desk.lost("uncertain") == 1)
+    assert plant.value("engine-01.rul") == 46.0
+
+
+async def test_a_challengers_results_are_never_written(plant, tmp_path):
+    async with _desk(_endpoint(plant), tmp_path) as desk:
+        shadow = Outcome(Run(9, "rul", RunKind.SHADOW, datetime.now(UTC)), (_prediction(1, 3.5),), ())
+        await desk.sink.publish(shadow)
+        await desk.sink.publish(_outcome(_prediction(6, 3.5)))
+        await desk.until(lambda: desk.written == 1)
+    assert plant.value("engine-01.rul") != 3.5
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_a_node_is_made_where_rule_and_server_allow_it(tmp_path, allowed):
+    async with _plant(role=UserRole.Admin if allowed else UserRole.User) as plant:
+        async with _desk(_endpoint(plant), tmp_path, _rule(create=True, retries=0)) as desk:
+            await desk.sink.publish(_outcome(_prediction(5, 75.5)))
+            done = (lambda: desk.written == 1) if allowed else (lambda: desk.lost("BadUserAccessDenied") == 1)
+            await desk.until(done)
+            if not allowed:
+                return
+            found = plant.read("engine-05.rul").Value
+        assert found is not None
+        assert (found.Value, found.VariantType) == (75.5, ua.VariantType.Double)
+
+
+async def test_a_row_is_written_when_the_course_changes_and_not_for_every_value(plant, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "foretag.audit")
+    clock = [datetime.now(UTC)]
+    async with _desk(_endpoint(plant), tmp_path, now=lambda: clock[0]) as desk:
+        for number in range(5):
+            await desk.sink.publish(_outcome(_prediction(1, 20.0 + number, fresh=3000.0)))
+            await desk.until(lambda wanted=number + 1: desk.written == wanted)  # type: ignore[misc]
+        clock[0] += timedelta(minutes=2)
+        await desk.sink.publish(_outcome(_prediction(1, 151.0, fresh=3000.0)))
+    told = [(entry.action, entry.after["result"], entry.after["since"]) for entry in desk.rows]
+    assert told == [
+        ("write", "Good", {"Good": 1}),
+        ("refused", "out_of_range", {"Good": 4, "out_of_range": 1}),
+        ("write ends", "out_of_range", {}),
+    ]
+    lines = [record for record in caplog.records if record.name == "foretag.audit"]
+    assert len(lines) == 6, "the file has every one"
+
+
+def _advised(desk: "_Desk") -> Any:
+    (target,) = [target for target in desk.sink.targets if target.advised]
+    return target
+
+
+async def test_a_set_point_is_written_when_an_operator_approves_it_and_not_before(plant, tmp_path):
+    async with _desk(_endpoint(plant), tmp_path, _rule(approval=True)) as desk:
+        said: list[str] = []
+        desk.sink.tell = lambda _, state: said.append(state)
+        await desk.sink.publish(_outcome(_prediction(1, 55.0)))
+        target = _advised(desk)
+        assert desk.sink.approve(target, 54.0, "otto") == "another value waits"
+        assert desk.sink.approve(target, 55.0, "otto") == ""
+        await desk.until(lambda: desk.written == 1)
+        assert plant.value("engine-01.rul") == 55.0
+        assert desk.sink.approve(target, 55.0, "otto") == "nothing waits"
+        await desk.sink.publish(_outcome(_prediction(1, 56.0)))
+        assert desk.sink.reject(target, "otto") == ""
+        await desk.sink.publish(_outcome(_prediction(1, 57.0, fresh=-1.0)))
+        assert desk.sink.approve(target, 57.0, "otto") == "expired"
+        assert plant.value("engine-01.rul") == 55.0
+    assert said[:5] == ["waiting", "approved", "written", "waiting", "rejected"]
+    by_otto = [(entry.action, entry.origin) for entry in desk.rows if entry.user == "otto"]
+    assert by_otto == [("approve", "opcua"), ("reject", "opcua")]
+    (write,) = [entry for entry in desk.rows if entry.action == "write"]
+    assert (write.after["value"], write.after["approved_by"]) == (55.0, "otto")
+
+
+async def test_an_advice_is_withdrawn_when_it_expires_its_source_is_lost_or_writing_is_off(plant, tmp_path):
+    async with _desk(_endpoint(plant), tmp_path, _rule(approval=True)) as desk:
+        await desk.sink.publish(_outcome(_prediction(1, 55.0, fresh=0.5)))
+        await desk.until(lambda: desk.lost("stale") == 1)
+        await desk.sink.publish(_outcome(_prediction(1, 56.0)))
+        target = _advised(desk)
+        await desk.sink.degrade(Outage(frozenset({"plant"}), 1, frozenset(tag.name for tag in _TAGS)))
+        assert desk.sink.approve(target, 56.0, "otto") == "nothing waits"
+        await desk.sink.publish(_outcome(_prediction(1, 57.0)))
+        desk.sink.switch(WriteBackConfig(enabled=False))
+        assert desk.sink.approve(target, 57.0, "otto") == "writing is off"
+    assert (desk.lost("source_lost"), desk.lost("switched_off"), desk.written) == (1, 1, 0)
 
 
 def _told(caplog: pytest.LogCaptureFixture, text: str) -> int:

@@ -24,7 +24,9 @@ from plugin.config import load
 from plugin.diagnostics import Diagnostics
 from plugin.errors import AlreadyRunning, ConfigError
 from plugin.opening import open_store
+from plugin.publish.config import WriteBackConfig, WriteRule
 from plugin.publish.server import OpcUaSink
+from plugin.reloading import writing
 from plugin.service import Service
 from tests.integration.acquire_plant import EPOCH, URI, Plant, until
 
@@ -147,6 +149,39 @@ async def test_what_needs_a_restart_is_named_and_the_tags_are_taken_up_all_the_s
         for added in (("t1",), ()):
             reloaded = await service.reload()
             assert (reloaded.added, reloaded.restart) == (added, ("historian", "sources"))
+
+
+async def test_writing_into_the_plant_is_switched_off_and_on_by_a_reload(tmp_path: Path, plant: Plant) -> None:
+    on = "[write_back]\nenabled = true"
+    file = write(tmp_path, plant.port, "t0", more=on)
+    async with serving(file) as service:
+        for more, told in (
+            (on.replace("true", "false"), "off"), (on + "\ndry_run = true", "dry run"), (on, "on"),
+        ):  # fmt: skip
+            write(tmp_path, plant.port, "t0", more=more)
+            reloaded = await service.reload("anna", "command")
+            assert reloaded.lines() == [f"writing into the plant: {told}"]
+            assert not reloaded.restart
+    async with open_store(load(file), Diagnostics(), alone=False) as store:
+        rows = [(row.user, dict(row.after)) for row in await store.audit(action="write back")]
+    assert rows[-1] == ("anna", {"enabled": False, "dry_run": False})
+    assert len(rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "after"),
+    [
+        ((True, False), (False, False), (False, False)),
+        ((True, False), (True, True), (True, True)),
+        ((True, True), (True, False), (True, True)),
+        ((False, False), (True, False), (False, False)),
+    ],
+)
+def test_other_rules_wait_for_the_next_start_and_allow_no_more_meanwhile(before: Any, asked: Any, after: Any) -> None:
+    rule = WriteRule(source="plant", model="rul", output="rul", node="nsu=urn:plant;s=rul", low=0.0, high=1.0)
+    now = WriteBackConfig(enabled=before[0], dry_run=before[1])
+    found = writing(now, WriteBackConfig(enabled=asked[0], dry_run=asked[1], rules=(rule,)))
+    assert (found.enabled, found.dry_run, found.rules) == (*after, ())
 
 
 async def test_deadband_and_sampling_of_the_csv_reach_the_server(tmp_path: Path, plant: Plant) -> None:

@@ -67,4 +67,4 @@ def test_a_rule_reads_durations_and_defaults_to_all_assets():
     rule = WriteRule.model_validate(_RULE | {"minimum_interval": "30s"})
     assert rule.minimum_interval == timedelta(seconds=30)
     assert rule.assets == "*"
-    assert rule.uncertain == "write"
+    assert rule.uncertain == "mark"
