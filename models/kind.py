@@ -6,7 +6,7 @@ Axes, here and everywhere in ``models``: ``n`` windows (one per asset and instan
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -127,3 +127,11 @@ class ModelKind(Protocol):
 
         Row i depends on row i of the input alone. A row with nothing observed gives NaN. Never raises inside jit.
         """
+
+
+@runtime_checkable
+class Contributing(Protocol):
+    """A kind that knows itself what its ``score`` is made of; the others are explained by :mod:`models.explain`."""
+
+    def contributions(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
+        """Share of each feature in the output ``score``, [n, f], summing to 1; NaN where there is no score."""
