@@ -83,7 +83,8 @@ def occlusion(read: Read, values: jax.Array, observed: jax.Array, base: jax.Arra
         alone = read(jnp.where(group[:, None], values, base), observed)
         return ((whole - without) + (alone - none)) / 2
 
-    return jax.lax.map(effect, groups, batch_size=_AT_ONCE).T
+    found: jax.Array = jax.lax.map(effect, groups, batch_size=_AT_ONCE).T
+    return found
 
 
 def integrated_gradients(
@@ -123,7 +124,7 @@ def deletion(
     taken = jnp.zeros((len(values), groups.shape[1]), bool)
 
     def step(taken: jax.Array, group: jax.Array) -> tuple[jax.Array, jax.Array]:
-        taken = taken | groups[group]
+        taken = taken | jnp.asarray(groups)[group]
         return taken, read(jnp.where(taken[..., None], base, values), observed)
 
     _, left = jax.lax.scan(step, taken, order.T)
@@ -161,17 +162,32 @@ class Explainer:
             (params, np.stack(list(by_name.values())), np.asarray(means, np.float32)), device
         )
         self._effects = jax.jit(partial(effects, kind, spec, output, way))
+        self._rows = 0
+
+    def warm(self, rows: int) -> None:
+        """Compile for so many windows, which are then taken at a time, whether there are as many or not."""
+        self._rows = rows
+        shape = (rows, len(self.spec.features), self.spec.length)
+        self.effects(np.zeros(shape, np.float32), np.ones(shape, bool))
 
     def effects(self, values: NDArray[np.float32], observed: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """[n, g] in the output's unit (of a score: shares of it) for windows [n, f, t]; one compiled call."""
-        found = self._effects(self._params, self._masks, self._means, values, observed)
-        return np.asarray(jax.device_get(found))
+        """[n, g] in the output's unit (of a score: shares of it) for windows [n, f, t]."""
+        rows = self._rows or len(values)
+        parts = [
+            self._program(values[first : first + rows], observed[first : first + rows], rows)
+            for first in range(0, len(values), rows)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.groups)), np.float32)
 
-    def shares(
-        self, values: NDArray[np.float32], observed: NDArray[np.bool_], worse: float
-    ) -> list[dict[str, float]]:
+    def _program(self, values: NDArray[np.float32], observed: NDArray[np.bool_], rows: int) -> NDArray[np.float32]:
+        n, _, t = values.shape
+        room = ((0, rows - n), (0, 0), (self.spec.length - t, 0))
+        found = self._effects(self._params, self._masks, self._means, np.pad(values, room), np.pad(observed, room))
+        return np.asarray(jax.device_get(found))[:n]
+
+    def shares(self, values: NDArray[np.float32], observed: NDArray[np.bool_], worse: float) -> list[dict[str, float]]:
         """Per window the groups and their shares, largest first; empty where nothing has any effect."""
-        found = np.asarray(shares(self.effects(values, observed), worse), np.float64)
+        found = np.asarray(shares(jnp.asarray(self.effects(values, observed)), worse), np.float64)
         return [
             {} if np.isnan(row).any() else {self.groups[g]: float(row[g]) for g in np.argsort(-row, kind="stable")}
             for row in found

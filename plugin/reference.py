@@ -17,7 +17,7 @@ from plugin.historian.config import HistorianConfig, SpillConfig
 from plugin.historian.keeping.retention import KeepConfig, RetentionConfig
 from plugin.historian.schema.view import View
 from plugin.historian.schema.views import views
-from plugin.infer.config import ModelConfig, PromotionConfig, RetrainingConfig, ScheduleConfig, TrainingConfig
+from plugin.infer.config import ExplainConfig, ModelConfig, PromotionConfig, RetrainingConfig, ScheduleConfig, TrainingConfig
 from plugin.publish.config import PublishConfig, UserConfig, WriteBackConfig, WriteRule
 from plugin.tag_sections import AssetsConfig, AssetTagConfig, TagRow
 
@@ -38,6 +38,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[models.training]": TrainingConfig,
     "[models.promotion]": PromotionConfig,
     "[models.retraining]": RetrainingConfig,
+    "[models.explain]": ExplainConfig,
     "[publish]": PublishConfig,
     "[[publish.users]]": UserConfig,
     "[write_back]": WriteBackConfig,

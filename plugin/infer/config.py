@@ -76,6 +76,17 @@ class RetrainingConfig(Section):
     once; the audit log says why."""
 
 
+class ExplainConfig(Section):
+    """Which features made a result what it is: told with every raised flag, and with every short remaining life."""
+
+    most: int = Field(default=20, ge=0, le=1000)
+    """Assets of one run that are explained, those that are worst; 0: none."""
+    below: float | None = Field(default=None, allow_inf_nan=False)
+    """A remaining life [its unit] is explained from there on; default: the first of ``warnings``."""
+    groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Features that are told as one, such as ``temperatures = ["T24", "T30"]``; the others stand for themselves."""
+
+
 class ModelConfig(Section):
     """One model: a kind, the assets that it watches, and their features."""
 
@@ -141,6 +152,8 @@ class ModelConfig(Section):
     """Hyperparameters of the kind."""
     shadow: int = Field(default=1, ge=0, le=8)
     """Challengers, the newest, that are scored beside the version in force, stored and never published; 0: none."""
+    explain: ExplainConfig = ExplainConfig()
+    """What is told of the reasons."""
     seed: int = 0
     """Of all that is random in its training."""
 
@@ -208,4 +221,12 @@ class ModelConfig(Section):
         strangers = {feature for feature in self.roles.values() if feature not in self.features}
         if strangers:
             raise ValueError(f"roles name features that are not listed: {sorted(strangers)}; add them to features")
+        self._check_groups()
         return self
+
+    def _check_groups(self) -> None:
+        grouped = [feature for features in self.explain.groups.values() for feature in features]
+        if wrong := sorted({name for name in grouped if name not in self.features or grouped.count(name) > 1}):
+            raise ValueError(f"explain.groups: each name must be one of features, and in one group: mend {wrong}")
+        if taken := sorted(set(self.explain.groups) & set(self.features)):
+            raise ValueError(f"explain.groups: {taken} are names of features; give the groups others")

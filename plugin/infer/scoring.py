@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from models.explain import Explainer
 from models.kind import ModelKind, Params, Spec
 from models.runtime import Numbers, Predictor
 from plugin.diagnostics import Diagnostics
@@ -39,8 +40,9 @@ from plugin.domain import (
 )
 from plugin.errors import ModelError
 from plugin.infer.compute import Compute
-from plugin.infer.config import ModelConfig
+from plugin.infer.config import ExplainConfig, ModelConfig
 from plugin.infer.dates import with_calendar
+from plugin.infer.explaining import Reasons
 from plugin.infer.flags import Decision
 from plugin.infer.outputs import input_status, model_spec, output_tag, predictions, simulated
 from plugin.infer.registry import Registry
@@ -73,6 +75,8 @@ class Ready:
 
     version: ModelVersion
     predictor: Predictor
+    explainers: Mapping[str, Explainer]
+    """By output."""
     decisions: dict[str, Decision] = field(default_factory=dict)
     """On flags, by asset; empty until the first run, which looks into the past for them."""
 
@@ -131,7 +135,7 @@ class Scorer:
         """Those to be scored in shadow, newest first, as they were when :meth:`refresh` looked."""
         self._champion: Ready | None = None
         self._shadows: dict[int, Ready] = {}
-        self._loading: dict[int, Future[Predictor]] = {}
+        self._loading: dict[int, Future[Ready]] = {}
         self._refreshing = asyncio.Lock()
         self._look: Look | None = None
         self._tag_ids = tuple(asset.tags[feature].id for asset in self.assets for feature in config.features)
@@ -141,6 +145,7 @@ class Scorer:
         outputs = kind.outputs(self._spec)
         self._tags = {spec.name: [output_tag(config, asset, spec) for asset in self.assets] for spec in outputs}
         self._ahead = {spec.name: spec.ahead for spec in outputs}
+        self._reasons = Reasons(config, kind, self._spec, self._tags)
         self._flag = next((spec.name for spec in outputs if spec.meaning is Meaning.FLAG), None)
 
     @property
@@ -170,9 +175,10 @@ class Scorer:
         return self._only or await self._registry.champion(self.config.name, self._spec)
 
     def by(self, version: ModelVersion, store: Sight) -> "Scorer":
-        """The same model over the same assets by this version alone, none of whose sources is away."""
+        """The same model over the same assets by this version alone, with no source away and no explanations."""
+        config = self.config.model_copy(update={"explain": ExplainConfig(most=0)})
         return Scorer(
-            self.config, self.kind, self.assets, store, self._registry, self._compute, self._diagnostics, only=version
+            config, self.kind, self.assets, store, self._registry, self._compute, self._diagnostics, only=version
         )
 
     async def score(self, run: Run, end: datetime, *, known_by: Micros | None = None) -> Outcome | None:
@@ -207,20 +213,26 @@ class Scorer:
         future = self._loading.get(version.version)
         if future is None:
             spec, params = await self._registry.load(version)
-            future = self._loading[version.version] = self._compute.aside("infer", self._compiled, spec, params)
+            future = self._loading[version.version] = self._compute.aside(
+                "infer", self._compiled, version, spec, params
+            )
         try:
-            predictor = await asyncio.shield(asyncio.wrap_future(future))
+            ready = await asyncio.shield(asyncio.wrap_future(future))
         finally:
             if future.done():
                 self._loading.pop(version.version, None)
-        self._diagnostics.compilations.labels(self.config.name).inc(predictor.compilations)
-        ready = self._shadows[version.version] = Ready(version, predictor)
+        self._count_compiled(ready)
+        self._shadows[version.version] = ready
         return ready
 
-    def _compiled(self, spec: Spec, params: Params) -> Predictor:
+    def _compiled(self, version: ModelVersion, spec: Spec, params: Params) -> Ready:
         predictor = Predictor(self.kind, spec, params, self._compute.device)
         predictor.warm(len(self.assets))
-        return predictor
+        return Ready(version, predictor, self._reasons.explainers(version, spec, params, self._compute.device))
+
+    def _count_compiled(self, ready: Ready) -> None:
+        programs = ready.predictor.compilations + len(ready.explainers)
+        self._diagnostics.compilations.labels(self.config.name).inc(programs)
 
     def forget(self) -> None:
         """What was decided and could not be stored was not decided: the next run begins with the stored flags."""
@@ -260,13 +272,18 @@ class Scorer:
             given = tuple(map(simulated, given))
         if not ready.decisions:
             ready.decisions.update(await self._past_decisions(ready.version, look.end, run.kind))
-        return Outcome(run, given, self._decide(ready.version, given, ready.decisions))
+        flags = self._decide(ready.version, given, ready.decisions)
+        if run.kind is RunKind.SHADOW or not ready.explainers:
+            return Outcome(run, given, flags)
+        windows = look.windows.values, look.windows.observed
+        told = await self._compute.run("explain", self._reasons.of, ready.explainers, *windows, given, flags)
+        return Outcome(run, given, flags, told)
 
     async def _load(self, version: ModelVersion) -> Ready:
         spec, params = await self._registry.load(version)
-        predictor = await self._compute.run("infer", self._compiled, spec, params)
-        self._diagnostics.compilations.labels(self.config.name).inc(predictor.compilations)
-        return Ready(version, predictor)
+        ready = await self._compute.run("infer", self._compiled, version, spec, params)
+        self._count_compiled(ready)
+        return ready
 
     async def _predict(self, predictor: Predictor, windows: Windows) -> Mapping[str, Numbers]:
         before = predictor.compilations

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.cells import scale
 from models.kind import ModelKind, TrainingData
 from plugin import __version__
 from plugin.domain import Asset, Grid, ModelVersion, Policies, SampleBatch, Window, from_micros, micros, to_micros
@@ -20,6 +21,7 @@ from plugin.errors import TrainingDataError
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
 from plugin.infer.dates import with_calendar
+from plugin.infer.explaining import MEANS
 from plugin.infer.outputs import model_spec
 from plugin.infer.registry import Registry
 from plugin.infer.windows import dense, occupied, policies, stretches
@@ -77,6 +79,7 @@ async def train(
         "assets": [asset.name for asset in assets],
         "stretches": len(data.values),
         "labelled_cells": int(np.isfinite(data.target).sum()),
+        MEANS: _means(spec.features, data),
         "seed": config.seed,
         "code": __version__,
         "python": platform.python_version(),
@@ -84,6 +87,12 @@ async def train(
         "seconds": round((datetime.now(UTC) - began).total_seconds(), 3),
     }
     return await registry.add(config.name, spec, fitted, provenance, began)
+
+
+def _means(features: Sequence[str], data: TrainingData) -> dict[str, float | None]:
+    """By feature; None where it was never observed."""
+    seen, mean = data.observed.sum((0, 2)), scale(data.values, data.observed)["mean"]
+    return {name: float(mean[f]) if seen[f] else None for f, name in enumerate(features)}
 
 
 async def gather(

@@ -1,0 +1,120 @@
+"""Why: which features made the flags that are raised, and the lives that are short, what they are.
+
+As many programs as a kind has outputs to explain, each compiled once for the same number of windows, so that a run
+that is computed again gives the same shares.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import nlargest
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.explain import Explainer
+from models.kind import Contributing, ModelKind, Params, Spec
+from models.meaning import Meaning
+from models.runtime import bucket
+from plugin.domain import Explanation, Flag, ModelVersion, OutputTag, Prediction
+from plugin.infer.config import ModelConfig
+
+MEANS = "means"
+"""In a version's provenance: the mean of each feature in its training data, None where it was never observed."""
+_SCORE = "score"
+_SMALLEST = 0.01
+"""A share below it is left out."""
+_LONGEST = 10
+"""Features that are named, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What is to be explained."""
+
+    tag: OutputTag
+    output: str
+    """That the model gives: of a flag its score."""
+    badness: float
+
+
+class Reasons:
+    """Of one model over its assets."""
+
+    def __init__(
+        self, config: ModelConfig, kind: ModelKind, spec: Spec, tags: Mapping[str, Sequence[OutputTag]]
+    ) -> None:
+        """``tags``: by output, in the order of the assets."""
+        self._config = config
+        self._kind = kind
+        self._rows = {tag.asset: row for of_assets in tags.values() for row, tag in enumerate(of_assets)}
+        self._flags = {tag.asset: tag for of_assets in tags.values() for tag in of_assets if tag.flag}
+        meanings = {output.name: output.meaning for output in kind.outputs(spec)}
+        self._worse = {name: -1.0 for name, meaning in meanings.items() if meaning is Meaning.LIFETIME}
+        if self._flags:
+            self._worse[_SCORE] = 1.0
+        self._most = min(config.explain.most, len(self._rows))
+
+    def explainers(self, version: ModelVersion, spec: Spec, params: Params, device: Any) -> Mapping[str, Explainer]:
+        """By output, compiled; none for one whose version does not say what its features were like."""
+        if not self._most:
+            return {}
+        known: Mapping[str, float | None] | None = version.provenance.get(MEANS)
+        if known is None and not isinstance(self._kind, Contributing):
+            return {}
+        means = [np.nan if (mean := (known or {}).get(name)) is None else mean for name in spec.features]
+        groups = self._config.explain.groups
+        found = {
+            output: Explainer(self._kind, spec, params, output, groups=groups, means=means, device=device)
+            for output in self._worse
+        }
+        for explainer in found.values():
+            explainer.warm(bucket(self._most))
+        return found
+
+    def of(
+        self,
+        explainers: Mapping[str, Explainer],
+        values: NDArray[np.float32],
+        observed: NDArray[np.bool_],
+        given: Sequence[Prediction],
+        flags: Sequence[Flag],
+    ) -> tuple[Explanation, ...]:
+        """Of one run: the worst assets of each output, the worst first. Takes the device for a while."""
+        return tuple(
+            told
+            for output, explainer in explainers.items()
+            for told in self._told(explainer, [*self._cases(output, given, flags)], values, observed, given)
+        )
+
+    def _cases(self, output: str, given: Sequence[Prediction], flags: Sequence[Flag]) -> Iterator[_Case]:
+        if output == _SCORE:
+            for flag in flags:
+                if flag.raised:
+                    yield _Case(self._flags[flag.asset], output, flag.score / flag.threshold if flag.threshold else 0.0)
+            return
+        for told in given:
+            if told.tag.output == output and told.value is not None and told.value <= self._limit(told.tag):
+                yield _Case(told.tag, output, -told.value)
+
+    def _limit(self, tag: OutputTag) -> float:
+        below = self._config.explain.below
+        return tag.warnings[0] if below is None else below
+
+    def _told(
+        self,
+        explainer: Explainer,
+        cases: Sequence[_Case],
+        values: NDArray[np.float32],
+        observed: NDArray[np.bool_],
+        given: Sequence[Prediction],
+    ) -> Iterator[Explanation]:
+        worst = nlargest(self._most, cases, key=lambda case: case.badness)
+        if not worst:
+            return
+        rows = [self._rows[case.tag.asset] for case in worst]
+        shares = explainer.shares(values[rows], observed[rows], self._worse[worst[0].output])
+        for case, found in zip(worst, shares, strict=True):
+            named = {name: share for name, share in [*found.items()][:_LONGEST] if share >= _SMALLEST}
+            if named:
+                yield Explanation(case.tag, given[0].as_of, given[0].run, named)
