@@ -17,7 +17,14 @@ from plugin.historian.config import HistorianConfig, SpillConfig
 from plugin.historian.keeping.retention import KeepConfig, RetentionConfig
 from plugin.historian.schema.view import View
 from plugin.historian.schema.views import views
-from plugin.infer.config import ExplainConfig, ModelConfig, PromotionConfig, RetrainingConfig, ScheduleConfig, TrainingConfig
+from plugin.infer.config import (
+    ExplainConfig,
+    ModelConfig,
+    PromotionConfig,
+    RetrainingConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
 from plugin.publish.config import PublishConfig, UserConfig, WriteBackConfig, WriteRule
 from plugin.tag_sections import AssetsConfig, AssetTagConfig, TagRow
 
