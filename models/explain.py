@@ -76,15 +76,17 @@ def _alike(spec: Spec, values: jax.Array, observed: jax.Array, first: jax.Array)
 
 def occlusion(read: Read, values: jax.Array, observed: jax.Array, base: jax.Array, groups: jax.Array) -> jax.Array:
     """See :data:`Way` and the module; in the output's unit."""
-    whole, none = read(values, observed), read(base, observed)
+    nothing, everything = jnp.zeros_like(groups[:1]), jnp.ones_like(groups[:1])
+    put_back = jnp.concatenate([nothing, everything, groups, ~groups])
+    room = -len(put_back) % _AT_ONCE  # whole batches alone: what is left over would be compiled a second time
+    put_back = jnp.pad(put_back, ((0, room), (0, 0)))
 
-    def effect(group: jax.Array) -> jax.Array:
-        without = read(jnp.where(group[:, None], base, values), observed)
-        alone = read(jnp.where(group[:, None], values, base), observed)
-        return ((whole - without) + (alone - none)) / 2
+    def changed(group: jax.Array) -> jax.Array:
+        return read(jnp.where(group[:, None], base, values), observed)
 
-    found: jax.Array = jax.lax.map(effect, groups, batch_size=_AT_ONCE).T
-    return found
+    found = jax.lax.map(changed, put_back, batch_size=_AT_ONCE)
+    whole, none, without, alone = found[0], found[1], found[2 : 2 + len(groups)], found[2 + len(groups) :]
+    return ((whole - without) + (alone[: len(groups)] - none)).T / 2
 
 
 def integrated_gradients(
