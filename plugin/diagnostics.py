@@ -146,6 +146,9 @@ class Diagnostics:
         self.compilations = counter("compilations", "Programs that JAX compiled", "model")
         self.published = counter("published", "Values published", "sink")
         self.publish_failures = counter("publish_failures", "Values that could not be published", "sink", "cause")
+        self.history_reads = counter(
+            "history_reads", "Nodes whose history was asked for over OPC UA, by what was asked", "what", "status"
+        )
         self.users_refused = counter("users_refused", "Sessions of our OPC UA server refused for their user", "cause")
         self.clients_cut_off = counter(
             "clients_cut_off", "Connections to our OPC UA server that were closed for what they did", "cause"

@@ -259,7 +259,8 @@ class Service:
         record = partial(auditing.keep, store, self.config.data)
         if self.config.publish.enabled:
             pki = self.config.pki_folder
-            sinks.append(OpcUaSink(self.config.publish, pki, self.diagnostics, record=record, mirror=mirror))
+            sink = OpcUaSink(self.config.publish, pki, self.diagnostics, record=record, mirror=mirror, store=store)
+            sinks.append(sink)
         rules = self.config.write_back
         targets = {rule.source for rule in rules.rules}
         sinks += [

@@ -126,7 +126,7 @@ def _output(tree: Tree, tag: OutputTag, parent: ua.NodeId, shown: Shown) -> Outp
         facts = {types.ENUM_VALUES: values, types.VALUE_AS_TEXT: None}
         return _node(tree, tag, parent, types.STATE, facts, ("ValueAsText",), shown_as.state(texts), shown)
     if tag.meaning is Meaning.FORECAST:
-        parts = "LowerBounds", "UpperBounds", "TargetTimes"
+        parts = "LowerBounds", "UpperBounds", "TargetTimes", "Expected"
         return _node(tree, tag, parent, types.FORECAST, _scale(tag), parts, shown_as.forecast, shown)
     return _number(tree, tag, parent, shown)
 
@@ -134,7 +134,7 @@ def _output(tree: Tree, tag: OutputTag, parent: ua.NodeId, shown: Shown) -> Outp
 def _number(tree: Tree, tag: OutputTag, parent: ua.NodeId, shown: Shown) -> OutputNode:
     """OPC 10000-8, 5.3.2: one that has no range is an AnalogUnitType. A share of 1 is shown in percent."""
     parts = "LowerBound", "UpperBound"
-    if tag.meaning in (Meaning.HEALTH, Meaning.PROBABILITY) and tag.high <= 1.0:
+    if shown_as.in_percent(tag):
         facts = {types.EU_RANGE: ua.Range(0.0, 100.0), types.ENGINEERING_UNITS: engineering_units("%", NAMESPACE)}
         return _node(tree, tag, parent, types.VALUE, facts, parts, shown_as.percent, shown)
     ranged = math.isfinite(tag.low) and math.isfinite(tag.high)

@@ -39,6 +39,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from plugin.publish.asyncua_session import PlantSession
 from plugin.publish.asyncua_subscriptions import PlantSubscriptions
+from plugin.publish.history.points import Points
 from plugin.publish.identity import claimed
 from plugin.publish.people import People, Permission
 from plugin.publish.wire import publish_response
@@ -51,6 +52,9 @@ Measure = Callable[[], AbstractContextManager[None]]
 
 CutOff = Callable[[str], None]
 """Told why, whenever a connection is closed for what it did."""
+
+ReadHistory = Callable[[ua.HistoryReadParameters, Points], Awaitable[list[ua.HistoryReadResult]]]
+"""Answers to HistoryRead; the continuation points are those of the session."""
 
 _QUEUE_SIZE = 100  # values kept for a client that names no queue size
 _ACTIVATION_SECONDS = 10.0  # a connection that has no session by then is closed
@@ -86,6 +90,11 @@ _REFUSED = _requests(
 )
 
 
+async def _no_history(params: ua.HistoryReadParameters, _: Points) -> list[ua.HistoryReadResult]:
+    unsupported = ua.StatusCode(ua.UInt32(ua.StatusCodes.BadHistoryOperationUnsupported))
+    return [ua.HistoryReadResult(unsupported) for _ in params.NodesToRead]
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How many of each there may be at a time, of all clients together."""
@@ -105,6 +114,7 @@ class PlantInternalServer(InternalServer):
         self.admit = admit
         self.measure = measure
         self.cut_off = cut_off
+        self.history: ReadHistory = _no_history
         self._max_sessions = max_sessions = limits.sessions
         self._permissions = dict.fromkeys(_HARMLESS, Permission.READ)
         self.allow_remote_admin = False
@@ -362,6 +372,10 @@ class PlantServer(Server):
     def permit(self, method: ua.NodeId, permission: Permission) -> None:
         """Only who has this permission may call the method; see :mod:`plugin.publish.people`."""
         self._inner.permit(method, permission)
+
+    def serve_history(self, read: ReadHistory) -> None:
+        """From now on HistoryRead is answered by this."""
+        self._inner.history = read
 
     async def change_certificate(self, cert_path: Path, key_path: Path) -> None:
         """For connections that come from now on; those that stand keep the certificate that they know."""

@@ -21,6 +21,7 @@ from asyncua.common.utils import ServiceError
 from asyncua.server.internal_session import InternalSession
 
 from plugin.publish.asyncua_subscriptions import PlantSubscription
+from plugin.publish.history.points import Points
 from plugin.publish.people import Permission, Person, calling, may, role_of
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class PlantSession(InternalSession):
         super().__init__(server, *args, **kwargs)
         self.auth_token = ua.NodeId(ua.ByteString(secrets.token_bytes(32)), ua.Int16(0), ua.NodeIdType.ByteString)
         self.external = external
+        self.points = Points()
         if external:
             server.register_external_session(self)
 
@@ -104,7 +106,7 @@ class PlantSession(InternalSession):
         _bounded(params.NodesToRead)
         if not may(role_of(self), Permission.HISTORY):
             raise ServiceError(ua.StatusCodes.BadUserAccessDenied)
-        return await super().history_read(params)
+        return await self.iserver.history(params, self.points)
 
     async def call(self, params: list[ua.CallMethodRequest]) -> list[ua.CallMethodResult]:
         """BadUserAccessDenied for a method that asks for more than the role has."""

@@ -200,6 +200,11 @@ def number(predictions: Sequence[Prediction]) -> Facts:
     return finite(said.value), finite(said.lower), finite(said.upper)
 
 
+def in_percent(tag: OutputTag) -> bool:
+    """It is told as a share of 1, and shown in percent."""
+    return tag.meaning in (Meaning.HEALTH, Meaning.PROBABILITY) and tag.high <= 1.0
+
+
 def percent(predictions: Sequence[Prediction]) -> Facts:
     """Value and bounds of what is told as a share, 0..1."""
     return tuple(part and 100.0 * part for part in number(predictions))
@@ -239,9 +244,9 @@ def state(texts: Sequence[Any]) -> Callable[[Sequence[Prediction]], Facts]:
 
 
 def forecast(predictions: Sequence[Prediction]) -> Facts:
-    """Arrays of values, bounds and target times; NaN where one of several is missing."""
+    """Arrays of values, bounds and target times, NaN where one of several is missing; and the nearest value."""
     values, lower, upper = (_array(getattr(said, part) for said in predictions) for part in ("value", "lower", "upper"))
-    return values, lower, upper, [said.target_time for said in predictions]
+    return values, lower, upper, [said.target_time for said in predictions], finite(predictions[0].value)
 
 
 def _array(numbers: Any) -> list[float] | None:

@@ -19,10 +19,12 @@ from plugin import __version__
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction, RunKind, Standing
 from plugin.errors import CertificateError, PublishError
+from plugin.protocols import Store
 from plugin.publish.address_space import NAMESPACE, Nodes, build, grow
 from plugin.publish.admission import Admission
 from plugin.publish.asyncua_server import Limits, PlantServer
 from plugin.publish.config import PublishConfig
+from plugin.publish.history.serving import Served
 from plugin.publish.mirror import Mirror
 from plugin.publish.nodes import SERVICE_LEVEL_HEALTHY, freshness, service_level, told_together
 from plugin.publish.people import People, Record, unrecorded
@@ -64,8 +66,10 @@ class OpcUaSink:
         now: Callable[[], datetime] = _now,
         record: Record = unrecorded,
         mirror: Mirror | None = None,
+        store: Store | None = None,
     ) -> None:
-        """``mirror``: the plant's tags that are shown too; whoever commits samples tells it."""
+        """``mirror``: the plant's tags that are shown too; whoever commits samples tells it. ``store``: where the
+        history of all of them is read; None: there is none."""
         self._config = config
         self._diagnostics = diagnostics
         self._now = now
@@ -78,6 +82,7 @@ class OpcUaSink:
         self._admission = Admission(config, pki_folder)
         self._record = record
         self._mirror = mirror or Mirror((), ())
+        self._past = Served(store, self._mirror.tags, diagnostics) if store is not None else None
 
     @property
     def name(self) -> str:
@@ -126,6 +131,8 @@ class OpcUaSink:
             self._nodes = await grow(self._tree, self._nodes, new, simulated=self._config.simulated)
         except ua.UaError as error:
             raise PublishError(f"the OPC UA server can't have nodes for {len(new)} more outputs: {error}") from error
+        if self._past is not None:
+            self._past.extend(self._tree, new)
         for tag in new:
             if tag.model in self._standings:
                 self._nodes.outputs[tag.name].stand(self._standings[tag.model], self._now())
@@ -215,6 +222,8 @@ class OpcUaSink:
                 self._tree = Tree(server.iserver, namespaces, self._now())
                 self._nodes = await build(self._tree, tags, __version__, simulated=config.simulated)
                 self._mirror.build(self._tree)
+                if self._past is not None:
+                    self._past.open(server, self._tree, tags)
                 await server.start()
         except (OSError, ValueError, TimeoutError, ua.UaError, CertificateError) as error:
             self._nodes = None

@@ -20,6 +20,7 @@ SCALAR, ARRAY = -1, 1
 _A, _T = ua.AttributeIds, ua.VariantType
 _Made = TypeVar("_Made")
 _READ = ua.AccessLevel.CurrentRead.mask
+_READ_HISTORY = ua.AccessLevel.HistoryRead.mask
 
 
 class Tree:
@@ -52,11 +53,12 @@ class Tree:
         """A folder of our own."""
         return self.object(name, label, parent, Ref(ua.ObjectIds.FolderType))
 
-    def object(self, name: str, label: str, parent: ua.NodeId, kind: Ref | None = None) -> ua.NodeId:
+    def object(self, name: str, label: str | Name, parent: ua.NodeId, kind: Ref | None = None) -> ua.NodeId:
         """An object of our own, organized by a folder or object."""
         node, attributes = self.id(name), {_A.EventNotifier: self._attribute(0, _T.Byte)}
         kind = kind or Ref(ua.ObjectIds.BaseObjectType)
-        self.put(node, ua.NodeClass.Object, Name(label), attributes, parent, ua.ObjectIds.Organizes, kind)
+        label = Name(label) if isinstance(label, str) else label
+        self.put(node, ua.NodeClass.Object, label, attributes, parent, ua.ObjectIds.Organizes, kind)
         return node
 
     def variable(
@@ -86,6 +88,14 @@ class Tree:
         if fact is not None:
             cell.note(fact, self._now, self._now)
         return cell
+
+    def historize(self, name: str, configuration: Ref) -> None:
+        """A variable's values are kept and can be asked for (OPC 10000-11, 5.2)."""
+        node = self.id(name)
+        attributes, access = self._space[node].attributes, self._attribute(_READ | _READ_HISTORY, _T.Byte)
+        attributes[_A.AccessLevel] = attributes[_A.UserAccessLevel] = access
+        attributes[_A.Historizing] = self._attribute(True, _T.Boolean)
+        self.link(node, ua.ObjectIds.HasHistoricalConfiguration, configuration)
 
     def existing(self, number: int, data_type: Ref) -> Cell:
         """The value of a standard node that is there already, made one of our own."""

@@ -212,11 +212,14 @@ FORECAST = _variable(
         _component("LowerBounds", DOUBLE, many=True),
         _component("UpperBounds", DOUBLE, many=True),
         _component("TargetTimes", UTC_TIME, many=True),
+        _component("Expected", DOUBLE),
         _property("Confidence", DOUBLE),
         *_CONTEXT,
         _property("Coverage", DOUBLE),
     ),
-    DOUBLE, "A quantity at several instants to come: all arrays are of one length, in the order of TargetTimes.",
+    DOUBLE,
+    "A quantity at several instants to come: all arrays are of one length, in the order of TargetTimes. Expected is "
+    "the first; its history reaches into the future, with what was said last of each instant.",
     many=True,
 )  # fmt: skip
 ASSET = Type(

@@ -1,0 +1,140 @@
+"""HistoryRead: what is asked for, node by node, within bounds of time, values and readers at once."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from asyncua import ua
+from asyncua.common.utils import ServiceError
+
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Micros, to_micros
+from plugin.errors import StoreError
+from plugin.publish.history.past import Past
+from plugin.publish.history.points import Points
+from plugin.publish.history.raw import ModifiedReading, RawReading, Reading
+from plugin.publish.history.values import Stamps
+
+PAGE = 5000
+"""Values of one node in one answer, at most."""
+_ANSWER = 50_000
+"""Values of one answer, about: one of each node at least."""
+_SECONDS = 10.0
+_AT_ONCE = 4
+_CODES = ua.StatusCodes
+_STAMPS = {
+    ua.TimestampsToReturn.Source: Stamps(source=True, server=False),
+    ua.TimestampsToReturn.Server: Stamps(source=False, server=True),
+    ua.TimestampsToReturn.Both: Stamps(source=True, server=True),
+}
+_NULL = datetime(1601, 1, 2, tzinfo=UTC)
+_OPEN = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+class History:
+    """Answers to HistoryRead. ``find`` gives the past of a node, None where it has none; ``exists``: there is one."""
+
+    def __init__(
+        self, find: Callable[[ua.NodeId], Past | None], exists: Callable[[ua.NodeId], bool], diagnostics: Diagnostics
+    ) -> None:
+        self._find = find
+        self._exists = exists
+        self._reads = diagnostics.history_reads
+        self._turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def answer(self, params: ua.HistoryReadParameters, points: Points) -> list[ua.HistoryReadResult]:
+        """One result per node; ``points``: of the session. ServiceError where all of the request is wrong."""
+        nodes = params.NodesToRead or []
+        if not nodes:
+            raise ServiceError(_CODES.BadNothingToDo)
+        if params.ReleaseContinuationPoints:
+            return [_result(_release(node, points)) for node in nodes]
+        stamps = _STAMPS.get(params.TimestampsToReturn)
+        if stamps is None:
+            raise ServiceError(_CODES.BadTimestampsToReturnInvalid)
+        ends, left, results = asyncio.get_running_loop().time() + _SECONDS, _ANSWER, []
+        for place, node in enumerate(nodes):
+            most = max(1, min(PAGE, left // (len(nodes) - place)))
+            result, count = await self._answer(node, place, params.HistoryReadDetails, stamps, points, most, ends)
+            left -= count
+            results.append(result)
+        return results
+
+    async def _answer(
+        self, node: Any, place: int, details: Any, stamps: Stamps, points: Points, most: int, ends: float
+    ) -> tuple[ua.HistoryReadResult, int]:
+        what, result, count = type(details).__name__, _result(_CODES.BadTimeout), 0
+        try:
+            async with asyncio.timeout_at(ends), self._turn:
+                reading = self._reading(node, place, details, stamps, points)
+                page = await reading.page(most)
+            count = page.count
+            point = points.keep(node.NodeId, page.rest) if page.rest is not None else None
+            status = _CODES.Good if page.count or page.rest is not None else _CODES.GoodNoData
+            if page.rest is not None and point is None:
+                status = _CODES.BadNoContinuationPoints
+            result = _result(status, point, page.content)
+        except TimeoutError:
+            pass
+        except ServiceError as error:
+            result = _result(error.code)
+        except StoreError:
+            result = _result(_CODES.BadResourceUnavailable)
+        self._reads.labels(what, result.StatusCode.name).inc()
+        return result, count
+
+    def _reading(self, asked: Any, place: int, details: Any, stamps: Stamps, points: Points) -> Reading:
+        """What is to be read; ServiceError where it can't be."""
+        if asked.ContinuationPoint:
+            rest: Reading | None = points.take(asked.NodeId, asked.ContinuationPoint)
+            if rest is None:
+                raise ServiceError(_CODES.BadContinuationPointInvalid)
+            return rest
+        past = self._find(asked.NodeId)
+        if past is None:
+            known = self._exists(asked.NodeId)
+            raise ServiceError(_CODES.BadHistoryOperationUnsupported if known else _CODES.BadNodeIdUnknown)
+        if asked.IndexRange:
+            raise ServiceError(_CODES.BadIndexRangeInvalid)
+        if isinstance(details, ua.ReadRawModifiedDetails):
+            return _modified(past, details, stamps) if details.IsReadModified else _raw(past, details, stamps)
+        raise ServiceError(_CODES.BadHistoryOperationUnsupported)
+
+
+def _raw(past: Past, details: ua.ReadRawModifiedDetails, stamps: Stamps) -> RawReading:
+    """At least two of start, end and number are needed (OPC 10000-11, 6.5.3.2)."""
+    start, end, number = moment(details.StartTime), moment(details.EndTime), int(details.NumValuesPerNode)
+    bounds = bool(details.ReturnBounds)
+    if start is not None and end is not None:
+        return RawReading(past, stamps, start, end, end < start, bounds, number)
+    begin = start if start is not None else end
+    if begin is None or not number:
+        raise ServiceError(_CODES.BadHistoryOperationInvalid)
+    return RawReading(past, stamps, begin, None, start is None, bounds, 0, left=number)
+
+
+def _modified(past: Past, details: ua.ReadRawModifiedDetails, stamps: Stamps) -> ModifiedReading:
+    start, end = moment(details.StartTime), moment(details.EndTime)
+    if start is None or end is None:
+        raise ServiceError(_CODES.BadHistoryOperationInvalid)
+    span = (start, end) if start < end else (end + 1, start + 1)
+    return ModifiedReading(past, stamps, *span, end < start, int(details.NumValuesPerNode))
+
+
+def moment(time: datetime | None) -> Micros | None:
+    """[µs]; None: not given (OPC 10000-6, 5.2.2.5: the least and the greatest time)."""
+    if time is None:
+        return None
+    time = time if time.tzinfo else time.replace(tzinfo=UTC)
+    return to_micros(time) if _NULL < time < _OPEN else None
+
+
+def _release(node: Any, points: Points) -> int:
+    if node.ContinuationPoint and points.take(node.NodeId, node.ContinuationPoint) is not None:
+        return int(_CODES.Good)
+    return int(_CODES.BadContinuationPointInvalid)
+
+
+def _result(status: int, point: bytes | None = None, content: Any = None) -> ua.HistoryReadResult:
+    return ua.HistoryReadResult(ua.StatusCode(ua.UInt32(status)), point, content or ua.ExtensionObject())

@@ -1,0 +1,36 @@
+"""The history of a server's nodes: what the sink opens."""
+
+from collections.abc import Sequence
+
+from plugin.diagnostics import Diagnostics
+from plugin.domain import OutputTag, Tag
+from plugin.protocols import Store
+from plugin.publish.asyncua_server import PlantServer
+from plugin.publish.history import nodes
+from plugin.publish.history.answering import History
+from plugin.publish.history.finding import Finder
+from plugin.publish.tree import Tree
+
+
+class Served:
+    """The past of outputs and of mirrored tags."""
+
+    def __init__(self, store: Store, tags: Sequence[Tag], diagnostics: Diagnostics) -> None:
+        self._store = store
+        self._tags = tags
+        self._diagnostics = diagnostics
+        self._finder = Finder(store, 0, ())
+
+    def open(self, server: PlantServer, tree: Tree, tags: Sequence[OutputTag]) -> None:
+        """For a server that does not listen yet, and has the nodes of all tags."""
+        self._finder = Finder(self._store, tree.id("").NamespaceIndex, self._tags)
+        nodes.build(tree, self._tags)
+        self.extend(tree, tags)
+        nodes.tell_capabilities(server.iserver, (), 0)
+        exists = server.iserver.aspace.__contains__
+        server.serve_history(History(self._finder, exists, self._diagnostics).answer)
+
+    def extend(self, tree: Tree, tags: Sequence[OutputTag]) -> None:
+        """The nodes of more outputs are there."""
+        self._finder.add(tags)
+        nodes.extend(tree, tags)

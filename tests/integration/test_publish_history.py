@@ -1,0 +1,309 @@
+"""HistoryRead over a real socket, out of a real database."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from asyncua import Client, ua
+
+from plugin.diagnostics import Diagnostics
+from plugin.domain import (
+    Flag,
+    Meaning,
+    Outcome,
+    OutputTag,
+    Prediction,
+    Run,
+    RunKind,
+    SampleBatch,
+    Status,
+    Tag,
+    to_micros,
+)
+from plugin.historian.sqlite.store import SqliteStore
+from plugin.protocols import Delivery
+from plugin.publish.config import PublishConfig
+from plugin.publish.history import answering
+from plugin.publish.mirror import Mirror
+from plugin.publish.server import OpcUaSink
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+_HEALTH = OutputTag("rul", "e1", "health", "", 0.0, 1.0, "Health", Meaning.HEALTH)
+_NOX = OutputTag("nox", "e1", "nox", "mg/m3", 0.0, 200.0, "Nitrogen oxides")
+_FLAG = OutputTag("rul", "e1", "flag", "", 0.0, 1.0, "Unlike itself", Meaning.FLAG)
+_LOAD = OutputTag("load", "e1", "load", "kW", 0.0, 200.0, "Load", Meaning.FORECAST)
+_STATE = OutputTag("fault", "e1", "fault", "", 0.0, 2.0, "Fault", Meaning.STATE, ("none", "leak", "wear"))
+_OUTPUTS = (_HEALTH, _NOX, _FLAG, _LOAD, _STATE)
+_T24 = Tag("e1.T24", "plant", "nsu=u;s=T24", "e1", "T24", "degR", 600.0, 700.0)
+_DENSE = Tag("e1.P30", "plant", "nsu=u;s=P30", "e1", "P30", "psia", 0.0, 700.0)
+_ODD = Tag("e1.note", "plant", "nsu=u;s=note", "e1", "note")
+
+_OPEN = ua.get_win_epoch()
+_TABLE = {0: 10.0, 2: 12.0, 3: 13.0, 5: 15.0, 6: 16.0}
+"""OPC 10000-11, 6.5.3: the values of its table of examples, by the minute."""
+
+
+def at(minutes: float) -> datetime:
+    return NOON + minutes * MINUTE
+
+
+class House:
+    """A client of a server whose store has a past."""
+
+    def __init__(self, client: Client, store: SqliteStore, namespace: int) -> None:
+        self.client = client
+        self.store = store
+        self._namespace = namespace
+
+    def id(self, name: str) -> ua.NodeId:
+        return ua.NodeId(ua.String(name), ua.Int16(self._namespace))
+
+    async def ask(self, details: Any, *names: str | ua.HistoryReadValueId, **more: Any) -> list[ua.HistoryReadResult]:
+        nodes = [ua.HistoryReadValueId(self.id(name)) if isinstance(name, str) else name for name in names]
+        stamps = more.get("stamps", ua.TimestampsToReturn.Both)
+        params = ua.HistoryReadParameters(details, stamps, more.get("release", False), nodes)
+        return await self.client.uaclient.history_read(params)
+
+    async def raw(self, name: str, details: Any) -> tuple[list[Any], list[int]]:
+        """All pages, and how many values each had."""
+        asked, found, sizes = ua.HistoryReadValueId(self.id(name)), [], []
+        for _ in range(100):
+            (result,) = await self.ask(details, asked)
+            result.StatusCode.check()
+            found += result.HistoryData.DataValues
+            sizes.append(len(result.HistoryData.DataValues))
+            if not result.ContinuationPoint:
+                return found, sizes
+            asked.ContinuationPoint = result.ContinuationPoint
+        raise AssertionError("it never ends")
+
+
+def details(start: Any, end: Any, number: int = 0, *, bounds: bool = False, modified: bool = False) -> Any:
+    start, end = (at(time) if isinstance(time, int | float) else time for time in (start, end))
+    return ua.ReadRawModifiedDetails(modified, start, end, number, bounds)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+    folder = tmp_path_factory.mktemp("history")
+    async with SqliteStore(f"sqlite+aiosqlite:///{folder}/historian.db") as store:
+        tags = await store.register_tags([_T24, _DENSE, _ODD])
+        await _fill(store, tags)
+        config = PublishConfig(endpoint="opc.tcp://127.0.0.1:0/foretag", security=("None",))
+        sink = OpcUaSink(config, folder, Diagnostics(), mirror=Mirror(["*"], tags), store=store)
+        async with sink.open(_OUTPUTS[:-1]):
+            await sink.extend(_OUTPUTS)
+            async with Client(sink.endpoint) as client:
+                yield House(client, store, await client.get_namespace_index("urn:foretag:predictions"))
+
+
+async def _fill(store: SqliteStore, tags: Sequence[Tag]) -> None:
+    run = await store.write_run(Run(0, "rul", RunKind.SCORE, NOON))
+    run = replace(run, finished=at(9))
+    said = [_said(_NOX, minute, value, run.id) for minute, value in _TABLE.items()]
+    said += [_said(_HEALTH, minute, 0.9 - minute / 100, run.id) for minute in range(10)]
+    said += [_said(_STATE, 0, 2.0, run.id), _said(_STATE, 1, None, run.id)]
+    said += [replace(_said(_LOAD, 0, 50.0 + n, run.id), target_time=at(60 * n)) for n in (1, 2, 3)]
+    flags = [Flag("rul", "e1", 3, at(minute), minute == 1, 0.5, 2.0, Status.GOOD, run.id) for minute in range(3)]
+    await store.write_outcome(Outcome(run, tuple(said), tuple(flags)))
+    again = await store.write_run(Run(0, "load", RunKind.SCORE, NOON))
+    later = replace(_said(_LOAD, 60, 99.0, again.id), target_time=at(120))
+    await store.write_outcome(Outcome(again, (later, _said(_HEALTH, 9, 0.5, again.id)), ()))
+    t24, dense, odd = (tag.id for tag in tags)
+    times = [0, 1, 1, 1, 1, 1, 2, 2, 3]
+    await store.write([_delivery(t24, times, range(600, 609)), _delivery(odd, [0], [np.nan], text="on")])
+    seconds = np.arange(20_000) / 60.0
+    await store.write([_delivery(dense, seconds, np.arange(20_000.0))])
+
+
+def _said(tag: OutputTag, minute: int, value: float | None, run: int) -> Prediction:
+    lower, upper = (None, None) if value is None else (value - 1, value + 1)
+    status = Status.GOOD if value is not None else Status.BAD_NO_DATA
+    return Prediction(tag, 3, at(minute), at(minute), at(minute + 1), value, lower, upper, status, 1.0, run)
+
+
+def _delivery(tag: int, minutes: Any, values: Any, text: str | None = None) -> Delivery:
+    times = to_micros(NOON) + np.round(np.asarray(minutes, np.float64) * 60e6).astype(np.int64)
+    batch = SampleBatch.of(np.full(len(times), tag), times, list(values), 0, times + 1, times + 2)
+    return Delivery(replace(batch, text=np.array([text], np.object_)) if text else batch)
+
+
+def seen(values: list[Any]) -> list[tuple[float, Any]]:
+    """By the minute."""
+    return [((value.SourceTimestamp - NOON) / MINUTE, value.Value.Value if value.Value else None) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "number", "bounds", "minutes"),
+    [
+        (0, 5, 0, True, [0, 2, 3, 5]),
+        (0, 5, 0, False, [0, 2, 3]),
+        (1, 4, 0, True, [0, 2, 3, 5]),
+        (1, 4, 0, False, [2, 3]),
+        (5, 0, 0, True, [5, 3, 2, 0]),
+        (5, 0, 0, False, [5, 3, 2]),
+        (4, 1, 0, True, [5, 3, 2, 0]),
+        (4, 1, 0, False, [3, 2]),
+        (-1, 5, 0, True, [None, 0, 2, 3, 5]),
+        (-1, 5, 0, False, [0, 2, 3]),
+        (1, 7, 0, True, [0, 2, 3, 5, 6, None]),
+        (0, _OPEN, 3, True, [0, 2, 3]),
+        (1, _OPEN, 3, True, [0, 2, 3]),
+        (0, _OPEN, 6, True, [0, 2, 3, 5, 6]),
+        (_OPEN, 6, 3, True, [6, 5, 3]),
+        (_OPEN, 7, 6, True, [None, 6, 5, 3, 2, 0]),
+        (0, 0, 0, True, [0]),
+        (0, 0, 0, False, [0]),
+        (1, 1, 0, True, [0, 2]),
+        (1, 1, 0, False, []),
+    ],
+)
+async def test_raw_values_are_those_of_the_standards_examples(house, start, end, number, bounds, minutes):
+    found, _ = await house.raw(_NOX.name, details(start, end, number, bounds=bounds))
+    expected = [(minute, _TABLE[minute]) for minute in minutes if minute is not None]
+    assert [value for value in seen(found) if value[1] is not None] == expected
+    missing = [value for value in found if value.StatusCode.value == ua.StatusCodes.BadBoundNotFound]
+    assert len(missing) == minutes.count(None)
+    for value in missing:
+        assert value.SourceTimestamp in (at(-1), at(7))
+
+
+@pytest.mark.parametrize("bounds", [False, True])
+@pytest.mark.parametrize(("start", "end"), [(0, 4), (4, -1), (0, 1.5), (0, 2), (2, 2), (-3, -2)])
+async def test_pages_of_any_size_are_together_what_one_page_is(house, start, end, bounds):
+    whole, _ = await house.raw("Foretag.Tags.e1.T24", details(start, end, bounds=bounds))
+    for size in (1, 2, 3, 4):
+        paged, sizes = await house.raw("Foretag.Tags.e1.T24", details(start, end, size, bounds=bounds))
+        assert seen(paged) == seen(whole)
+        assert max(sizes) <= size
+    if (start, end) == (0, 4):
+        values = [float(value) for value in range(600, 609)]
+        assert [value for _, value in seen(whole)][: len(values)] == values
+
+
+async def test_a_dense_tag_is_read_in_pages_and_never_much_more_than_a_page(house, monkeypatch):
+    read: list[int] = []
+    stored = house.store.read_samples
+
+    async def counted(*asked: Any) -> SampleBatch:
+        found: SampleBatch = await stored(*asked)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(house.store, "read_samples", counted)
+    found, sizes = await house.raw("Foretag.Tags.e1.P30", details(-1000, 1000))
+    assert [value for _, value in seen(found)] == [float(value) for value in range(20_000)]
+    assert sizes == [answering.PAGE] * 4
+    assert max(read) <= answering.PAGE + 61
+    last, _ = await house.raw("Foretag.Tags.e1.P30", details(_OPEN, 10_000, 2))
+    assert [value for _, value in seen(last)] == [19_999.0, 19_998.0]
+
+
+async def test_what_stands_beside_a_value_has_a_past_too(house):
+    bounds, _ = await house.raw(f"{_HEALTH.name}.LowerBound", details(0, 2))
+    assert bounds[0].Value.Value == pytest.approx(-10.0)  # in percent, as the node shows it
+    (score,), _ = await house.raw(f"{_FLAG.name}.Score", details(0, 1))
+    assert score.Value == ua.Variant(0.5, ua.VariantType.Double)
+    flags, _ = await house.raw(_FLAG.name, details(0, 3))
+    assert [value.Value for value in flags] == [ua.Variant(raised) for raised in (False, True, False)]
+    states, _ = await house.raw(_STATE.name, details(0, 3))
+    assert states[0].Value == ua.Variant(2, ua.VariantType.Int32)
+    assert states[1].StatusCode.value == Status.BAD_NO_DATA
+    (text,), _ = await house.raw("Foretag.Tags.e1.note", details(0, 3))
+    assert text.Value == ua.Variant("on")
+
+
+async def test_the_last_of_several_words_stands_and_a_forecast_reaches_ahead(house):
+    health, _ = await house.raw(_HEALTH.name, details(8, 10))
+    assert [value for _, value in seen(health)] == [pytest.approx(82.0), pytest.approx(50.0)]
+    load, _ = await house.raw(f"{_LOAD.name}.Expected", details(0, 1000))
+    assert seen(load) == [(60.0, 51.0), (120.0, 99.0), (180.0, 53.0)]
+
+
+@pytest.mark.parametrize("stamps", list(ua.TimestampsToReturn)[:3])
+async def test_a_client_has_the_timestamps_that_it_asked_for(house, stamps):
+    (result,) = await house.ask(details(0, 1), _NOX.name, stamps=stamps)
+    (value,) = result.HistoryData.DataValues
+    assert (value.SourceTimestamp, value.ServerTimestamp) == {
+        ua.TimestampsToReturn.Source: (NOON, None),
+        ua.TimestampsToReturn.Server: (None, at(9)),
+        ua.TimestampsToReturn.Both: (NOON, at(9)),
+    }[stamps]
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "status"),
+    [
+        ("nowhere", details(0, 1), "BadNodeIdUnknown"),
+        (f"{_NOX.name}.AsOfTime", details(0, 1), "BadHistoryOperationUnsupported"),
+        (_LOAD.name, details(0, 1), "BadHistoryOperationUnsupported"),
+        (_NOX.name, details(0, _OPEN), "BadHistoryOperationInvalid"),
+        (_NOX.name, details(_OPEN, _OPEN, 5), "BadHistoryOperationInvalid"),
+        (_NOX.name, details(0, 1, modified=True), "BadHistoryOperationUnsupported"),
+        (_NOX.name, details(0.5, 1), "GoodNoData"),
+        (_NOX.name, details(100, 101), "GoodNoData"),
+    ],
+)
+async def test_what_can_not_be_answered_says_why_and_the_other_nodes_are_answered(house, name, asked, status):
+    result, other = await house.ask(asked, name, "Foretag.Tags.e1.T24")
+    assert result.StatusCode.name == status
+    fine = {status} if status == "BadHistoryOperationInvalid" else {"Good", "GoodNoData"}
+    assert other.StatusCode.name in fine
+
+
+async def test_a_continuation_point_is_one_sessions_one_nodes_and_of_one_use(house):
+    (result,) = await house.ask(details(0, 4, 2), _NOX.name)
+    again = ua.HistoryReadValueId(house.id(_NOX.name), ContinuationPoint=result.ContinuationPoint)
+    other = replace(again, NodeId=house.id(_HEALTH.name))
+    assert (await house.ask(details(0, 4, 2), other))[0].StatusCode.name == "BadContinuationPointInvalid"
+    async with Client(house.client.server_url.geturl()) as stranger:
+        params = ua.HistoryReadParameters(details(0, 4, 2), ua.TimestampsToReturn.Both, False, [again])
+        (refused,) = await stranger.uaclient.history_read(params)
+        assert refused.StatusCode.name == "BadContinuationPointInvalid"
+    (released,) = await house.ask(details(0, 4, 2), again, release=True)
+    assert released.StatusCode.name == "Good"
+    assert (await house.ask(details(0, 4, 2), again))[0].StatusCode.name == "BadContinuationPointInvalid"
+
+
+async def test_a_value_that_was_corrected_is_seen_with_who_did_it(house):
+    (tag, *_) = await house.store.tags()
+    corrected = _delivery(tag.id, [3], [700.0]).samples
+    await house.store.correct(corrected, user="eva", reason="calibration")
+    (result,) = await house.ask(details(0, 4, modified=True), "Foretag.Tags.e1.T24")
+    assert seen(result.HistoryData.DataValues) == [(3.0, 608.0)]
+    (info,) = result.HistoryData.ModificationInfos
+    assert (info.UserName, info.UpdateType) == ("eva", ua.HistoryUpdateType.Replace)
+    assert abs(info.ModificationTime - datetime.now(UTC)) < timedelta(minutes=1)
+    (back,) = await house.ask(details(4, 0, modified=True), "Foretag.Tags.e1.T24")
+    assert len(back.HistoryData.DataValues) == 1
+    await house.store.correct(replace(corrected, value=np.array([608.0])), user="eva", reason="calibration")
+
+
+async def test_nodes_say_that_they_have_a_past_and_how_it_is_to_be_read(house):
+    for name, stepped in ((_NOX.name, False), (_FLAG.name, True), (f"{_FLAG.name}.Score", False)):
+        node = house.client.get_node(house.id(name))
+        assert ua.AccessLevel.HistoryRead in await node.get_access_level()
+        historizing = await node.read_attribute(ua.AttributeIds.Historizing)
+        assert historizing.Value.Value is True
+        (configuration,) = await node.get_referenced_nodes(ua.ObjectIds.HasHistoricalConfiguration)
+        assert (await configuration.read_browse_name()).Name == "HA Configuration"
+        assert await (await configuration.get_child("0:Stepped")).read_value() is stepped
+        aggregation = await configuration.get_child("0:AggregateConfiguration")
+        assert await (await aggregation.get_child("0:TreatUncertainAsBad")).read_value() is False
+    without = house.client.get_node(house.id(_LOAD.name))
+    assert ua.AccessLevel.HistoryRead not in await without.get_access_level()
+    most = house.client.get_node(ua.ObjectIds.HistoryServerCapabilities_MaxReturnDataValues)
+    assert await most.read_value() == answering.PAGE
+
+
+async def test_a_read_that_takes_too_long_ends(house, monkeypatch):
+    monkeypatch.setattr(answering, "_SECONDS", 0.0)
+    results = await house.ask(details(0, 4), _NOX.name, _HEALTH.name)
+    assert [result.StatusCode.name for result in results] == ["BadTimeout"] * 2
