@@ -6,6 +6,8 @@ from importlib.metadata import entry_points
 
 from models.anomaly import Anomaly
 from models.autoencoders import ConvAutoencoderKind, LstmAutoencoderKind
+from models.failure_lstm import FailureLstm
+from models.failure_mlp import FailureMlp
 from models.forecast_lstm import ForecastLstm
 from models.kind import ModelKind
 from models.pca_anomaly import PcaAnomaly
@@ -25,6 +27,7 @@ def kinds(allowed: Sequence[str] = ()) -> Mapping[str, ModelKind]:
     of ours.
     """
     ours: list[ModelKind] = [RulLstm(), QualityMlp(), ForecastLstm(), PcaAnomaly(), VarAnomaly()]
+    ours += [FailureMlp(), FailureLstm()]
     ours += [LstmAutoencoderKind(), ConvAutoencoderKind(), Anomaly()]
     found = {kind.name: kind for kind in ours}
     offered = {point.name: point for point in entry_points(group=GROUP)}

@@ -10,10 +10,10 @@ from models import calendar
 from plugin.fields import Duration, Section
 from plugin.infer.flags import Rule
 
-LATE_ROLES = ("lab",)
+LATE_ROLES = ("lab", "outcome")
 """Roles whose samples come late by nature: a value stands for its own cell alone, and none is missed in the newest."""
 
-Learn = Literal["failures", "laboratory", "normal", "series"]
+Learn = Literal["failures", "laboratory", "normal", "series", "labels"]
 Calendar = Literal["hour_of_day", "day_of_week", "day_off"]
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
@@ -40,7 +40,9 @@ class TrainingConfig(Section):
     learn: Learn
     """``failures``: cycles left until the unit's run ends, a run ending where the role ``age`` starts over;
     ``laboratory``: the value of the role ``lab`` at its own source time; ``normal``: how it looks while all is well;
-    ``series``: what the role ``target`` is later, in blocks of time."""
+    ``series``: what the role ``target`` is later, in blocks of time;
+    ``labels``: whether a failure label begins within ``horizon`` or, with a tag in the role ``outcome``, what that says
+    of its own time (0 or 1: an item that failed, a test not passed)."""
     at_start: bool = True
     """Train by itself when there is no model yet and the history has been read."""
     history: Duration = Field(default=timedelta(days=3650), gt=timedelta(0))
@@ -218,6 +220,8 @@ class ModelConfig(Section):
             raise ValueError("calendar names one twice, or one that is among the features already; name each once")
         if self.training.learn == "series" and "target" not in self.roles:
             raise ValueError('training.learn = "series" needs roles.target, the feature that is to be forecast')
+        if self.training.learn == "labels" and "outcome" not in self.roles and not self.horizon:
+            raise ValueError("horizon is 0: say how long before a failure its label counts, or give a role outcome")
         strangers = {feature for feature in self.roles.values() if feature not in self.features}
         if strangers:
             raise ValueError(f"roles name features that are not listed: {sorted(strangers)}; add them to features")

@@ -15,7 +15,19 @@ from numpy.typing import NDArray
 from models.cells import scale
 from models.kind import ModelKind, TrainingData
 from plugin import __version__
-from plugin.domain import Asset, Grid, ModelVersion, Policies, SampleBatch, Window, from_micros, micros, to_micros
+from plugin.domain import (
+    Asset,
+    Grid,
+    LabelKind,
+    Micros,
+    ModelVersion,
+    Policies,
+    SampleBatch,
+    Window,
+    from_micros,
+    micros,
+    to_micros,
+)
 from plugin.domain import Stretch as Hole
 from plugin.errors import TrainingDataError
 from plugin.infer.compute import Compute
@@ -48,6 +60,16 @@ class Stretch:
     observed: NDArray[np.bool_]
     target: NDArray[np.float32]
     """[cell]; NaN: not labelled."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Told:
+    """What people said of an asset."""
+
+    failures: NDArray[np.int64]
+    """When it failed [µs], ascending."""
+    until: Micros
+    """What lies later is not known yet."""
 
 
 async def train(
@@ -102,7 +124,8 @@ async def gather(
     found: list[Stretch] = []
     for asset in assets:
         samples, gaps = await _history(config, asset, store, now)
-        found += await asyncio.to_thread(_cut_up, config, asset, samples, gaps, ahead)
+        told = await _told(config, asset, store, now)
+        found += await asyncio.to_thread(_cut_up, config, asset, samples, gaps, ahead, told)
     found = [stretch for stretch in found if np.isfinite(stretch.target).any()]
     if not found:
         raise TrainingDataError(f"model {config.name}: {_MISSING[config.training.learn]}")
@@ -119,11 +142,22 @@ async def _history(config: ModelConfig, asset: Asset, store: Store, now: datetim
     return await store.read_samples(tags, to_micros(since), to_micros(now)), [*stretches(gaps, [asset], to_micros(now))]
 
 
-def _cut_up(config: ModelConfig, asset: Asset, samples: SampleBatch, gaps: Sequence[Hole], ahead: int) -> list[Stretch]:
+async def _told(config: ModelConfig, asset: Asset, store: Store, now: datetime) -> Told:
+    """As it was known ``now``."""
+    since, until = now - config.training.history, to_micros(now)
+    labels = await store.labels(asset.name, since, now, kind=LabelKind.FAILURE, known_by=until)
+    return Told(np.unique([to_micros(label.start) for label in labels]).astype(np.int64), until)
+
+
+def _cut_up(
+    config: ModelConfig, asset: Asset, samples: SampleBatch, gaps: Sequence[Hole], ahead: int, told: Told
+) -> list[Stretch]:
     tags = [asset.tags[feature].id for feature in config.features]
     if config.training.learn == "series":
         return [*_series(config, tags, samples, policies(config, [asset]), gaps, config.length + ahead)]
     grid = occupied(samples, tags, micros(config.step), policies(config, [asset]), gaps)
+    if config.training.learn == "labels":
+        return _outcomes(config, grid) if "outcome" in config.roles else _failures_to_come(config, grid, told)
     return _CUTS[config.training.learn](config, grid)
 
 
@@ -143,6 +177,28 @@ def _laboratory(config: ModelConfig, grid: Grid) -> list[Stretch]:
     lab = np.where(grid.observed[row], grid.values[row], np.nan).astype(np.float32)
     everything = slice(0, len(grid.cells))
     return [_cut(config, grid, block, block, lab[block]) for block in _blocks(config, everything)]
+
+
+def _outcomes(config: ModelConfig, grid: Grid) -> list[Stretch]:
+    """Consecutive blocks; the target is what the role ``outcome`` found of the cell's own time, 0 or 1."""
+    row = config.features.index(config.roles["outcome"])
+    found = np.where(grid.observed[row], grid.values[row], np.nan).astype(np.float32)
+    return [_cut(config, grid, block, block, found[block]) for block in _blocks(config, slice(0, len(found)))]
+
+
+def _failures_to_come(config: ModelConfig, grid: Grid, told: Told) -> list[Stretch]:
+    """Blocks between failures; the target is 1 where the next one comes within the horizon, 0 where none did.
+
+    The last stretch before now has no target: nobody knows yet.
+    """
+    if not len(told.failures):
+        return []
+    ends, horizon = grid.cells + micros(config.step), micros(config.horizon)
+    following = np.append(told.failures, np.iinfo(np.int64).max)[np.searchsorted(told.failures, ends)]
+    target = np.where(following - ends <= horizon, 1.0, np.where(ends + horizon <= told.until, 0.0, np.nan))
+    marks = [0, *np.searchsorted(ends, told.failures, side="right"), len(ends)]
+    between = [slice(int(start), int(stop)) for start, stop in pairwise(marks) if start < stop]
+    return [_cut(config, grid, block, part, target[block]) for part in between for block in _blocks(config, part)]
 
 
 def _normal(config: ModelConfig, grid: Grid) -> list[Stretch]:
@@ -204,6 +260,7 @@ _MISSING = {
     "laboratory": "the history holds no laboratory value yet",
     "normal": "the history holds no healthy stretch yet",
     "series": "the history holds no value of the role target yet",
+    "labels": "the history holds neither a failure label nor a value of the role outcome yet",
 }
 
 

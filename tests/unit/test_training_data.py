@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from plugin.domain import Asset, Fill, Gap, GapCause, SampleBatch, Status, Tag
+from models.kind import TrainingData
+from plugin.domain import Asset, Fill, Gap, GapCause, Label, LabelKind, SampleBatch, Status, Tag, from_micros
 from plugin.errors import TrainingDataError
 from plugin.historian.memory import MemoryStore
 from plugin.infer.config import ModelConfig, TrainingConfig
@@ -224,3 +225,54 @@ async def test_too_little_history_says_what_is_missing(learn, roles):
     store, asset = await store_with({0: 1.0, 1: 2.0}, {})
     with pytest.raises(TrainingDataError, match="model m: the history holds no"):
         await gather(config(learn, roles), [asset], store, NOW)
+
+
+def failed(second: int, asset: str = "a", *, known: int | None = None) -> Label:
+    """A failure label, known at its own time or at the second ``known``."""
+    start, created = (START + at * SECOND for at in (second, second if known is None else known))
+    return Label(f"{asset}-{second}", LabelKind.FAILURE, asset, from_micros(start), from_micros(created))
+
+
+async def labelled(*labels: Label, seconds: int = 12, now: datetime = NOW) -> TrainingData:
+    store, asset = await store_with({second: float(second) for second in range(seconds)})
+    await store.write_labels(labels)
+    settings = config("normal", {})
+    training = TrainingConfig.model_validate({"learn": "labels"})
+    settings = settings.model_copy(update={"training": training, "horizon": timedelta(seconds=2)})
+    data, _ = await gather(settings, [asset], store, now)
+    return data
+
+
+async def test_cells_before_a_failure_label_are_ones():
+    data = await labelled(failed(5), failed(11))
+    assert data.target[0, :5].tolist() == [0, 0, 1, 1, 1]  # cells end a second after their start
+    assert data.target[1].tolist()[:6] == [0, 0, 0, 1, 1, 1]
+    assert data.group.tolist()[:2] == [0, 1]  # a failure parts two groups
+
+
+async def test_what_the_horizon_does_not_reach_yet_has_no_label():
+    data = await labelled(failed(5), seconds=10, now=from_micros(START + 10 * SECOND))
+    last = data.target[-1][data.observed[-1].any(0)]
+    assert last.tolist()[:3] == [0, 0, 0]
+    assert np.isnan(last[-2:]).all()
+
+
+async def test_a_label_of_another_asset_or_written_later_is_not_seen():
+    with pytest.raises(TrainingDataError, match="neither a failure label nor"):
+        await labelled(failed(5, "b"))
+    early = from_micros(START + 8 * SECOND)
+    with pytest.raises(TrainingDataError, match="neither a failure label nor"):
+        await labelled(failed(5, known=9), now=early)
+
+
+async def test_an_outcome_is_learnt_at_its_own_time_alone():
+    store, asset = await store_with(dict.fromkeys(range(8), 1.0), {1: 0.0, 4: 1.0})
+    data, _ = await gather(config("labels", {"outcome": "second"}, "4s"), [asset], store, NOW)
+    flat = data.target.ravel()
+    assert np.flatnonzero(~np.isnan(flat)).tolist() == [1, 4]
+    assert flat[[1, 4]].tolist() == [0, 1]
+
+
+def test_labels_need_a_horizon_or_an_outcome():
+    with pytest.raises(ValueError, match="horizon is 0"):
+        config("labels", {})

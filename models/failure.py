@@ -1,0 +1,241 @@
+"""What the kinds ``failure_mlp`` and ``failure_lstm`` share: the probability that a failure comes, and a state.
+
+The target is 1 where the failure comes (within a horizon, as whoever labels has it), 0 where not, NaN where nobody
+knows. Failures are rare: both classes are weighted (``balance``), which distorts the probability, and Platt's
+calibration on held-out groups puts it right. Each member of the ensemble is trained without one fold of the groups;
+what is calibrated, decided and told in the metrics comes from the members that had not seen the group.
+
+A feature in the role ``outcome`` is what was found afterwards (0 or 1, such as an inspection): never an input.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from models import cells
+from models.failure_held_out import HeldOut
+from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
+from models.meaning import Meaning
+from models.network import born
+from models.options import check_axes, number, read
+from models.training import Budget, descend, folds
+
+_FOLDS = 5
+_JUDGED = 10_000
+"""Cells that the calibration is learnt from, at most."""
+_STATES = ("no failure expected", "failure expected")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Hyperparameters of both kinds."""
+
+    cost: float = number(0.0, 0.0, 1e6)
+    """What a missed failure costs, in false alarms; 0: not known, the state then aims at the largest F1."""
+    balance: float = number(0.5, 0.0, 1.0)
+    """0: every cell weighs the same; 1: failures and the rest weigh the same together."""
+    hidden: int = number(32, 2, 512)
+    members: int = number(5, 1, 40)
+    steps: int = number(600, 1, 100_000)
+    batch: int = number(64, 1, 65_536)
+    rate: float = number(5e-3, 1e-6, 1.0)
+    decay: float = number(0.01, 0.0, 10.0)
+    noise: float = number(0.0, 0.0, 2.0)
+    """Added to inputs while training [standard deviations]."""
+    dropout: float = number(0.0, 0.0, 0.9)
+    """Probability that a feature is missing while training: a dead tag must not be a surprise."""
+
+
+def process(spec: Spec) -> NDArray[np.int64]:
+    """Positions of the inputs: all features but the outcome."""
+    return np.array([place for place, name in enumerate(spec.features) if name != spec.roles.get("outcome")], np.int64)
+
+
+class Failure:
+    """A kind that classifies; :meth:`context`, :meth:`units`, :meth:`build` and :meth:`logit` tell them apart."""
+
+    name = "failure"
+    roles = ()
+    options: type[Options] = Options
+
+    def context(self, options: Any) -> int:
+        """Cells that the network reads."""
+        raise NotImplementedError
+
+    def units(self, params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
+        """[n, t, c·f] in standard deviations, channel by channel in the order of the inputs, from their [n, f, t]."""
+        raise NotImplementedError
+
+    def born(self, spec: Spec, options: Any, keys: jax.Array) -> Params:
+        """Weights of an ensemble."""
+        return born(self.build(spec, options), keys)
+
+    def build(self, spec: Spec, options: Any) -> Any:
+        """Of a network."""
+        raise NotImplementedError
+
+    def logit(self, spec: Spec, options: Any, weights: Params, units: jax.Array, seen: jax.Array) -> jax.Array:
+        """[b, t] of one member's weights, for units [b, t, c·f] and which inputs are there [b, t, f]."""
+        raise NotImplementedError
+
+    def check(self, spec: Spec) -> None:
+        """See :class:`models.kind.ModelKind`."""
+        read(self.options, spec)
+        if unknown := sorted(set(spec.roles) - {"outcome"}):
+            raise ValueError(f"roles.{unknown[0]}: {spec.kind} knows the role 'outcome' alone")
+        check_axes(spec, self.roles)
+
+    def outputs(self, spec: Spec) -> tuple[OutputSpec, ...]:
+        """The state is decided from the probability and the threshold found on held-out groups."""
+        probability = "Probability that a failure comes within the model's horizon"
+        state = "Whether a failure is to be expected within the model's horizon"
+        return (
+            OutputSpec("failure_probability", "%", 0.0, 100.0, probability, Meaning.PROBABILITY),
+            OutputSpec("failure_state", "", 0.0, 1.0, state, Meaning.STATE, _STATES),
+        )
+
+    def init(self, spec: Spec, key: jax.Array) -> Params:
+        """See :class:`models.kind.ModelKind`."""
+        options = read(self.options, spec)
+        return {
+            "network": self.born(spec, options, jax.random.split(key, options.members)),
+            "scale": cells.unscaled(len(process(spec))),
+            "calibration": np.array([1.0, 0.0], np.float32),
+            "threshold": np.full((), 0.5, np.float32),
+        }
+
+    def fit(self, spec: Spec, data: TrainingData, progress: Progress) -> Fitted:
+        """Targets are 0 or 1, or a share between them. Needs failures in two groups, better five."""
+        self.check(spec)
+        options, inputs = read(self.options, spec), process(spec)
+        fold = _folds(data, spec.seed)
+        key = jax.random.key(spec.seed)
+        params = self.init(spec, key)
+        params["scale"] = cells.scale(data.values[:, inputs], data.observed[:, inputs])
+        shared, own = self._crops(spec, params, data, fold)
+        budget = Budget(options.steps, options.rate, options.decay)
+        loss = partial(self._loss, spec, options)
+        params["network"] = descend(loss, params["network"], shared, own, budget, key, progress)
+        judged = self._held_out(spec, params, shared, fold)
+        params |= judged.learnt(options.cost)
+        return Fitted(jax.device_get(params), judged.metrics(options.cost))
+
+    def predict(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
+        """See :class:`models.kind.ModelKind`; NaN where nothing is observed in the cells that the network reads."""
+        options, inputs = read(self.options, spec), process(spec)
+        context = min(self.context(options), values.shape[-1])
+        units = self.units(params, values[:, inputs], observed[:, inputs])[:, -context:]
+        seen = jnp.swapaxes(observed[:, inputs], 1, 2)[:, -context:]
+        slope, shift = params["calibration"]
+        logit = jnp.mean(self._members(spec, params["network"], units, seen), 0)
+        probability = jax.nn.sigmoid(slope * logit + shift)
+        there = seen.any((1, 2))
+        unknown = jnp.full_like(logit, jnp.nan)
+
+        def told(number: jax.Array) -> Estimate:
+            return Estimate(jnp.where(there, number.astype(jnp.float32), jnp.nan), unknown, unknown)
+
+        return {
+            "failure_probability": told(100.0 * probability),
+            "failure_state": told(probability >= params["threshold"]),
+        }
+
+    def _members(self, spec: Spec, network: Params, units: jax.Array, seen: jax.Array) -> jax.Array:
+        """Logits [members, b] at the last cell."""
+        member = partial(self.logit, spec, read(self.options, spec), units=units, seen=seen)
+        every: jax.Array = jax.vmap(lambda weights: member(weights)[:, -1])(network)
+        return every
+
+    def _crops(
+        self, spec: Spec, params: Params, data: TrainingData, fold: NDArray[np.int32]
+    ) -> tuple[Mapping[str, NDArray[Any]], NDArray[np.intp]]:
+        """What all members share, with cells in front that are not there; and per member the (row, end)s to train on.
+
+        ``end`` counts from the first cell of a crop, so that crop ``end`` ends in the data's cell ``end``.
+        """
+        options, inputs = read(self.options, spec), process(spec)
+        units = np.asarray(jax.jit(self.units)(params, data.values[:, inputs], data.observed[:, inputs]))
+        seen = np.swapaxes(data.observed[:, inputs], 1, 2)
+        target = np.where(seen.any(-1), data.target, np.nan).astype(np.float32)
+        front = ((0, 0), (self.context(options) - 1, 0))
+        ends = [
+            np.argwhere(~np.isnan(target) & (fold != member % (fold.max() + 1))[:, None])
+            for member in range(options.members)
+        ]
+        own = np.stack([np.resize(each, (max(map(len, ends)), 2)) for each in ends])
+        shared = {
+            "units": np.pad(units, (*front, (0, 0))),
+            "seen": np.pad(seen, (*front, (0, 0))),
+            "target": np.pad(target, front, constant_values=np.nan),
+            "weight": _class_weights(target, options.balance),
+        }
+        return shared, own
+
+    def _loss(self, spec: Spec, options: Any, weights: Params, key: jax.Array, shared: Any, own: Any) -> jax.Array:
+        """Weighted cross entropy over the later half of random crops."""
+        picked, noisy, dead = jax.random.split(key, 3)
+        row, end = own[jax.random.randint(picked, (options.batch,), 0, own.shape[0])].T
+        span = end[:, None] + jnp.arange(self.context(options))
+        units, seen, target = (shared[name][row[:, None], span] for name in ("units", "seen", "target"))
+        seen = seen & jax.random.bernoulli(dead, 1.0 - options.dropout, (options.batch, 1, seen.shape[-1]))
+        there = jnp.tile(seen, units.shape[-1] // seen.shape[-1])
+        units = jnp.where(there, units + options.noise * jax.random.normal(noisy, units.shape), 0.0)
+        logit = self.logit(spec, options, weights, units, seen)
+        counted = seen.any(-1) & ~jnp.isnan(target) & (jnp.arange(span.shape[1]) >= span.shape[1] // 2)
+        wanted = jnp.nan_to_num(target)
+        other, failure = shared["weight"]
+        error = failure * wanted * jax.nn.softplus(-logit) + other * (1.0 - wanted) * jax.nn.softplus(logit)
+        return jnp.sum(jnp.where(counted, error, 0.0)) / jnp.maximum(counted.sum(), 1)
+
+    def _held_out(
+        self, spec: Spec, params: Params, shared: Mapping[str, NDArray[Any]], fold: NDArray[np.int32]
+    ) -> HeldOut:
+        """By the members that had not seen the fold."""
+        options = read(self.options, spec)
+        context, count = self.context(options), int(fold.max()) + 1
+        known = ~np.isnan(shared["target"]) & (fold < options.members)[:, None]
+        row, last = np.nonzero(known)
+        if len(row) > _JUDGED:
+            chosen = np.sort(np.random.default_rng(spec.seed).choice(len(row), _JUDGED, replace=False))
+            row, last = row[chosen], last[chosen]
+        span = last[:, None] - (context - 1) + np.arange(context)
+        every = jax.jit(partial(self._members, spec))(
+            params["network"], shared["units"][row[:, None], span], shared["seen"][row[:, None], span]
+        )
+        unseen = np.arange(options.members)[:, None] % count == fold[row]
+        return HeldOut(
+            logit=np.asarray(every).mean(0, where=unseen, dtype=np.float64),
+            target=shared["target"][row, last].astype(np.float64),
+            fold=fold[row],
+        )
+
+
+def _folds(data: TrainingData, seed: int) -> NDArray[np.int32]:
+    """Fold [n]; groups with a failure are dealt out apart from the others, so that each fold has some of both."""
+    target = data.target[~np.isnan(data.target)]
+    if ((target < 0.0) | (target > 1.0)).any():
+        raise ValueError(f"labels must be 0 or 1; there are some from {target.min():g} to {target.max():g}")
+    failed = np.isin(data.group, data.group[(np.nan_to_num(data.target) >= 0.5).any(1)])
+    count = min(_FOLDS, len(np.unique(data.group[failed])))
+    if count < 2:
+        raise ValueError(f"{count} group of cells has a failure; it takes two or more to hold one out")
+    if (target >= 0.5).all():
+        raise ValueError("every labelled cell has a failure; it takes others to tell them apart")
+    fold = np.zeros(len(data.group), np.int32)
+    fold[failed] = folds(data.group[failed], count, seed)
+    if len(np.unique(data.group[~failed])) >= count:
+        fold[~failed] = folds(data.group[~failed], count, seed)
+    return fold
+
+
+def _class_weights(target: NDArray[np.float32], balance: float) -> NDArray[np.float32]:
+    """Of the others and of failures; mean 1 over the cells."""
+    share = float(np.nanmean(target))
+    raw = np.array([(0.5 / (1.0 - share)) ** balance, (0.5 / share) ** balance])
+    return np.asarray(raw / (raw @ [1.0 - share, share]), np.float32)

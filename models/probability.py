@@ -1,0 +1,80 @@
+"""Probabilities that can be acted on: calibrated where nothing was learnt, with a threshold and figures to judge by."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Column = NDArray[np.floating[Any]]
+
+_BINS = 10
+_ITERATIONS = 50
+
+
+def platt(logit: Column, target: Column) -> NDArray[np.float32]:
+    """Slope and shift [2] that make a probability of a logit: monotone, and least squares of nothing (Platt 1999).
+
+    Targets are drawn in a little from 0 and 1, as he has it, so that no finite number of rows is certain. They may be
+    shares. A slope that would be negative is 0: what knows nothing says how often it happens.
+    """
+    ones = float(target.sum())
+    low, high = 1.0 / (len(target) - ones + 2.0), (ones + 1.0) / (ones + 2.0)
+    wanted = low + (high - low) * target.astype(np.float64)
+    spread = max(float(logit.std()), 1e-6)
+    rows = np.stack([logit / spread, np.ones(len(logit))], 1).astype(np.float64)
+    weights = np.array([1.0, 0.0])
+    for _ in range(_ITERATIONS):
+        told = sigmoid(rows @ weights)
+        bent = rows * np.maximum(told * (1.0 - told), 1e-9)[:, None]
+        step = np.linalg.solve(rows.T @ bent + 1e-6 * np.eye(2), rows.T @ (told - wanted))
+        weights = weights - step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
+    if weights[0] <= 0.0:
+        mean = float(wanted.mean())
+        return np.array([0.0, np.log(mean / (1.0 - mean))], np.float32)
+    return np.array([weights[0] / spread, weights[1]], np.float32)
+
+
+def sigmoid(logit: Column) -> NDArray[np.float64]:
+    """Without overflow."""
+    found: NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * np.asarray(logit, np.float64)))
+    return found
+
+
+def average_precision(score: Column, came: NDArray[np.bool_]) -> float:
+    """Area under precision over recall, without interpolation; rows of one score count together. NaN without a 1."""
+    order = np.argsort(-score, kind="stable")
+    last = np.append(np.diff(score[order]) != 0, True)
+    hits = np.cumsum(came[order])[last]
+    precision = hits / (np.flatnonzero(last) + 1)
+    total = int(came.sum())
+    return float(np.sum(np.diff(hits, prepend=0) * precision) / total) if total else float("nan")
+
+
+def f1(told: NDArray[np.bool_], came: NDArray[np.bool_]) -> float:
+    """Harmonic mean of precision and recall; 0 where nothing is found."""
+    hits = float((told & came).sum())
+    return 2.0 * hits / max(float(told.sum() + came.sum()), 1.0)
+
+
+def decision(probability: Column, came: NDArray[np.bool_], cost: float) -> float:
+    """The probability from which on to act, by rows that were not learnt from.
+
+    ``cost``: what a missed 1 costs, in false alarms: the least total is sought; 0: not known, the largest F1 is. Half
+    way to the next lower probability, so that it does not hang on one row.
+    """
+    order = np.argsort(-probability, kind="stable")
+    ranked = np.asarray(probability, np.float64)[order]
+    last = np.flatnonzero(np.append(np.diff(ranked) != 0, True))
+    hits = np.cumsum(came[order])[last]
+    false, missed = last + 1 - hits, came.sum() - hits
+    worth = 2.0 * hits / (last + 1 + came.sum()) if cost == 0.0 else -(cost * missed + false)
+    best = int(np.argmax(worth))
+    below = ranked[last[best] + 1] if last[best] + 1 < len(ranked) else 0.0
+    return float((ranked[last[best]] + below) / 2.0)
+
+
+def reliability(probability: Column, came: Column) -> float:
+    """How far what is told lies from how often it comes: mean over ten parts of equal size (Naeini et al. 2015)."""
+    parts = np.array_split(np.argsort(probability, kind="stable"), min(_BINS, len(probability)))
+    off = [len(part) * abs(float(probability[part].mean()) - float(came[part].mean())) for part in parts]
+    return float(sum(off) / len(probability))
