@@ -1,5 +1,6 @@
 """HistoryRead over a real socket, out of a real database."""
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery
 from plugin.publish.config import PublishConfig
 from plugin.publish.history import answering
+from plugin.publish.history import processed as processing
 from plugin.publish.mirror import Mirror
 from plugin.publish.server import OpcUaSink
 
@@ -307,3 +309,85 @@ async def test_a_read_that_takes_too_long_ends(house, monkeypatch):
     monkeypatch.setattr(answering, "_SECONDS", 0.0)
     results = await house.ask(details(0, 4), _NOX.name, _HEALTH.name)
     assert [result.StatusCode.name for result in results] == ["BadTimeout"] * 2
+
+
+def processed(start: float, end: float, minutes: float, aggregate: str, **config: Any) -> ua.ReadProcessedDetails:
+    kind = ua.NodeId(ua.Int32(getattr(ua.ObjectIds, f"AggregateFunction_{aggregate}")))
+    made = ua.AggregateConfiguration(**{"PercentDataBad": 100, "PercentDataGood": 100, **config})
+    return ua.ReadProcessedDetails(at(start), at(end), minutes * 60_000.0, [kind], made)
+
+
+_RAW = {"UseServerCapabilitiesDefaults": False, "TreatUncertainAsBad": True, "UseSlopedExtrapolation": False}
+
+
+@pytest.mark.parametrize("aggregate", ["Average", "Minimum", "Maximum", "Range", "Count"])
+@pytest.mark.parametrize("minutes", [1, 7, 60, 120])
+async def test_what_roll_ups_give_is_what_the_values_give(house, monkeypatch, aggregate, minutes):
+    name, span = "Foretag.Tags.e1.P30", (-60, 480)
+    values, _ = await house.raw(name, processed(*span, minutes, aggregate, **_RAW))
+    monkeypatch.setattr(house.store, "read_samples", None)
+    rolled, _ = await house.raw(name, processed(*span, minutes, aggregate))
+    assert len(rolled) == math.ceil(540 / minutes)
+    assert [(v.SourceTimestamp, v.StatusCode.value) for v in rolled] == [
+        (v.SourceTimestamp, v.StatusCode.value) for v in values
+    ]
+    for one, other in zip(rolled, values, strict=True):
+        assert one.Value.VariantType == other.Value.VariantType
+        assert one.Value.Value == pytest.approx(other.Value.Value)
+    assert rolled[-1].Value.Value is None  # after the last of them
+    assert rolled[len(rolled) // 2].Value.Value is not None
+
+
+async def test_processed_values_of_predictions_forwards_backwards_and_cut_short(house):
+    found, _ = await house.raw(_NOX.name, processed(0, 7, 3, "Average"))
+    assert seen(found) == [(0, 11.0), (3, 14.0), (6, 16.0)]
+    assert [hex(value.StatusCode.value) for value in found] == ["0x401", "0x401", "0x405"]
+    back, _ = await house.raw(_NOX.name, processed(6, 0, 3, "Average"))
+    assert seen(back) == [(6, 15.5), (3, 12.5)]
+    (whole,), _ = await house.raw(_NOX.name, processed(0, 7, 0, "Count"))
+    assert whole.Value == ua.Variant(5, ua.VariantType.Int32)
+    states, _ = await house.raw(_FLAG.name, processed(0, 3, 1, "Interpolative"))
+    assert [value.Value.Value for value in states] == [False, True, False]
+
+
+async def test_values_at_given_times_come_in_the_order_that_was_asked_for(house, monkeypatch):
+    monkeypatch.setattr(processing, "_ROWS", 2)
+    asked = ua.ReadAtTimeDetails([at(4), at(0), at(2.5), at(-1), at(9)], False)
+    found, _ = await house.raw(_NOX.name, asked)
+    assert seen(found) == [(4, 14.0), (0, 10.0), (2.5, 12.5), (-1, None), (9, 16.0)]
+    assert [hex(value.StatusCode.value) for value in found] == ["0x402", "0x0", "0x402", "0x809b0000", "0x40a40402"]
+
+
+async def test_many_intervals_come_in_pages(house, monkeypatch):
+    monkeypatch.setattr(answering, "PAGE", 3)
+    found, sizes = await house.raw(_NOX.name, processed(0, 7, 1, "End"))
+    assert sizes == [3, 3, 1]
+    assert seen(found) == [(minute, _TABLE.get(minute)) for minute in range(7)]
+    times, sizes = await house.raw(_NOX.name, ua.ReadAtTimeDetails([at(n) for n in range(7)], True))
+    assert (len(times), sizes) == (7, [3, 3, 1])
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        (processed(0, 7, 1, "StandardDeviationSample"), "BadAggregateNotSupported"),
+        (processed(0, 0, 1, "Average"), "BadInvalidArgument"),
+        (processed(0, 7, -1, "Average"), "BadAggregateInvalidInputs"),
+        (replace(processed(0, 7, 1, "Average"), AggregateType=[]), "BadAggregateListMismatch"),
+        (processed(0, 7, 1, "Average", UseServerCapabilitiesDefaults=False), "BadAggregateConfigurationRejected"),
+        (
+            processed(0, 7, 1, "Average", **{**_RAW, "PercentDataGood": 10, "PercentDataBad": 10}),
+            "BadAggregateInvalidInputs",
+        ),
+        (ua.ReadAtTimeDetails([], False), "BadHistoryOperationInvalid"),
+    ],
+)
+async def test_what_can_not_be_calculated_says_why(house, asked, status):
+    (result,) = await house.ask(asked, _NOX.name)
+    assert result.StatusCode.name == status
+
+
+async def test_the_server_tells_which_aggregates_it_has(house):
+    folder = house.client.get_node(ua.ObjectIds.HistoryServerCapabilities_AggregateFunctions)
+    names = {(await node.read_browse_name()).Name for node in await folder.get_children()}
+    assert {"Average", "TimeAverage", "PercentGood", "Start", "End", "Count", "Interpolative"} <= names

@@ -1,7 +1,9 @@
 """HistoryRead: what is asked for, node by node, within bounds of time, values and readers at once."""
 
 import asyncio
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,8 +13,10 @@ from asyncua.common.utils import ServiceError
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Micros, to_micros
 from plugin.errors import StoreError
+from plugin.publish.history.arithmetic import AGGREGATES, Terms
 from plugin.publish.history.past import Past
 from plugin.publish.history.points import Points
+from plugin.publish.history.processed import AtTimeReading, ProcessedReading
 from plugin.publish.history.raw import ModifiedReading, RawReading, Reading
 from plugin.publish.history.values import Stamps
 
@@ -21,6 +25,8 @@ PAGE = 5000
 _ANSWER = 50_000
 """Values of one answer, about: one of each node at least."""
 _SECONDS = 10.0
+_TIMES = 100_000
+_SHORTEST = 1.0  # of an interval [ms]
 _AT_ONCE = 4
 _CODES = ua.StatusCodes
 _STAMPS = {
@@ -99,6 +105,10 @@ class History:
             raise ServiceError(_CODES.BadIndexRangeInvalid)
         if isinstance(details, ua.ReadRawModifiedDetails):
             return _modified(past, details, stamps) if details.IsReadModified else _raw(past, details, stamps)
+        if isinstance(details, ua.ReadAtTimeDetails):
+            return _at_time(past, details, stamps)
+        if isinstance(details, ua.ReadProcessedDetails):
+            return _processed(past, details, place, stamps)
         raise ServiceError(_CODES.BadHistoryOperationUnsupported)
 
 
@@ -120,6 +130,42 @@ def _modified(past: Past, details: ua.ReadRawModifiedDetails, stamps: Stamps) ->
         raise ServiceError(_CODES.BadHistoryOperationInvalid)
     span = (start, end) if start < end else (end + 1, start + 1)
     return ModifiedReading(past, stamps, *span, end < start, int(details.NumValuesPerNode))
+
+
+def _at_time(past: Past, details: ua.ReadAtTimeDetails, stamps: Stamps) -> AtTimeReading:
+    times = [moment(time) for time in details.ReqTimes or ()]
+    if not times or None in times or len(times) > _TIMES:
+        raise ServiceError(_CODES.BadTooManyOperations if len(times) > _TIMES else _CODES.BadHistoryOperationInvalid)
+    known = tuple(time for time in times if time is not None)
+    return AtTimeReading(past, stamps, Terms(stepped=past.stepped), known, bool(details.UseSimpleBounds))
+
+
+def _processed(past: Past, details: ua.ReadProcessedDetails, place: int, stamps: Stamps) -> ProcessedReading:
+    """An interval of 0 is all of the range (OPC 10000-11, 6.5.4.2)."""
+    begin, end, kinds = moment(details.StartTime), moment(details.EndTime), details.AggregateType or []
+    if begin is None or end is None or begin == end or place >= len(kinds):
+        raise ServiceError(_CODES.BadAggregateListMismatch if place >= len(kinds) else _CODES.BadInvalidArgument)
+    aggregate = kinds[place].Identifier if kinds[place].NamespaceIndex == 0 else None
+    if not isinstance(aggregate, int) or aggregate not in AGGREGATES:
+        raise ServiceError(_CODES.BadAggregateNotSupported)
+    interval = details.ProcessingInterval
+    if not math.isfinite(interval) or interval < 0 or 0 < interval < _SHORTEST:
+        raise ServiceError(_CODES.BadAggregateInvalidInputs)
+    width = min(round(interval * 1000.0), abs(end - begin)) or abs(end - begin)
+    terms = replace(_terms(details.AggregateConfiguration), stepped=past.stepped)
+    return ProcessedReading(past, stamps, terms, aggregate, begin, end, width)
+
+
+def _terms(asked: ua.AggregateConfiguration | None) -> Terms:
+    """Ours where the client has none of its own."""
+    if asked is None or asked.UseServerCapabilitiesDefaults:
+        return Terms()
+    if asked.UseSlopedExtrapolation:
+        raise ServiceError(_CODES.BadAggregateConfigurationRejected)
+    shares = int(asked.PercentDataBad), int(asked.PercentDataGood)
+    if max(shares) > 100 or sum(shares) < 100:
+        raise ServiceError(_CODES.BadAggregateInvalidInputs)
+    return Terms(not asked.TreatUncertainAsBad, *shares)
 
 
 def moment(time: datetime | None) -> Micros | None:

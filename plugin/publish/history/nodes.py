@@ -80,7 +80,7 @@ _CAPABILITIES: dict[int, Any] = {
 }
 
 
-def tell_capabilities(server: InternalServer, aggregates: Sequence[int], events: int) -> None:
+def tell_capabilities(tree: Tree, server: InternalServer, aggregates: Sequence[int], events: int) -> None:
     """HistoryServerCapabilities; ``aggregates``: those that are calculated; ``events``: as many in one answer."""
     told = _CAPABILITIES | {
         _ID.HistoryServerCapabilities_AccessHistoryEventsCapability: events > 0,
@@ -92,3 +92,6 @@ def tell_capabilities(server: InternalServer, aggregates: Sequence[int], events:
         if number == _ID.Server_ServerCapabilities_MaxHistoryContinuationPoints:
             kind = ua.VariantType.UInt16
         attribute.value = ua.DataValue(ua.Variant(fact, kind))
+    folder = ua.NodeId(ua.Int32(_ID.HistoryServerCapabilities_AggregateFunctions))
+    for aggregate in aggregates:
+        tree.link(folder, _ID.Organizes, Ref(aggregate))

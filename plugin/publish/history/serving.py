@@ -8,6 +8,7 @@ from plugin.protocols import Store
 from plugin.publish.asyncua_server import PlantServer
 from plugin.publish.history import nodes
 from plugin.publish.history.answering import History
+from plugin.publish.history.arithmetic import AGGREGATES
 from plugin.publish.history.finding import Finder
 from plugin.publish.tree import Tree
 
@@ -26,7 +27,7 @@ class Served:
         self._finder = Finder(self._store, tree.id("").NamespaceIndex, self._tags)
         nodes.build(tree, self._tags)
         self.extend(tree, tags)
-        nodes.tell_capabilities(server.iserver, (), 0)
+        nodes.tell_capabilities(tree, server.iserver, tuple(AGGREGATES), 0)
         exists = server.iserver.aspace.__contains__
         server.serve_history(History(self._finder, exists, self._diagnostics).answer)
 
