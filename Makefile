@@ -18,8 +18,8 @@ help: ## this list
 demo: $(VENV)/.installed ## a plant, its historian and predictions, live [SECONDS=60] [ENGINES=20]
 	@$(VENV)/bin/foretag demo --folder demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ENGINES),--engines $(ENGINES))
 
-test: $(VENV)/.installed-dev ## all tests [ARGS="-k name"]
-	@$(PYTHON) -m pytest $(ARGS)
+test: $(VENV)/.installed-dev ## all tests, two files at a time [ARGS="-k name"] [WORKERS=0: one after the other]
+	@$(PYTHON) -m pytest -n $(or $(WORKERS),2) --dist loadfile $(ARGS)
 
 fuzz: $(VENV)/.installed-dev ## hostile bytes against all that reads a server's answers [SECONDS=60]
 	@$(PYTHON) -m tests.fuzz.decoder --seconds $(or $(SECONDS),60)

@@ -1,5 +1,5 @@
-"""What all tests share: one compile cache, so that a program is compiled once in a test run and not in every test; and
-a PostgreSQL, started when the first test asks for it."""
+"""What all tests of a worker share: one compile cache, so that a program is compiled once and not in every test; and a
+PostgreSQL, started when the first test asks for it."""
 
 import os
 from collections.abc import Iterator
@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.alone import alone
 from tests.postgres import Database, NoPostgres, Postgres, installed
 
-_CACHE = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
+# JAX does not write an entry in one go: a worker that read another's could find half of it.
+_CACHE = Path(__file__).parents[1] / ".pytest_cache" / "compiled" / os.environ.get("PYTEST_XDIST_WORKER", "")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
@@ -20,7 +22,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 def postgres_server() -> Iterator[Postgres]:
     """Running. Skips where there is none and none can be installed, but never on the build server."""
     try:
-        installed()
+        with alone("postgresql"):
+            installed()
     except NoPostgres as error:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
     server = Postgres()

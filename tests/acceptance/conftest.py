@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.alone import alone
+
 _HOME = Path(__file__).parent / "node_opcua"
 _INSTALL_SECONDS = 300
 _RUN_SECONDS = 60
@@ -60,9 +62,10 @@ def second_stack(tmp_path_factory: pytest.TempPathFactory) -> SecondStack:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     mark = hashlib.sha256((_HOME / "package-lock.json").read_bytes()).hexdigest()
     installed = _HOME / "node_modules" / ".lock-sha256"
-    if not installed.exists() or installed.read_text() != mark:
-        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=_HOME, timeout=_INSTALL_SECONDS, capture_output=True, text=True)
-        assert done.returncode == 0, f"npm ci failed:\n{done.stderr[-2000:]}"
-        installed.write_text(mark)
+    with alone("node-opcua"):
+        if not installed.exists() or installed.read_text() != mark:
+            command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            done = subprocess.run(command, cwd=_HOME, timeout=_INSTALL_SECONDS, capture_output=True, text=True)
+            assert done.returncode == 0, f"npm ci failed:\n{done.stderr[-2000:]}"
+            installed.write_text(mark)
     return SecondStack(node, tmp_path_factory.mktemp("node-opcua"))
