@@ -86,7 +86,8 @@ def occlusion(read: Read, values: jax.Array, observed: jax.Array, base: jax.Arra
 
     found = jax.lax.map(changed, put_back, batch_size=_AT_ONCE)
     whole, none, without, alone = found[0], found[1], found[2 : 2 + len(groups)], found[2 + len(groups) :]
-    return ((whole - without) + (alone[: len(groups)] - none)).T / 2
+    effect: jax.Array = ((whole - without) + (alone[: len(groups)] - none)).T / 2
+    return effect
 
 
 def integrated_gradients(
