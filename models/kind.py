@@ -35,6 +35,8 @@ class Spec:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Hyperparameters; the kind names the valid ones, with bounds, when it refuses one."""
     seed: int = 0
+    cleaning: Mapping[str, Any] = field(default_factory=dict)
+    """What was done to the values before the model saw them, see :mod:`models.cleaning`; empty: nothing."""
 
     def index(self, role: str) -> int:
         """Position on the feature axis of a role's feature."""

@@ -143,6 +143,9 @@ class Diagnostics:
         self.runs = counter("runs", "Runs by result", "model", "kind", "result")
         self.run_seconds = histogram("run_seconds", "Wall time of a scoring run", "model")
         self.last_run = gauge("last_run_timestamp_seconds", "When a model's last scoring run succeeded", "model")
+        self.cells_cleaned = counter(
+            "cells_cleaned", "Cells of windows that a step of the cleaning took for not observed", "model", "step"
+        )
         self.compilations = counter("compilations", "Programs that JAX compiled", "model")
         self.published = counter("published", "Values published", "sink")
         self.publish_failures = counter("publish_failures", "Values that could not be published", "sink", "cause")

@@ -18,6 +18,7 @@ from plugin.historian.keeping.retention import KeepConfig, RetentionConfig
 from plugin.historian.schema.view import View
 from plugin.historian.schema.views import views
 from plugin.infer.config import (
+    CleaningConfig,
     ExplainConfig,
     ModelConfig,
     PromotionConfig,
@@ -45,6 +46,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[models.training]": TrainingConfig,
     "[models.promotion]": PromotionConfig,
     "[models.retraining]": RetrainingConfig,
+    "[models.cleaning]": CleaningConfig,
     "[models.explain]": ExplainConfig,
     "[publish]": PublishConfig,
     "[[publish.users]]": UserConfig,

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, field_validator, model_validator
 
 from models import calendar
+from models.cleaning import Cleaning
 from plugin.fields import Duration, Section
 from plugin.infer.flags import Rule
 
@@ -76,6 +77,26 @@ class RetrainingConfig(Section):
     worse: float = Field(default=0.5, ge=0.0)
     """A challenger whose error on held-out data is higher than the champion's was by more than this share is retired at
     once; the audit log says why."""
+
+
+class CleaningConfig(Section):
+    """What counts as not observed before the model sees it, in training and live alike; a change takes a new training.
+    What each step took is counted in ``foretag_cells_cleaned_total``, and in the provenance of a version."""
+
+    range: bool = False
+    """Values outside of the tag's ``low`` and ``high``."""
+    spike: float = Field(default=0.0, ge=0.0, le=1000.0)
+    """Values so many standard deviations from the median of the last ``spike_cells`` cells (Hampel), and farther than
+    1 % of the tag's range; 0: none. A step of the process is believed when half of those cells have followed it."""
+    spike_cells: int = Field(default=9, ge=3, le=101)
+    """How many cells that are, the newest among them."""
+    stuck: Duration = timedelta(0)
+    """A value that has been the very same for longer; 0: never. Not for tags that report changes alone."""
+    odd_runs: float = Field(default=0.0, ge=0.0, le=1000.0)
+    """Training alone: whole runs, a feature of which has a median so many standard deviations from the fleet's, are
+    left out; 0: none."""
+    features: tuple[str, ...] = ()
+    """That are cleaned; default: all that have no role."""
 
 
 class ExplainConfig(Section):
@@ -154,6 +175,8 @@ class ModelConfig(Section):
     """Hyperparameters of the kind."""
     shadow: int = Field(default=1, ge=0, le=8)
     """Challengers, the newest, that are scored beside the version in force, stored and never published; 0: none."""
+    cleaning: CleaningConfig = CleaningConfig()
+    """What the model is not to see."""
     explain: ExplainConfig = ExplainConfig()
     """What is told of the reasons."""
     seed: int = 0
@@ -168,6 +191,13 @@ class ModelConfig(Section):
     def length(self) -> int:
         """Cells in a window."""
         return self.window // self.step
+
+    @property
+    def cleaning_steps(self) -> dict[str, Any]:
+        """As a spec has them."""
+        c = self.cleaning
+        stuck = c.stuck // self.step
+        return Cleaning(c.range, c.spike, c.spike_cells, stuck, c.odd_runs, c.features).as_spec()
 
     @property
     def late(self) -> tuple[bool, ...]:
@@ -225,6 +255,10 @@ class ModelConfig(Section):
         strangers = {feature for feature in self.roles.values() if feature not in self.features}
         if strangers:
             raise ValueError(f"roles name features that are not listed: {sorted(strangers)}; add them to features")
+        if unknown := sorted(set(self.cleaning.features) - set(self.features)):
+            raise ValueError(f"cleaning.features: {unknown} are not among features; mend their spelling")
+        if timedelta(0) < self.cleaning.stuck < self.step:
+            raise ValueError("cleaning.stuck is shorter than step; make it some cells long, or 0")
         self._check_groups()
         return self
 

@@ -28,6 +28,7 @@ def model_spec(config: ModelConfig) -> Spec:
         roles=dict(config.roles),
         options=dict(config.options),
         seed=config.seed,
+        cleaning=config.cleaning_steps,
     )
 
 

@@ -183,6 +183,8 @@ def _in_force(model: str, entries: Sequence[Audit]) -> list[int]:
 
 
 def as_json(spec: Spec) -> dict[str, Any]:
-    """A spec as it is stored with a version."""
+    """A spec as it is stored with a version; versions from before there was any cleaning say nothing of it."""
     stored: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
+    if not stored["cleaning"]:
+        del stored["cleaning"]
     return stored

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from models.cleaning import Mask
 from models.explain import Explainer
 from models.kind import ModelKind, Params, Spec
 from models.runtime import Numbers, Predictor
@@ -39,6 +40,7 @@ from plugin.domain import (
     to_micros,
 )
 from plugin.errors import ModelError
+from plugin.infer.cleaning import Cleaner
 from plugin.infer.compute import Compute
 from plugin.infer.config import ExplainConfig, ModelConfig
 from plugin.infer.dates import with_calendar
@@ -93,6 +95,8 @@ class Windows:
     """[asset] share of the recent cells that were observed, late roles left out."""
     complete: NDArray[np.bool_]
     """[asset] whether the newest cell holds a Good value of every feature, late roles left out."""
+    removed: Mapping[str, Mask]
+    """[asset, feature, cell] of the cells that each step of the cleaning took."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,6 +145,7 @@ class Scorer:
         self._tag_ids = tuple(asset.tags[feature].id for asset in self.assets for feature in config.features)
         self._prompt = ~np.array(config.late)
         self._policies = policies(config, self.assets)
+        self._cleaner = Cleaner(config, self.assets)
         self._spec = model_spec(config)
         outputs = kind.outputs(self._spec)
         self._tags = {spec.name: [output_tag(config, asset, spec) for asset in self.assets] for spec in outputs}
@@ -194,6 +199,7 @@ class Scorer:
         if champion is None:
             return None
         self._look = await self._seen(replace(run, unheard=self._sources_away()), end, known_by)
+        self._cleaner.count(self._look.windows.removed, self._diagnostics)
         return await self._outcome(champion, self._look)
 
     async def shadow(self, version: ModelVersion, run: Run) -> Outcome:
@@ -313,18 +319,21 @@ class Scorer:
         gaps = await self._store.gaps(since=since, known_by=begun, limit=_GAPS)
         holes = (*stretches(gaps, self.assets, to_micros(end)), *unheard(run.unheard, self.assets, to_micros(end)))
         window = Window(self._tag_ids, start, step, self.config.length, self._policies, holes)
-        return self._split(await self._store.grid(window, known_by=known_by, received_by=begun))
+        grid = await self._store.grid(window, known_by=known_by, received_by=begun)
+        return await asyncio.to_thread(self._split, grid) if self._cleaner.on else self._split(grid)
 
     def _split(self, grid: Grid) -> Windows:
         shape = (len(self.assets), len(self.config.features), self.config.length)
-        observed, good = grid.observed.reshape(shape), grid.good.reshape(shape)
-        recent = observed[:, self._prompt, -self.config.recent_cells :]
-        values, observed_too = with_calendar(self.config, grid.cells, grid.values.reshape(shape), observed)
+        found = self._cleaner.clean(grid.values.reshape(shape), grid.observed.reshape(shape))
+        good = grid.good.reshape(shape) & found.observed
+        recent = found.observed[:, self._prompt, -self.config.recent_cells :]
+        values, observed = with_calendar(self.config, grid.cells, found.values, found.observed)
         return Windows(
             values=values,
-            observed=observed_too,
+            observed=observed,
             coverage=recent.mean(axis=(1, 2)),
             complete=np.all(good[:, self._prompt, -1], axis=1),
+            removed=found.removed,
         )
 
     def _input_statuses(self, windows: Windows, away: Mapping[str, Micros]) -> list[Status]:

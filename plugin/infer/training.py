@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from plugin.domain import (
 )
 from plugin.domain import Stretch as Hole
 from plugin.errors import TrainingDataError
+from plugin.infer.cleaning import Cleaner
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
 from plugin.infer.dates import with_calendar
@@ -89,7 +91,8 @@ async def train(
     began = datetime.now(UTC)
     spec = model_spec(config)
     ahead = max((cells for output in kind.outputs(spec) for cells in output.ahead), default=0)
-    data, window = await gather(config, assets, store, now, ahead=ahead)
+    tally: Counter[str] = Counter()
+    data, window = await gather(config, assets, store, now, ahead=ahead, tally=tally)
     listener(0.0, f"{len(data.values)} stretches of up to {data.values.shape[2]} cells")
     try:
         fitted = await compute.run("train", kind.fit, spec, data, compute.reporter(listener))
@@ -101,6 +104,7 @@ async def train(
         "assets": [asset.name for asset in assets],
         "stretches": len(data.values),
         "labelled_cells": int(np.isfinite(data.target).sum()),
+        "cleaned": dict(tally),
         MEANS: _means(spec.features, data),
         "seed": config.seed,
         "code": __version__,
@@ -118,20 +122,45 @@ def _means(features: Sequence[str], data: TrainingData) -> dict[str, float | Non
 
 
 async def gather(
-    config: ModelConfig, assets: Sequence[Asset], store: Store, now: datetime, *, ahead: int = 0
+    config: ModelConfig,
+    assets: Sequence[Asset],
+    store: Store,
+    now: datetime,
+    *,
+    ahead: int = 0,
+    tally: Counter[str] | None = None,
 ) -> tuple[TrainingData, tuple[datetime, datetime]]:
-    """Everything to learn from, asset by asset, and the time that it spans; ``ahead``: how far it must see [cells]."""
+    """Everything to learn from, asset by asset, and the time that it spans.
+
+    ``ahead``: how far it must see [cells]; ``tally``: takes what each step of the cleaning removed [cells, or runs].
+    """
+    tally = Counter() if tally is None else tally
     found: list[Stretch] = []
     for asset in assets:
         samples, gaps = await _history(config, asset, store, now)
         told = await _told(config, asset, store, now)
-        found += await asyncio.to_thread(_cut_up, config, asset, samples, gaps, ahead, told)
+        cut = await asyncio.to_thread(_cut_up, config, asset, samples, gaps, ahead, told)
+        found += await asyncio.to_thread(_cleaned, config, Cleaner(config, [asset]), cut, tally)
     found = [stretch for stretch in found if np.isfinite(stretch.target).any()]
     if not found:
         raise TrainingDataError(f"model {config.name}: {_MISSING[config.training.learn]}")
     found.sort(key=lambda stretch: stretch.end)
-    data = await asyncio.to_thread(_stack, found)
+    data = Cleaner(config, assets).whole_runs(await asyncio.to_thread(_stack, found), tally)
     return data, (from_micros(min(stretch.group[0] for stretch in found)), from_micros(found[-1].end))
+
+
+def _cleaned(config: ModelConfig, cleaner: Cleaner, found: Sequence[Stretch], tally: Counter[str]) -> list[Stretch]:
+    """Each as a window that ends with it is cleaned live."""
+    if not cleaner.on:
+        return list(found)
+    width, cleaned = len(config.features), []
+    for stretch in found:
+        told = cleaner.clean(stretch.values[None, :width], stretch.observed[None, :width])
+        tally.update({step: int(cells.sum()) for step, cells in told.removed.items()})
+        values = np.concatenate([told.values[0], stretch.values[width:]])
+        observed = np.concatenate([told.observed[0], stretch.observed[width:]])
+        cleaned.append(replace(stretch, values=values, observed=observed))
+    return cleaned
 
 
 async def _history(config: ModelConfig, asset: Asset, store: Store, now: datetime) -> tuple[SampleBatch, list[Hole]]:
