@@ -9,14 +9,20 @@ PYTHONS := python3 python3.13 python3.12 python3.11
 NEWEST_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint bench lock clean
+.PHONY: help demo node-red fuxa test fuzz lint bench soak lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-6s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
 
 demo: $(VENV)/.installed ## a plant, its historian and predictions, live [SECONDS=60] [ENGINES=20]
 	@$(VENV)/bin/foretag demo --folder demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ENGINES),--engines $(ENGINES))
+
+node-red: examples/node-red/node_modules/.installed ## the demo in Node-RED: http://127.0.0.1:1880/dashboard/engines (Node.js 20)
+	@cd examples/node-red && node node_modules/node-red/red.js --settings settings.js
+
+fuxa: examples/fuxa/node_modules/.installed ## the demo in FUXA: http://127.0.0.1:1881 (Node.js 20)
+	@cd examples/fuxa && node start.mjs
 
 test: $(VENV)/.installed-dev ## all tests, two files at a time [ARGS="-k name"] [WORKERS=0: one after the other]
 	@$(PYTHON) -m pytest -n $(or $(WORKERS),2) --dist loadfile $(ARGS)
@@ -61,6 +67,10 @@ $(VENV)/.installed: uv.lock pyproject.toml | $(UV)
 	@$(UV) export --quiet --python $(PYTHON) --frozen --no-emit-project --no-dev --output-file $(VENV)/requirements.txt
 	@$(UV) pip install --python $(PYTHON) --require-hashes --requirements $(VENV)/requirements.txt
 	@$(UV) pip install --quiet --python $(PYTHON) --no-deps --editable .
+	@touch $@
+
+examples/%/node_modules/.installed: examples/%/package-lock.json
+	@cd examples/$* && npm ci --ignore-scripts && (! test -d node_modules/sqlite3 || npm rebuild sqlite3)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
