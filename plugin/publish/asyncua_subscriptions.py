@@ -25,6 +25,7 @@ from asyncua.server.monitored_item_service import MonitoredItemService
 from asyncua.server.subscription_service import SubscriptionService
 
 from plugin.publish import wire
+from plugin.publish.backlog import Changes
 from plugin.publish.cells import Cell
 from plugin.publish.items import Item, span_of
 
@@ -54,7 +55,8 @@ class PlantItems(MonitoredItemService):
     def __init__(self, subscription: "PlantSubscription", server: "PlantSubscriptions") -> None:
         super().__init__(subscription, server.aspace)
         self._server = server
-        self._ready = subscription.ready
+        self._backlog = subscription.backlog
+        self._monitored_items: dict[int, Any] = {}
 
     async def create_monitored_items(
         self, params: ua.CreateMonitoredItemsParameters
@@ -72,7 +74,7 @@ class PlantItems(MonitoredItemService):
         if not self._server.readable(params.ItemToMonitor):
             return ua.MonitoredItemCreateResult(_status(ua.StatusCodes.BadNotReadable))
         result, _ = self._make_monitored_item_common(params)
-        item = Item(result.MonitoredItemId, params, self._ready)
+        item = Item(result.MonitoredItemId, params, self._backlog)
         node, attribute = params.ItemToMonitor.NodeId, params.ItemToMonitor.AttributeId
         found = self.aspace[node].attributes.get(attribute) if node in self.aspace else None
         try:
@@ -81,23 +83,21 @@ class PlantItems(MonitoredItemService):
         except ServiceError as error:
             return ua.MonitoredItemCreateResult(_status(error.code))
         if isinstance(found, Cell):
-            found.join(item)
-            item.close = partial(found.leave, item)
+            item.watch(found)
         else:
             result.StatusCode, handle = self.aspace.add_datachange_callback(node, attribute, item.notice)
             item.close = partial(self.aspace.delete_datachange_callback, handle)
-        self._commit_monitored_item(result, item)
         if result.StatusCode.is_good():
+            self._monitored_items[result.MonitoredItemId] = item
             self._tell(item)
         return result
 
     def _tell(self, item: Item) -> None:
-        node, attribute = item.read_value_id.NodeId, item.read_value_id.AttributeId  # type: ignore[union-attr]
-        found = self.aspace[node].attributes[attribute]
-        if isinstance(found, Cell):
-            found.tell(item)
+        if item.cell is not None:
+            item.cell.tell(item)
         else:
-            item.notice(0, self.aspace.read_attribute_value(node, attribute))
+            asked = item.read_value_id
+            item.notice(0, self.aspace.read_attribute_value(asked.NodeId, asked.AttributeId))
 
     def _modify_monitored_item(self, params: ua.MonitoredItemModifyRequest) -> ua.MonitoredItemModifyResult:
         result = ua.MonitoredItemModifyResult()
@@ -110,9 +110,10 @@ class PlantItems(MonitoredItemService):
         result.RevisedSamplingInterval = self.isub.data.RevisedPublishingInterval
         if isinstance(item, Item):
             try:
-                item.ask(asked, size, span_of(self.aspace, item.read_value_id.NodeId))  # type: ignore[union-attr]
+                item.ask(asked, size, span_of(self.aspace, item.read_value_id.NodeId))
             except ServiceError as error:
                 return ua.MonitoredItemModifyResult(_status(error.code))
+            self._tell(item)  # a deadband may have held back what is wanted now
         else:  # of events
             item.queue_size, item.client_handle = size, asked.ClientHandle
             item.filter = asked.Filter if asked.Filter is not None else item.filter
@@ -128,8 +129,10 @@ class PlantItems(MonitoredItemService):
 
     def delete_monitored_items(self, ids: list[int]) -> list[ua.StatusCode]:
         """As asyncua's, which looks through all items for each."""
+        gone = [item for item in map(self._monitored_items.get, ids) if isinstance(item, Item)]
+        self._backlog.forget([item.place for item in gone])
         results = super().delete_monitored_items(ids)
-        self._ready[:] = [item for item in self._ready if item.waiting]
+        self._backlog.choosers[:] = [item for item in self._backlog.choosers if item.waits()]
         return results
 
     def _delete_monitored_items(self, mid: int) -> ua.StatusCode:
@@ -149,8 +152,8 @@ class PlantSubscription(InternalSubscription):
         self, server: "PlantSubscriptions", data: ua.CreateSubscriptionResult, *args: Any, at_once: int, **kwargs: Any
     ) -> None:
         super().__init__(data, server.aspace, *args, **kwargs)
-        self.ready: list[Item] = []
-        self._triggered_datachanges: Any = self.ready  # asyncua asks it whether there is anything to say
+        self.backlog = server.changes.open()
+        self._triggered_datachanges: Any = self.backlog  # asyncua asks it whether there is anything to say
         self.monitored_item_srv = PlantItems(self, server)
         self._not_acknowledged_results: dict[int, Any] = {}
         self._kept_bytes = 0
@@ -164,7 +167,7 @@ class PlantSubscription(InternalSubscription):
     async def publish_results(self, requestdata: Any = None) -> bool:
         """As asyncua's; what one message does not hold follows at once, with a turn for the loop in between."""
         used = more = await super().publish_results(requestdata)
-        while more and self.ready:
+        while more and self.backlog:
             await asyncio.sleep(0)
             more = await super().publish_results()
         return used
@@ -181,39 +184,17 @@ class PlantSubscription(InternalSubscription):
                 self._notification_seq = number % (2**32 - 1) + 1
                 self._keep(number, message)
             available = tuple(self._not_acknowledged_results)
-            return wire.Notice(self.data.SubscriptionId, available, bool(self.ready), message)
+            return wire.Notice(self.data.SubscriptionId, available, bool(self.backlog), message)
 
     def _notifications(self) -> Any:
         rest = ua.PublishResult()
         if self._publishing_enabled:
-            count, parts = self._take()
+            count, parts = self.backlog.take(self._at_once)
             if count:
                 yield wire.data_change(count, parts)
             self._pop_triggered_events(rest)
         self._pop_triggered_statuschanges(rest)
         yield from map(wire.notification, rest.NotificationMessage.NotificationData)
-
-    def _take(self) -> tuple[int, list[bytes]]:
-        """What waits, up to the bound: how many values, and handle and value of each in turn."""
-        parts: list[bytes] = []
-        taken = done = 0
-        for item in self.ready:
-            waiting, prefix = item.waiting, item.prefix
-            if taken + len(waiting) > self._at_once:
-                break
-            for content in waiting:
-                parts.append(prefix)
-                parts.append(content)
-            taken += len(waiting)
-            waiting.clear()
-            done += 1
-        del self.ready[:done]
-        if self.ready and taken < self._at_once:  # a queue of which a part still fits
-            item, left = self.ready[0], self._at_once - taken
-            parts += [part for content in item.waiting[:left] for part in (item.prefix, content)]
-            del item.waiting[:left]
-            taken += left
-        return taken, parts
 
     def _keep(self, number: int, message: bytes) -> None:
         kept = self._not_acknowledged_results
@@ -236,6 +217,10 @@ class PlantSubscription(InternalSubscription):
 
 class PlantSubscriptions(SubscriptionService):
     """All subscriptions of one server."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.changes = Changes()
 
     async def create_subscription(
         self,

@@ -14,6 +14,7 @@ from asyncua import ua
 from asyncua.server.address_space import AttributeValue
 
 from plugin.domain import Status
+from plugin.publish.backlog import Changes
 from plugin.publish.wire import any_data_value, data_value
 
 _NULL = ua.Variant(None, ua.VariantType.Null)
@@ -27,11 +28,25 @@ _BAD = 0x8000_0000
 class Watcher(Protocol):
     """Who is told of a cell's values."""
 
+    @property
+    def plain(self) -> bool:
+        """It wants each change of value or status, now: the cell need not ask it. Stays as it is from join to leave."""
+
     def takes(self, fact: Any, status: int, source: datetime) -> bool:
         """Whether it wants the value; then it counts as reported, and :meth:`put` follows."""
 
     def put(self, content: bytes) -> None:
         """A DataValue as it goes over the wire."""
+
+    @property
+    def changes(self) -> Changes:
+        """Of its server."""
+
+    def follow(self, place: int) -> bool:
+        """It hears of all changes of that place; False where it has to be told by :meth:`put`."""
+
+    def unfollow(self) -> None:
+        """No more; what waits stays."""
 
 
 def status_code(status: int) -> ua.StatusCode:
@@ -44,7 +59,7 @@ def status_code(status: int) -> ua.StatusCode:
 class Cell(AttributeValue):
     """The value of one node. Values are replaced, never changed: subscriptions keep references to them."""
 
-    __slots__ = ("_kind", "_made", "_said", "watchers")
+    __slots__ = ("_changes", "_choosy", "_kind", "_made", "_place", "_plain", "_said", "watched")
 
     value_callback = None
     value_setter = None
@@ -52,7 +67,11 @@ class Cell(AttributeValue):
 
     def __init__(self, kind: ua.VariantType, now: datetime) -> None:
         """Waiting for its first data since ``now``."""
-        self.watchers: tuple[Watcher, ...] = ()
+        self.watched = False
+        self._plain: tuple[Watcher, ...] = ()
+        self._choosy: tuple[Watcher, ...] = ()
+        self._changes: Changes | None = None
+        self._place = 0
         self._kind = kind
         self._said: tuple[Any, int, datetime, datetime] = (None, Status.BAD_WAITING_FOR_INITIAL_DATA, now, now)
         self._made: ua.DataValue | None = None
@@ -72,10 +91,7 @@ class Cell(AttributeValue):
         fact = value.Value.Value if value.Value is not None else None
         status = value.StatusCode.value if value.StatusCode is not None else Status.GOOD
         _, _, source, now = self._said
-        self._said = fact, status, value.SourceTimestamp or source, value.ServerTimestamp or now
-        self._made = value
-        for watcher in self.watchers:
-            self.tell(watcher)
+        self.write(fact, status, value.SourceTimestamp or source, value.ServerTimestamp or now, value)
 
     @property
     def fact(self) -> Any:
@@ -87,37 +103,64 @@ class Cell(AttributeValue):
         """Source time of the value."""
         return self._said[2]
 
-    def write(self, fact: Any, status: int, source: datetime, now: datetime) -> None:
-        """Set value, status and times, and hand them to the subscriptions before it returns."""
+    def write(self, fact: Any, status: int, source: datetime, now: datetime, made: ua.DataValue | None = None) -> None:
+        """Set value, status and times, and hand them to the subscriptions before it returns; ``made``: all in one."""
+        before = self._said
         self._said = fact, status, source, now
-        self._made = None
-        if self.watchers:
-            if status >= _BAD:
-                fact = None
-            content = None
-            for watcher in self.watchers:
-                if watcher.takes(fact, status, source):
-                    if content is None:
-                        content = data_value(fact, self._kind, status, source, now)
-                    watcher.put(content)
+        self._made = made
+        if self.watched:
+            self._tell_all(before)
+
+    def _tell_all(self, before: tuple[Any, int, datetime, datetime]) -> None:
+        """What was reported to those that are plain is what was said before: it is compared once for all of them."""
+        fact, status, source, now = self._said
+        if status >= _BAD:
+            fact = None
+        content = b""
+        if self._plain and (status != before[1] or (status < _BAD and fact != before[0])):
+            content = self._content(fact, status, source, now)
+            self._changes.add(self._place, content)  # type: ignore[union-attr]
+        for each in self._choosy:
+            if each.takes(fact, status, source):
+                content = content or self._content(fact, status, source, now)
+                each.put(content)
+
+    def _content(self, fact: Any, status: int, source: datetime, now: datetime) -> bytes:
+        return data_value(fact, self._kind, status, source, now) if self._made is None else any_data_value(self._made)
 
     def retype(self, kind: ua.VariantType) -> None:
         """Values of another kind from now on, where the node's data type allows several."""
         self._kind = kind
 
     def join(self, watcher: Watcher) -> None:
-        """From now on it is told of each value."""
-        self.watchers = (*self.watchers, watcher)
+        """From now on it is told of each value; of the present one :meth:`tell` tells it."""
+        if self._changes is None:
+            self._changes = watcher.changes
+            self._place = self._changes.new_place()
+        if watcher.plain and watcher.follow(self._place):
+            self._plain = (*self._plain, watcher)
+        else:
+            self._choosy = (*self._choosy, watcher)
+        self.watched = True
 
     def leave(self, watcher: Watcher) -> None:
-        """From now on it is told no more."""
-        self.watchers = tuple(each for each in self.watchers if each is not watcher)
+        """From now on it is told no more. What it was told last it knows itself then."""
+        if any(each is watcher for each in self._plain):
+            watcher.takes(*self._present)
+            watcher.unfollow()
+        self._plain = tuple(each for each in self._plain if each is not watcher)
+        self._choosy = tuple(each for each in self._choosy if each is not watcher)
+        self.watched = bool(self._plain or self._choosy)
 
     def tell(self, watcher: Watcher) -> None:
-        """The present value, to one who has just come."""
-        fact, status, source, _ = self._said
-        if watcher.takes(None if status >= _BAD else fact, status, source):
+        """The present value, to one who does not know it."""
+        if watcher.takes(*self._present):
             watcher.put(any_data_value(self.value))
+
+    @property
+    def _present(self) -> tuple[Any, int, datetime]:
+        fact, status, source, _ = self._said
+        return None if status >= _BAD else fact, status, source
 
     def note(self, fact: Any, source: datetime, now: datetime, status: int = Status.GOOD) -> None:
         """Write a value if it, or its status, differs from the present one: for what seldom changes."""

@@ -12,18 +12,27 @@ What differs from asyncua 2.1.0:
 """
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from asyncua import ua
 from asyncua.common.utils import ServiceError
-from asyncua.server.monitored_item_service import MonitoredItemData
 
+from plugin.publish.backlog import Backlog, Changes
+from plugin.publish.cells import Cell
 from plugin.publish.wire import any_data_value, overflowed
 
 _NEVER = -1
 """Status of what was not reported yet."""
+
+_NOWHERE = -1
+"""Place of an item that chooses."""
+
+_DISABLED, _REPORTING = ua.MonitoringMode.Disabled, ua.MonitoringMode.Reporting
+_STATUS_VALUE = ua.DataChangeTrigger.StatusValue
 
 
 class _Done:
@@ -37,33 +46,48 @@ class _Done:
 _DONE = _Done()
 
 
-class Item(MonitoredItemData):
-    """``ready`` is the subscription's: who has values for the next message. ``close`` parts with the node."""
+class Item:
+    """``backlog`` is the subscription's. ``close`` parts with the node."""
 
-    def __init__(self, number: int, asked: ua.MonitoredItemCreateRequest, ready: "list[Item]") -> None:
-        super().__init__()
+    __slots__ = (
+        "_backlog", "_deadband", "_discard_oldest", "_source", "_status", "_trigger", "_value", "cell",
+        "client_handle", "close", "mode", "monitored_item_id", "place", "prefix", "queue_size",
+        "read_value_id", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, number: int, asked: ua.MonitoredItemCreateRequest, backlog: Backlog) -> None:
         self.monitored_item_id = number
-        self.read_value_id = asked.ItemToMonitor
-        self.mode = asked.MonitoringMode
+        self.read_value_id: Any = asked.ItemToMonitor
+        self.mode: ua.MonitoringMode = asked.MonitoringMode
+        self.cell: Cell | None = None
+        """Whose values it is told; None: of an attribute that asyncua keeps."""
         self.close: Callable[[], None] = lambda: None
         self.waiting: list[bytes] = []
+        """Of an item that chooses; elsewhere it is the backlog that knows."""
         self.prefix = bytes(4)
-        self._ready = ready
+        self._backlog = backlog
+        self.place = _NOWHERE
+        self.client_handle: Any = 0
+        self.queue_size = 1
         self._value: Any = None
         self._status = _NEVER
         self._source: datetime | None = None
         self._deadband = 0.0
         self._discard_oldest = True
-        self._trigger = ua.DataChangeTrigger.StatusValue
+        self._trigger: Any = _STATUS_VALUE
 
     def ask(self, asked: ua.MonitoringParameters, queue_size: int, span: float) -> None:
         """Take up what the client asks for. ServiceError for a filter that can't be.
 
         ``span``: of the EURange, NaN where the attribute is no number with a range; see :func:`span_of`.
         """
+        with self._apart():
+            self._ask(asked, queue_size, span)
+
+    def _ask(self, asked: ua.MonitoringParameters, queue_size: int, span: float) -> None:
         demand: Any = asked.Filter
         if hasattr(demand, "DeadbandType"):  # what asyncua decodes is not its ua.DataChangeFilter
-            self._deadband, self._trigger = _deadband(demand, span), demand.Trigger
+            self._deadband, self._trigger = _deadband(demand, span), ua.DataChangeTrigger(demand.Trigger)
         elif demand is not None and getattr(demand, "TypeId", None) != ua.NodeId():
             raise ServiceError(ua.StatusCodes.BadMonitoredItemFilterUnsupported)
         self.client_handle = asked.ClientHandle
@@ -73,20 +97,42 @@ class Item(MonitoredItemData):
 
     def switch(self, mode: ua.MonitoringMode) -> bool:
         """Change the mode (OPC 10000-4, 5.13.4); True where the present value is to be told anew."""
-        before, self.mode = self.mode, mode
-        if mode == ua.MonitoringMode.Disabled:
-            self.waiting.clear()
-            self._status = _NEVER
-        elif mode == ua.MonitoringMode.Reporting and before == ua.MonitoringMode.Sampling and self.waiting:
-            self._ready.append(self)
-        return before == ua.MonitoringMode.Disabled and mode != before
+        with self._apart():
+            before, self.mode = self.mode, mode
+            if mode != _REPORTING:
+                self._backlog.withdraw(self)
+            elif before == ua.MonitoringMode.Sampling and self.waiting:
+                self._backlog.choosers.append(self)
+            if mode == _DISABLED:
+                self.waiting.clear()
+                self._status = _NEVER
+        return before == _DISABLED and mode != before
+
+    def watch(self, cell: Cell) -> None:
+        """It is told of the cell's values from now on; :meth:`plugin.publish.cells.Cell.tell` tells the present one."""
+        self.cell = cell
+        self.close = partial(cell.leave, self)
+        cell.join(self)
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """It changes what it wants: its cell does not count on it meanwhile."""
+        if self.cell is not None:
+            self.cell.leave(self)
+        try:
+            yield
+        finally:
+            if self.cell is not None:
+                self.cell.join(self)
+
+    @property
+    def plain(self) -> bool:
+        """As :class:`plugin.publish.cells.Watcher`."""
+        return self.mode is _REPORTING and self._trigger is _STATUS_VALUE and not self._deadband
 
     def takes(self, value: Any, status: int, source: datetime | None) -> bool:
         """As :class:`plugin.publish.cells.Watcher`."""
-        if status == self._status:
-            if self.mode is ua.MonitoringMode.Disabled or not self._differs(value, source):
-                return False
-        elif self.mode is ua.MonitoringMode.Disabled:
+        if self.mode is _DISABLED or (status == self._status and not self._differs(value, source)):
             return False
         self._value, self._status, self._source = value, status, source
         return True
@@ -103,10 +149,12 @@ class Item(MonitoredItemData):
     def put(self, content: bytes) -> None:
         """Keep the newest values, or the oldest, as the queue holds; the neighbour of one that is lost says so."""
         waiting = self.waiting
-        if not waiting:
+        if self.place != _NOWHERE:
+            self._backlog.tell(self.place, content)
+        elif not waiting:
             waiting.append(content)
-            if self.mode is ua.MonitoringMode.Reporting:
-                self._ready.append(self)
+            if self.mode is _REPORTING:
+                self._backlog.choosers.append(self)
         elif len(waiting) < self.queue_size:
             waiting.append(content)
         elif not self._discard_oldest:
@@ -116,6 +164,38 @@ class Item(MonitoredItemData):
             if waiting:
                 waiting[0] = overflowed(waiting[0])
             waiting.append(content)
+
+    @property
+    def changes(self) -> Changes:
+        """As :class:`plugin.publish.cells.Watcher`."""
+        return self._backlog.changes
+
+    def follow(self, place: int) -> bool:
+        """As :class:`plugin.publish.cells.Watcher`."""
+        handle, oldest = int(self.client_handle or 0), self._discard_oldest
+        if not self._backlog.follow(place, handle, self.queue_size, discard_oldest=oldest):
+            return False
+        self._backlog.withdraw(self)
+        self.place, waited, self.waiting = place, self.waiting, []
+        for content in waited:
+            self.put(content)
+        return True
+
+    def unfollow(self) -> None:
+        """As :class:`plugin.publish.cells.Watcher`."""
+        waited, self.place = self._backlog.leave(self.place), _NOWHERE
+        for content in waited:
+            self.put(content)
+
+    def waits(self) -> bool:
+        """As :class:`plugin.publish.backlog.Chooser`, and so is the next."""
+        return bool(self.waiting)
+
+    def give(self, most: int) -> list[bytes]:
+        """See above."""
+        found = self.waiting[:most]
+        del self.waiting[:most]
+        return found
 
     def notice(self, _: int, value: ua.DataValue) -> _Done:
         """For attributes that asyncua keeps; the work is done when the call returns, though asyncua awaits it."""

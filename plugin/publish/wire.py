@@ -18,9 +18,17 @@ _EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
 _WHOLE = 0x0F
 """A DataValue's mask: value, status, source and server timestamp are there, picoseconds are not (5.2.2.17)."""
 
-_DOUBLE, _BOOLEAN, _UINT32, _TIME = (struct.Struct(f"<BB{code}Iqq") for code in "d?Iq")
-_NULL = struct.Struct("<BBIqq")
-_TYPES = ua.VariantType
+_SCALARS = {
+    ua.VariantType.Double: struct.Struct("<BBdI"),
+    ua.VariantType.Boolean: struct.Struct("<BB?I"),
+    ua.VariantType.UInt32: struct.Struct("<BBII"),
+    ua.VariantType.DateTime: struct.Struct("<BBqI"),
+}
+_DOUBLE, _DATE_TIME = ua.VariantType.Double, ua.VariantType.DateTime
+_pack_double = _SCALARS[_DOUBLE].pack
+_NULL = struct.Struct("<BBI")
+_STATUS = struct.Struct("<I")
+_STAMPS = struct.Struct("<qq")
 _OVERFLOW = 0x480
 """InfoType DataValue and the Overflow bit (OPC 10000-4, 7.39.1)."""
 
@@ -32,43 +40,40 @@ _DATA_CHANGE = b"\x01\x00" + struct.pack("<H", ua.ObjectIds.DataChangeNotificati
 _NONE = b"\xff\xff\xff\xff"
 
 
-class _Ticks:
-    """100 ns since 1601 (5.2.2.5). Thousands of values in a row have the same time: it is converted once."""
+def _ticks(time: datetime) -> int:
+    """100 ns since 1601 (5.2.2.5)."""
+    delta = time - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 10_000_000 + delta.microseconds * 10
+
+
+class _Stamps:
+    """Source and server time. Thousands of values in a row have the same: they are packed once."""
+
+    __slots__ = ("_packed", "_server", "_source")
 
     def __init__(self) -> None:
-        self._time, self._ticks = _EPOCH, 0
+        self._source, self._server, self._packed = _EPOCH, _EPOCH, bytes(16)
 
-    def __call__(self, time: datetime) -> int:
-        if time is not self._time:
-            delta = time - _EPOCH
-            self._ticks = (delta.days * 86_400 + delta.seconds) * 10_000_000 + delta.microseconds * 10
-            self._time = time
-        return self._ticks
+    def __call__(self, source: datetime, server: datetime) -> bytes:
+        if source is not self._source or server is not self._server:
+            self._source, self._server, self._packed = source, server, _STAMPS.pack(_ticks(source), _ticks(server))
+        return self._packed
 
 
-_source_ticks, _server_ticks, _value_ticks = _Ticks(), _Ticks(), _Ticks()
+_stamps = _Stamps()
 
 
 def data_value(value: Any, kind: ua.VariantType, status: int, source: datetime, server: datetime) -> bytes:
     """A DataValue. ``source`` and ``server`` are aware; None is a null value of whatever ``kind``."""
+    if kind is _DOUBLE and isinstance(value, float):  # nearly all
+        return _pack_double(_WHOLE, 11, value, status) + _stamps(source, server)
     if value is None:
-        return _NULL.pack(_WHOLE, 0, status, _source_ticks(source), _server_ticks(server))
-    if isinstance(value, list):
+        return _NULL.pack(_WHOLE, 0, status) + _stamps(source, server)
+    scalar = _SCALARS.get(kind)
+    if scalar is None or isinstance(value, list):
         return any_data_value(_whole(value, kind, status, source, server))
-    if kind is _TYPES.Double:
-        return _DOUBLE.pack(_WHOLE, 11, value, status, _source_ticks(source), _server_ticks(server))
-    return _scalar(value, kind, status, source, server)
-
-
-def _scalar(value: Any, kind: ua.VariantType, status: int, source: datetime, server: datetime) -> bytes:
-    times = _source_ticks(source), _server_ticks(server)
-    if kind is _TYPES.Boolean:
-        return _BOOLEAN.pack(_WHOLE, 1, value, status, *times)
-    if kind is _TYPES.UInt32:
-        return _UINT32.pack(_WHOLE, 7, value, status, *times)
-    if kind is _TYPES.DateTime:
-        return _TIME.pack(_WHOLE, 13, _value_ticks(value), status, *times)
-    return any_data_value(_whole(value, kind, status, source, server))
+    said = _ticks(value) if kind is _DATE_TIME else value
+    return scalar.pack(_WHOLE, kind.value, said, status) + _stamps(source, server)
 
 
 def _whole(value: Any, kind: ua.VariantType, status: int, source: Any, server: Any) -> ua.DataValue:
@@ -83,6 +88,9 @@ def any_data_value(value: ua.DataValue) -> bytes:
 
 def overflowed(content: bytes) -> bytes:
     """The DataValue, saying that others before or after it were lost."""
+    if content[0] == _WHOLE:  # the status is the last but the times
+        (status,) = _STATUS.unpack_from(content, len(content) - 20)
+        return b"".join((content[:-20], _STATUS.pack(status | _OVERFLOW), content[-16:]))
     value = struct_from_binary(ua.DataValue, Buffer(content))
     status = value.StatusCode.value if value.StatusCode is not None else 0
     return any_data_value(replace(value, StatusCode=ua.StatusCode(ua.UInt32(status | _OVERFLOW))))
@@ -114,7 +122,7 @@ class Notice:
 
 def message(number: int, notifications: Sequence[bytes], now: datetime) -> bytes:
     """A NotificationMessage (OPC 10000-4, 7.26); without notifications it is a keep-alive."""
-    head = struct.pack("<Iqi", number, _server_ticks(now), len(notifications))
+    head = struct.pack("<Iqi", number, _ticks(now), len(notifications))
     return b"".join((head, *notifications))
 
 
@@ -130,7 +138,7 @@ def publish_response(notice: Notice, results: Sequence[ua.StatusCode] | None, re
     codes = [code.value for code in results or ()]
     return b"".join(
         (
-            _HEADER.pack(_PUBLISH_RESPONSE, _server_ticks(now), request, 0, _NO_DETAILS),
+            _HEADER.pack(_PUBLISH_RESPONSE, _ticks(now), request, 0, _NO_DETAILS),
             struct.pack(f"<Ii{len(notice.available)}I?", notice.subscription, *numbers, notice.more),
             notice.message,
             struct.pack(f"<i{len(codes)}I", len(codes), *codes),

@@ -26,6 +26,7 @@ from plugin.domain import (
     quality,
 )
 from plugin.publish import nodes, types
+from plugin.publish.backlog import Changes
 from plugin.publish.cells import Cell
 from plugin.publish.nodes import Context, ModelNode, OutputNode, freshness, service_level
 from plugin.publish.shown import Shown
@@ -274,7 +275,10 @@ def test_a_flag_is_as_fresh_as_the_oldest_of_the_predictions_beside_it():
 
 
 class _Heard:
-    """One who takes every value."""
+    """One who chooses, and takes every value."""
+
+    plain = False
+    changes = Changes()
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, int]] = []
@@ -286,6 +290,12 @@ class _Heard:
 
     def put(self, content: bytes) -> None:
         self.kept.append(content)
+
+    def follow(self, place: int) -> bool:
+        raise AssertionError(place)
+
+    def unfollow(self) -> None:
+        raise AssertionError
 
 
 def test_subscriptions_hear_of_a_write_before_it_returns_and_share_its_bytes():

@@ -1,6 +1,7 @@
 """Values and messages as bytes: what is packed by hand is what asyncua's encoder writes, and its decoder reads."""
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from plugin.domain import Status
 from plugin.publish import wire
+from plugin.publish.backlog import Changes
 from plugin.publish.cells import Cell
 from plugin.publish.items import Item
 
@@ -81,11 +83,11 @@ class Desk:
     """A cell, one who monitors it, and what waits for it."""
 
     def __init__(self, queue: int = 10, span: float = math.nan, **asked: Any) -> None:
-        self.ready: list[Item] = []
+        self.backlog = Changes().open()
         self.cell = Cell(T.Double, NOW)
-        self.item = Item(1, ua.MonitoredItemCreateRequest(MonitoringMode=ua.MonitoringMode.Reporting), self.ready)
+        self.item = Item(1, ua.MonitoredItemCreateRequest(MonitoringMode=ua.MonitoringMode.Reporting), self.backlog)
         self.item.ask(ua.MonitoringParameters(ua.UInt32(5), QueueSize=ua.UInt32(queue), **asked), queue, span)
-        self.cell.join(self.item)
+        self.item.watch(self.cell)
 
     def write(self, *values: float, status: int = Status.GOOD, source: datetime = NOW) -> None:
         for value in values:
@@ -93,11 +95,18 @@ class Desk:
 
     def heard(self) -> list[tuple[Any, int]]:
         """Value and status of all that waits; nothing waits then."""
-        assert self.ready == ([self.item] if self.item.waiting else [])
-        found: list[Any] = [struct_from_binary(ua.DataValue, Buffer(content)) for content in self.item.waiting]
-        self.item.waiting.clear()
-        self.ready.clear()
-        return [(each.Value.Value, each.StatusCode.value) for each in found]
+        _, parts = self.backlog.take(1000)
+        assert not self.backlog
+        return [(each.Value.Value.Value, each.Value.StatusCode.value) for each in decoded(parts)]
+
+
+def decoded(parts: Sequence[bytes]) -> list[ua.MonitoredItemNotification]:
+    """Handle and value of each, as a client reads them."""
+    body = Buffer(b"".join(parts))
+    found = []
+    while len(body):
+        found.append(struct_from_binary(ua.MonitoredItemNotification, body))
+    return found
 
 
 def changes(**more: Any) -> ua.DataChangeFilter:
@@ -170,15 +179,43 @@ def test_what_samples_waits_until_it_reports_and_what_is_off_hears_nothing():
     desk = Desk()
     assert not desk.item.switch(ua.MonitoringMode.Sampling)
     desk.write(1.0)
-    assert (desk.ready, len(desk.item.waiting)) == ([], 1)
+    assert not desk.backlog
     assert not desk.item.switch(ua.MonitoringMode.Reporting)
     assert desk.heard() == [(1.0, 0)]
     assert not desk.item.switch(ua.MonitoringMode.Disabled)
     desk.write(2.0)
-    assert not desk.item.waiting
+    assert not desk.backlog
     assert desk.item.switch(ua.MonitoringMode.Reporting)
     desk.cell.tell(desk.item)
     assert desk.heard() == [(2.0, 0)]
+
+
+def test_what_waits_goes_along_when_an_item_changes_its_mind():
+    desk = Desk()
+    desk.write(1.0, 2.0)
+    desk.item.ask(ua.MonitoringParameters(ua.UInt32(5), Filter=deadband(ua.DeadbandType.Absolute, 1.5)), 10, math.nan)
+    desk.write(3.0, 4.0)
+    desk.item.ask(ua.MonitoringParameters(ua.UInt32(5), Filter=changes()), 10, math.nan)
+    desk.write(4.0, 4.5)
+    assert [value for value, _ in desk.heard()] == [1.0, 2.0, 4.0, 4.5]
+
+
+def test_what_a_deadband_held_back_is_told_when_the_deadband_goes():
+    desk = Desk(Filter=deadband(ua.DeadbandType.Absolute, 1.5))
+    desk.write(1.0, 2.0)
+    desk.item.ask(ua.MonitoringParameters(ua.UInt32(5), Filter=changes()), 10, math.nan)
+    desk.cell.tell(desk.item)
+    desk.write(2.0)
+    assert [value for value, _ in desk.heard()] == [1.0, 2.0]
+
+
+def test_an_item_that_only_samples_says_nothing_of_what_waits():
+    desk = Desk()
+    desk.write(1.0)
+    desk.item.switch(ua.MonitoringMode.Sampling)
+    assert not desk.backlog
+    desk.item.switch(ua.MonitoringMode.Reporting)
+    assert desk.heard() == [(1.0, 0)]
 
 
 def test_what_asyncua_writes_is_heard_and_read_too():
