@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from models import regimes
+from models import light, regimes
 from models.cells import BASELINE_CELLS, since_reset
 from models.kind import Contributing, ModelKind, Params, Spec
 
@@ -162,7 +162,7 @@ class Explainer:
         """The group axis."""
         self.spec = spec
         self._params, self._masks, self._means = jax.device_put(
-            (params, np.stack(list(by_name.values())), np.asarray(means, np.float32)), device
+            (light.unpacked(params), np.stack(list(by_name.values())), np.asarray(means, np.float32)), device
         )
         self._effects = jax.jit(partial(effects, kind, spec, output, way))
         self._rows = 0
@@ -209,6 +209,7 @@ def effects(
     observed: jax.Array,
 ) -> jax.Array:
     """[n, g] of one output of a kind; a score's come from the kind itself where it can say."""
+    params = light.widened(params)
     if output == "score" and isinstance(kind, Contributing):
         own = kind.contributions(spec, params, values, observed)
         return own @ groups.T.astype(own.dtype)

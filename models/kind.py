@@ -6,7 +6,7 @@ Axes, here and everywhere in ``models``: ``n`` windows (one per asset and instan
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,6 +16,9 @@ from models.meaning import Meaning
 
 Params = dict[str, Any]
 """A nested dict of arrays: weights, scalers, calibration. All that prediction needs besides the :class:`Spec`."""
+
+Form = Literal["no", "int8", "pruned", "student"]
+"""How light a model is to be, see :mod:`models.light`."""
 
 Progress = Callable[[float, str], None]
 """Called during a fit with the share done, 0..1, and a line for a person; an exception that it raises ends the fit."""

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from models import light
 from models.kind import Estimate, ModelKind, Params, Spec
 
 log = logging.getLogger(__name__)
@@ -69,11 +70,11 @@ class Predictor:
         self.compilations = 0
         """Programs compiled (or taken from the cache) so far; it stands still once warm."""
         self._device = device
-        self._params = jax.device_put(params, device)
+        self._params = jax.device_put(light.unpacked(params), device)
         self._programs: dict[int, Any] = {}
 
         def predict(params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
-            return kind.predict(spec, params, values, observed)
+            return kind.predict(spec, light.widened(params), values, observed)
 
         self._predict = jax.jit(predict)
 

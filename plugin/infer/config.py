@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from models import calendar
 from models.cleaning import Cleaning
+from models.kind import Form
 from plugin.fields import Duration, Section
 from plugin.infer.flags import Rule
 
@@ -50,6 +51,12 @@ class TrainingConfig(Section):
     """How far back to look."""
     clean: float = Field(default=0.5, gt=0.0, le=1.0)
     """For ``normal``: the share of each run, from its start, that counts as healthy (all cells where nothing ages)."""
+    light: Form = "no"
+    """Make it small: ``int8`` (weights of one byte), ``pruned`` (int8, and the smallest third of them left out) or
+    ``student`` (a small network of one member that learns from the full one: a remaining life or a probability)."""
+    light_error: float = Field(default=0.05, gt=0.0, allow_inf_nan=False)
+    """How far a light model may stray from the full one: 95 % of the windows it is tried on, as a share of the
+    output's standard deviation. One that strays farther is refused."""
     retry: Duration = Field(default=timedelta(minutes=1), gt=timedelta(0))
     """When the history does not hold enough yet: time until the next try."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from models import light
 from models.kind import OutputSpec, Spec
 from models.meaning import Meaning
 from models.runtime import Numbers
@@ -20,7 +21,12 @@ _WARNING_SHARES = 0.25, 0.1
 
 
 def model_spec(config: ModelConfig) -> Spec:
-    """What the kind needs to know of the configuration."""
+    """What the kind needs to know of the configuration, for the model that predicts."""
+    return light.student(full_spec(config)) if config.training.light == "student" else full_spec(config)
+
+
+def full_spec(config: ModelConfig) -> Spec:
+    """For the model that a light one is made from; the same unless it is a student."""
     return Spec(
         kind=config.kind,
         features=config.inputs,

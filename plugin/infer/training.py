@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models import light
 from models.cells import scale
-from models.kind import ModelKind, TrainingData
+from models.kind import Fitted, ModelKind, Progress, TrainingData
 from plugin import __version__
 from plugin.domain import (
     Asset,
@@ -36,7 +37,7 @@ from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
 from plugin.infer.dates import with_calendar
 from plugin.infer.explaining import MEANS
-from plugin.infer.outputs import model_spec
+from plugin.infer.outputs import full_spec, model_spec
 from plugin.infer.registry import Registry
 from plugin.infer.windows import dense, occupied, policies, stretches
 from plugin.protocols import Store
@@ -95,7 +96,7 @@ async def train(
     data, window = await gather(config, assets, store, now, ahead=ahead, tally=tally)
     listener(0.0, f"{len(data.values)} stretches of up to {data.values.shape[2]} cells")
     try:
-        fitted = await compute.run("train", kind.fit, spec, data, compute.reporter(listener))
+        fitted = await compute.run("train", _fit, config, kind, data, compute.reporter(listener))
     except ValueError as error:
         raise TrainingDataError(f"model {config.name}: {error}") from error
     provenance = {
@@ -113,6 +114,11 @@ async def train(
         "seconds": round((datetime.now(UTC) - began).total_seconds(), 3),
     }
     return await registry.add(config.name, spec, fitted, provenance, began)
+
+
+def _fit(config: ModelConfig, kind: ModelKind, data: TrainingData, progress: Progress) -> Fitted:
+    training = config.training
+    return light.fit(kind, full_spec(config), data, training.light, training.light_error, progress)
 
 
 def _means(features: Sequence[str], data: TrainingData) -> dict[str, float | None]:

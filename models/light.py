@@ -1,0 +1,199 @@
+"""Light models: int8 weights, pruned weights, or a small student of the ensemble; refused where they say other things.
+
+A light parameter tree is that of the kind, but a matrix of weights is a dict: ``int8`` and ``step`` (one per output
+channel, symmetric: Jacob et al. 2018, section 2.1 with a zero point of 0), and where it was pruned, ``mask`` (one bit a
+weight) and ``shape``. :func:`unpacked` puts pruned ones back when a model is loaded; :func:`widened` makes float32 of
+int8 inside the compiled program, so that memory holds the small ones.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from models.kind import Fitted, Form, ModelKind, Params, Progress, Spec, TrainingData
+from models.meaning import Meaning
+from models.training import folds
+
+STUDENT = {"hidden": 16, "members": 1}
+_PRUNED = 0.3
+"""Share of the weights that pruning leaves out, the smallest ones (Han et al. 2015)."""
+_ASKED = 6000
+"""Cells at which a student hears its teacher; at the others it learns from the label itself."""
+_AT_ONCE = 256
+_CHECKED = 1024
+"""Windows that a light model is compared at."""
+_HELD_OUT = 5
+"""One of so many parts of the groups is kept to compare at."""
+_SHARE = 0.95
+"""The error is the one that this share of the windows stays below."""
+
+
+def student(spec: Spec) -> Spec:
+    """Of a teacher's spec: one small member."""
+    return replace(spec, options={**spec.options, **STUDENT})
+
+
+def fit(kind: ModelKind, spec: Spec, data: TrainingData, form: Form, bound: float, progress: Progress) -> Fitted:
+    """A light model of what ``kind`` learns with ``spec``; a student is one of :func:`student` of the spec.
+
+    ``bound``: how far it may stray from the full model, see :func:`strayed`; metrics ``light_error``. ValueError where
+    it strays farther, or the kind can't be made light in this way.
+    """
+    if form == "no":
+        return kind.fit(spec, data, progress)
+    apart = folds(data.group, _HELD_OUT, spec.seed) == 0
+    full = kind.fit(spec, data if form != "student" else _only(data, ~apart), progress)
+    if form == "student":
+        small = student(spec)
+        light = kind.fit(small, taught(kind, spec, full.params, _only(data, ~apart)), progress)
+    else:
+        small, light = spec, replace(full, params=quantised(full.params, _PRUNED if form == "pruned" else 0.0))
+    values, observed = _windows(spec, _only(data, apart))
+    errors = strayed(
+        outputs_of(kind, spec, full.params, values, observed), outputs_of(kind, small, light.params, values, observed)
+    )
+    worst = max(errors, key=lambda name: errors[name])
+    if errors[worst] > bound:
+        raise ValueError(
+            f"light = {form!r}: {worst} strays by {errors[worst]:.3g} of its spread from the full model, more than "
+            f"light_error = {bound:g}; allow more, or train the full model"
+        )
+    return replace(light, metrics={**light.metrics, "light_error": errors[worst]})
+
+
+def quantised(params: Params, pruned: float = 0.0) -> Params:
+    """int8 in place of every matrix of weights; of each, this share of the smallest weights left out."""
+    return _mapped(params, lambda leaf: _packed(leaf, pruned) if _is_matrix(leaf) else leaf)
+
+
+def _mapped(tree: Params, change: Any) -> Params:
+    return {
+        key: _mapped(dict(value), change) if isinstance(value, Mapping) else change(value)
+        for key, value in tree.items()
+    }
+
+
+def _is_matrix(leaf: Any) -> bool:
+    """Members, inputs, outputs."""
+    return np.ndim(leaf) == 3 and leaf.dtype == np.float32 and min(leaf.shape[1:]) > 1
+
+
+def _packed(leaf: NDArray[np.float32], pruned: float) -> Params:
+    leaf = np.asarray(leaf)
+    step = np.maximum(np.abs(leaf).max(1, keepdims=True), 1e-12) / 127.0
+    whole = np.rint(leaf / step).astype(np.int8)
+    packed = {"int8": whole, "step": step.astype(np.float32)}
+    if not pruned:
+        return packed
+    kept = np.abs(leaf) > np.quantile(np.abs(leaf), pruned)
+    return packed | {
+        "int8": whole[kept],
+        "mask": np.packbits(kept.ravel()),
+        "shape": np.array(leaf.shape, np.int32),
+    }
+
+
+def unpacked(params: Params) -> Params:
+    """On the host: what was pruned is 0 again."""
+    if "mask" in params:
+        shape = tuple(int(size) for size in params["shape"])
+        kept = np.unpackbits(params["mask"], count=int(np.prod(shape))).astype(bool)
+        whole = np.zeros(len(kept), np.int8)
+        whole[kept] = params["int8"]
+        return {"int8": whole.reshape(shape), "step": params["step"]}
+    return {key: unpacked(dict(each)) if isinstance(each, Mapping) else each for key, each in params.items()}
+
+
+def widened(params: Params) -> Params:
+    """Jittable: weights as the kind knows them."""
+    if set(params) == {"int8", "step"}:
+        weights: Any = params["int8"].astype(jnp.float32) * params["step"]
+        return weights  # type: ignore[no-any-return]  # a leaf in the place of a tree
+    return {key: widened(dict(each)) if isinstance(each, Mapping) else each for key, each in params.items()}
+
+
+def size(params: Params) -> int:
+    """Bytes of all arrays."""
+    return sum(int(np.asarray(leaf).nbytes) for leaf in jax.tree.leaves(params))
+
+
+def taught(kind: ModelKind, spec: Spec, params: Params, data: TrainingData) -> TrainingData:
+    """The same windows; at random labelled cells the target is what the teacher says there (Hinton et al. 2015).
+
+    ValueError for a kind whose first output is neither a remaining life nor a probability.
+    """
+    output = kind.outputs(spec)[0]
+    unit = {Meaning.LIFETIME: 1.0, Meaning.PROBABILITY: 0.01}.get(output.meaning)
+    if unit is None:
+        raise ValueError(f"light = 'student': {spec.kind} gives no life and no probability that one could be taught")
+    known = np.argwhere(~np.isnan(data.target) & data.observed.any(1))
+    chosen = np.random.default_rng(spec.seed).permutation(len(known))[:_ASKED]
+    row, cell = known[chosen].T
+    told = np.concatenate(
+        [
+            outputs_of(kind, spec, params, *_ending(spec, data, row[at : at + _AT_ONCE], cell[at : at + _AT_ONCE]))[
+                output.name
+            ]
+            for at in range(0, len(row), _AT_ONCE)
+        ]
+    )
+    target = data.target.copy()
+    target[row, cell] = np.where(np.isnan(told), target[row, cell], unit * told)
+    return replace(data, target=target)
+
+
+def outputs_of(
+    kind: ModelKind, spec: Spec, params: Params, values: NDArray[np.float32], observed: NDArray[np.bool_]
+) -> Mapping[str, NDArray[np.float32]]:
+    """Values [n] by output, of a full or a light model; padded to whole calls, so that few programs are compiled."""
+    program = jax.jit(lambda params, *windows: kind.predict(spec, widened(params), *windows))
+    params, count = unpacked(params), len(values)
+    found = []
+    for at in range(0, count, _AT_ONCE):
+        chosen = np.resize(np.arange(at, min(at + _AT_ONCE, count)), _AT_ONCE)
+        found.append(jax.device_get(program(params, values[chosen], observed[chosen])))
+    return {name: np.concatenate([part[name].value for part in found])[:count] for name in found[0]}
+
+
+def strayed(full: Mapping[str, NDArray[np.float32]], light: Mapping[str, NDArray[np.float32]]) -> Mapping[str, float]:
+    """By output: what 95 % of the windows differ by at most, as a share of the output's standard deviation.
+
+    Infinite where one has a number and the other has none.
+    """
+    return {name: _apart(full[name], light[name]) for name in full}
+
+
+def _apart(full: NDArray[np.float32], light: NDArray[np.float32]) -> float:
+    there = ~np.isnan(full)
+    if not np.array_equal(there, ~np.isnan(light)):
+        return float("inf")
+    spread = max(float(np.std(full[there])), 1e-6) if there.any() else 1.0
+    return float(np.quantile(np.abs(full - light)[there], _SHARE)) / spread if there.any() else 0.0
+
+
+def _only(data: TrainingData, rows: NDArray[np.bool_]) -> TrainingData:
+    return TrainingData(data.values[rows], data.observed[rows], data.target[rows], data.group[rows])
+
+
+def _windows(spec: Spec, data: TrainingData) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """As they are scored, at random ends."""
+    known = np.argwhere(data.observed.any(1))
+    chosen = np.random.default_rng(spec.seed + 1).permutation(len(known))[:_CHECKED]
+    return _ending(spec, data, *known[chosen].T)
+
+
+def _ending(
+    spec: Spec, data: TrainingData, row: NDArray[np.intp], cell: NDArray[np.intp]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Windows [m, f, t] of these rows that end with these cells."""
+    length = min(spec.length, data.values.shape[2])
+    source = cell[:, None] - (length - 1) + np.arange(length)
+    place = np.maximum(source, 0)
+    values = np.swapaxes(data.values[row[:, None], :, place], 1, 2)
+    observed = np.swapaxes(data.observed[row[:, None], :, place], 1, 2) & (source >= 0)[:, None]
+    return np.where(observed, values, np.float32(0)), observed
