@@ -25,6 +25,7 @@ from plugin.fields import Section
 from plugin.historian.config import HistorianConfig
 from plugin.historian.keeping.retention import DEFAULT, RetentionConfig, class_of, fits
 from plugin.historian.sqlite.connections import database_path
+from plugin.infer.alarms.config import AlarmsConfig
 from plugin.infer.config import ModelConfig
 from plugin.publish.config import PublishConfig, WriteBackConfig
 from plugin.tag_sections import AssetsConfig, TagRow, expand
@@ -56,6 +57,7 @@ class _File(Section):
     """CSV files with the columns of :class:`TagRow`; relative to the file."""
     assets: tuple[AssetsConfig, ...] = ()
     models: tuple[ModelConfig, ...] = ()
+    alarms: AlarmsConfig = AlarmsConfig()
     publish: PublishConfig = PublishConfig()
     write_back: WriteBackConfig = WriteBackConfig()
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
@@ -73,6 +75,7 @@ class Config:
     sources: tuple[SourceConfig, ...]
     tags: tuple[Tag, ...]
     models: tuple[ModelConfig, ...]
+    alarms: AlarmsConfig
     publish: PublishConfig
     write_back: WriteBackConfig
     diagnostics: DiagnosticsConfig
@@ -148,6 +151,7 @@ def load(path: Path) -> Config:
         sources=file.sources,
         tags=tags,
         models=file.models,
+        alarms=file.alarms,
         publish=file.publish,
         write_back=file.write_back,
         diagnostics=file.diagnostics,

@@ -17,6 +17,7 @@ from plugin.historian.config import HistorianConfig, SpillConfig
 from plugin.historian.keeping.retention import KeepConfig, RetentionConfig
 from plugin.historian.schema.view import View
 from plugin.historian.schema.views import views
+from plugin.infer.alarms.config import AlarmsConfig
 from plugin.infer.config import (
     CleaningConfig,
     ExplainConfig,
@@ -48,6 +49,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[models.retraining]": RetrainingConfig,
     "[models.cleaning]": CleaningConfig,
     "[models.explain]": ExplainConfig,
+    "[alarms]": AlarmsConfig,
     "[publish]": PublishConfig,
     "[[publish.users]]": UserConfig,
     "[write_back]": WriteBackConfig,
@@ -59,7 +61,7 @@ _INTRODUCTION = """\
 
 `foretag.toml` holds these sections; `tags = ["tags.csv"]` at its top names the tag files. Durations are written with a
 unit: `"500ms"`, `"30s"`, `"5min"`, `"24h"`, `"7d"`; sizes likewise: `"500MB"`, `"2GiB"`. An environment variable
-`FORETAG__<SECTION>__<KEY>` overrides a key of `[foretag]`, `[historian]`, `[publish]`, `[write_back]` or
+`FORETAG__<SECTION>__<KEY>` overrides a key of `[foretag]`, `[historian]`, `[alarms]`, `[publish]`, `[write_back]` or
 `[diagnostics]`. This page is what `foretag config` prints.
 """
 

@@ -36,6 +36,8 @@ from plugin.historian.memory import MemoryStore
 from plugin.historian.spilling.spill import Left, Spill
 from plugin.historian.stores import SqlStore
 from plugin.hmi.overview import Overview
+from plugin.infer.alarms.room import Room
+from plugin.infer.alarms.watch import AlarmWatch
 from plugin.infer.outages import Outages
 from plugin.infer.promotion import Promotion
 from plugin.infer.registry import Registry
@@ -149,9 +151,14 @@ class Service:
         registry = Registry(store, self.config.model_folder)
         scorers = Scorers(self.config, tags, store, registry, compute, self.diagnostics, sources)
         mirror.committed(await wait(lambda: store.latest([tag.id for tag in mirror.tags])))
-        sinks = self._sinks(overview, store, mirror)
+        room = Room(self.config.alarms, store, self.diagnostics)
+        alarms = await wait(lambda: self._alarms(room, store, sources, tags, scorers))
+        sinks = self._sinks(overview, store, mirror, room)
         for sink in sinks:
             await enter(sink.open(scorers.outputs))
+        if alarms is not None:
+            sinks.append(alarms)  # the last: a value is there before the alarm that follows it
+            await enter(running(self._supervision.keep("alarms", alarms.watch)))
         standings = Standings(scorers.in_force, store, sinks, self.diagnostics)
         outages = Outages(sources, scorers.in_force, sinks, self.diagnostics)
         await enter(running(outages.watch(), self._supervision.keep("standings", standings.watch)))
@@ -214,6 +221,16 @@ class Service:
                 schedule.add(scorer.config.name, cadence.every, cadence.offset, scorers.job(index, runs))
             yield
 
+    async def _alarms(
+        self, room: Room, store: Store, sources: Sequence[Source], tags: Sequence[Tag], scorers: Scorers
+    ) -> AlarmWatch | None:
+        """With every condition as it was left; None: there are to be no alarms."""
+        if not self.config.alarms.enabled:
+            return None
+        watch = AlarmWatch(self.config.alarms, room, store, sources, tags, scorers.in_force)
+        await watch.furnish(scorers.outputs)
+        return watch
+
     def _rescoring(self, store: SqlStore, scorers: Scorers, sinks: Sequence[Sink]) -> Rescore:
         async def rescore(tags: Sequence[Tag]) -> tuple[list[str], list[str]]:
             found = await scorers.rescore(tags, sinks)
@@ -254,13 +271,15 @@ class Service:
             if section.enabled
         ]
 
-    def _sinks(self, overview: Overview, store: Store, mirror: Mirror) -> list[Sink]:
+    def _sinks(self, overview: Overview, store: Store, mirror: Mirror, room: Room) -> list[Sink]:
         sinks: list[Sink] = [overview]
         record = partial(auditing.keep, store, self.config.data)
         if self.config.publish.enabled:
             pki = self.config.pki_folder
-            sink = OpcUaSink(self.config.publish, pki, self.diagnostics, record=record, mirror=mirror, store=store)
-            sinks.append(sink)
+            shown = OpcUaSink(
+                self.config.publish, pki, self.diagnostics, record=record, mirror=mirror, store=store, room=room
+            )
+            sinks.append(shown)
         rules = self.config.write_back
         targets = {rule.source for rule in rules.rules}
         sinks += [

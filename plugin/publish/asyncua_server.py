@@ -118,7 +118,8 @@ class PlantInternalServer(InternalServer):
         self._max_sessions = max_sessions = limits.sessions
         self._permissions = dict.fromkeys(_HARMLESS, Permission.READ)
         self.allow_remote_admin = False
-        self.subscription_service = self.isession.subscription_service = PlantSubscriptions(self.aspace, iserver=self)
+        self.plant_subscriptions = PlantSubscriptions(self.aspace, iserver=self)
+        self.subscription_service = self.isession.subscription_service = self.plant_subscriptions
         self.max_subscriptions = limits.subscriptions
         self.max_monitored_items = limits.monitored_items
         self.max_connections = 2 * max_sessions
@@ -368,6 +369,11 @@ class PlantServer(Server):
     def sessions(self) -> list[PlantSession]:
         """The sessions of clients."""
         return self._inner.sessions()
+
+    @property
+    def subscriptions(self) -> PlantSubscriptions:
+        """Of all sessions: whom to tell of an event."""
+        return self._inner.plant_subscriptions
 
     def permit(self, method: ua.NodeId, permission: Permission) -> None:
         """Only who has this permission may call the method; see :mod:`plugin.publish.people`."""

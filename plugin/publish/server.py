@@ -19,10 +19,12 @@ from plugin import __version__
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Flag, Outage, Outcome, OutputTag, Prediction, RunKind, Standing
 from plugin.errors import CertificateError, PublishError
+from plugin.infer.alarms.room import Room
 from plugin.protocols import Store
 from plugin.publish.address_space import NAMESPACE, Nodes, build, grow
 from plugin.publish.admission import Admission
 from plugin.publish.asyncua_server import Limits, PlantServer
+from plugin.publish.conditions.published import Conditions
 from plugin.publish.config import PublishConfig
 from plugin.publish.history.serving import Served
 from plugin.publish.mirror import Mirror
@@ -67,9 +69,10 @@ class OpcUaSink:
         record: Record = unrecorded,
         mirror: Mirror | None = None,
         store: Store | None = None,
+        room: Room | None = None,
     ) -> None:
         """``mirror``: the plant's tags that are shown too; whoever commits samples tells it. ``store``: where the
-        history of all of them is read; None: there is none."""
+        history of all of them is read; None: there is none. ``room``: the alarms; None: there are none."""
         self._config = config
         self._diagnostics = diagnostics
         self._now = now
@@ -83,6 +86,7 @@ class OpcUaSink:
         self._record = record
         self._mirror = mirror or Mirror((), ())
         self._past = Served(store, self._mirror.tags, diagnostics) if store is not None else None
+        self._conditions = Conditions(room) if room is not None else None
 
     @property
     def name(self) -> str:
@@ -117,6 +121,8 @@ class OpcUaSink:
                     mirror.cancel()
         finally:
             self._nodes, self._tree, self._port = None, None, 0
+            if self._conditions is not None:
+                self._conditions.close()
             self._standings.clear()
             self._expiries.clear()
             gc.unfreeze()
@@ -224,6 +230,8 @@ class OpcUaSink:
                 self._mirror.build(self._tree)
                 if self._past is not None:
                     self._past.open(server, self._tree, tags)
+                if self._conditions is not None:
+                    self._conditions.open(self._tree, server)
                 await server.start()
         except (OSError, ValueError, TimeoutError, ua.UaError, CertificateError) as error:
             self._nodes = None

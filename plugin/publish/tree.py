@@ -61,6 +61,24 @@ class Tree:
         self.put(node, ua.NodeClass.Object, label, attributes, parent, ua.ObjectIds.Organizes, kind)
         return node
 
+    def component(self, name: str, label: Name, parent: ua.NodeId, kind: Ref) -> ua.NodeId:
+        """An object that belongs to another."""
+        node, attributes = self.id(name), {_A.EventNotifier: self._attribute(0, _T.Byte)}
+        self.put(node, ua.NodeClass.Object, label, attributes, parent, ua.ObjectIds.HasComponent, kind)
+        return node
+
+    def method(self, name: str, label: str, parent: ua.NodeId, arguments: list[ua.Argument]) -> ua.NodeId:
+        """A method of our own; :meth:`answer` says what it does."""
+        node = self.id(name)
+        executable = {attribute: self._attribute(True, _T.Boolean) for attribute in (_A.Executable, _A.UserExecutable)}
+        self.put(node, ua.NodeClass.Method, Name(label), executable, parent, ua.ObjectIds.HasComponent)
+        cell = self.variable(
+            f"{name}.InputArguments", Name("InputArguments", STANDARD), node, Ref(ua.ObjectIds.PropertyType),
+            Ref(ua.ObjectIds.Argument), reference=ua.ObjectIds.HasProperty, rank=ARRAY,
+        )  # fmt: skip
+        cell.note(arguments, self._now, self._now)
+        return node
+
     def variable(
         self,
         name: str,
@@ -138,6 +156,43 @@ class Tree:
     def link(self, node: ua.NodeId, reference: int, target: Ref) -> None:
         """A further reference from a node to one that is there."""
         self._space[node].references.append(self.reference_to(target, reference))
+
+    def emit(self, node: ua.NodeId, parent: ua.NodeId | None = None) -> None:
+        """Events can be heard at the node; those that ``parent`` hears too (OPC 10000-3, 7.18)."""
+        attributes = self._space[node].attributes
+        before = attributes.get(_A.EventNotifier)
+        mask = before.value.Value.Value if before is not None and before.value and before.value.Value else 0
+        if not mask & ua.EventNotifier.SubscribeToEvents.mask:
+            heard = ua.Variant((mask or 0) | ua.EventNotifier.SubscribeToEvents.mask, _T.Byte)
+            attributes[_A.EventNotifier] = AttributeValue(ua.DataValue(heard))
+        if parent is not None:
+            self.refer(parent, ua.ObjectIds.HasNotifier, node)
+
+    def refer(self, node: ua.NodeId, reference: int, target: ua.NodeId) -> None:
+        """A further reference between nodes that are there, once."""
+        made = self._describe(self._space[target], target, reference, forward=True)
+        if not any(
+            each.NodeId == target and each.ReferenceTypeId == made.ReferenceTypeId and each.IsForward
+            for each in self._space[node].references
+        ):
+            self._space[node].references.append(made)
+
+    def types_of(self, kind: Ref) -> frozenset[ua.NodeId]:
+        """A type and all that it derives from."""
+        found, open_ = set[ua.NodeId](), [self.ref(kind)]
+        while open_:
+            node = open_.pop()
+            found.add(node)
+            open_ += [
+                each.NodeId
+                for each in self._space[node].references
+                if not each.IsForward and each.ReferenceTypeId.Identifier == ua.ObjectIds.HasSubtype
+            ]
+        return frozenset(found)
+
+    def answer(self, method: ua.NodeId, call: Callable[..., Any]) -> None:
+        """Who answers calls of a method that is there, given the object's NodeId and the arguments."""
+        self._space[method].call = call
 
     def reference_to(self, target: Ref, reference: int) -> ua.ReferenceDescription:
         """To a node that many refer to; it does not refer back."""

@@ -47,6 +47,7 @@ _BUILT_IN = {
     Ref(_ID.Range): ua.VariantType.ExtensionObject,
     Ref(_ID.EUInformation): ua.VariantType.ExtensionObject,
     Ref(_ID.EnumValueType): ua.VariantType.ExtensionObject,
+    Ref(_ID.Argument): ua.VariantType.ExtensionObject,
     Ref(6244, DI): ua.VariantType.Int32,
 }
 """How values of derived and abstract data types are encoded."""
