@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.kind import TrainingData
-from plugin.domain import Asset, Fill, Gap, GapCause, Label, LabelKind, SampleBatch, Status, Tag, from_micros
+from plugin.domain import Asset, Fill, Gap, GapCause, Label, LabelKind, SampleBatch, Status, Tag, Verdict, from_micros
 from plugin.errors import TrainingDataError
 from plugin.historian.memory import MemoryStore
 from plugin.infer.config import ModelConfig, TrainingConfig
@@ -276,3 +276,57 @@ async def test_an_outcome_is_learnt_at_its_own_time_alone():
 def test_labels_need_a_horizon_or_an_outcome():
     with pytest.raises(ValueError, match="horizon is 0"):
         config("labels", {})
+
+
+def said(kind: LabelKind, second: int, until: int | None = None, verdict: Verdict | None = None) -> Label:
+    start, end = (None if at is None else from_micros(START + at * SECOND) for at in (second, until))
+    assert start
+    return Label(f"{kind}-{second}", kind, "a", start, start, end, verdict, as_of=start if verdict else None)
+
+
+async def test_a_run_ends_with_a_failure_that_somebody_told_of_though_its_age_goes_on():
+    store, asset = await store_with({second: float(second) for second in range(12)})
+    await store.write_labels([failed(7)])
+    data, _ = await gather(config("failures", {"age": "first"}), [asset], store, NOW)
+    assert [target[~np.isnan(target)].tolist() for target in data.target] == [[7, 6, 5, 4, 3, 2, 1, 0]]
+
+
+async def test_cells_after_a_work_order_are_another_group_and_what_it_prevented_is_not_known():
+    order = said(LabelKind.WORK_ORDER, 4, 6)
+    data = await labelled(order, failed(10), failed(20), seconds=12, now=from_micros(START + 30 * SECOND))
+    assert data.target[0, :2].tolist() == [0, 0]
+    assert np.isnan(data.target[0, 2:]).all(), "within the horizon of the order, and the order itself"
+    assert data.target[1][~np.isnan(data.target[1])].tolist() == [0, 1, 1, 1]
+    assert len(set(data.group.tolist())) == len(data.group)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ((), [0] * 12),
+        ((said(LabelKind.WORK_ORDER, 2, 5),), [0, 0, None, None, None, *[0] * 7]),
+        ((said(LabelKind.FAILURE, 6),), [0, 0, None, None, None, None, None, *[0] * 5]),
+        ((said(LabelKind.VERDICT, 8, verdict=Verdict.CONFIRMED),), [0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0]),
+        (
+            (said(LabelKind.FAILURE, 6), said(LabelKind.VERDICT, 4, verdict=Verdict.FALSE_ALARM)),
+            [0, 0, 0, 0, None, None, None, *[0] * 5],
+        ),
+    ],
+)
+async def test_normal_is_what_nobody_said_otherwise_of(labels, expected):
+    store, asset = await store_with({second: float(second) for second in range(12)})
+    await store.write_labels(labels)
+    data, _ = await gather(config("normal", {}, "4s"), [asset], store, NOW)
+    flat = np.full(12, np.nan)
+    for values, observed, target in zip(data.values, data.observed, data.target, strict=True):
+        seen = observed[0]
+        flat[values[0][seen].astype(int)] = target[seen]
+    assert [None if np.isnan(each) else each for each in flat.tolist()] == expected
+
+
+async def test_a_false_alarm_late_in_a_life_is_learnt_as_healthy():
+    store, asset = await store_with(ages(8, 2))
+    await store.write_labels([said(LabelKind.VERDICT, 7, verdict=Verdict.FALSE_ALARM)])
+    data, _ = await gather(config("normal", {"age": "first"}, "2s"), [asset], store, NOW)
+    learnt = sorted(int(age) for row, seen in zip(data.values, data.observed, strict=True) for age in row[0][seen[0]])
+    assert learnt == [1, 2, 3, 4, 6, 7], "half of the life, and the two cells before the flag"
