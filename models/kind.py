@@ -140,3 +140,11 @@ class Contributing(Protocol):
 
     def contributions(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
         """Share of each feature in the output ``score``, [n, f], summing to 1; NaN where there is no score."""
+
+
+@runtime_checkable
+class Corrected(Protocol):
+    """A kind whose prediction follows late truths, so that what it says hides that its model does not fit any more."""
+
+    def uncorrected(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
+        """What the model alone says at every cell [n, t], in the target's unit; NaN: no number. Any t."""

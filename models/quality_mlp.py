@@ -149,6 +149,10 @@ class QualityMlp:
         found = _estimate(params, there, value, value - below, value + above)
         return {options.output: found, **_against_limits(options, found)}
 
+    def uncorrected(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
+        """See :class:`models.kind.Corrected` and :func:`uncorrected`."""
+        return uncorrected(spec, params, values, observed)
+
 
 def uncorrected(spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
     """What the network alone says at every cell [n, t], in the laboratory's unit; NaN where an input is missing.

@@ -19,7 +19,8 @@ from typing import Any
 
 from models.artifact import ArtifactError as BrokenArtifact
 from models.artifact import load, save
-from models.kind import Fitted, Spec
+from models.kind import Fitted, Params, Spec
+from models.references import References
 from plugin.domain import Audit, ModelState, ModelVersion
 from plugin.errors import ArtifactError, ModelError
 from plugin.protocols import Store
@@ -30,6 +31,8 @@ _PROMOTIONS = 100_000
 """Entries of the audit log that are gone through for what was in force before."""
 _ROLLED_BACK = "rolled_back"
 """In an entry of the audit log: which version was in force until then."""
+_REFERENCES = "training_references"
+"""Beside a kind's own parameters in the artifact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +125,17 @@ class Registry:
         await self._store.set_state(version.model, version.version, state, user=user, origin=origin, because=because)
         log.info("model %s is %s now", version.label, _STATES[state])
 
-    async def load(self, version: ModelVersion) -> tuple[Spec, dict[str, Any]]:
+    async def load(self, version: ModelVersion) -> tuple[Spec, Params]:
         """Spec and parameters; ArtifactError where the file is missing, altered or not what the row says."""
+        spec, params = await self._read(version)
+        return spec, {name: branch for name, branch in params.items() if name != _REFERENCES}
+
+    async def references(self, version: ModelVersion) -> References | None:
+        """What live values are compared with; None: it was trained by a release that kept none. As :meth:`load`."""
+        _, params = await self._read(version)
+        return References.unpacked(params[_REFERENCES]) if _REFERENCES in params else None
+
+    async def _read(self, version: ModelVersion) -> tuple[Spec, Params]:
         path = self._folder / version.artifact
         try:
             artifact = await asyncio.to_thread(load, path, version.sha256)
@@ -132,12 +144,19 @@ class Registry:
         return artifact.spec, artifact.params
 
     async def add(
-        self, model: str, spec: Spec, fitted: Fitted, provenance: Mapping[str, Any], created: datetime
+        self,
+        model: str,
+        spec: Spec,
+        fitted: Fitted,
+        provenance: Mapping[str, Any],
+        created: datetime,
+        references: References | None = None,
     ) -> ModelVersion:
         """Write the artifact, then the row; the first version for a configuration becomes the champion."""
         name = f"{model}-{created:%Y%m%dT%H%M%S%f}"
         content = {"metrics": fitted.metrics, "provenance": provenance}
-        artifact = await asyncio.to_thread(save, self._folder, name, spec, fitted.params, **content)
+        params = fitted.params if references is None else {**fitted.params, _REFERENCES: references.packed()}
+        artifact = await asyncio.to_thread(save, self._folder, name, spec, params, **content)
         version = await self._store.add_version(
             ModelVersion(
                 model=model,

@@ -1,0 +1,80 @@
+"""How the inputs of a training, and what the model left unexplained there, were distributed; stored with the weights."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.drift import Reference, correlation_time
+from models.kind import Params
+
+_LONGEST = 100_000
+"""Cells of a row that are looked at for its correlation, the newest."""
+_ROWS = 8
+"""Rows that are looked at for it, spread over all."""
+_VALUES = 1_000_000
+"""That quantiles are taken of, roughly."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class References:
+    """What live values are compared with."""
+
+    inputs: Mapping[int, Reference]
+    """By position on the feature axis; those alone that can be compared."""
+    residual: Reference | None
+    """Truth less what the model says without any correction; None: the kind can't tell."""
+
+    def packed(self) -> Params:
+        """As arrays, for an artifact."""
+        params = {"position": np.array(list(self.inputs), np.int64), "inputs": _packed([*self.inputs.values()])}
+        return params if self.residual is None else {**params, "residual": _packed([self.residual])}
+
+    @classmethod
+    def unpacked(cls, params: Params) -> "References":
+        """The other way round."""
+        inputs = dict(zip(params["position"].tolist(), _unpacked(params["inputs"]), strict=True))
+        return cls(inputs, _unpacked(params["residual"])[0] if "residual" in params else None)
+
+
+def of_rows(rows: Sequence[NDArray[np.floating]]) -> Reference | None:
+    """Of one feature in rows [t] of any lengths, each as long as can be had in one piece; NaN: not observed.
+
+    The longer the rows, the slower a movement that counts as usual. None: nothing was observed.
+    """
+    seen = [row[np.isfinite(row)].astype(np.float64) for row in rows]
+    count = sum(map(len, seen))
+    if not count:
+        return None
+    spread = rows[:: -(-len(rows) // _ROWS)]
+    times = [correlation_time(row[None, -_LONGEST:]) for row in spread if np.isfinite(row).any()]
+    time = float(np.median(times)) if times else 1.0
+    thinned = np.concatenate([row[:: -(-count // _VALUES)] for row in seen])
+    quantiles = np.quantile(thinned, np.linspace(0.0, 1.0, 101))
+    quantiles[0], quantiles[-1] = min(float(row.min()) for row in seen if len(row)), max(
+        float(row.max()) for row in seen if len(row)
+    )
+    return Reference(quantiles, int(np.ceil(time)), max(1.0, count / time))
+
+
+def outside(reference: Reference, values: NDArray[np.floating], margin: float) -> NDArray[np.bool_]:
+    """Which values [t] are beyond all of the training by more than ``margin``, a share of its range; NaN is not."""
+    low, high = float(reference.quantiles[0]), float(reference.quantiles[-1])
+    room = margin * (high - low) + 1e-6 * max(abs(low), abs(high))  # a constant is told by 32 bits
+    found: NDArray[np.bool_] = (values < low - room) | (values > high + room)
+    return found
+
+
+def _packed(references: Sequence[Reference]) -> Params:
+    quantiles = [each.quantiles for each in references]
+    return {
+        "quantiles": np.array(quantiles, np.float64).reshape(len(references), -1),
+        "spacing": np.array([each.spacing for each in references], np.int64),
+        "independent": np.array([each.independent for each in references], np.float64),
+    }
+
+
+def _unpacked(params: Params) -> list[Reference]:
+    columns = params["quantiles"], params["spacing"].tolist(), params["independent"].tolist()
+    return [Reference(*row) for row in zip(*columns, strict=True)]
