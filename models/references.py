@@ -1,4 +1,4 @@
-"""How the inputs of a training, and what the model left unexplained there, were distributed; stored with the weights."""
+"""How the inputs of a training, and what the model left unexplained there, were distributed: stored with weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from models.drift import Reference, correlation_time
 from models.kind import Params
 
+_QUANTILES = 101
 _LONGEST = 100_000
 """Cells of a row that are looked at for its correlation, the newest."""
 _ROWS = 8
@@ -51,10 +52,9 @@ def of_rows(rows: Sequence[NDArray[np.floating]]) -> Reference | None:
     times = [correlation_time(row[None, -_LONGEST:]) for row in spread if np.isfinite(row).any()]
     time = float(np.median(times)) if times else 1.0
     thinned = np.concatenate([row[:: -(-count // _VALUES)] for row in seen])
-    quantiles = np.quantile(thinned, np.linspace(0.0, 1.0, 101))
-    quantiles[0], quantiles[-1] = min(float(row.min()) for row in seen if len(row)), max(
-        float(row.max()) for row in seen if len(row)
-    )
+    quantiles = np.quantile(thinned, np.linspace(0.0, 1.0, _QUANTILES))
+    quantiles[0] = min(float(row.min()) for row in seen if len(row))
+    quantiles[-1] = max(float(row.max()) for row in seen if len(row))
     return Reference(quantiles, int(np.ceil(time)), max(1.0, count / time))
 
 
@@ -69,7 +69,7 @@ def outside(reference: Reference, values: NDArray[np.floating], margin: float) -
 def _packed(references: Sequence[Reference]) -> Params:
     quantiles = [each.quantiles for each in references]
     return {
-        "quantiles": np.array(quantiles, np.float64).reshape(len(references), -1),
+        "quantiles": np.array(quantiles, np.float64).reshape(len(references), _QUANTILES),
         "spacing": np.array([each.spacing for each in references], np.int64),
         "independent": np.array([each.independent for each in references], np.float64),
     }

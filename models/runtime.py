@@ -1,7 +1,8 @@
 """Running a trained model: the device, the compile cache, and one compiled program per bucket of shapes."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +52,15 @@ def enable_compile_cache(folder: Path) -> None:
 def bucket(windows: int) -> int:
     """The next power of two: few programs serve all numbers of windows."""
     return 1 << max(0, windows - 1).bit_length()
+
+
+def program(
+    function: Callable[[Spec, Params, jax.Array, jax.Array], jax.Array], spec: Spec
+) -> Callable[[Params, NDArray[np.float32], NDArray[np.bool_]], NDArray[np.float32]]:
+    """A pure function of a kind, such as what it says without correction, over arrays on the host; one program per
+    shape."""
+    jitted = jax.jit(partial(function, spec))
+    return lambda params, values, observed: np.asarray(jax.device_get(jitted(params, values, observed)))
 
 
 class Numbers(NamedTuple):

@@ -298,9 +298,15 @@ class Store(Protocol):
         """Put drifts in place of those of the same id."""
 
     async def drifts(
-        self, *, model: str | None = None, open_only: bool = False, limit: int = 1000
+        self,
+        *,
+        model: str | None = None,
+        open_only: bool = False,
+        since: datetime | None = None,
+        limit: int = 1000,
     ) -> tuple[Drift, ...]:
-        """Drifts, those noticed last first; ``open_only``: those that last."""
+        """Drifts, those noticed last first; ``open_only``: those that last; ``since``: those that had not ended by
+        then."""
 
     async def runs(self, model: str, limit: int = 100) -> tuple[Run, ...]:
         """Newest first."""

@@ -9,9 +9,9 @@ more than once in the life of a process.
 Start: database, and what is in the spill and it lacks; acquisition of past and present; the upkeep of the historian;
 the device; the sinks; the schedule. A database that can't be read is waited for; one that is readable but takes nothing
 is enough to acquire, into the spill. Models that do not exist yet are trained when the past has been read, others again
-when they are due; a challenger that was better in shadow is promoted where its model's rule says so. Stop, each step
-bounded in time: training; no new runs, and the running ones end; results are no longer served; acquisition ends
-with its last transaction committed; the database closes.
+when they are due; a challenger that was better in shadow is promoted where its model's rule says so. Whether a version
+still fits is watched beside its runs. Stop, each step bounded in time: training; no new runs, and the running ones end;
+results are no longer served; acquisition ends with its last transaction committed; the database closes.
 """
 
 import asyncio
@@ -38,6 +38,7 @@ from plugin.historian.stores import SqlStore
 from plugin.hmi.overview import Overview
 from plugin.infer.alarms.room import Room
 from plugin.infer.alarms.watch import AlarmWatch
+from plugin.infer.monitoring import Monitoring
 from plugin.infer.outages import Outages
 from plugin.infer.promotion import Promotion
 from plugin.infer.registry import Registry
@@ -61,6 +62,8 @@ log = logging.getLogger(__name__)
 
 _JUDGING = timedelta(hours=1)
 """Between two looks at whether a challenger is to be promoted by rule."""
+_WATCHING = timedelta(seconds=5)
+"""Between two looks at whether a model has seen enough to be looked at again."""
 
 
 class Service:
@@ -170,7 +173,14 @@ class Service:
         await enter(running(self._supervision.keep("training", train)))
         await enter(running(self._supervision.keep("retraining", partial(training.retrain, scorers.in_force))))
         promotion = Promotion(store, registry, scorers.in_force)
-        judging = Upkeep([Chore("judging challengers", _JUDGING, promotion.look)], self.diagnostics)
+        monitoring = Monitoring(store, registry, compute, scorers.in_force, self.diagnostics)
+        judging = Upkeep(
+            [
+                Chore("judging challengers", _JUDGING, promotion.look),
+                Chore("watching for drift", _WATCHING, monitoring.look),
+            ],
+            self.diagnostics,
+        )
         await enter(running(self._supervision.keep("judging", judging.run)))
         rescore = self._rescoring(store, scorers, sinks)
         switches = [sink for sink in sinks if isinstance(sink, WriteBack)]

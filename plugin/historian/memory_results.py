@@ -148,13 +148,19 @@ class MemoryResults(MemoryPeople):
         self._drifts.update((drift.id, drift) for drift in drifts)
 
     async def drifts(
-        self, *, model: str | None = None, open_only: bool = False, limit: int = 1000
+        self,
+        *,
+        model: str | None = None,
+        open_only: bool = False,
+        since: datetime | None = None,
+        limit: int = 1000,
     ) -> tuple[Drift, ...]:
         """See the protocol."""
         by_id = sorted(self._drifts.values(), key=lambda drift: drift.id)
         found = sorted(by_id, key=lambda drift: drift.noticed, reverse=True)
         wanted = (each for each in found if model in {None, each.model} and not (open_only and each.until))
-        return tuple(wanted)[:limit]
+        lasting = (each for each in wanted if since is None or each.until is None or each.until > since)
+        return tuple(lasting)[:limit]
 
     async def runs(self, model: str, limit: int = 100) -> tuple[Run, ...]:
         """See the protocol."""

@@ -196,11 +196,13 @@ def explanations(model: str, start: datetime, end: datetime, asset: str | None) 
     return query if asset is None else query.where(tags.c.asset == asset)
 
 
-def drifts(model: str | None, open_only: bool, limit: int) -> Select[Any]:
+def drifts(model: str | None, open_only: bool, since: datetime | None, limit: int) -> Select[Any]:
     """Newest first."""
     table = schema.drifts
     query = select(table).order_by(table.c.noticed.desc(), table.c.id).limit(limit)
     query = query if model is None else query.where(table.c.model == model)
+    if since is not None:
+        query = query.where(or_(table.c.until.is_(None), table.c.until > to_micros(since)))
     return query.where(table.c.until.is_(None)) if open_only else query
 
 

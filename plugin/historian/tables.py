@@ -191,10 +191,15 @@ class Tables(People):
                 await connection.execute(statement, list(map(records.drift_record, drifts)))
 
     async def drifts(
-        self, *, model: str | None = None, open_only: bool = False, limit: int = 1000
+        self,
+        *,
+        model: str | None = None,
+        open_only: bool = False,
+        since: datetime | None = None,
+        limit: int = 1000,
     ) -> tuple[Drift, ...]:
         """See the protocol."""
-        return tuple(map(records.drift_of, await self._rows(queries.drifts(model, open_only, limit))))
+        return tuple(map(records.drift_of, await self._rows(queries.drifts(model, open_only, since, limit))))
 
     async def runs(self, model: str, limit: int = 100) -> tuple[Run, ...]:
         """See the protocol."""

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 
 from plugin.domain import (
+    Drift,
     Flag,
     Gap,
     Grid,
@@ -106,6 +107,10 @@ class Past:
 
     async def flags(self, start: datetime, end: datetime, *, shadow: bool = False) -> tuple[Flag, ...]:
         """None: the walk begins where no flag is raised."""
+        return ()
+
+    async def drifts(self, *, model: str, since: datetime) -> tuple[Drift, ...]:
+        """None: what was found in service was found with what was known there."""
         return ()
 
     async def _read(self, window: Window, oldest: Micros) -> None:

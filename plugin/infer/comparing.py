@@ -102,10 +102,10 @@ async def compare(
 ) -> Comparison:
     """Champion and challenger over the runs of a stretch. ``tags``: every output of the model, asset by asset."""
     numbers = versions[0].version, versions[1].version
-    moments = await _moments(store, config, assets, tags, span)
+    at = await moments(store, config, assets, tags, span)
     pairs = [
-        *await _numbers(store, config, assets, numbers, moments),
-        *await _flags(store, config, numbers, moments),
+        *await _numbers(store, config, assets, numbers, at),
+        *await _flags(store, config, numbers, at),
     ]
     return Comparison(*numbers, tuple(_beside(pairs)))
 
@@ -123,17 +123,17 @@ def _beside(pairs: Iterable[_Pair]) -> Iterator[Beside]:
 
 
 async def _numbers(
-    store: Store, config: ModelConfig, assets: Sequence[Asset], versions: tuple[int, int], moments: Sequence[Span]
+    store: Store, config: ModelConfig, assets: Sequence[Asset], versions: tuple[int, int], at: Sequence[Span]
 ) -> list[_Pair]:
     said: list[Prediction] = []
-    for span in moments:
+    for span in at:
         for shadow in (False, True):
             given = await store.predictions(config.name, *span, shadow=shadow)
             said += (each for each in given if each.version in versions)
     found: dict[tuple[Any, ...], Proof] = {}
     for proof in await proofs(store, config, assets, said):
         made = proof.prediction
-        if proof.truth is Truth.LABORATORY and not any(start <= proof.time < end for start, end in moments):
+        if proof.truth is Truth.LABORATORY and not any(start <= proof.time < end for start, end in at):
             continue  # what was said just before it is not among these
         about = made.tag.asset, made.tag.output, made.as_of, made.target_time, proof.truth, proof.time
         found[made.version, about] = proof
@@ -147,9 +147,9 @@ async def _numbers(
     ]
 
 
-async def _flags(store: Store, config: ModelConfig, versions: tuple[int, int], moments: Iterable[Span]) -> list[_Pair]:
+async def _flags(store: Store, config: ModelConfig, versions: tuple[int, int], at: Iterable[Span]) -> list[_Pair]:
     raised: dict[tuple[int, str, datetime], Flag] = {}
-    for span in moments:
+    for span in at:
         for shadow in (False, True):
             for flag in await store.flags(*span, shadow=shadow):
                 if flag.model == config.name and flag.version in versions:
@@ -163,7 +163,7 @@ async def _flags(store: Store, config: ModelConfig, versions: tuple[int, int], m
     return [_Pair("flag", "", (float(a != real), float(b != real)), (None, None)) for a, b, real in both]
 
 
-async def _moments(
+async def moments(
     store: Store, config: ModelConfig, assets: Sequence[Asset], tags: Sequence[OutputTag], span: Span
 ) -> list[Span]:
     """Stretches of ``as_of`` that hold whatever may have come true, in order of time and apart."""

@@ -181,6 +181,9 @@ class ModelConfig(Section):
     """Who puts a challenger in force."""
     retraining: RetrainingConfig = RetrainingConfig()
     """When it is trained again by itself."""
+    monitor: bool = True
+    """Watch whether it still fits: its inputs, what it leaves unexplained, and how often its intervals hold. While it
+    does not, what it says of that asset is Uncertain."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Hyperparameters of the kind."""
     shadow: int = Field(default=1, ge=0, le=8)

@@ -6,11 +6,10 @@ Live, replay and backtest call :meth:`Scorer.score`; they differ in the clock al
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,6 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import (
     Asset,
     Flag,
-    Gap,
     Grid,
     Meaning,
     Micros,
@@ -48,6 +46,7 @@ from plugin.infer.explaining import Reasons
 from plugin.infer.flags import Decision
 from plugin.infer.outputs import input_status, model_spec, output_tag, predictions, simulated
 from plugin.infer.registry import Registry
+from plugin.infer.sight import Sight
 from plugin.infer.windows import policies, stretches, unheard, whole_steps
 
 log = logging.getLogger(__name__)
@@ -56,19 +55,6 @@ _GAPS = 100_000
 """Gaps that one window may touch."""
 _LONGEST_STILL = timedelta(days=90)
 """How far back flags are looked for that say whether one is raised now."""
-
-
-class Sight(Protocol):
-    """What a scorer looks at: of a :class:`plugin.protocols.Store` this much."""
-
-    async def grid(self, window: Window, *, known_by: Micros | None = None, received_by: Micros | None = None) -> Grid:
-        """As there."""
-
-    async def gaps(self, *, since: datetime | None, known_by: Micros | None, limit: int) -> tuple[Gap, ...]:
-        """As there."""
-
-    async def flags(self, start: datetime, end: datetime, *, shadow: bool = False) -> tuple[Flag, ...]:
-        """As there."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,6 +161,15 @@ class Scorer:
             self._shadows = {number: ready for number, ready in self._shadows.items() if number in kept}
             return self._champion
 
+    @property
+    def seen_until(self) -> datetime | None:
+        """End of the window that was scored last; None: none was."""
+        return None if self._look is None else self._look.end
+
+    async def past(self, end: datetime, cells: int) -> Windows:
+        """What there is now of so many cells before ``end``, of all assets, as windows show it."""
+        return await self._windows(Run(0, self.config.name, RunKind.SCORE, end), end, None, cells)
+
     async def version(self) -> ModelVersion | None:
         """The version that is to be scored by, taken up or not; None: there is none for this configuration."""
         return self._only or await self._registry.champion(self.config.name, self._spec)
@@ -271,7 +266,7 @@ class Scorer:
             stages={"window": look.seconds, "infer": time.perf_counter() - begin},
         )
         numbers = {name: tags for name, tags in self._tags.items() if name != self._flag}
-        inputs = self._input_statuses(look.windows, run.unheard)
+        inputs = self._input_statuses(look.windows, run.unheard, await self._doubtful(run))
         coverage = look.windows.coverage.tolist()
         given = tuple(predictions(self.config, run, look.end, numbers, inputs, coverage, estimates, self._ahead))
         if run.kind is RunKind.SHADOW:
@@ -310,20 +305,20 @@ class Scorer:
         sources = {source for asset in self.assets for source in self._reach(asset)}
         return {source: since for source in sources if (since := self._away(source)) is not None}
 
-    async def _windows(self, run: Run, end: datetime, known_by: Micros | None) -> Windows:
-        step = micros(self.config.step)
-        start = to_micros(end) - self.config.length * step
+    async def _windows(self, run: Run, end: datetime, known_by: Micros | None, length: int = 0) -> Windows:
+        step, length = micros(self.config.step), length or self.config.length
+        start = to_micros(end) - length * step
         begun = None if run.started is None else to_micros(run.started)
         # One that ended before the window keeps what came before it from being held into the window.
         since = from_micros(start - int(self._policies.hold.max()))
         gaps = await self._store.gaps(since=since, known_by=begun, limit=_GAPS)
         holes = (*stretches(gaps, self.assets, to_micros(end)), *unheard(run.unheard, self.assets, to_micros(end)))
-        window = Window(self._tag_ids, start, step, self.config.length, self._policies, holes)
+        window = Window(self._tag_ids, start, step, length, self._policies, holes)
         grid = await self._store.grid(window, known_by=known_by, received_by=begun)
         return await asyncio.to_thread(self._split, grid) if self._cleaner.on else self._split(grid)
 
     def _split(self, grid: Grid) -> Windows:
-        shape = (len(self.assets), len(self.config.features), self.config.length)
+        shape = (len(self.assets), len(self.config.features), len(grid.cells))
         found = self._cleaner.clean(grid.values.reshape(shape), grid.observed.reshape(shape))
         good = grid.good.reshape(shape) & found.observed
         recent = found.observed[:, self._prompt, -self.config.recent_cells :]
@@ -336,11 +331,18 @@ class Scorer:
             removed=found.removed,
         )
 
-    def _input_statuses(self, windows: Windows, away: Mapping[str, Micros]) -> list[Status]:
+    async def _doubtful(self, run: Run) -> set[str]:
+        """Assets that the version did not fit, as was known when the run was begun."""
+        if not self.config.monitor or run.started is None:
+            return set()
+        drifts = await self._store.drifts(model=run.model, since=run.started)
+        return {drift.asset for drift in drifts if drift.version == run.version and drift.noticed <= run.started}
+
+    def _input_statuses(self, windows: Windows, away: Mapping[str, Micros], doubtful: Set[str]) -> list[Status]:
         return [
             input_status(
                 connected=self._reach(asset).isdisjoint(away),
-                complete=bool(windows.complete[row]),
+                complete=bool(windows.complete[row]) and asset.name not in doubtful,
                 coverage=float(windows.coverage[row]),
                 required=self.config.required,
             )

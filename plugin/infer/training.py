@@ -31,6 +31,7 @@ from plugin.infer.config import ModelConfig
 from plugin.infer.cutting import MISSING, Stretch, cut_up
 from plugin.infer.explaining import MEANS
 from plugin.infer.outputs import full_spec, model_spec
+from plugin.infer.references import references_of
 from plugin.infer.registry import Registry
 from plugin.infer.told import told
 from plugin.infer.windows import stretches
@@ -62,12 +63,14 @@ async def train(
     spec = model_spec(config)
     ahead = max((cells for output in kind.outputs(spec) for cells in output.ahead), default=0)
     tally: Counter[str] = Counter()
-    data, window = await gather(config, assets, store, now, ahead=ahead, tally=tally)
+    found = await _found(config, assets, store, now, ahead, tally)
+    data, window = await _put_together(config, assets, found, tally), _span(found)
     listener(0.0, f"{len(data.values)} stretches of up to {data.values.shape[2]} cells")
     try:
         fitted = await compute.run("train", _fit, config, kind, data, compute.reporter(listener))
     except ValueError as error:
         raise TrainingDataError(f"model {config.name}: {error}") from error
+    references = await compute.run("train", references_of, config, kind, found, fitted.params)
     provenance = {
         "data_start": window[0].isoformat(),
         "data_end": window[1].isoformat(),
@@ -82,7 +85,7 @@ async def train(
         "device": str(compute.device),
         "seconds": round((datetime.now(UTC) - began).total_seconds(), 3),
     }
-    return await registry.add(config.name, spec, fitted, provenance, began)
+    return await registry.add(config.name, spec, fitted, provenance, began, references)
 
 
 def _fit(config: ModelConfig, kind: ModelKind, data: TrainingData, progress: Progress) -> Fitted:
@@ -110,6 +113,24 @@ async def gather(
     ``ahead``: how far it must see [cells]; ``tally``: takes what each step of the cleaning removed [cells, or runs].
     """
     tally = Counter() if tally is None else tally
+    found = await _found(config, assets, store, now, ahead, tally)
+    return await _put_together(config, assets, found, tally), _span(found)
+
+
+def _span(found: Sequence[Stretch]) -> tuple[datetime, datetime]:
+    return from_micros(min(stretch.group[0] for stretch in found)), from_micros(found[-1].end)
+
+
+async def _put_together(
+    config: ModelConfig, assets: Sequence[Asset], found: Sequence[Stretch], tally: Counter[str]
+) -> TrainingData:
+    return Cleaner(config, assets).whole_runs(await asyncio.to_thread(_stack, found), tally)
+
+
+async def _found(
+    config: ModelConfig, assets: Sequence[Asset], store: Store, now: datetime, ahead: int, tally: Counter[str]
+) -> list[Stretch]:
+    """In order of their ends."""
     found: list[Stretch] = []
     for asset in assets:
         samples, gaps = await _history(config, asset, store, now)
@@ -120,8 +141,7 @@ async def gather(
     if not found:
         raise TrainingDataError(f"model {config.name}: {MISSING[config.training.learn]}")
     found.sort(key=lambda stretch: stretch.end)
-    data = Cleaner(config, assets).whole_runs(await asyncio.to_thread(_stack, found), tally)
-    return data, (from_micros(min(stretch.group[0] for stretch in found)), from_micros(found[-1].end))
+    return found
 
 
 def _cleaned(config: ModelConfig, cleaner: Cleaner, found: Sequence[Stretch], tally: Counter[str]) -> list[Stretch]:

@@ -496,6 +496,8 @@ async def test_drifts_are_replaced_by_id_and_found_newest_first(store: Store) ->
     assert await store.drifts() == (second, ended)
     assert await store.drifts(open_only=True) == (second,)
     assert await store.drifts(model="rul", limit=1) == (second,)
+    assert await store.drifts(since=NOON + 2 * HOUR) == (second, ended)
+    assert await store.drifts(model="rul", since=NOON + 3 * HOUR) == (second,)
     assert await store.drifts(model="nox") == ()
     with pytest.raises(StoreError):
         await store.write_drifts((replace(first, id="c", version=9),))

@@ -312,9 +312,9 @@ async def test_a_new_version_that_is_worse_by_far_on_held_out_data_is_retired_at
     versions[1] = replace(versions[1], created=NOW - timedelta(days=400), metrics={"rmse": 1.0, "threshold": 1.0})
 
     class Worse(Registry):
-        async def add(self, model, spec, fitted, provenance, created):
+        async def add(self, model, spec, fitted, provenance, created, references=None):
             fitted = replace(fitted, metrics={**fitted.metrics, "rmse": 1.6})
-            return await super().add(model, spec, fitted, provenance, created)
+            return await super().add(model, spec, fitted, provenance, created, references)
 
     registry = Worse(bench.store, bench.registry._folder)
     training = Training(bench.store, registry, bench.compute, bench.diagnostics, lambda *told: None)
