@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,8 +58,12 @@ def program(
 ) -> Callable[[Params, NDArray[np.float32], NDArray[np.bool_]], NDArray[np.float32]]:
     """A pure function of a kind, such as what it says without correction, over arrays on the host; one program per
     shape."""
-    jitted = jax.jit(partial(function, spec))
-    return lambda params, values, observed: np.asarray(jax.device_get(jitted(params, values, observed)))
+
+    def widened(params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
+        return function(spec, light.widened(params), values, observed)
+
+    jitted = jax.jit(widened)
+    return lambda params, *window: np.asarray(jax.device_get(jitted(light.unpacked(params), *window)))
 
 
 class Numbers(NamedTuple):
