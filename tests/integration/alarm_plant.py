@@ -40,13 +40,29 @@ from plugin.publish.server import OpcUaSink
 
 PASSWORD = "correct horse"
 _HASH = hashed(PASSWORD)
-RUL = OutputTag("rul", "engine-01", "rul", "cycles", 0.0, 125.0, "Cycles left", Meaning.LIFETIME, warnings=(30.0, 10.0))
-SCORE = OutputTag("anomaly", "engine-01", "score", "", 0.0, 10.0, "Score", Meaning.SCORE)
-FLAG = OutputTag("anomaly", "engine-01", "flag", "", 0.0, 1.0, "Unlike itself", Meaning.FLAG)
-TAGS = (RUL, SCORE, FLAG)
-ALARM = f"{RUL.name}.Alarm"
 URI = "urn:foretag:predictions"
 _USERS: dict[str, Any] = {"olga": "observer", "otto": "operator", "ada": "administrator"}
+
+
+def rul(asset: str) -> OutputTag:
+    """Low at 30, LowLow at 10 cycles."""
+    return OutputTag("rul", asset, "rul", "cycles", 0.0, 125.0, "Cycles left", Meaning.LIFETIME, warnings=(30.0, 10.0))
+
+
+def outputs(*assets: str) -> tuple[OutputTag, ...]:
+    """A remaining life, a score and a flag of each."""
+    return tuple(
+        tag
+        for asset in assets
+        for tag in (
+            rul(asset),
+            OutputTag("anomaly", asset, "score", "", 0.0, 10.0, "Score", Meaning.SCORE),
+            OutputTag("anomaly", asset, "flag", "", 0.0, 1.0, "Unlike itself", Meaning.FLAG),
+        )
+    )
+
+
+_ONE = outputs("engine-01")
 
 
 @dataclass
@@ -60,20 +76,21 @@ class Plant:
     sink: OpcUaSink
     diagnostics: Diagnostics
 
-    async def rul(self, value: float, status: int = Status.GOOD) -> None:
+    async def rul(self, value: float, asset: str = "engine-01") -> None:
         """A scoring run, as the service does it: stored, published as a value, then looked at by the alarms."""
         run = await self.store.write_run(Run(0, "rul", RunKind.SCORE, datetime.now(UTC), version=1))
         now = datetime.now(UTC)
         later = now + timedelta(hours=1)
-        prediction = Prediction(RUL, 1, now, later, later, value, value - 5, value + 5, status, 1.0, run.id)
-        shares = Explanation(RUL, now, run.id, {"T50": 0.62, "Ps30": 0.3, "T2": 0.05, "P2": 0.03})
+        tag = rul(asset)
+        prediction = Prediction(tag, 1, now, later, later, value, value - 5, value + 5, Status.GOOD, 1.0, run.id)
+        shares = Explanation(tag, now, run.id, {"T50": 0.62, "Ps30": 0.3, "T2": 0.05, "P2": 0.03})
         await self._give(Outcome(run, (prediction,), (), (shares,)))
 
-    async def flag(self, score: float, raised: bool) -> None:
+    async def flag(self, score: float, asset: str = "engine-01") -> None:
         """As above."""
         run = await self.store.write_run(Run(0, "anomaly", RunKind.SCORE, datetime.now(UTC), version=1))
         now = datetime.now(UTC)
-        flag = Flag("anomaly", "engine-01", 1, now, raised, score, 1.0, Status.GOOD, run.id)
+        flag = Flag("anomaly", asset, 1, now, score > 1.0, score, 1.0, Status.GOOD, run.id)
         await self._give(Outcome(run, (), (flag,)))
 
     async def _give(self, outcome: Outcome) -> None:
@@ -108,7 +125,7 @@ def _done(run: Run) -> Run:
 
 
 @contextlib.asynccontextmanager
-async def plant(folder: Path, tags: tuple[OutputTag, ...] = TAGS, **alarms: Any) -> AsyncIterator[Plant]:
+async def plant(folder: Path, tags: tuple[OutputTag, ...] = _ONE, **alarms: Any) -> AsyncIterator[Plant]:
     """Until the context ends; opened again on the same folder it is the same plant."""
     config, diagnostics = AlarmsConfig(**alarms), Diagnostics()
     users = tuple(UserConfig(name=name, role=role, password_hash=_HASH) for name, role in _USERS.items())

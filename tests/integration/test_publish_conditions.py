@@ -8,14 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from asyncua import Client, ua
 
 from plugin.domain import LabelKind, Status, Verdict
 from plugin.infer.alarms.told import Notice
-from tests.integration.alarm_plant import ALARM, FLAG, PATHS, RUL, URI, Events, Plant, event_filter, plant
+from tests.integration.alarm_plant import PATHS, URI, Events, Plant, event_filter, outputs, plant
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _ID = ua.ObjectIds
 _SERVER = ua.NodeId(ua.Int32(_ID.Server))
+_ASSETS = ("said", "known", "wrong", "roles", "shelf", "filter", "queue", "judged")
+"""One for each test: what another one raised is not heard of."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Plant]:
+    folder = tmp_path_factory.mktemp("plant")
+    async with plant(folder, outputs(*_ASSETS), confirm=True, advice={"rul": "Plan a washing."}) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def clients(served: Plant) -> AsyncIterator[dict[str, Client]]:
+    async with served.client("olga") as olga, served.client("otto") as otto, served.client("ada") as ada:
+        yield {"olga": olga, "otto": otto, "ada": ada}
 
 
 async def _node(client: Client, name: str) -> Any:
@@ -43,17 +61,30 @@ class _Listening:
 
 @contextlib.asynccontextmanager
 async def listening(
-    client: Client, node: Any = _SERVER, where: ua.ContentFilter | None = None, paths: tuple[str, ...] = PATHS
+    client: Client, node: Any = _SERVER, where: ua.ContentFilter | None = None, queue: int = 0, every: float = 50
 ) -> AsyncIterator[_Listening]:
-    events = Events((*paths, "NodeId"))
-    subscription = await client.create_subscription(50, events)
-    asked = event_filter(*paths, where=where)
-    item = await subscription.subscribe_events(client.get_node(node), evfilter=asked, queuesize=0)
-    yield _Listening(client, events, subscription, item)
-    await subscription.delete()
+    events = Events((*PATHS, "NodeId"))
+    subscription = await client.create_subscription(every, events)
+    try:
+        asked = event_filter(*PATHS, where=where)
+        item = await subscription.subscribe_events(client.get_node(node), evfilter=asked, queuesize=queue)
+        yield _Listening(client, events, subscription, item)
+    finally:
+        await subscription.delete()
 
 
-async def call(client: Client, method: int, *arguments: Any, condition: str = ALARM) -> None:
+@contextlib.asynccontextmanager
+async def at(client: Client, asset: str) -> AsyncIterator[_Listening]:
+    node = await _node(client, f"Foretag.Assets.{asset}")
+    async with listening(client, node.nodeid) as heard:
+        yield heard
+
+
+def alarm(asset: str) -> str:
+    return f"{asset}.rul.rul.Alarm"
+
+
+async def call(client: Client, condition: str, method: int, *arguments: Any) -> None:
     node = await _node(client, condition)
     await node.call_method(ua.NodeId(ua.Int32(method)), *arguments)
 
@@ -66,155 +97,119 @@ def _event(event: dict[str, Any]) -> ua.Variant:
     return ua.Variant(event["EventId"], ua.VariantType.ByteString)
 
 
+def _current(served: Plant, asset: str) -> ua.Variant:
+    return ua.Variant(bytes.fromhex(served.room.states[alarm(asset)].current.event_id), ua.VariantType.ByteString)
+
+
 def _ms(milliseconds: float) -> ua.Variant:
     return ua.Variant(float(milliseconds), ua.VariantType.Double)
 
 
-@pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Plant]:
-    async with plant(tmp_path, confirm=True, advice={"rul": "Plan a washing."}) as made:
-        yield made
-
-
-async def test_an_alarm_says_what_why_and_what_to_do_with_all_that_a_client_selects(served):
-    async with served.client("olga") as client, listening(client) as heard:
-        await served.rul(25.0)
+async def test_an_alarm_says_what_why_and_what_to_do_with_all_that_a_client_selects(served, clients):
+    client = clients["olga"]
+    async with at(client, "said") as heard:
+        await served.rul(25.0, "said")
         event = await heard.until(1)
-        index = await client.get_namespace_index(URI)
+    index = await client.get_namespace_index(URI)
     assert event["Message"].Text == (
         "rul 25 cycles is under 30 cycles. Mostly by T50 (62%), Ps30 (30%), T2 (5%). Plan a washing."
     )
     assert event["EventType"] == ua.NodeId(ua.Int32(_ID.ExclusiveLevelAlarmType))
-    assert (event["SourceName"], event["ConditionName"]) == ("engine-01", "rul: remaining life short")
+    assert (event["SourceName"], event["ConditionName"]) == ("said", "rul: remaining life short")
     assert (event["ActiveState"].Text, event["ActiveState/Id"], event["AckedState/Id"]) == ("Active", True, False)
     assert (event["Severity"], event["Retain"], event["LowLimit"]) == (500, True, 30.0)
     assert event["LimitState/CurrentState"].Text == "Low"
     assert event["ShelvingState/CurrentState"].Text == "Unshelved"
-    assert event["NodeId"] == ua.NodeId(ua.String(ALARM), ua.Int16(index))
-    assert event["InputNode"] == ua.NodeId(ua.String(RUL.name), ua.Int16(index))
+    assert event["NodeId"] == ua.NodeId(ua.String(alarm("said")), ua.Int16(index))
+    assert event["InputNode"] == ua.NodeId(ua.String("said.rul.rul"), ua.Int16(index))
     assert event["BranchId"].is_null()
     assert event["Quality"].value == Status.GOOD
 
 
-async def test_it_is_acknowledged_confirmed_and_gone(served):
-    async with served.client("otto") as client, listening(client) as heard:
-        await served.rul(25.0)
+async def test_it_is_acknowledged_confirmed_and_gone(served, clients):
+    client = clients["otto"]
+    async with at(client, "known") as heard:
+        await served.rul(25.0, "known")
         event = await heard.until(1)
-        await call(client, _ID.AcknowledgeableConditionType_Acknowledge, _event(event), _words("on my way"))
+        acknowledge, confirm = _ID.AcknowledgeableConditionType_Acknowledge, _ID.AcknowledgeableConditionType_Confirm
+        await call(client, alarm("known"), acknowledge, _event(event), _words("on my way"))
         event = await heard.until(2)
         assert (event["AckedState/Id"], event["ConfirmedState/Id"]) == (True, False)
         assert (event["Comment"].Text, event["ClientUserId"]) == ("on my way", "otto")
-        await served.rul(100.0)
+        await served.rul(100.0, "known")
         event = await heard.until(3)
         assert (event["ActiveState/Id"], event["Retain"], event["Severity"]) == (False, True, 500)
-        await call(client, _ID.AcknowledgeableConditionType_Confirm, _event(event), _words("washed"))
+        await call(client, alarm("known"), confirm, _event(event), _words("washed"))
         event = await heard.until(4)
         assert (event["Retain"], event["Comment"].Text) == (False, "washed")
-        node = await _node(client, f"{ALARM}.AckedState.Id")
-        assert await node.read_value() is True
-    stored = await served.store.events(datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC) + timedelta(hours=1))
+        assert await (await _node(client, f"{alarm('known')}.AckedState.Id")).read_value() is True
+    now = datetime.now(UTC)
+    stored = await served.store.events(now - timedelta(hours=1), now + timedelta(hours=1), asset="known")
     assert {each.id for each in stored} == {each["EventId"].hex() for each in heard.heard}
-    assert {each.asset for each in stored} == {"engine-01"}
 
 
-@pytest.mark.parametrize(("method", "arguments", "code"), [
-    (_ID.AcknowledgeableConditionType_Acknowledge, ("known", "text"), "BadConditionBranchAlreadyAcked"),
-    (_ID.AcknowledgeableConditionType_Acknowledge, ("unknown", "text"), "BadEventIdUnknown"),
-    (_ID.AcknowledgeableConditionType_Confirm, ("known", "text"), "BadConditionBranchAlreadyConfirmed"),
-    (_ID.ConditionType_AddComment, ("unknown", "text"), "BadEventIdUnknown"),
-    (_ID.ConditionType_AddComment, ("known",), "BadArgumentsMissing"),
-    (_ID.ConditionType_AddComment, ("known", "known"), "BadTypeMismatch"),
-    (_ID.ShelvedStateMachineType_Unshelve, (), "BadConditionNotShelved"),
-    (_ID.ShelvedStateMachineType_TimedShelve, (0,), "BadShelvingTimeOutOfRange"),
-    (_ID.ShelvedStateMachineType_TimedShelve, (9 * 3_600_000,), "BadShelvingTimeOutOfRange"),
-    (_ID.ShelvedStateMachineType_TimedShelve, (float("nan"),), "BadShelvingTimeOutOfRange"),
-    (_ID.ConditionType_Enable, (), "BadConditionAlreadyEnabled"),
-    (_ID.ConditionType_Disable, (1,), "BadTooManyArguments"),
-])  # fmt: skip
-async def test_what_makes_no_sense_is_refused_by_its_status_code(standing, method, arguments, code):
-    served, client = standing
-    known = bytes.fromhex(served.room.states[ALARM].current.event_id)
-    made = {
-        "known": ua.Variant(known, ua.VariantType.ByteString),
-        "unknown": ua.Variant(b"none", ua.VariantType.ByteString),
-        "text": _words("x"),
-    }
-    variants = [made[each] if isinstance(each, str) else _ms(each) for each in arguments]
-    with pytest.raises(ua.UaStatusCodeError, match=code):
-        await call(client, method, *variants)
+async def test_what_makes_no_sense_is_refused_by_its_status_code(served, clients):
+    known, unknown = _current(served, "wrong"), ua.Variant(b"none", ua.VariantType.ByteString)
+    text, client = _words("x"), clients["ada"]
+    for method, arguments, code in (
+        (_ID.AcknowledgeableConditionType_Acknowledge, (known, text), "BadConditionBranchAlreadyAcked"),
+        (_ID.AcknowledgeableConditionType_Acknowledge, (unknown, text), "BadEventIdUnknown"),
+        (_ID.AcknowledgeableConditionType_Confirm, (known, text), "BadConditionBranchAlreadyConfirmed"),
+        (_ID.ConditionType_AddComment, (unknown, text), "BadEventIdUnknown"),
+        (_ID.ConditionType_AddComment, (known,), "BadArgumentsMissing"),
+        (_ID.ConditionType_AddComment, (known, known), "BadTypeMismatch"),
+        (_ID.ShelvedStateMachineType_Unshelve, (), "BadConditionNotShelved"),
+        (_ID.ShelvedStateMachineType_TimedShelve, (_ms(0),), "BadShelvingTimeOutOfRange"),
+        (_ID.ShelvedStateMachineType_TimedShelve, (_ms(9 * 3_600_000),), "BadShelvingTimeOutOfRange"),
+        (_ID.ShelvedStateMachineType_TimedShelve, (_ms(float("nan")),), "BadShelvingTimeOutOfRange"),
+        (_ID.ConditionType_Enable, (), "BadConditionAlreadyEnabled"),
+        (_ID.ConditionType_Disable, (_ms(1),), "BadTooManyArguments"),
+    ):
+        with pytest.raises(ua.UaStatusCodeError, match=code):
+            await call(client, alarm("wrong"), method, *arguments)
+    with pytest.raises(ua.UaStatusCodeError, match="BadNodeIdUnknown"):
+        await call(client, "wrong.rul.rul", _ID.AlarmConditionType_Suppress)
 
 
-@pytest.fixture
-async def standing(tmp_path: Path) -> AsyncIterator[tuple[Plant, Client]]:
-    async with plant(tmp_path) as made, made.client("ada") as client:
-        yield made, client
+async def test_roles_decide(served, clients):
+    await served.rul(25.0, "roles")
+    known = _current(served, "roles")
+    for user, method, arguments in (
+        ("olga", _ID.AcknowledgeableConditionType_Acknowledge, (known, _words("x"))),
+        ("olga", _ID.ShelvedStateMachineType_OneShotShelve, ()),
+        ("otto", _ID.ConditionType_Disable, ()),
+    ):
+        with pytest.raises(ua.UaStatusCodeError, match="BadUserAccessDenied"):
+            await call(clients[user], alarm("roles"), method, *arguments)
+    assert not served.room.states[alarm("roles")].current.acknowledged
 
 
-async def test_roles_decide(served):
-    async with served.client("olga") as olga, served.client("otto") as otto:
-        await served.rul(25.0)
-        known = ua.Variant(bytes.fromhex(served.room.states[ALARM].current.event_id), ua.VariantType.ByteString)
-        for client, method, arguments in (
-            (olga, _ID.AcknowledgeableConditionType_Acknowledge, (known, _words("x"))),
-            (olga, _ID.ShelvedStateMachineType_OneShotShelve, ()),
-            (otto, _ID.ConditionType_Disable, ()),
-        ):
-            with pytest.raises(ua.UaStatusCodeError, match="BadUserAccessDenied"):
-                await call(client, method, *arguments)
-    assert not served.room.states[ALARM].current.acknowledged
-
-
-async def test_shelves_suppression_and_service_are_heard(served):
-    async with served.client("ada") as client, listening(client) as heard:
-        await call(client, _ID.ShelvedStateMachineType_TimedShelve, _ms(60_000), condition=f"{ALARM}.ShelvingState")
+async def test_shelves_suppression_and_service_are_heard(served, clients):
+    client, condition = clients["ada"], alarm("shelf")
+    async with at(client, "shelf") as heard:
+        await call(client, f"{condition}.ShelvingState", _ID.ShelvedStateMachineType_TimedShelve, _ms(60_000))
         event = await heard.until(1)
         assert (event["ShelvingState/CurrentState"].Text, event["SuppressedOrShelved"]) == ("TimedShelved", True)
         with pytest.raises(ua.UaStatusCodeError, match="BadConditionAlreadyShelved"):
-            await call(client, _ID.AlarmConditionType_ShelvingState_TimedShelve, _ms(60_000))
-        await call(client, _ID.ShelvedStateMachineType_OneShotShelve)
+            await call(client, condition, _ID.AlarmConditionType_ShelvingState_TimedShelve, _ms(60_000))
+        await call(client, condition, _ID.ShelvedStateMachineType_OneShotShelve)
         assert (await heard.until(2))["ShelvingState/CurrentState"].Text == "OneShotShelved"
-        await call(client, _ID.ShelvedStateMachineType_Unshelve)
+        await call(client, condition, _ID.ShelvedStateMachineType_Unshelve)
         assert not (await heard.until(3))["SuppressedOrShelved"]
-        await call(client, _ID.AlarmConditionType_Suppress)
+        await call(client, condition, _ID.AlarmConditionType_Suppress)
         assert (await heard.until(4))["SuppressedOrShelved"]
-        await call(client, _ID.AlarmConditionType_Unsuppress)
+        await call(client, condition, _ID.AlarmConditionType_Unsuppress)
         await heard.until(5)
-        await call(client, _ID.ConditionType_Disable)
+        await call(client, condition, _ID.ConditionType_Disable)
         assert not (await heard.until(6))["EnabledState/Id"]
-        await served.rul(5.0)
-        await call(client, _ID.ConditionType_Enable)
+        await served.rul(5.0, "shelf")
+        await call(client, condition, _ID.ConditionType_Enable)
         assert (await heard.until(7))["EnabledState/Id"]
-        await served.rul(5.0)
+        await served.rul(5.0, "shelf")
         assert (await heard.until(8))["Severity"] == 800
 
 
-async def test_a_refresh_shows_what_stands_with_its_event_id_and_time_also_after_a_restart(tmp_path):
-    async with plant(tmp_path) as first, first.client("otto") as client, listening(client) as heard:
-        await first.rul(25.0)
-        await first.rul(100.0)
-        await first.rul(5.0)
-        await heard.until(4)
-        before = list(heard.heard)
-    branch, current = before[2:]
-    assert (branch["BranchId"].is_null(), branch["AckedState/Id"]) == (False, False)
-    async with plant(tmp_path) as again, again.client("otto") as client, listening(client) as heard:
-        await heard.refresh()
-        await heard.until(4)
-        start, *shown, end = heard.heard
-        assert start["EventType"].Identifier == _ID.RefreshStartEventType
-        assert end["EventType"].Identifier == _ID.RefreshEndEventType
-        assert shown == [branch, current]
-        await call(client, _ID.AcknowledgeableConditionType_Acknowledge, _event(branch), _words("seen"))
-        gone = await heard.until(5)
-        assert (gone["BranchId"], gone["Retain"]) == (branch["BranchId"], False)
-        await heard.refresh(heard.item)
-        await heard.until(8)
-        assert heard.heard[6] == current
-        with pytest.raises(ua.UaStatusCodeError, match="BadMonitoredItemIdInvalid"):
-            await heard.refresh(4711)
-
-
-async def test_who_listens_at_an_asset_hears_of_it_alone_and_filters_are_kept(served):
+async def test_who_listens_at_an_asset_hears_of_it_alone_and_filters_are_kept(served, clients):
     severe = ua.ContentFilter([
         ua.ContentFilterElement(ua.FilterOperator.And, [ua.ElementOperand(1), ua.ElementOperand(2)]),
         ua.ContentFilterElement(
@@ -225,87 +220,107 @@ async def test_who_listens_at_an_asset_hears_of_it_alone_and_filters_are_kept(se
             [event_filter("Severity").SelectClauses[0], ua.LiteralOperand(ua.Variant(600, ua.VariantType.UInt16))],
         ),
     ])  # fmt: skip
-    async with served.client("olga") as client:
-        asset = (await _node(client, "Foretag.Assets.engine-01")).nodeid
-        model = (await _node(client, "Foretag.Models.rul")).nodeid
-        async with listening(client, asset) as of_asset, listening(client, model) as of_model, \
-                listening(client, where=severe) as of_severe:  # fmt: skip
-            await served.rul(25.0)
-            await served.rul(5.0)
-            assert (await of_severe.until(1))["Severity"] == 800
-            assert len((await of_asset.until(2), of_asset.heard)[1]) == 2
-            assert (len(of_severe.heard), of_model.heard) == (1, [])
-        wrong = ua.ContentFilter([ua.ContentFilterElement(ua.FilterOperator.Not, [ua.ElementOperand(0)])])
-        with pytest.raises(ua.UaStatusCodeError, match="BadEventFilterInvalid"):
-            async with listening(client, where=wrong):
-                pass
-        leaf = (await _node(client, RUL.name)).nodeid
-        with pytest.raises(ua.UaStatusCodeError):
-            async with listening(client, leaf):
-                pass
+    client = clients["olga"]
+    model = (await _node(client, "Foretag.Models.rul")).nodeid
+    async with (
+        at(client, "filter") as of_asset,
+        listening(client, model) as of_model,
+        listening(client, where=severe) as of_severe,
+    ):
+        await served.rul(25.0, "filter")
+        await served.rul(5.0, "filter")
+        assert (await of_severe.until(1))["Severity"] == 800
+        await of_asset.until(2)
+        assert (len(of_asset.heard), len(of_severe.heard), of_model.heard) == (2, 1, [])
+    wrong = ua.ContentFilter([ua.ContentFilterElement(ua.FilterOperator.Not, [ua.ElementOperand(0)])])
+    with pytest.raises(ua.UaStatusCodeError, match="BadEventFilterInvalid"):
+        async with listening(client, where=wrong):
+            pass
+    leaf = (await _node(client, "filter.rul.rul")).nodeid
+    with pytest.raises(ua.UaStatusCodeError):
+        async with listening(client, leaf):
+            pass
 
 
-async def test_a_queue_that_is_full_says_so(served):
-    async with served.client("olga") as client:
-        events = Events((*PATHS, "NodeId"))
-        subscription = await client.create_subscription(1_000, events)
-        await subscription.subscribe_events(client.get_node(_SERVER), evfilter=event_filter(*PATHS), queuesize=3)
-        await asyncio.sleep(0.1)
+async def test_a_queue_that_is_full_says_so(served, clients):
+    client = clients["olga"]
+    node = await _node(client, "Foretag.Assets.queue")
+    async with listening(client, node.nodeid, queue=3, every=1000) as heard:
+        await asyncio.sleep(0.1)  # the first message of a subscription goes out at once
         for number in range(6):
-            await served.rul(5.0 if number % 2 == 0 else 100.0)
-        await events.until(lambda: len(events.heard) >= 3)
-        kinds = [each["EventType"].Identifier for each in events.heard]
-        assert kinds.count(_ID.EventQueueOverflowEventType) == 1
-        assert events.heard[-1]["EventId"].hex() == served.room.states[ALARM].current.event_id
-        await subscription.delete()
+            await served.rul(5.0 if number % 2 == 0 else 100.0, "queue")
+        last = await heard.until(3)
+    kinds = [each["EventType"].Identifier for each in heard.heard]
+    assert kinds.count(_ID.EventQueueOverflowEventType) == 1
+    assert last["EventId"].hex() == served.room.states[alarm("queue")].current.event_id
 
 
-async def test_an_operators_verdict_becomes_a_label_and_a_comment(served):
-    async with served.client("otto") as client, listening(client) as heard:
-        await served.flag(1.5, raised=True)
+async def test_an_operators_verdict_becomes_a_label_and_a_comment(served, clients):
+    client = clients["otto"]
+    async with at(client, "judged") as heard:
+        await served.flag(1.5, "judged")
         event = await heard.until(1)
         assert event["LimitState/CurrentState"].Text == "High"
-        await served.flag(2.5, raised=True)
+        await served.flag(2.5, "judged")
         event = await heard.until(2)
         assert (event["LimitState/CurrentState"].Text, event["Severity"]) == ("HighHigh", 800)
-        condition, method = await _node(client, f"{FLAG.name}.Alarm"), await _node(client, "Foretag.Methods.Verdict")
-        for said in ("nonsense", "false_alarm"):
-            arguments = _event(event), ua.Variant(said, ua.VariantType.String), _words("a test run")
-            if said == "nonsense":
-                with pytest.raises(ua.UaStatusCodeError, match="BadInvalidArgument"):
-                    await condition.call_method(method.nodeid, *arguments)
-            else:
-                await condition.call_method(method.nodeid, *arguments)
+        condition = await _node(client, "judged.anomaly.flag.Alarm")
+        method = (await _node(client, "Foretag.Methods.Verdict")).nodeid
+        nonsense, verdict = (ua.Variant(word, ua.VariantType.String) for word in ("nonsense", "false_alarm"))
+        with pytest.raises(ua.UaStatusCodeError, match="BadInvalidArgument"):
+            await condition.call_method(method, _event(event), nonsense, _words("a test run"))
+        await condition.call_method(method, _event(event), verdict, _words("a test run"))
         assert (await heard.until(3))["Comment"].Text == "false alarm: a test run"
-    long = datetime.now(UTC) + timedelta(days=1)
-    (label,) = await served.store.labels("engine-01", long - timedelta(days=2), long, kind=LabelKind.VERDICT)
-    assert (label.verdict, label.model, label.user, label.note) == (
-        Verdict.FALSE_ALARM, "anomaly", "otto", "a test run"
-    )  # fmt: skip
-    (flag, *_) = [flag for flag in await served.store.flags(long - timedelta(days=2), long) if flag.run == label.run]
+    now, day = datetime.now(UTC), timedelta(days=1)
+    (label,) = await served.store.labels("judged", now - day, now + day, kind=LabelKind.VERDICT)
+    told = (label.verdict, label.model, label.user, label.note)
+    assert told == (Verdict.FALSE_ALARM, "anomaly", "otto", "a test run")
+    (flag,) = [flag for flag in await served.store.flags(now - day, now + day) if flag.run == label.run]
     assert flag.as_of == label.as_of
 
 
-async def test_what_can_not_be_stored_is_not_told(served, monkeypatch):
+async def test_conditions_are_found_by_browsing(served, clients):
+    client = clients["olga"]
+    asset = await _node(client, "Foretag.Assets.said")
+    found = await asset.get_referenced_nodes(ua.ObjectIds.HasCondition)
+    assert {alarm("said"), "Foretag.Assets.said.Case"} <= {node.nodeid.Identifier for node in found}
+    notifiers = await client.nodes.server.get_referenced_nodes(ua.ObjectIds.HasNotifier)
+    assert "Foretag" in {node.nodeid.Identifier for node in notifiers}
+    methods = {
+        (await each.read_browse_name()).Name for each in await (await _node(client, alarm("said"))).get_methods()
+    }
+    assert {"Acknowledge", "Confirm", "AddComment", "Verdict", "Suppress", "Enable"} <= methods
+
+
+async def test_a_refresh_shows_what_stands_with_its_event_id_and_time_also_after_a_restart(tmp_path: Path) -> None:
+    async with plant(tmp_path) as first, first.client("otto") as client, listening(client) as heard:
+        await first.rul(25.0)
+        await first.rul(100.0)
+        await first.rul(5.0)
+        await heard.until(4)
+        before = list(heard.heard)
+    branch, current = before[2:]
+    assert (branch["BranchId"].is_null(), branch["AckedState/Id"]) == (False, False)
+    acknowledge = _ID.AcknowledgeableConditionType_Acknowledge
     told: list[Notice] = []
-    served.room.listen(told.extend)
-    await served.rul(25.0)
-    assert len(told) == 1
-    async with served.client("otto") as client:
-        await served.store.__aexit__(None, None, None)
-        known = ua.Variant(bytes.fromhex(served.room.states[ALARM].current.event_id), ua.VariantType.ByteString)
+    async with plant(tmp_path) as again, again.client("otto") as client, listening(client) as heard:
+        await heard.refresh()
+        await heard.until(4)
+        start, *shown, end = heard.heard
+        assert start["EventType"].Identifier == _ID.RefreshStartEventType
+        assert end["EventType"].Identifier == _ID.RefreshEndEventType
+        assert shown == [branch, current]
+        await call(client, alarm("engine-01"), acknowledge, _event(branch), _words("seen"))
+        gone = await heard.until(5)
+        assert (gone["BranchId"], gone["Retain"]) == (branch["BranchId"], False)
+        await heard.refresh(heard.item)
+        await heard.until(8)
+        assert heard.heard[6] == current
+        with pytest.raises(ua.UaStatusCodeError, match="BadMonitoredItemIdInvalid"):
+            await heard.refresh(4711)
+        again.room.listen(told.extend)
+        await again.store.__aexit__(None, None, None)
         with pytest.raises(ua.UaStatusCodeError, match="BadResourceUnavailable"):
-            await call(client, _ID.AcknowledgeableConditionType_Acknowledge, known, _words("x"))
-    assert len(told) == 1
-    assert not served.room.states[ALARM].current.acknowledged
-
-
-async def test_conditions_are_found_by_browsing(served):
-    async with served.client("olga") as client:
-        asset = await _node(client, "Foretag.Assets.engine-01")
-        found = await asset.get_referenced_nodes(ua.ObjectIds.HasCondition)
-        assert ALARM in {node.nodeid.Identifier for node in found}
-        notifiers = await client.nodes.server.get_referenced_nodes(ua.ObjectIds.HasNotifier)
-        assert "Foretag" in {node.nodeid.Identifier for node in notifiers}
-        methods = {(await each.read_browse_name()).Name for each in await (await _node(client, ALARM)).get_methods()}
-        assert {"Acknowledge", "Confirm", "AddComment", "Verdict", "Suppress", "Enable"} <= methods
+            await call(client, alarm("engine-01"), acknowledge, _event(current), _words("x"))
+    assert told == [], "what can't be stored is not told"
+    assert not again.room.states[alarm("engine-01")].current.acknowledged
