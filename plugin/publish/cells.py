@@ -59,7 +59,10 @@ def status_code(status: int) -> ua.StatusCode:
 class Cell(AttributeValue):
     """The value of one node. Values are replaced, never changed: subscriptions keep references to them."""
 
-    __slots__ = ("_changes", "_choosy", "_kind", "_made", "_place", "_plain", "_said", "watched")
+    __slots__ = (
+        "_changes", "_choosy", "_kind", "_made", "_now", "_place", "_plain", "_status",
+        "fact", "source_time", "watched",
+    )  # fmt: skip
 
     value_callback = None
     value_setter = None
@@ -73,60 +76,57 @@ class Cell(AttributeValue):
         self._changes: Changes | None = None
         self._place = 0
         self._kind = kind
-        self._said: tuple[Any, int, datetime, datetime] = (None, Status.BAD_WAITING_FOR_INITIAL_DATA, now, now)
+        self.fact: Any = None
+        """The value, whatever its status; None: there is none."""
+        self.source_time = now
+        self._status: int = Status.BAD_WAITING_FOR_INITIAL_DATA
+        self._now = now
         self._made: ua.DataValue | None = None
 
     @property
     def value(self) -> ua.DataValue:
         """What a client reads at present."""
         if self._made is None:
-            fact, status, source, now = self._said
-            empty = fact is None or status >= _BAD
-            variant = _NULL if empty else ua.Variant(fact, self._kind)
-            self._made = ua.DataValue(variant, status_code(status), source, now)  # type: ignore[arg-type]
+            empty = self.fact is None or self._status >= _BAD
+            variant = _NULL if empty else ua.Variant(self.fact, self._kind)
+            times: Any = self.source_time, self._now
+            self._made = ua.DataValue(variant, status_code(self._status), *times)
         return self._made
 
     @value.setter
     def value(self, value: ua.DataValue) -> None:  # asyncua's own writes, to standard nodes alone
         fact = value.Value.Value if value.Value is not None else None
         status = value.StatusCode.value if value.StatusCode is not None else Status.GOOD
-        _, _, source, now = self._said
-        self.write(fact, status, value.SourceTimestamp or source, value.ServerTimestamp or now, value)
-
-    @property
-    def fact(self) -> Any:
-        """The value, whatever its status; None: there is none."""
-        return self._said[0]
-
-    @property
-    def source_time(self) -> datetime:
-        """Source time of the value."""
-        return self._said[2]
+        source, now = value.SourceTimestamp or self.source_time, value.ServerTimestamp or self._now
+        self.write(fact, status, source, now, value)
 
     def write(self, fact: Any, status: int, source: datetime, now: datetime, made: ua.DataValue | None = None) -> None:
         """Set value, status and times, and hand them to the subscriptions before it returns; ``made``: all in one."""
-        before = self._said
-        self._said = fact, status, source, now
+        changed = self.watched and (status != self._status or (status < _BAD and fact != self.fact))
+        self.fact = fact
+        self.source_time = source
+        self._status = status
+        self._now = now
         self._made = made
         if self.watched:
-            self._tell_all(before)
+            self._tell_all(changed)
 
-    def _tell_all(self, before: tuple[Any, int, datetime, datetime]) -> None:
+    def _tell_all(self, changed: bool) -> None:
         """What was reported to those that are plain is what was said before: it is compared once for all of them."""
-        fact, status, source, now = self._said
-        if status >= _BAD:
-            fact = None
         content = b""
-        if self._plain and (status != before[1] or (status < _BAD and fact != before[0])):
-            content = self._content(fact, status, source, now)
+        if changed and self._plain:
+            content = self._content()
             self._changes.add(self._place, content)  # type: ignore[union-attr]
         for each in self._choosy:
-            if each.takes(fact, status, source):
-                content = content or self._content(fact, status, source, now)
+            if each.takes(*self._present):
+                content = content or self._content()
                 each.put(content)
 
-    def _content(self, fact: Any, status: int, source: datetime, now: datetime) -> bytes:
-        return data_value(fact, self._kind, status, source, now) if self._made is None else any_data_value(self._made)
+    def _content(self) -> bytes:
+        if self._made is not None:
+            return any_data_value(self._made)
+        fact = None if self._status >= _BAD else self.fact
+        return data_value(fact, self._kind, self._status, self.source_time, self._now)
 
     def retype(self, kind: ua.VariantType) -> None:
         """Values of another kind from now on, where the node's data type allows several."""
@@ -159,17 +159,14 @@ class Cell(AttributeValue):
 
     @property
     def _present(self) -> tuple[Any, int, datetime]:
-        fact, status, source, _ = self._said
-        return None if status >= _BAD else fact, status, source
+        return None if self._status >= _BAD else self.fact, self._status, self.source_time
 
     def note(self, fact: Any, source: datetime, now: datetime, status: int = Status.GOOD) -> None:
         """Write a value if it, or its status, differs from the present one: for what seldom changes."""
-        said = self._said
-        if said[0] != fact or said[1] != status:
+        if self.fact != fact or self._status != status:
             self.write(fact, status, source, now)
 
     def restate(self, status: int, now: datetime, source: datetime | None = None) -> None:
         """Another status for the value that there is, if there is one; ``source``: and another source time."""
-        fact, _, of_value, _ = self._said
-        if fact is not None:
-            self.write(fact, status, source or of_value, now)
+        if self.fact is not None:
+            self.write(self.fact, status, source or self.source_time, now)

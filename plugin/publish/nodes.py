@@ -10,7 +10,7 @@ Rules that hold for every write (OPC 10000-4, 7.11 and 7.39; OPC 10000-8, 6.3):
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -49,8 +49,8 @@ class Context:
         now: datetime,
     ) -> None:
         """Version and times; ``hashes``: of artifacts, by version, as far as they are known."""
-        self.as_of.write(about.as_of, Status.GOOD, source, now)
-        self.valid_until.write(valid_until, Status.GOOD, source, now)
+        self.as_of.write(about.as_of, _GOOD, source, now)
+        self.valid_until.write(valid_until, _GOOD, source, now)
         if self.version.fact != about.version:
             self.version.write(about.version, Status.GOOD, source, now)
             self.name_artifact(hashes, now)
@@ -62,9 +62,12 @@ class Context:
 
     def explain(self, shares: Mapping[str, float] | None, source: datetime, now: datetime) -> None:
         """The features that made the value what it is; None: nobody asked."""
-        status = Status.GOOD if shares else Status.BAD_NO_DATA
-        self.features.note(list(shares) if shares else None, source, now, status)
-        self.shares.note(list(shares.values()) if shares else None, source, now, status)
+        if shares:
+            self.features.note(list(shares), source, now)
+            self.shares.note(list(shares.values()), source, now)
+        else:
+            self.features.note(None, source, now, Status.BAD_NO_DATA)
+            self.shares.note(None, source, now, Status.BAD_NO_DATA)
 
 
 class OutputNode:
@@ -115,32 +118,40 @@ class OutputNode:
     def show(self, predictions: Sequence[Prediction], now: datetime, shares: Mapping[str, float] | None = None) -> None:
         """Write one prediction, or those of a forecast, nearest first."""
         about, facts = predictions[0], self._facts(predictions)
-        source = min(about.as_of, now)
+        context, source = self._context, min(about.as_of, now)
         status = about.status if len(predictions) == 1 else _of_all(predictions)
-        if self._context.target is not None:
-            self._context.target.write(about.target_time, Status.GOOD, source, now)
-        if self._context.coverage is not None:
-            self._context.coverage.note(about.coverage, source, now)
-        self._take(about, about.valid_until, facts, status, now)
-        self._context.explain(shares, source, now)
+        if context.target is not None:
+            context.target.write(about.target_time, _GOOD, source, now)
+        if context.coverage is not None and context.coverage.fact != about.coverage:
+            context.coverage.write(about.coverage, _GOOD, source, now)
+        self._take(about, about.valid_until, facts, status, source, now)
+        context.explain(shares, source, now)
 
     def show_flag(
         self, flag: Flag, valid_until: datetime | None, now: datetime, shares: Mapping[str, float] | None = None
     ) -> None:
         """Write one flag; ``valid_until`` is that of the predictions that it was decided with."""
-        facts = flag.raised, finite(flag.score), finite(flag.threshold)
-        self._take(flag, valid_until, facts, flag.status, now)
-        self._context.explain(shares, min(flag.as_of, now), now)
+        facts, source = (flag.raised, finite(flag.score), finite(flag.threshold)), min(flag.as_of, now)
+        self._take(flag, valid_until, facts, flag.status, source, now)
+        self._context.explain(shares, source, now)
 
     def _take(
-        self, about: Prediction | Flag, valid_until: datetime | None, facts: Facts, status: int, now: datetime
+        self,
+        about: Prediction | Flag,
+        valid_until: datetime | None,
+        facts: Facts,
+        status: int,
+        source: datetime,
+        now: datetime,
     ) -> None:
-        source = min(about.as_of, now)
         shown = self._shown.take(status if facts[0] is not None else _without_value(status), valid_until)
         self._context.write(about, valid_until or about.as_of, self._hashes, source, now)
-        for (cell, its), fact in zip(self._each(shown), facts, strict=True):
+        its = shown
+        for cell, fact in zip(self._cells, facts, strict=True):
             cell.write(fact, its if fact is not None else _without_value(its), source, now)
-        self.expire(now)
+            its = shown & _NOT_LIMITED
+        if valid_until is not None and now >= valid_until:
+            self.expire(now)
 
     def expire(self, now: datetime) -> bool:
         """Past its time a value stays, as UncertainLastUsableValue; True where that happened just now."""
@@ -174,13 +185,15 @@ class OutputNode:
             self._restate(now)
 
     def _restate(self, now: datetime, source: datetime | None = None) -> None:
-        for cell, its in self._each(self._shown.status):
+        its = status = self._shown.status
+        for cell in self._cells:
             cell.restate(its, now, source)
+            its = status & _NOT_LIMITED
 
-    def _each(self, status: int) -> Iterator[tuple[Cell, int]]:
-        """What is at its limit is the value, not what stands beside it."""
-        return ((cell, status & ~HIGH_LIMITED if place else status) for place, cell in enumerate(self._cells))
 
+_GOOD = 0  # int(Status.GOOD), without the cost of an enumeration
+_NOT_LIMITED = ~HIGH_LIMITED
+"""What is at its limit is the value, not what stands beside it."""
 
 _WITHHELD = {"off": Status.BAD_OUT_OF_SERVICE, "none": Status.BAD_CONFIGURATION_ERROR}
 """By :class:`plugin.domain.ModelStanding`."""
@@ -197,7 +210,10 @@ def finite(number: float | None) -> float | None:
 def number(predictions: Sequence[Prediction]) -> Facts:
     """Value and bounds."""
     (said,) = predictions
-    return finite(said.value), finite(said.lower), finite(said.upper)
+    value, lower, upper = said.value, said.lower, said.upper
+    if value is not None and lower is not None and upper is not None and math.isfinite(value + lower + upper):
+        return value, lower, upper  # all are finite where their sum is
+    return finite(value), finite(lower), finite(upper)
 
 
 def in_percent(tag: OutputTag) -> bool:

@@ -69,7 +69,8 @@ class Shown:
     def take(self, given: int, valid_until: datetime | None) -> int:
         """A new value, which is there whatever was withheld; returns the status that it is shown with."""
         self._given, self.valid_until, self._stale, self.withheld = given, valid_until, False, None
-        return self.status
+        untroubled = not (given or self.cut_off or self.drifting or self._simulated)
+        return given if untroubled else self.status
 
     def withhold(self, status: Status | None) -> None:
         """No value from now on; None: until the next run."""
