@@ -25,6 +25,7 @@ from functools import partial
 from plugin import __version__, auditing, lock
 from plugin.acquire.config import Policy, SourceConfig
 from plugin.acquire.source import OpcUaSource
+from plugin.acting import Acting
 from plugin.config import Config, load
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Asset, Micros, Tag
@@ -156,7 +157,8 @@ class Service:
         mirror.committed(await wait(lambda: store.latest([tag.id for tag in mirror.tags])))
         room = Room(self.config.alarms, store, self.diagnostics)
         alarms = await wait(lambda: self._alarms(room, store, sources, tags, scorers))
-        sinks = self._sinks(overview, store, mirror, room)
+        acting = Acting(store, self.config.model_folder, scorers.in_force, self.reload, self.diagnostics)
+        sinks = self._sinks(overview, store, mirror, room, acting)
         for sink in sinks:
             await enter(sink.open(scorers.outputs))
         if alarms is not None:
@@ -169,9 +171,8 @@ class Service:
         await wait(lambda: runs.end_unfinished([model.name for model in self.config.models]))
         await enter(self._scoring(scorers, runs))
         training = Training(store, registry, compute, self.diagnostics, overview.training)
-        train = partial(training.train_missing, scorers.in_force, scorers.past_is_read)
-        await enter(running(self._supervision.keep("training", train)))
-        await enter(running(self._supervision.keep("retraining", partial(training.retrain, scorers.in_force))))
+        await enter(acting.ready(runs, training))
+        await enter(self._training(training, scorers))
         promotion = Promotion(store, registry, scorers.in_force)
         monitoring = Monitoring(store, registry, compute, scorers.in_force, self.diagnostics)
         judging = Upkeep(
@@ -241,6 +242,12 @@ class Service:
         await watch.furnish(scorers.outputs)
         return watch
 
+    def _training(self, training: Training, scorers: Scorers) -> AbstractAsyncContextManager[None]:
+        """What has no model, when the past is read; and again what is due."""
+        keep = self._supervision.keep
+        missing = partial(training.train_missing, scorers.in_force, scorers.past_is_read)
+        return running(keep("training", missing), keep("retraining", partial(training.retrain, scorers.in_force)))
+
     def _rescoring(self, store: SqlStore, scorers: Scorers, sinks: Sequence[Sink]) -> Rescore:
         async def rescore(tags: Sequence[Tag]) -> tuple[list[str], list[str]]:
             found = await scorers.rescore(tags, sinks)
@@ -281,15 +288,13 @@ class Service:
             if section.enabled
         ]
 
-    def _sinks(self, overview: Overview, store: Store, mirror: Mirror, room: Room) -> list[Sink]:
+    def _sinks(self, overview: Overview, store: Store, mirror: Mirror, room: Room, acting: Acting) -> list[Sink]:
         sinks: list[Sink] = [overview]
         record = partial(auditing.keep, store, self.config.data)
         if self.config.publish.enabled:
             pki = self.config.pki_folder
-            shown = OpcUaSink(
-                self.config.publish, pki, self.diagnostics, record=record, mirror=mirror, store=store, room=room
-            )
-            sinks.append(shown)
+            shown = partial(OpcUaSink, self.config.publish, pki, self.diagnostics, record=record)
+            sinks.append(shown(mirror=mirror, store=store, room=room, verbs=acting))
         rules = self.config.write_back
         targets = {rule.source for rule in rules.rules}
         sinks += [

@@ -19,6 +19,10 @@ _PUBLISH_LIMIT = 5.0
 """A sink that takes longer [s] has failed to publish."""
 
 
+def _nobody(_: Run) -> None:
+    """Nobody asks which run it is."""
+
+
 class Runs:
     """Executes the runs of all models against one store and its sinks."""
 
@@ -34,28 +38,43 @@ class Runs:
         self._diagnostics = diagnostics
         self._clock = clock
         self._complaints: dict[str, str] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
         self._missed: asyncio.Queue[tuple[str, datetime]] = asyncio.Queue(maxsize=1000)
         self.published: dict[str, datetime] = {}
         """When each model's first results were published."""
         self.news = asyncio.Event()
         """Set whenever a model is added to :attr:`published`; for others to clear."""
 
-    async def score(self, scorer: Scorer, tick: datetime, end: datetime) -> Outcome | None:
+    async def score(
+        self, scorer: Scorer, tick: datetime, end: datetime, begun: Callable[[Run], None] = _nobody
+    ) -> Outcome | None:
         """One scoring run of the window that ends at ``end``; never raises but when cancelled.
 
         When its results are published, challengers are scored in shadow for as long as its deadline lets them.
+        Of one model one run at a time: another waits for it. ``begun`` is told of the run that has a key.
         """
+        async with self._turns.setdefault(scorer.config.name, asyncio.Lock()):
+            return await self._score(scorer, tick, end, begun)
+
+    async def _score(
+        self, scorer: Scorer, tick: datetime, end: datetime, begun: Callable[[Run], None]
+    ) -> Outcome | None:
         limit = scorer.config.schedule.limit
         run = Run(0, scorer.config.name, RunKind.SCORE, tick)
-        outcome = await self._execute(run, limit, lambda run: scorer.score(run, end), scorer.refresh)
+
+        def work(run: Run) -> Awaitable[Outcome | None]:
+            begun(run)
+            return scorer.score(run, end)
+
+        outcome = await self._execute(run, limit, work, scorer.refresh)
         if outcome is None:
             scorer.forget()
             return None
         await self._publish(outcome)
-        begun = outcome.run.started or self._clock()
+        since = outcome.run.started or self._clock()
         for version in scorer.challengers:
-            run = Run(0, version.model, RunKind.SHADOW, tick, started=begun, version=version.version)
-            left = max(begun + limit - self._clock(), timedelta(0))
+            run = Run(0, version.model, RunKind.SHADOW, tick, started=since, version=version.version)
+            left = max(since + limit - self._clock(), timedelta(0))
             if await self._execute(run, left, partial(scorer.shadow, version)) is None:
                 scorer.forget()
         return outcome

@@ -115,10 +115,12 @@ class Training:
             log.warning("model %s is retired at once: %s", new.label, because["reason"])
             await self._registry.retire(new.model, new.version, because=because)
 
-    async def train(self, scorer: Scorer) -> Run:
-        """Train one model now; the run's row tells how it went. Raises ModelError."""
+    async def train(self, scorer: Scorer, begun: Callable[[Run], None] | None = None) -> Run:
+        """Train one model now; the run's row tells how it went. Raises ModelError. ``begun`` is told of the run."""
         name = scorer.config.name
         run = await self._store.write_run(Run(0, name, RunKind.TRAIN, self._clock(), started=self._clock()))
+        if begun is not None:
+            begun(run)
         self._listener(name, 0.0, "reading the past")
         try:
             version = await train(

@@ -33,6 +33,7 @@ from plugin.publish.nodes import SERVICE_LEVEL_HEALTHY, freshness, service_level
 from plugin.publish.people import People, Record, unrecorded
 from plugin.publish.tree import Tree
 from plugin.publish.types import DI
+from plugin.publish.verbs import Methods, Verbs
 
 _log = logging.getLogger(__name__)
 
@@ -73,9 +74,11 @@ class OpcUaSink:
         mirror: Mirror | None = None,
         store: Store | None = None,
         room: Room | None = None,
+        verbs: Verbs | None = None,
     ) -> None:
         """``mirror``: the plant's tags that are shown too; whoever commits samples tells it. ``store``: where the
-        history of all of them is read; None: there is none. ``room``: the alarms; None: there are none."""
+        history of all of them is read; None: there is none. ``room``: the alarms; None: there are none. ``verbs``: what
+        methods do; None: there are no methods."""
         self._config = config
         self._diagnostics = diagnostics
         self._now = now
@@ -88,6 +91,7 @@ class OpcUaSink:
         self._admission = Admission(config, pki_folder)
         self._record = record
         self._mirror = mirror or Mirror((), ())
+        self._methods = Methods(verbs, record) if verbs is not None else None
         self._past = Served(store, self._mirror.tags, diagnostics) if store is not None else None
         self._conditions = Conditions(room) if room is not None else None
 
@@ -142,6 +146,8 @@ class OpcUaSink:
             raise PublishError(f"the OPC UA server can't have nodes for {len(new)} more outputs: {error}") from error
         if self._past is not None:
             self._past.extend(self._tree, new)
+        if self._methods is not None:
+            self._methods.extend(self._tree, new)
         for tag in new:
             if tag.model in self._standings:
                 self._nodes.outputs[tag.name].stand(self._standings[tag.model], self._now())
@@ -235,6 +241,8 @@ class OpcUaSink:
                     self._past.open(server, self._tree, tags)
                 if self._conditions is not None:
                     self._conditions.open(self._tree, server)
+                if self._methods is not None:
+                    self._methods.open(self._tree, server, tags)
                 await server.start()
         except (OSError, ValueError, TimeoutError, ua.UaError, CertificateError) as error:
             self._nodes = None

@@ -67,16 +67,21 @@ class Tree:
         self.put(node, ua.NodeClass.Object, label, attributes, parent, ua.ObjectIds.HasComponent, kind)
         return node
 
-    def method(self, name: str, label: str, parent: ua.NodeId, arguments: list[ua.Argument]) -> ua.NodeId:
+    def method(
+        self,
+        name: str,
+        label: str,
+        parent: ua.NodeId,
+        arguments: list[ua.Argument],
+        answers: list[ua.Argument] | None = None,
+    ) -> ua.NodeId:
         """A method of our own; :meth:`answer` says what it does."""
         node = self.id(name)
         executable = {attribute: self._attribute(True, _T.Boolean) for attribute in (_A.Executable, _A.UserExecutable)}
         self.put(node, ua.NodeClass.Method, Name(label), executable, parent, ua.ObjectIds.HasComponent)
-        cell = self.variable(
-            f"{name}.InputArguments", Name("InputArguments", STANDARD), node, Ref(ua.ObjectIds.PropertyType),
-            Ref(ua.ObjectIds.Argument), reference=ua.ObjectIds.HasProperty, rank=ARRAY,
-        )  # fmt: skip
-        cell.note(arguments, self._now, self._now)
+        for text, described in (("InputArguments", arguments), ("OutputArguments", answers)):
+            if described:
+                self.member(name, Member(Name(text, STANDARD), Ref(ua.ObjectIds.Argument), many=True), described)
         return node
 
     def variable(

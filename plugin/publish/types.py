@@ -45,6 +45,7 @@ _BUILT_IN = {
     NUMBER: ua.VariantType.Double,
     Ref(_ID.BaseDataType): ua.VariantType.Double,
     Ref(_ID.Range): ua.VariantType.ExtensionObject,
+    Ref(_ID.Argument): ua.VariantType.ExtensionObject,
     Ref(_ID.EUInformation): ua.VariantType.ExtensionObject,
     Ref(_ID.EnumValueType): ua.VariantType.ExtensionObject,
     Ref(_ID.Argument): ua.VariantType.ExtensionObject,

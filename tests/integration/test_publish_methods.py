@@ -1,0 +1,222 @@
+"""Methods of our server: what a person has the service do, over a secured socket, with real models behind it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from asyncua import Client, ua
+from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
+from asyncua.crypto.uacrypto import CertProperties
+
+from plugin import pki
+from plugin.acting import Acting
+from plugin.domain import Audit, LabelKind, RunKind, RunResult
+from plugin.errors import ConfigError, ModelError
+from plugin.publish.config import PublishConfig, UserConfig
+from plugin.publish.people import hashed
+from plugin.publish.server import OpcUaSink
+from plugin.reloading import Reloaded
+from tests.integration.model_bench import NOW, SECONDS, Bench, config, opened
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_PASSWORD = "correct horse"
+_SPAN = timedelta(days=3650)
+
+
+@dataclass
+class House:
+    """A server with methods, and whoever calls them."""
+
+    bench: Bench
+    sink: OpcUaSink
+    folder: Path
+    acting: Acting
+    audit: list[Audit] = field(default_factory=list)
+    reloads: list[str] = field(default_factory=list)
+    faults: list[ConfigError] = field(default_factory=list)
+
+    @contextlib.asynccontextmanager
+    async def session(self, user: str) -> AsyncIterator["Person"]:
+        own = pki.ensure_own_certificate(self.folder / "client", "urn:test:client", ["localhost"])
+        client = Client(self.sink.endpoint, timeout=10.0)
+        client.application_uri = own.application_uri
+        await client.set_security(SecurityPolicyBasic256Sha256, own.cert_path, CertProperties(own.key_path, "pem"))
+        client.set_user(user)
+        client.set_password(_PASSWORD)
+        async with client:
+            yield Person(client, await client.get_namespace_index("urn:foretag:predictions"))
+
+
+@dataclass
+class Person:
+    client: Client
+    namespace: int
+
+    def id(self, name: str) -> ua.NodeId:
+        return ua.NodeId(ua.String(name), ua.Int16(self.namespace))
+
+    async def call(self, owner: str, method: str, *given: ua.Variant) -> ua.CallMethodResult:
+        asked = ua.CallMethodRequest(self.id(owner), self.id(f"Foretag.Methods.{method}"), list(given))
+        (result,) = await self.client.uaclient.call([asked])
+        return result
+
+    async def says(self, owner: str, method: str, *given: ua.Variant) -> Any:
+        result = await self.call(owner, method, *given)
+        result.StatusCode.check()
+        return result.OutputArguments[0].Value
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+    folder = tmp_path_factory.mktemp("methods")
+    own = pki.ensure_own_certificate(folder / "client", "urn:test:client", ["localhost"])
+    pki.trust(folder, own.cert_path.read_bytes())
+    hash_ = hashed(_PASSWORD)
+    roles: Any = {"olga": "observer", "otto": "operator", "ed": "engineer", "ada": "administrator"}
+    users = tuple(UserConfig(name=name, role=role, password_hash=hash_) for name, role in roles.items())
+    async with opened(folder) as bench:
+        scorer = bench.scorer(config())
+        made: House
+
+        async def reload(user: str, origin: str) -> Reloaded:
+            made.reloads.append(f"{user} {origin}")
+            if made.faults:
+                raise made.faults.pop()
+            return Reloaded(added=("e1.T24",))
+
+        async def record(entry: Audit) -> None:
+            made.audit.append(entry)
+
+        acting = Acting(bench.store, folder / "models", [scorer], reload, bench.diagnostics)
+        publish = PublishConfig(endpoint="opc.tcp://127.0.0.1:0/foretag", users=users)
+        sink = OpcUaSink(publish, folder, bench.diagnostics, record=record, store=bench.store, verbs=acting)
+        made = House(bench, sink, folder, acting)
+        async with sink.open(scorer.tags), acting.ready(bench.runs(sink), bench.training()):
+            yield made
+
+
+_MODEL, _ASSET = "Foretag.Models.odd", "Foretag.Assets.pump-1"
+
+
+async def test_a_model_is_trained_promoted_rolled_back_and_scored(house):
+    store = house.bench.store
+    async with house.session("ed") as ed:
+        assert (await ed.call(_MODEL, "ScoreNow")).StatusCode.name == "BadInvalidState"  # there is no version yet
+        for version in (1, 2):
+            key = await ed.says(_MODEL, "Retrain")
+            async with asyncio.timeout(30):
+                while (run := next(r for r in await store.runs("odd") if r.id == key)).result is RunResult.RUNNING:
+                    await asyncio.sleep(0.02)
+            assert (run.kind, run.result, run.version) == (RunKind.TRAIN, RunResult.DONE, version)
+        assert await ed.says(_MODEL, "Promote", ua.Variant(2, ua.VariantType.UInt32)) == 2
+        again = await ed.call(_MODEL, "Promote", ua.Variant(2, ua.VariantType.UInt32))
+        assert again.StatusCode.name == "BadInvalidState"
+        assert await ed.says(_MODEL, "RollBack") == 1
+        key = await ed.says(_MODEL, "ScoreNow")
+        (scored,) = [run for run in await store.runs("odd") if run.id == key]
+        assert scored.kind is RunKind.SCORE
+    entries = [(e.user, e.origin, e.action, e.subject) for e in house.audit if e.action.startswith("call")]
+    assert entries == [("ed", "opcua", f"call {method}", "odd") for method in (
+        "ScoreNow", "Retrain", "Retrain", "Promote", "Promote", "RollBack", "ScoreNow"
+    )]  # fmt: skip
+    told = [entry.after for entry in house.audit if entry.action == "call Promote"]
+    assert told[0] == {"version": 2}
+    assert "in force already" in told[1]["refused"]
+    promoted = await store.audit(action="promote")
+    assert {(entry.user, entry.origin) for entry in promoted if entry.subject == "odd-2"} == {("ed", "opcua")}
+
+
+@pytest.mark.parametrize(
+    ("user", "allowed"),
+    [
+        ("olga", set[str]()),
+        ("otto", {"ScoreNow", "Label"}),
+        ("ada", {"ScoreNow", "Label", "Retrain", "Promote", "RollBack", "Reload"}),
+    ],
+)
+async def test_a_method_is_for_those_whose_role_may(house, user, allowed):
+    async with house.session(user) as person:
+        refused = {
+            method
+            for method in ("ScoreNow", "Label", "Retrain", "Promote", "RollBack", "Reload")
+            if (await person.call("nowhere", method)).StatusCode.name == "BadUserAccessDenied"
+        }
+    assert refused == {"ScoreNow", "Label", "Retrain", "Promote", "RollBack", "Reload"} - allowed
+
+
+def _label(kind: Any = "failure", start: Any = NOW, end: Any = None, note: Any = "bearing") -> list[ua.Variant]:
+    text, time = ua.VariantType.String, ua.VariantType.DateTime
+    return [ua.Variant(kind, text), ua.Variant(start, time), ua.Variant(end or ua.get_win_epoch(), time),
+            ua.Variant(note, text)]  # fmt: skip
+
+
+async def test_an_operator_says_what_happened_to_an_asset(house):
+    async with house.session("otto") as otto:
+        key = await otto.says(_ASSET, "Label", *_label())
+        lasting = await otto.says(_ASSET, "Label", *_label("normal", end=NOW + timedelta(seconds=SECONDS)))
+    labels = {label.id: label for label in await house.bench.store.labels("pump-1", NOW - _SPAN, NOW + _SPAN)}
+    told = labels[key]
+    assert (told.kind, told.start, told.end, told.note, told.user) == (
+        LabelKind.FAILURE, NOW, None, "bearing", "otto"
+    )  # fmt: skip
+    assert labels[lasting].end == NOW + timedelta(seconds=SECONDS)
+    (entry, *_) = await house.bench.store.audit(action="label")
+    assert (entry.user, entry.origin) == ("otto", "opcua")
+
+
+@pytest.mark.parametrize(
+    ("owner", "given", "code"),
+    [
+        (_ASSET, _label("verdict"), "BadInvalidArgument"),
+        (_ASSET, _label("explosion"), "BadInvalidArgument"),
+        (_ASSET, _label(start=datetime.now(UTC) + timedelta(days=1)), "BadInvalidArgument"),
+        (_ASSET, _label(end=NOW - timedelta(days=1)), "BadInvalidArgument"),
+        (_ASSET, _label(note="x" * 1001), "BadInvalidArgument"),
+        (_ASSET, _label()[:3], "BadArgumentsMissing"),
+        (_ASSET, [*_label(), ua.Variant(1)], "BadTooManyArguments"),
+        (_ASSET, [ua.Variant(1), *_label()[1:]], "BadInvalidArgument"),
+        (_MODEL, _label(), "BadMethodInvalid"),
+    ],
+)
+async def test_a_label_that_can_not_be_is_refused(house, owner, given, code):
+    before = await house.bench.store.labels("pump-1", NOW - _SPAN, NOW + _SPAN)
+    async with house.session("otto") as otto:
+        assert (await otto.call(owner, "Label", *given)).StatusCode.name == code
+    assert await house.bench.store.labels("pump-1", NOW - _SPAN, NOW + _SPAN) == before
+
+
+async def test_an_administrator_reloads_the_configuration(house):
+    async with house.session("ada") as ada:
+        (line,) = await ada.says("Foretag.Server", "Reload")
+        assert "e1.T24" in line
+        house.faults.append(ConfigError("foretag.toml", []))
+        assert (await ada.call("Foretag.Server", "Reload")).StatusCode.name == "BadConfigurationError"
+    assert house.reloads == ["ada opcua"] * 2
+
+
+async def test_methods_say_what_they_take_and_give(house):
+    async with house.session("olga") as olga:
+        methods = {
+            (await node.read_browse_name()).Name: node
+            for node in await olga.client.get_node(olga.id(_MODEL)).get_methods()
+        }
+        assert set(methods) == {"ScoreNow", "Retrain", "Promote", "RollBack"}
+        (argument,) = await (await methods["Promote"].get_child("0:InputArguments")).read_value()
+        assert (argument.Name, argument.DataType) == ("Version", ua.NodeId(ua.Int32(ua.ObjectIds.UInt32)))
+        assert argument.Description.Text
+        (answer,) = await (await methods["Promote"].get_child("0:OutputArguments")).read_value()
+        assert answer.Name == "Version"
+
+
+async def test_what_is_starting_or_stopping_refuses(house):
+    stopped = Acting(house.bench.store, house.folder / "models", [], house.acting.reload, house.bench.diagnostics)
+    for ask in (stopped.score("odd"), stopped.retrain("odd"), stopped.promote("odd", 1, "ed")):
+        with pytest.raises(ModelError, match=r"starting or stopping|not configured"):
+            await ask
