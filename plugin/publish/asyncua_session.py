@@ -53,6 +53,9 @@ class PlantSession(InternalSession):
     channel_certificate: bytes | None = None
     """DER of the certificate that opened the channel on which the session was created."""
 
+    connection: Any = None
+    """The one over which it was activated last, which alone carries its requests."""
+
     def __init__(self, server: "PlantInternalServer", *args: Any, external: bool = False, **kwargs: Any) -> None:
         super().__init__(server, *args, **kwargs)
         self.auth_token = ua.NodeId(ua.ByteString(secrets.token_bytes(32)), ua.Int16(0), ua.NodeIdType.ByteString)

@@ -16,6 +16,7 @@ from asyncua.server.internal_subscription import InternalSubscription
 from asyncua.server.monitored_item_service import MonitoredItemService
 from asyncua.server.subscription_service import SubscriptionService
 from asyncua.server.uaprocessor import UaProcessor
+from asyncua.ua import ua_binary
 
 _SIGNATURES = {
     Server.start: "self",
@@ -119,3 +120,10 @@ def test_data_changes_are_reported_by_a_callback_per_handle_that_is_awaited():
     source = inspect.getsource(AddressSpace.write_attribute_value)
     assert "for k, v in attval.datachange_callbacks.items()" in source
     assert "await v(k, value)" in source
+
+
+def test_what_unpacking_is_guarded_with() -> None:
+    assert "_reshape(value, dimensions)" in inspect.getsource(ua_binary.variant_from_binary)
+    assert list(inspect.signature(ua_binary._reshape).parameters) == ["flat", "dims"]
+    for made in (ua_binary._create_uatype_array_deserializer, ua_binary.create_uatype_array_serializer):
+        assert "hasattr(Primitives1, vtype.name)" in inspect.getsource(made)

@@ -39,7 +39,7 @@ from asyncua.crypto.uacrypto import CertProperties
 from plugin import pki
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Audit, OutputTag
-from plugin.publish import asyncua_server
+from plugin.publish import asyncua_connection
 from plugin.publish.asyncua_server import Limits, PlantServer
 from plugin.publish.config import PublishConfig, UserConfig
 from plugin.publish.people import People, Permission, caller, hashed
@@ -326,7 +326,7 @@ async def test_a_forged_message_ends_the_connection(house):
 
 
 async def test_a_client_that_does_not_read_is_cut_off(house, monkeypatch):
-    monkeypatch.setattr(asyncua_server, "_UNREAD_BYTES", 100_000)
+    monkeypatch.setattr(asyncua_connection, "_UNREAD_BYTES", 100_000)
     client = await house.client("olga")
     await client.connect()
     protocol: Any = client.uaclient.protocol

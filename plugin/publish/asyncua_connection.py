@@ -1,0 +1,250 @@
+"""The connections of our OPC UA server: the services of each, behind a gate, and what ends one.
+
+What differs from asyncua 2.1.0 is told in :mod:`plugin.publish.asyncua_server`. Private names of asyncua are used:
+``tests/contracts`` fails when one of them changes.
+"""
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from asyncua import ua
+from asyncua.common.utils import ServiceError
+from asyncua.server.binary_server_asyncio import BinaryServer, OPCUAProtocol
+from asyncua.server.uaprocessor import UaProcessor
+from asyncua.ua.ua_binary import struct_from_binary
+
+from plugin.publish.asyncua_session import PlantSession
+from plugin.publish.decoding import guard
+from plugin.publish.identity import claimed
+from plugin.publish.wire import publish_response
+
+if TYPE_CHECKING:
+    from plugin.publish.asyncua_server import PlantInternalServer
+
+CHUNK_BYTES = 65535
+_LEAST_BUFFER = 1024  # of a client [B]: smaller ones would have a long answer cut into millions of chunks
+_UNREAD_BYTES = 32 * 1024 * 1024  # answers that wait for a client to read them
+_STOP_SECONDS = 2.0
+
+
+def _requests(*names: str) -> frozenset[ua.NodeId]:
+    return frozenset(ua.NodeId(getattr(ua.ObjectIds, f"{name}Request_Encoding_DefaultBinary")) for name in names)
+
+
+_MESSAGE: Any = ua.MessageType.SecureMessage
+_KINDS = frozenset((b"HEL", b"OPN", b"MSG", b"CLO", b"ERR", b"ACK"))
+_CREATE_SESSION = _requests("CreateSession")
+_ACTIVATE_SESSION = _requests("ActivateSession")
+_WITHOUT_SESSION = _requests("CreateSession", "ActivateSession", "GetEndpoints", "FindServers", "CloseSecureChannel")
+_REFUSED = _requests(
+    "RegisterServer", "RegisterServer2", "AddNodes", "DeleteNodes", "AddReferences", "DeleteReferences"
+)
+
+
+guard()
+
+
+class PlantProcessor(UaProcessor):
+    """The services of one connection, with a gate in front of them."""
+
+    iserver: "PlantInternalServer"
+    _greeted = False
+
+    async def process(self, header: Any, body: Any) -> Any:
+        """As asyncua's; what it can't make sense of, such as a wrong signature, ends the connection."""
+        understood = False
+        try:
+            if not self._acceptable(header, body):
+                return False
+            going = await super().process(header, body)  # type: ignore[no-untyped-call]
+            understood = True
+            return going
+        finally:
+            if not (understood or self._transport.is_closing()):
+                self._cut_off("protocol")
+
+    def _acceptable(self, header: Any, body: Any) -> bool:
+        """Before it is unpacked."""
+        if header.MessageType == ua.MessageType.Hello:
+            hello = struct_from_binary(ua.Hello, body.copy())
+            again, self._greeted = self._greeted, True
+            return not again and min(hello.ReceiveBufferSize, hello.SendBufferSize) >= _LEAST_BUFFER
+        return self.in_use or self._connection._incoming_size + header.body_size <= CHUNK_BYTES
+
+    @property
+    def in_use(self) -> bool:
+        """A user stands behind it."""
+        return self.session is not None and self.session.is_activated()
+
+    def part(self, session: PlantSession) -> None:
+        """The session goes on elsewhere: it does not end with this connection, nor is it reached over it."""
+        if self.session is session:
+            self.session = None
+
+    def send_response(self, requesthandle: Any, seqhdr: Any, response: Any, msgtype: Any = _MESSAGE) -> None:
+        """As asyncua's, to a client that reads its answers."""
+        super().send_response(requesthandle, seqhdr, response, msgtype)  # type: ignore[no-untyped-call]
+        self._check_unread()
+
+    def _check_unread(self) -> None:
+        if self._transport.get_write_buffer_size() > _UNREAD_BYTES and not self._transport.is_closing():
+            self._cut_off("unread")
+
+    def _cut_off(self, cause: str) -> None:
+        self.iserver.cut_off(cause)
+        self._transport.abort()
+
+    async def _process_message(self, typeid: ua.NodeId, requesthdr: Any, seqhdr: Any, body: Any) -> Any:
+        """As asyncua's, where the gate lets it through; ServiceError where not."""
+        if typeid in _REFUSED:
+            raise ServiceError(ua.StatusCodes.BadServiceUnsupported)
+        if typeid in _CREATE_SESSION:
+            self._check_policy()
+            await self._admit(struct_from_binary(ua.CreateSessionParameters, body.copy()))
+            await self._leave_session()
+            answer = await self._serve(typeid, requesthdr, seqhdr, body)
+            if isinstance(self.session, PlantSession):
+                self.session.channel_certificate = self._certificate()
+            return answer
+        if typeid in _ACTIVATE_SESSION:
+            self._check_policy()
+            self._check_same_client(requesthdr.AuthenticationToken)
+            await self._identify(requesthdr.AuthenticationToken, body)
+            answer = await self._serve(typeid, requesthdr, seqhdr, body)
+            self._take_over()
+            return answer
+        if typeid not in _WITHOUT_SESSION and self.session is not None:
+            self._check_token(requesthdr.AuthenticationToken)
+        return await self._serve(typeid, requesthdr, seqhdr, body)
+
+    async def forward_publish_response(self, result: Any, requestdata: Any) -> None:
+        """A :class:`plugin.publish.wire.Notice`, encrypted for this client; measured."""
+        with self.iserver.measure():
+            handle, request = requestdata.requesthdr.RequestHandle, requestdata.seqhdr.RequestId
+            body = publish_response(result, requestdata.results, handle, datetime.now(UTC))
+            self._transport.write(self._connection.message_to_binary(body, request_id=request))
+        self._check_unread()
+
+    async def _serve(self, *message: Any) -> Any:
+        return await super()._process_message(*message)  # type: ignore[no-untyped-call]
+
+    def _certificate(self) -> bytes | None:
+        certificate: bytes | None = self._connection.security_policy.peer_certificate
+        return certificate
+
+    def _check_policy(self) -> None:
+        policy = self._connection.security_policy
+        if not any(offered.matches(policy.URI, policy.Mode) for offered in self._connection._policies):
+            raise ServiceError(ua.StatusCodes.BadSecurityPolicyRejected)
+
+    async def _admit(self, params: ua.CreateSessionParameters) -> None:
+        """Over a secured channel: the session's certificate is the channel's, and it is trusted."""
+        if self._connection.security_policy.Mode == ua.MessageSecurityMode.None_:
+            return
+        certificate = self._certificate()
+        if certificate is None or not (params.ClientCertificate or b"").startswith(certificate):
+            raise ServiceError(ua.StatusCodes.BadCertificateInvalid)
+        if self.iserver.admit is not None:
+            await self.iserver.admit(certificate, params.ClientDescription.ApplicationUri or "", str(self.name[0]))
+
+    async def _leave_session(self) -> None:
+        """asyncua keeps one session per connection, and forgets an earlier one without closing it."""
+        if self.session is not None:
+            await self.session.close_session(True)
+        if self._session_watchdog_task is not None:
+            self._session_watchdog_task.cancel()
+
+    def _take_over(self) -> None:
+        session = self.session
+        if isinstance(session, PlantSession):
+            if isinstance(session.connection, PlantProcessor) and session.connection is not self:
+                session.connection.part(session)
+            session.connection = self
+
+    async def _identify(self, token: ua.NodeId, body: Any) -> None:
+        """Find out who the user is, before asyncua activates the session."""
+        session = self.session or self.iserver.lookup_external_session(token)
+        if not isinstance(session, PlantSession):
+            return  # asyncua says that there is none
+        params = struct_from_binary(ua.ActivateSessionParameters, body.copy())
+        policy, address = self._connection.security_policy, str(self.name[0])
+        try:
+            offered = self.iserver.people.tokens
+            claim = claimed(params, offered, session.nonce or b"", policy, self.iserver.private_key)
+        except ServiceError:
+            await self.iserver.people.refuse("", address, "token")
+            raise
+        person = await self.iserver.people.identify(claim, address)
+        if session is not self.session and session.is_activated() and person != session.user:
+            raise ServiceError(ua.StatusCodes.BadSecurityChecksFailed)
+        session.candidate = person
+
+    def _check_token(self, token: ua.NodeId) -> None:
+        if self.session is not None and self.session.auth_token != token:
+            raise ServiceError(ua.StatusCodes.BadSessionIdInvalid)
+
+    def _check_same_client(self, token: ua.NodeId) -> None:
+        session = self.session or self.iserver.lookup_external_session(token)
+        if isinstance(session, PlantSession) and (
+            session.auth_token != token or session.channel_certificate != self._certificate()
+        ):
+            raise ServiceError(ua.StatusCodes.BadSecurityChecksFailed)
+
+
+class PlantProtocol(OPCUAProtocol):
+    """One connection."""
+
+    iserver: "PlantInternalServer"
+
+    def data_received(self, data: bytes) -> None:
+        """As asyncua's; one that announces no chunk, or one that is too large, is closed before it is kept."""
+        if not self._is_chunk((self._buffer[:8] + data[:8])[:8]):
+            self._cut_off()
+            return
+        super().data_received(data)
+        if not self._is_chunk(self._buffer[:8]):
+            self._cut_off()
+
+    @property
+    def in_use(self) -> bool:
+        """A user stands behind it."""
+        return isinstance(self.processor, PlantProcessor) and self.processor.in_use
+
+    def _is_chunk(self, head: bytes) -> bool:
+        fits = len(head) < 8 or int.from_bytes(head[4:8], "little") <= CHUNK_BYTES
+        return fits and (len(head) < 4 or (head[:3] in _KINDS and head[3:4] in b"FCA"))
+
+    def _cut_off(self, cause: str = "protocol") -> None:
+        self._buffer = b""
+        self.iserver.cut_off(cause)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As asyncua's, with our processor; where all are taken, the oldest that nobody uses makes room."""
+        if len(self.clients) >= self.iserver.max_connections:
+            idle = next((each for each in self.clients if isinstance(each, PlantProtocol) and not each.in_use), None)
+            if idle is not None:
+                self.clients.remove(idle)
+                idle._cut_off("full")
+        super().connection_made(transport)
+        if self.processor is not None:
+            self.processor = PlantProcessor(self.iserver, self.transport, self.limits)
+            self.processor.set_policies(self.policies)  # type: ignore[no-untyped-call]
+
+
+class PlantBinaryServer(BinaryServer):
+    """The listening socket."""
+
+    def _make_protocol(self) -> PlantProtocol:
+        return PlantProtocol(self.iserver, self._policies, self.clients, self.closing_tasks, self.limits)
+
+    async def stop(self) -> None:
+        """As asyncua's, and the connections that close meanwhile are awaited too."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await super().stop()
+        await asyncio.sleep(0)
+        await self._close_tasks()

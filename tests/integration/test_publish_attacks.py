@@ -1,0 +1,161 @@
+"""What a stranger sends to our OPC UA server before anybody asks who it is, and connections that do not end."""
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from asyncua import Client, ua
+from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
+from asyncua.crypto.uacrypto import CertProperties
+
+from plugin import pki
+from plugin.diagnostics import Diagnostics
+from plugin.domain import OutputTag
+from plugin.publish.config import PublishConfig
+from plugin.publish.server import OpcUaSink
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_TAG = OutputTag("rul", "engine-01", "rul", "cycles", 0.0, 125.0, "")
+_NODE = ua.NodeId(ua.String(_TAG.name), ua.Int16(2))
+_SESSIONS = 4
+_CONNECTIONS = 2 * _SESSIONS
+_WAIT = 10.0
+
+
+class _House:
+    """A server that takes secured channels alone, and trusts one client."""
+
+    def __init__(self, sink: OpcUaSink, diagnostics: Diagnostics, folder: Path) -> None:
+        self.sink = sink
+        self.diagnostics = diagnostics
+        self._own = pki.ensure_own_certificate(folder / "friend", "urn:test:friend", ["localhost"])
+        pki.trust(folder / "pki", self._own.cert_path.read_bytes())
+
+    async def client(self) -> Client:
+        """Trusted, ready to connect."""
+        client = Client(self.sink.endpoint, timeout=_WAIT)
+        client.application_uri = self._own.application_uri
+        key = CertProperties(self._own.key_path, "pem")
+        await client.set_security(SecurityPolicyBasic256Sha256, self._own.cert_path, key)
+        return client
+
+    async def stranger(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A bare connection."""
+        return await asyncio.open_connection("127.0.0.1", int(self.sink.endpoint.split(":")[2].split("/")[0]))
+
+    async def cuts_off(self, *messages: bytes, cause: str = "protocol") -> bool:
+        """Whether the connection that these came over is closed, and counted."""
+        before = self.diagnostics.value("clients_cut_off_total", cause=cause)
+        reader, writer = await self.stranger()
+        with contextlib.suppress(ConnectionError):
+            for message in messages:
+                writer.write(message)
+                await writer.drain()
+            async with asyncio.timeout(_WAIT):
+                while await reader.read(65536):
+                    pass
+        writer.close()
+        return self.diagnostics.value("clients_cut_off_total", cause=cause) == before + 1
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[_House]:
+    folder = tmp_path_factory.mktemp("house")
+    config = PublishConfig(endpoint="opc.tcp://127.0.0.1:0/foretag", max_sessions=_SESSIONS)
+    diagnostics = Diagnostics()
+    sink = OpcUaSink(config, folder / "pki", diagnostics)
+    async with sink.open([_TAG]):
+        yield _House(sink, diagnostics, folder)
+
+
+def _hello(buffer: int = 65535) -> bytes:
+    return b"HELF" + struct.pack("<IIIIIIi", 32, 0, buffer, buffer, 0, 0, -1)
+
+
+def _message(body: bytes, number: int = 1, kind: bytes = b"F") -> bytes:
+    return b"MSG" + kind + struct.pack("<IIIII", 24 + len(body), 0, 0, number, 1) + body
+
+
+def _request(kind: int, additional: bytes) -> bytes:
+    header = b"\x00\x00" + struct.pack("<qIIiI", 0, 1, 0, -1, 0) + additional
+    return b"\x01\x00" + struct.pack("<H", kind) + header
+
+
+def _literal(variant: bytes) -> bytes:
+    """An ExtensionObject with a LiteralOperand."""
+    return b"\x01\x00" + struct.pack("<HBi", 597, 1, len(variant)) + variant
+
+
+_GET_ENDPOINTS = ua.ObjectIds.GetEndpointsRequest_Encoding_DefaultBinary
+_ENDPOINTS = _request(_GET_ENDPOINTS, b"\x00\x00\x00") + struct.pack("<iii", -1, -1, -1)
+
+
+async def test_a_stranger_may_ask_for_the_endpoints(house):
+    """What the others below do wrong is not how they ask."""
+    reader, writer = await house.stranger()
+    writer.write(_hello() + _message(_ENDPOINTS))
+    async with asyncio.timeout(_WAIT):
+        assert (await reader.readexactly(4)) == b"ACKF"
+        assert b"Basic256Sha256" in await reader.readuntil(b"Basic256Sha256")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        b"\x80" + struct.pack("<i", 1_000_000),
+        b"\xc6" + struct.pack("<iii", 0, 1, 200_000),
+        b"\x98" + struct.pack("<i", 1) + b"\x98\x01\x00\x00\x00" * 2000 + b"\x00",
+    ],
+    ids=["a million of nothing", "a matrix that is not there", "variants in variants"],
+)
+async def test_some_bytes_of_a_header_do_not_become_megabytes(house, variant):
+    rest = struct.pack("<iii", -1, -1, -1)
+    assert await house.cuts_off(_hello(), _message(_request(_GET_ENDPOINTS, _literal(variant)) + rest))
+
+
+async def test_before_a_session_a_message_is_small(house):
+    chunks = [_message(bytes(60_000), number, b"C") for number in (1, 2, 3)]
+    assert await house.cuts_off(_hello(), *chunks)
+
+
+async def test_answers_are_not_cut_into_chunks_of_a_byte(house):
+    assert await house.cuts_off(_hello(60))
+
+
+async def test_a_connection_says_hello_once(house):
+    assert await house.cuts_off(_hello(), _hello(8192))
+
+
+async def test_connections_that_do_nothing_do_not_keep_a_client_out(house):
+    before = house.diagnostics.value("clients_cut_off_total", cause="full")
+    idle = [await house.stranger() for _ in range(_CONNECTIONS)]
+    async with await house.client() as friend:
+        assert (await friend.get_node(_NODE).read_browse_name()).Name == "rul"
+        idle += [await house.stranger() for _ in range(_CONNECTIONS)]
+        assert (await friend.get_node(_NODE).read_browse_name()).Name == "rul"
+    assert house.diagnostics.value("clients_cut_off_total", cause="full") > before
+    for _, writer in idle:
+        writer.close()
+
+
+async def test_a_session_outlives_the_connection_that_it_has_left(house):
+    """A network cut: the client comes back with its session, and the old connection dies minutes later."""
+    first, second = await house.client(), await house.client()
+    await first.connect()
+    await second.connect_sessionless()
+    second.uaclient.session.restore_authentication_token(first.uaclient.session.authentication_token)
+    second._server_nonce = first._server_nonce
+    await second.activate_session()
+    with pytest.raises(ua.UaStatusCodeError):
+        await first.get_node(_NODE).read_browse_name()
+    await first.disconnect_sessionless()
+    for _ in range(5):
+        assert (await second.get_node(_NODE).read_browse_name()).Name == "rul"
+    await second.close_session()
+    await second.disconnect_sessionless()
