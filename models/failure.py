@@ -68,6 +68,15 @@ class Failure:
         """Cells that the network reads."""
         raise NotImplementedError
 
+    def unlearnt(self, spec: Spec, options: Any) -> Params:
+        """What :meth:`learnt` gives before there are data."""
+        return {"scale": cells.unscaled(len(process(spec)))}
+
+    def learnt(self, spec: Spec, options: Any, data: TrainingData) -> Params:
+        """What is known of the inputs before any training."""
+        inputs = process(spec)
+        return {"scale": cells.scale(data.values[:, inputs], data.observed[:, inputs])}
+
     def units(self, params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
         """[n, t, c·f] in standard deviations, channel by channel in the order of the inputs, from their [n, f, t]."""
         raise NotImplementedError
@@ -80,8 +89,13 @@ class Failure:
         """Of a network."""
         raise NotImplementedError
 
-    def logit(self, spec: Spec, options: Any, weights: Params, units: jax.Array, seen: jax.Array) -> jax.Array:
-        """[b, t] of one member's weights, for units [b, t, c·f] and which inputs are there [b, t, f]."""
+    def logit(
+        self, spec: Spec, options: Any, fixed: Params, weights: Params, units: jax.Array, seen: jax.Array
+    ) -> jax.Array:
+        """[b, t] of one member's weights, for units [b, t, c·f] and which inputs are there [b, t, f].
+
+        ``fixed``: what :meth:`learnt` gave.
+        """
         raise NotImplementedError
 
     def check(self, spec: Spec) -> None:
@@ -105,7 +119,7 @@ class Failure:
         options = read(self.options, spec)
         return {
             "network": self.born(spec, options, jax.random.split(key, options.members)),
-            "scale": cells.unscaled(len(process(spec))),
+            **self.unlearnt(spec, options),
             "calibration": np.array([1.0, 0.0], np.float32),
             "threshold": np.full((), 0.5, np.float32),
         }
@@ -113,11 +127,11 @@ class Failure:
     def fit(self, spec: Spec, data: TrainingData, progress: Progress) -> Fitted:
         """Targets are 0 or 1, or a share between them. Needs failures in two groups, better five."""
         self.check(spec)
-        options, inputs = read(self.options, spec), process(spec)
+        options = read(self.options, spec)
         fold = _folds(data, spec.seed)
         key = jax.random.key(spec.seed)
         params = self.init(spec, key)
-        params["scale"] = cells.scale(data.values[:, inputs], data.observed[:, inputs])
+        params |= self.learnt(spec, options, data)
         shared, own = self._crops(spec, params, data, fold)
         budget = Budget(options.steps, options.rate, options.decay)
         loss = partial(self._loss, spec, options)
@@ -133,7 +147,7 @@ class Failure:
         units = self.units(params, values[:, inputs], observed[:, inputs])[:, -context:]
         seen = jnp.swapaxes(observed[:, inputs], 1, 2)[:, -context:]
         slope, shift = params["calibration"]
-        logit = jnp.mean(self._members(spec, params["network"], units, seen), 0)
+        logit = jnp.mean(self._members(spec, params, units, seen), 0)
         probability = jax.nn.sigmoid(slope * logit + shift)
         there = seen.any((1, 2))
         unknown = jnp.full_like(logit, jnp.nan)
@@ -146,15 +160,15 @@ class Failure:
             "failure_state": told(probability >= params["threshold"]),
         }
 
-    def _members(self, spec: Spec, network: Params, units: jax.Array, seen: jax.Array) -> jax.Array:
+    def _members(self, spec: Spec, params: Params, units: jax.Array, seen: jax.Array) -> jax.Array:
         """Logits [members, b] at the last cell."""
-        member = partial(self.logit, spec, read(self.options, spec), units=units, seen=seen)
-        every: jax.Array = jax.vmap(lambda weights: member(weights)[:, -1])(network)
+        member = partial(self.logit, spec, read(self.options, spec), params, units=units, seen=seen)
+        every: jax.Array = jax.vmap(lambda weights: member(weights)[:, -1])(params["network"])
         return every
 
     def _crops(
         self, spec: Spec, params: Params, data: TrainingData, fold: NDArray[np.int32]
-    ) -> tuple[Mapping[str, NDArray[Any]], NDArray[np.intp]]:
+    ) -> tuple[Mapping[str, Any], NDArray[np.intp]]:
         """What all members share, with cells in front that are not there; and per member the (row, end)s to train on.
 
         ``end`` counts from the first cell of a crop, so that crop ``end`` ends in the data's cell ``end``.
@@ -174,6 +188,7 @@ class Failure:
             "seen": np.pad(seen, (*front, (0, 0))),
             "target": np.pad(target, front, constant_values=np.nan),
             "weight": _class_weights(target, options.balance),
+            "fixed": {name: params[name] for name in self.unlearnt(spec, options)},
         }
         return shared, own
 
@@ -186,16 +201,14 @@ class Failure:
         seen = seen & jax.random.bernoulli(dead, 1.0 - options.dropout, (options.batch, 1, seen.shape[-1]))
         there = jnp.tile(seen, units.shape[-1] // seen.shape[-1])
         units = jnp.where(there, units + options.noise * jax.random.normal(noisy, units.shape), 0.0)
-        logit = self.logit(spec, options, weights, units, seen)
+        logit = self.logit(spec, options, shared["fixed"], weights, units, seen)
         counted = seen.any(-1) & ~jnp.isnan(target) & (jnp.arange(span.shape[1]) >= span.shape[1] // 2)
         wanted = jnp.nan_to_num(target)
         other, failure = shared["weight"]
         error = failure * wanted * jax.nn.softplus(-logit) + other * (1.0 - wanted) * jax.nn.softplus(logit)
         return jnp.sum(jnp.where(counted, error, 0.0)) / jnp.maximum(counted.sum(), 1)
 
-    def _held_out(
-        self, spec: Spec, params: Params, shared: Mapping[str, NDArray[Any]], fold: NDArray[np.int32]
-    ) -> HeldOut:
+    def _held_out(self, spec: Spec, params: Params, shared: Mapping[str, Any], fold: NDArray[np.int32]) -> HeldOut:
         """By the members that had not seen the fold."""
         options = read(self.options, spec)
         context, count = self.context(options), int(fold.max()) + 1
@@ -206,7 +219,7 @@ class Failure:
             row, last = row[chosen], last[chosen]
         span = last[:, None] - (context - 1) + np.arange(context)
         every = jax.jit(partial(self._members, spec))(
-            params["network"], shared["units"][row[:, None], span], shared["seen"][row[:, None], span]
+            params, shared["units"][row[:, None], span], shared["seen"][row[:, None], span]
         )
         unseen = np.arange(options.members)[:, None] % count == fold[row]
         return HeldOut(

@@ -57,7 +57,9 @@ class FailureLstm(Failure):
 
         return build
 
-    def logit(self, spec: Spec, options: Options, weights: Params, units: jax.Array, seen: jax.Array) -> jax.Array:
+    def logit(
+        self, spec: Spec, options: Options, fixed: Params, weights: Params, units: jax.Array, seen: jax.Array
+    ) -> jax.Array:
         """See :class:`models.failure.Failure`."""
         share = jnp.mean(seen, -1, keepdims=True, dtype=units.dtype)
         network = bound(self.build(spec, options), weights)

@@ -20,7 +20,7 @@ from models.meaning import Meaning
 from models.training import folds
 
 STUDENT = {"hidden": 16, "members": 1}
-_PRUNED = 0.3
+PRUNED = 0.3
 """Share of the weights that pruning leaves out, the smallest ones (Han et al. 2015)."""
 _ASKED = 6000
 """Cells at which a student hears its teacher; at the others it learns from the label itself."""
@@ -52,7 +52,7 @@ def fit(kind: ModelKind, spec: Spec, data: TrainingData, form: Form, bound: floa
         small = student(spec)
         light = kind.fit(small, taught(kind, spec, full.params, _only(data, ~apart)), progress)
     else:
-        small, light = spec, replace(full, params=quantised(full.params, _PRUNED if form == "pruned" else 0.0))
+        small, light = spec, replace(full, params=quantised(full.params, PRUNED if form == "pruned" else 0.0))
     values, observed = _windows(spec, _only(data, apart))
     errors = strayed(
         outputs_of(kind, spec, full.params, values, observed), outputs_of(kind, small, light.params, values, observed)

@@ -132,6 +132,29 @@ class Ahead(nnx.Module):
         return jnp.einsum("blhw,hwq->blhq", bent, self.last[...])
 
 
+class Modes(nnx.Module):
+    """A failure comes when one of several modes does, a mode when all its conditions hold: a smooth OR (log-sum-exp) of
+    smooth ANDs of half-spaces, as in a fault tree. Max of min of linear functions is any piecewise linear one
+    (Ovchinnikov 2002), and it is sharp where a layer of tanh takes many examples to be.
+    """
+
+    def __init__(self, inputs: int, modes: int, *, rngs: nnx.Rngs) -> None:
+        wide = nnx.initializers.normal(4.0 / inputs**0.5)
+        self.conditions = nnx.Linear(inputs, modes * CONDITIONS, kernel_init=wide, rngs=rngs)
+        self.rarely = nnx.Param(jnp.full((), -4.0))
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """[..., d] to the logit [...]."""
+        held = self.conditions(inputs)
+        held = held.reshape(*held.shape[:-1], -1, CONDITIONS)
+        mode = -jax.nn.logsumexp(-held, -1)
+        return jax.nn.logsumexp(mode, -1) + self.rarely[...]
+
+
+CONDITIONS = 3
+"""Of a mode; those that it does not need learn to hold always."""
+
+
 class Mlp(nnx.Module):
     """Two tanh layers beside a linear path, which carries what is linear out to where there were no data."""
 

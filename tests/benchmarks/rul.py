@@ -33,8 +33,8 @@ CAP = 125.0
 _SEEDS = 5
 _SENSORS = 21
 _SETTINGS = ("setting1", "setting2", "setting3")
-_FEATURES = ("cycle", *_SETTINGS, *(f"s{number}" for number in range(1, _SENSORS + 1)))
-_ROLES = {"age": "cycle", **{f"setting_{number}": name for number, name in enumerate(_SETTINGS, 1)}}
+FEATURES = ("cycle", *_SETTINGS, *(f"s{number}" for number in range(1, _SENSORS + 1)))
+ROLES = {"age": "cycle", **{f"setting_{number}": name for number, name in enumerate(_SETTINGS, 1)}}
 _START, _LONG, _SHORT = 20, 30, 5
 """Cycles of the own start, and of the averages that the peers are given."""
 _STEP = timedelta(hours=1)
@@ -174,7 +174,7 @@ async def _kept(history: History, fleet: Fleet) -> tuple[Sequence[Asset], Sequen
 
     After the last one a new one begins, which shows that it had failed. The test units are all seen at one time.
     """
-    new = np.full((len(_FEATURES), 1), np.nan, np.float32)
+    new = np.full((len(FEATURES), 1), np.nan, np.float32)
     new[0] = 1.0
     train = _series("stand", np.concatenate([*fleet.train, new], 1), BEGIN)
     cells = [life.shape[1] for life in fleet.test]
@@ -192,12 +192,12 @@ def _seen(fleet: Fleet) -> datetime:
 
 
 def _series(asset: str, life: Array, start: datetime) -> Series:
-    return Series(asset, dict(zip(_FEATURES, life, strict=True)), _STEP, start)
+    return Series(asset, dict(zip(FEATURES, life, strict=True)), _STEP, start)
 
 
 def _config(fleet: Fleet, seed: int) -> ModelConfig:
     fields = {
-        "name": "rul", "kind": "rul_lstm", "assets": ["*"], "features": _FEATURES, "roles": _ROLES, "seed": seed,
+        "name": "rul", "kind": "rul_lstm", "assets": ["*"], "features": FEATURES, "roles": ROLES, "seed": seed,
         "step": _STEP, "window": _STEP * fleet.length, "hold": 0, "training": {"learn": "failures"},
     }  # fmt: skip
     return ModelConfig.model_validate(fields)
@@ -211,9 +211,9 @@ async def _told(history: History, fleet: Fleet, seed: int, worn: Sequence[Asset]
     return Told(value, lower, np.where(np.isnan(upper), np.inf, upper), version.provenance["seconds"])
 
 
-def _windows(lives: Sequence[Array], length: int) -> TrainingData:
+def windows(lives: Sequence[Array], length: int) -> TrainingData:
     """Whole lives, each at the end of its window; the RUL counts down to 0 at the last cell."""
-    values = np.zeros((len(lives), len(_FEATURES), length), np.float32)
+    values = np.zeros((len(lives), len(FEATURES), length), np.float32)
     observed = np.zeros(values.shape, bool)
     target = np.full((len(lives), length), np.nan, np.float32)
     for place, life in enumerate(lives):
@@ -239,15 +239,15 @@ def _peers(fleet: Fleet) -> Mapping[str, NDArray[Any]]:
 
 def _tables(fleet: Fleet) -> tuple[Sequence[NDArray[np.float64]], Sequence[NDArray[np.float64]]]:
     """Per unit and cycle [t, d]: age, each feature and its averages in its condition, and how far it left its start."""
-    spec = Spec("rul_lstm", _FEATURES, fleet.length, _ROLES)
-    data = _windows(fleet.train, fleet.length)
+    spec = Spec("rul_lstm", FEATURES, fleet.length, ROLES)
+    data = windows(fleet.train, fleet.length)
     chosen = regimes.settings(spec)
     learnt = regimes.learnt(data.values, data.observed, chosen, (0,), 8, 0)
     scaled = jax.jit(partial(regimes.scaled, learnt, chosen=chosen, limit=5.0))
 
     def tables(lives: Sequence[Array]) -> Sequence[NDArray[np.float64]]:
-        windows = _windows(lives, fleet.length)
-        units, _ = scaled(windows.values, windows.observed)
+        whole = windows(lives, fleet.length)
+        units, _ = scaled(whole.values, whole.observed)
         return [
             _table(np.asarray(each)[:, -life.shape[1] :].T.astype(np.float64))
             for each, life in zip(units, lives, strict=True)

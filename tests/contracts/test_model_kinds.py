@@ -68,7 +68,10 @@ def training_data(roles, cells=24, windows=12):
             Spec("forecast_lstm", ("y", "b", *calendar.NAMES[:2]), 16, {"target": "y"}, {**TINY, **FORECAST}),
         ),
         (FailureMlp(), Spec("failure_mlp", ("a", "b", "c", "d"), 24, {}, TINY)),
-        (FailureMlp(), Spec("failure_mlp", ("a", "b", "c", "d"), 24, {"outcome": "d"}, {**TINY, "products": 0})),
+        (
+            FailureMlp(),
+            Spec("failure_mlp", ("a", "b", "c", "d"), 24, {"outcome": "d"}, {**TINY, "products": 0, "network": "tanh"}),
+        ),
         (FailureLstm(), Spec("failure_lstm", ("a", "b", "c", "d"), 24, {}, {**TINY, "context": 8, "cost": 5.0})),
         (PcaAnomaly(), Spec("pca_anomaly", ("cycle", "a", "b", "c"), 24, {"age": "cycle"}, {"own_start": 1})),
         (PcaAnomaly(), Spec("pca_anomaly", ("a", "b", "c", "d"), 24)),

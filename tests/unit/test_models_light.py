@@ -16,7 +16,9 @@ from models.kind import Spec, TrainingData
 from models.pca_anomaly import PcaAnomaly
 from models.runtime import Predictor
 
-SPEC = Spec("failure_mlp", ("a", "b", "c"), 4, {}, {"hidden": 32, "members": 5, "steps": 120, "batch": 64})
+SPEC = Spec(
+    "failure_mlp", ("a", "b", "c"), 4, {}, {"hidden": 32, "members": 5, "steps": 120, "batch": 64, "network": "tanh"}
+)
 
 
 def quiet(share: float, line: str) -> None:
