@@ -289,19 +289,19 @@ class Service:
         ]
 
     def _sinks(self, overview: Overview, store: Store, mirror: Mirror, room: Room, acting: Acting) -> list[Sink]:
-        sinks: list[Sink] = [overview]
         record = partial(auditing.keep, store, self.config.data)
-        if self.config.publish.enabled:
-            pki = self.config.pki_folder
-            shown = partial(OpcUaSink, self.config.publish, pki, self.diagnostics, record=record)
-            sinks.append(shown(mirror=mirror, store=store, room=room, verbs=acting))
         rules = self.config.write_back
         targets = {rule.source for rule in rules.rules}
-        sinks += [
+        write_backs = [
             WriteBack(rules, section.name, _connection(self.config, section), self.diagnostics, record=record)
             for section in self.config.sources
             if section.enabled and section.name in targets
         ]
+        sinks: list[Sink] = [overview, *write_backs]
+        if self.config.publish.enabled:
+            pki = self.config.pki_folder
+            shown = partial(OpcUaSink, self.config.publish, pki, self.diagnostics, record=record)
+            sinks.append(shown(mirror=mirror, store=store, room=room, verbs=acting, write_backs=write_backs))
         return sinks
 
 

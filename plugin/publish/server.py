@@ -24,6 +24,7 @@ from plugin.infer.alarms.room import Room
 from plugin.protocols import Store
 from plugin.publish.address_space import NAMESPACE, Nodes, build, grow
 from plugin.publish.admission import Admission
+from plugin.publish.advices import Advices
 from plugin.publish.asyncua_server import Limits, PlantServer
 from plugin.publish.conditions.published import Conditions
 from plugin.publish.config import PublishConfig
@@ -34,6 +35,7 @@ from plugin.publish.people import People, Record, unrecorded
 from plugin.publish.tree import Tree
 from plugin.publish.types import DI
 from plugin.publish.verbs import Methods, Verbs
+from plugin.publish.writeback import WriteBack
 
 _log = logging.getLogger(__name__)
 
@@ -75,10 +77,12 @@ class OpcUaSink:
         store: Store | None = None,
         room: Room | None = None,
         verbs: Verbs | None = None,
+        write_backs: Sequence[WriteBack] = (),
     ) -> None:
         """``mirror``: the plant's tags that are shown too; whoever commits samples tells it. ``store``: where the
         history of all of them is read; None: there is none. ``room``: the alarms; None: there are none. ``verbs``: what
-        methods do; None: there are no methods."""
+        methods do; None: there are no methods. ``write_backs``: opened before this, extended before this; what they
+        want approved is shown here."""
         self._config = config
         self._diagnostics = diagnostics
         self._now = now
@@ -90,6 +94,8 @@ class OpcUaSink:
         self._service_level = SERVICE_LEVEL_HEALTHY
         self._admission = Admission(config, pki_folder)
         self._record = record
+        self._advices = Advices(write_backs, now)
+        self._server: PlantServer | None = None
         self._mirror = mirror or Mirror((), ())
         self._methods = Methods(verbs, record) if verbs is not None else None
         self._past = Served(store, self._mirror.tags, diagnostics) if store is not None else None
@@ -114,7 +120,7 @@ class OpcUaSink:
     @asynccontextmanager
     async def open(self, tags: Sequence[OutputTag]) -> AsyncIterator[None]:
         """Listen for as long as the context lasts. PublishError where the address or the certificate can't be used."""
-        server = await self._start(tags)
+        server = self._server = await self._start(tags)
         try:
             async with asyncio.TaskGroup() as tasks:
                 pulse = tasks.create_task(self._pulse(), name="publish pulse")
@@ -127,7 +133,8 @@ class OpcUaSink:
                     trust.cancel()
                     mirror.cancel()
         finally:
-            self._nodes, self._tree, self._port = None, None, 0
+            self._nodes, self._tree, self._server, self._port = None, None, None, 0
+            self._advices.close()
             if self._conditions is not None:
                 self._conditions.close()
             self._standings.clear()
@@ -142,6 +149,8 @@ class OpcUaSink:
         new = [tag for tag in tags if tag.name not in self._nodes.outputs]
         try:
             self._nodes = await grow(self._tree, self._nodes, new, simulated=self._config.simulated)
+            if self._server is not None:
+                self._advices.build(self._tree, self._server)
         except ua.UaError as error:
             raise PublishError(f"the OPC UA server can't have nodes for {len(new)} more outputs: {error}") from error
         if self._past is not None:
@@ -237,6 +246,7 @@ class OpcUaSink:
                 self._tree = Tree(server.iserver, namespaces, self._now())
                 self._nodes = await build(self._tree, tags, __version__, simulated=config.simulated)
                 self._mirror.build(self._tree)
+                self._advices.build(self._tree, server)
                 if self._past is not None:
                     self._past.open(server, self._tree, tags)
                 if self._conditions is not None:

@@ -248,9 +248,22 @@ MODEL = Type(
     ),
     "A model: the version in force, its last run, where it no longer fits, and the challenger that runs beside it.",
 )  # fmt: skip
+ADVICE = Type(
+    *_of_ours("AdviceType"),
+    Ref(_ID.BaseObjectType),
+    ua.NodeClass.ObjectType,
+    (
+        _component("Value", DOUBLE),
+        _component("State", STRING),
+        _property("ValidUntil", UTC_TIME),
+        _property("Source", STRING),
+        _property("Target", STRING),
+    ),
+    "A set-point that is advised: written to Target when an operator calls Approve with the Value before ValidUntil.",
+)
 GATEWAY = Type(
     *_of_ours("GatewayType"), Ref(_ID.BaseObjectType), ua.NodeClass.ObjectType,
     (_property("Version", STRING), _component("Heartbeat", UINT32)), "The process that serves all this.",
 )  # fmt: skip
 
-OUR_TYPES = (VALUE, UNRANGED, LIFETIME, FLAG, STATE, FORECAST, ASSET, MODEL, GATEWAY)
+OUR_TYPES = (VALUE, UNRANGED, LIFETIME, FLAG, STATE, FORECAST, ASSET, MODEL, ADVICE, GATEWAY)

@@ -28,10 +28,16 @@ class SecondStack:
     """Folder of the client's own trust list and default certificate."""
 
     async def __call__(
-        self, endpoint: str, *command: str, certificate: Path | None = None, key: Path | None = None
+        self,
+        endpoint: str,
+        *command: str,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        user: tuple[str, str] | None = None,
     ) -> list[dict[str, Any]]:
-        """The objects that it printed; the last one is ``{"error": …}`` where it failed."""
+        """The objects that it printed; the last one is ``{"error": …}`` where it failed. ``user``: name, password."""
         secured = ["--certificate", str(certificate), "--key", str(key)] if certificate else []
+        secured += ["--user", user[0], "--password", user[1]] if user else []
         process = await asyncio.create_subprocess_exec(
             self.node,
             str(_HOME / "client.mjs"),

@@ -2,19 +2,24 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asyncua import Server, ua
 
 from plugin import pki
+from plugin.channel import Terms
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Meaning, Outcome, OutputTag, Prediction, Run, RunKind, RunResult, Status
-from plugin.publish.config import PublishConfig
+from plugin.publish.config import PublishConfig, WriteBackConfig
+from plugin.publish.people import hashed
 from plugin.publish.server import OpcUaSink
+from plugin.publish.writeback import Connection, WriteBack
 
 _RUL = OutputTag("rul", "engine-01", "rul", "cycles", 0.0, 125.0, "Remaining useful life", Meaning.LIFETIME)
 _NOX = OutputTag("nox", "gas-turbine", "nox", "mg/m3", 0.0, 200.0, "Nitrogen oxides")
@@ -134,3 +139,86 @@ async def test_a_client_is_let_in_once_its_certificate_is_trusted(second_stack, 
 
 async def _read_securely(second_stack: Any, endpoint: str, certificate: Path, key: Path) -> Any:
     return await second_stack(endpoint, "read", _node(_RUL.name), certificate=certificate, key=key)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("absolute", "12.5"), ("percent", "10")])
+async def test_a_deadband_keeps_small_changes_from_it(second_stack, tmp_path, kind, size):
+    """Percent is of the EURange: 10 % of 0 to 125 are 12.5."""
+    async with _served(tmp_path, "None") as sink:
+        await sink.publish(_outcome(100.0))
+        watching = asyncio.create_task(
+            second_stack(sink.endpoint, "subscribe", _node(_RUL.name), "20", "3", kind, size)
+        )
+        for value in itertools.cycle((100.0, 95.0, 88.0, 87.0, 80.0, 75.5, 74.9, 100.0)):
+            await sink.publish(_outcome(value))
+            if (await asyncio.wait((watching,), timeout=0.1))[0]:
+                break
+        values = [line["value"] for line in await watching]
+    assert len(values) == 3, values
+    assert all(abs(after - before) > 12.5 for before, after in itertools.pairwise(values)), values
+
+
+async def test_a_percent_deadband_on_what_has_no_range_is_refused(second_stack, tmp_path):
+    async with _served(tmp_path, "None") as sink:
+        *_, answer = await second_stack(sink.endpoint, "subscribe", _node(_FLAG.name), "3", "1", "percent", "10")
+    assert "BadMonitoredItemFilterUnsupported" in answer.get("error", ""), answer
+
+
+async def test_a_set_point_is_approved_by_an_operator_and_by_nobody_else(second_stack, tmp_path, certificate):
+    users: Any = [
+        {"name": name, "role": role, "password_hash": hashed(f"{name}'s own")}
+        for name, role in (("otto", "operator"), ("olga", "observer"))
+    ]
+    publish = PublishConfig.model_validate({"endpoint": "opc.tcp://127.0.0.1:0/foretag", "users": users})
+    async with _plant() as (port, value_of):
+        rule: Any = {
+            "source": "plant", "model": "rul", "output": "rul", "low": 0.0, "high": 200.0, "approval": True,
+            "node": "nsu=urn:plant;s={asset}.setpoint",
+        }  # fmt: skip
+        terms = Terms("plant", f"opc.tcp://127.0.0.1:{port}", tmp_path / "pki", "urn:foretag", "None", "None")
+        config = WriteBackConfig.model_validate({"enabled": True, "rules": [rule]})
+        back = WriteBack(config, "plant", Connection(terms), Diagnostics())
+        sink = OpcUaSink(publish, tmp_path, Diagnostics(), write_backs=[back])
+        pki.trust(tmp_path, certificate.cert_path.read_bytes())
+        async with back.open([_RUL]), sink.open([_RUL]):
+            advice = _node(f"{_RUL.name}.Advice")
+            keys: Any = {"certificate": certificate.cert_path, "key": certificate.key_path}
+
+            async def approve(name: str, value: str) -> str:
+                asked = "call", advice, f"{advice}.Approve", value
+                (answer,) = await second_stack(sink.endpoint, *asked, user=(name, f"{name}'s own"), **keys)
+                return str(answer["name"])
+
+            for each in (sink, back):
+                await each.publish(_outcome(71.5))
+            assert await approve("olga", "71.5") == "BadUserAccessDenied"
+            assert await approve("otto", "70") == "BadInvalidArgument"
+            assert value_of() == 0.0
+            assert await approve("otto", "71.5") == "Good"
+            async with asyncio.timeout(15):
+                while value_of() != 71.5:
+                    await asyncio.sleep(0.02)
+            read = await second_stack(
+                sink.endpoint, "read", f"{advice}.State", f"{advice}.Value", user=("olga", "olga's own"), **keys
+            )
+            assert [line["value"] for line in read] == ["written", 71.5]
+            assert await approve("otto", "71.5") == "BadInvalidState"
+
+
+@contextlib.asynccontextmanager
+async def _plant() -> AsyncIterator[tuple[int, Callable[[], Any]]]:
+    """A server with a set-point; its port, and what reads the set-point."""
+    server = Server()
+    await server.init()
+    server.set_endpoint("opc.tcp://127.0.0.1:0")
+    server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+    node = ua.NodeId(ua.String("engine-01.setpoint"), ua.Int16(await server.register_namespace("urn:plant")))
+    await (await server.nodes.objects.add_variable(node, "setpoint", 0.0)).set_writable()
+
+    def value() -> Any:
+        found = server.iserver.aspace.read_attribute_value(node, ua.AttributeIds.Value).Value
+        return found.Value if found is not None else None
+
+    async with server:
+        assert server.bserver is not None
+        yield server.bserver.port, value

@@ -1,10 +1,12 @@
 // A second OPC UA stack as a client: prints what it finds as JSON, one object per line.
 //
-//   node client.mjs ENDPOINT [--certificate FILE --key FILE] [--pki FOLDER] COMMAND
+//   node client.mjs ENDPOINT [--certificate FILE --key FILE] [--pki FOLDER] [--user NAME --password TEXT] COMMAND
 //
 //   browse [NODE]                    all nodes below a node (default: the Objects folder, without the Server object)
 //   read NODE...                     value, status, times, data type, EURange and EngineeringUnits
-//   subscribe NODE SECONDS [COUNT]   data changes, for so many seconds or until so many came
+//   subscribe NODE SECONDS [COUNT] [absolute|percent SIZE]
+//                                    data changes, for so many seconds or until so many came, beyond a deadband
+//   call OBJECT METHOD [NUMBER...]   calls a method with Doubles
 //
 // Nodes are written by namespace URI: "nsu=urn:plant;s=Engine01.T24". With a certificate the channel is
 // Basic256Sha256, signed and encrypted; without one it is None. Exit code 1 and {"error": …} where anything fails.
@@ -18,11 +20,16 @@ const {
   AttributeIds,
   BrowseDirection,
   ClientMonitoredItem,
+  DataChangeFilter,
+  DataChangeTrigger,
+  DataType,
+  DeadbandType,
   MessageSecurityMode,
   NodeClass,
   OPCUAClient,
   SecurityPolicy,
   TimestampsToReturn,
+  UserTokenType,
   resolveNodeId,
 } = opcua;
 const { OPCUACertificateManager } = certificates;
@@ -125,7 +132,12 @@ async function read(session, texts) {
   }
 }
 
-async function subscribe(session, [text, seconds, count = "Infinity"]) {
+function deadband(kind, size) {
+  const deadbandType = { absolute: DeadbandType.Absolute, percent: DeadbandType.Percent }[kind];
+  return new DataChangeFilter({ trigger: DataChangeTrigger.StatusValue, deadbandType, deadbandValue: Number(size) });
+}
+
+async function subscribe(session, [text, seconds, count = "Infinity", kind, size]) {
   const nodeId = await nodeIdOf(session, text);
   const subscription = await session.createSubscription2({
     requestedPublishingInterval: 100,
@@ -136,7 +148,7 @@ async function subscribe(session, [text, seconds, count = "Infinity"]) {
   const item = ClientMonitoredItem.create(
     subscription,
     { nodeId, attributeId: AttributeIds.Value },
-    { samplingInterval: 0, queueSize: 100, discardOldest: true },
+    { samplingInterval: 0, queueSize: 100, discardOldest: true, filter: kind && deadband(kind, size) },
     TimestampsToReturn.Both,
   );
   await new Promise((resolve, reject) => {
@@ -155,14 +167,24 @@ async function subscribe(session, [text, seconds, count = "Infinity"]) {
   await subscription.terminate();
 }
 
+async function call(session, [object, method, ...numbers]) {
+  const result = await session.call({
+    objectId: await nodeIdOf(session, object),
+    methodId: await nodeIdOf(session, method),
+    inputArguments: numbers.map((number) => ({ dataType: DataType.Double, value: Number(number) })),
+  });
+  print({ status: result.statusCode.value, name: result.statusCode.name });
+}
+
 async function main() {
   const { endpoint, options, command, operands } = parseArguments(process.argv.slice(2));
-  const commands = { browse, read, subscribe };
+  const commands = { browse, call, read, subscribe };
   if (!(command in commands)) throw new Error(`no command ${command}; known are ${Object.keys(commands)}`);
   const client = await makeClient(options);
   try {
     await client.connect(endpoint);
-    const session = await client.createSession();
+    const user = { type: UserTokenType.UserName, userName: options.user, password: options.password };
+    const session = await client.createSession(options.user ? user : undefined);
     await commands[command](session, operands);
     await session.close();
   } finally {
