@@ -69,7 +69,7 @@ def test_a_dear_failure_lowers_the_threshold():
 
 def test_a_feature_that_is_missing_counts_as_its_mean():
     params = FailureMlp().init(MLP, jax.random.key(1))
-    params["scale"] = {"mean": np.float32([20, 5]), "scale": np.float32([2, 1])}
+    params["scale"] = {"mean": np.array([20, 5], np.float32), "scale": np.array([2, 1], np.float32)}
     values = np.array([[[21.0], [5.0]], [[21.0], [99.0]]], np.float32)
     observed = np.array([[[True], [True]], [[True], [False]]])
     first, second = told(FailureMlp(), MLP, params, values, observed)[0]

@@ -1,5 +1,7 @@
 """Noise, a dead tag and an attack, on a kind whose answer to each is known."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -29,7 +31,8 @@ def case():
     spec = Spec("weighed", ("age", "a", "b"), 6, {"age": "age"})
     truth = (2.0 * values[:, 1, -1] + values[:, 0, -1]).astype(np.float32)
     truth[1] = np.nan
-    return Case(Weighed(), spec, {"weight": np.float32(2.0)}, "y", values, observed, truth)
+    kind: Any = Weighed()
+    return Case(kind, spec, {"weight": np.float32(2.0)}, "y", values, observed, truth)
 
 
 def test_what_is_right_has_no_error(case):
