@@ -2,7 +2,7 @@
 
 import typer
 
-from plugin.commands import asking, commissioning, exchange, historian, models, people, running, trust
+from plugin.commands import asking, commissioning, evaluating, exchange, historian, models, people, running, trust
 
 app = typer.Typer(
     name="foretag",
@@ -21,6 +21,7 @@ for command in (
     running.run,
     running.reload,
     running.train,
+    evaluating.evaluate,
     asking.status,
     asking.gaps,
     people.audit,

@@ -16,7 +16,7 @@ from plugin.infer.config import ModelConfig
 from plugin.infer.outputs import model_spec
 
 if TYPE_CHECKING:
-    from plugin.infer.training import Stretch
+    from plugin.infer.cutting import Stretch
 
 
 def references_of(config: ModelConfig, kind: ModelKind, found: Sequence["Stretch"], params: Params) -> References:

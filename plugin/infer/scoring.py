@@ -39,7 +39,7 @@ from plugin.domain import (
 )
 from plugin.errors import ModelError
 from plugin.infer.cleaning import Cleaner
-from plugin.infer.compute import Compute
+from plugin.infer.compute import Compute, T
 from plugin.infer.config import ExplainConfig, ModelConfig
 from plugin.infer.dates import with_calendar
 from plugin.infer.explaining import Reasons
@@ -169,6 +169,10 @@ class Scorer:
     async def past(self, end: datetime, cells: int) -> Windows:
         """What there is now of so many cells before ``end``, of all assets, as windows show it."""
         return await self._windows(Run(0, self.config.name, RunKind.SCORE, end), end, None, cells)
+
+    async def compute(self, work: Callable[[], T]) -> T:
+        """Done by the device, in its thread."""
+        return await self._compute.run("infer", work)
 
     async def version(self) -> ModelVersion | None:
         """The version that is to be scored by, taken up or not; None: there is none for this configuration."""

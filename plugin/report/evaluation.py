@@ -1,0 +1,64 @@
+"""``foretag evaluate`` as tables."""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from plugin.infer.evaluation import Evaluation, Flags, Judgement
+from plugin.report.layout import duration, headed, printable
+
+
+def evaluation_view(found: Evaluation) -> RenderableType:
+    """How good the version was beside its baselines, how its intervals held, and what it is sensitive to."""
+    return Group(*_parts(found))
+
+
+def _parts(found: Evaluation) -> Iterator[RenderableType]:
+    yield Text(
+        f"{found.version.label} from {found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC, walked forward"
+    )
+    if found.leak:
+        yield Text(
+            "It was trained on data of this stretch, or that is not known: these figures flatter it.", style="red"
+        )
+    if not found.judgements:
+        yield Text("Nothing that it said of numbers has come true in this stretch.")
+    for each in found.judgements:
+        yield Text()
+        yield from _judgement(each)
+    if found.flags is not None:
+        yield Text()
+        yield from _flags(found.flags)
+    if found.note:
+        yield Text(printable(found.note))
+
+
+def _judgement(found: Judgement) -> Iterator[RenderableType]:
+    unit = f" [{found.unit}]" if found.unit else ""
+    ahead = f", {duration(found.ahead)} ahead" if found.ahead else ""
+    table = headed(printable(f"{found.output}{unit}{ahead}"), ">truths", ">RMSE", ">MAE", ">R²", ">PHM")
+    for each in found.errors:
+        phm = "" if each.phm is None else f"{each.phm:,.0f}"
+        figures = f"{each.rmse:.4g}", f"{each.mae:.4g}", f"{each.r2:.3f}", phm
+        table.add_row(each.who, f"{each.outcomes:,}", *figures)
+    yield table
+    if found.coverage is not None:
+        width = "" if found.width is None else f"; they are {found.width:.4g} wide on average"
+        yield Text(f"{100 * found.coverage:.1f} % of the truths lay within the bounds{width}.")
+    if found.strain:
+        strained = headed("error under strain", ">RMSE")
+        for name, error in found.strain.items():
+            strained.add_row(printable(name), f"{error:.4g}")
+        yield strained
+
+
+def _flags(found: Flags) -> Iterator[RenderableType]:
+    yield Text(
+        f"Flags: raised in {100 * found.share:.2f} % of {found.runs:,} runs, {found.rises_per_week:.3g} times a week "
+        "and asset."
+    )
+    if found.false_per_week is None:
+        yield Text("Nobody has said of any of them whether something was wrong; see `foretag label`.")
+    else:
+        yield Text(f"Of these {found.false_per_week:.3g} a week were false, by what people said.")

@@ -1,0 +1,120 @@
+"""How good a version would have been over the past, beside baselines that knew no more."""
+
+import json
+from datetime import datetime, timedelta
+from io import StringIO
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from models import baselines
+from plugin.domain import Label, LabelKind, SampleBatch, to_micros
+from plugin.infer.evaluation import Evaluation, evaluate
+from plugin.infer.scoring import Scorer
+from plugin.protocols import Delivery
+from plugin.report.evaluation import evaluation_view
+from tests.integration.level_kind import Level
+from tests.integration.model_bench import NOW, START, Bench, config
+
+MINUTES = 20
+
+
+@pytest.fixture(autouse=True)
+def _without_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take seconds, and far longer where the machine's cores are busy."""
+    monkeypatch.setattr(baselines, "has_trees", lambda: False)
+
+
+async def sensor(bench: Bench) -> Scorer:
+    """Of ``c``, which the laboratory tells 30 s late."""
+    bench.compute.kinds = {**bench.compute.kinds, "level": Level()}
+    settings = config(
+        name="soft", kind="level", roles={"lab": "c"}, window="20s", options={},
+        training={"learn": "laboratory"}, schedule={"every": "30s", "deadline": "20s"},
+    )  # fmt: skip
+    scorer = bench.scorer(settings)
+    await bench.training().train(scorer)
+    return scorer
+
+
+async def goes_on(bench: Bench) -> None:
+    """``a`` tells of ``c`` all that there is to know."""
+    noise = np.random.default_rng(2)
+    times = to_micros(NOW) + np.arange(60 * MINUTES, dtype=np.int64) * 1_000_000
+    for machine in bench.assets:
+        for name, tag in machine.tags.items():
+            every, late = (60, 30_000_000) if name == "c" else (1, 0)
+            at = times[::every]
+            values = noise.normal(10, 1, len(at))
+            await bench.store.write([Delivery(SampleBatch.of([tag.id] * len(at), at, values, 0, at + late, at + late))])
+
+
+async def judged(bench: Bench, scorer: Scorer, start: datetime, end: datetime) -> Evaluation:
+    (version,) = await bench.store.versions(scorer.config.name)
+    return await evaluate(scorer, bench.store, bench.registry, version, (start, end), lambda share, line: None)
+
+
+def shown(found: Evaluation) -> str:
+    told = Console(file=StringIO(), width=160)
+    told.print(evaluation_view(found))
+    assert isinstance(told.file, StringIO)
+    return told.file.getvalue()
+
+
+async def test_a_version_stands_beside_baselines_of_the_same_past(bench):
+    scorer = await sensor(bench)
+    await goes_on(bench)
+    found = await judged(bench, scorer, NOW, NOW + timedelta(minutes=MINUTES))
+    assert not found.leak
+    (output,) = found.judgements
+    errors = {each.who: each for each in output.errors}
+    assert {"this version", "last result", "mean", "ridge"} <= set(errors)
+    assert len({each.outcomes for each in output.errors}) == 1, "all at the same instants"
+    mine, mean, last = (errors[who] for who in ("this version", "mean", "last result"))
+    assert mine.rmse == pytest.approx(mean.rmse, rel=1e-3), "this kind is the mean"
+    assert last.rmse == pytest.approx(mine.rmse * np.sqrt(2.0), rel=0.3), "two independent errors"
+    assert mine.mae < mine.rmse
+    assert abs(mine.r2) < 0.2
+    assert output.coverage == pytest.approx(0.9, abs=0.1)
+    assert output.width == pytest.approx(3.29, abs=0.01)
+    assert output.strain["as it is"] == pytest.approx(output.strain["without a"])
+    text = shown(found)
+    assert "last result" in text
+    assert "flatter" not in text
+    assert json.loads(json.dumps(found.record()))["outputs"][0]["errors"][0]["who"] == "this version"
+
+
+async def test_a_version_that_has_seen_the_stretch_is_said_to(bench):
+    scorer = await sensor(bench)
+    found = await judged(bench, scorer, START + timedelta(seconds=100), NOW)
+    assert found.leak
+    assert "these figures flatter it" in shown(found)
+
+
+async def test_without_a_past_to_learn_from_there_is_no_baseline_and_it_is_said(bench):
+    scorer = await sensor(bench)
+    found = await judged(bench, scorer, START, NOW)
+    assert [each.who for output in found.judgements for each in output.errors] == ["this version"]
+    assert "no baselines" in shown(found)
+
+
+async def test_flags_are_counted_by_week_and_held_against_verdicts(bench):
+    scorer = bench.scorer(config())
+    await bench.training().train(scorer)
+    for name in "abc":
+        await bench.add(name, range(400, 420), 10.0)
+        await bench.add(name, range(420, 440), 60.0)
+    end = NOW + timedelta(seconds=40)
+    found = await judged(bench, scorer, NOW, end)
+    assert found.flags is not None
+    assert 0.1 < found.flags.share < 0.4
+    rises = found.flags.rises_per_week * 2 * 40 / 604_800
+    assert rises == pytest.approx(1.0)
+    assert found.flags.false_per_week is None
+    assert "Nobody has said" in shown(found)
+    label = Label("1", LabelKind.NORMAL, "pump-1", NOW, created=end, end=end, user="anna")
+    await bench.store.write_labels([label])
+    told = await judged(bench, scorer, NOW, end)
+    assert told.flags is not None
+    assert told.flags.false_per_week == told.flags.rises_per_week
