@@ -43,6 +43,9 @@ class RuntimeConfig(Section):
     """Where models run; ``auto`` takes a GPU or TPU where there is one."""
     third_party_kinds: tuple[str, ...] = ()
     """Model kinds of other packages that may be loaded (entry points ``foretag.model_kinds``); default none."""
+    model_key: Path | None = None
+    """Public key (Ed25519, PEM; relative to the file) that every model version must be signed by before it is used, see
+    ``foretag models sign``; default: none has to be."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What goes into ``foretag.log`` in the data folder."""
 
@@ -84,6 +87,12 @@ class Config:
     def model_folder(self) -> Path:
         """Where artifacts lie."""
         return self.data / "models"
+
+    @property
+    def model_key(self) -> Path | None:
+        """Public key that versions are signed by; None: they need not be."""
+        key = self.runtime.model_key
+        return None if key is None else (self.path.parent / key).resolve()
 
     @property
     def pki_folder(self) -> Path:

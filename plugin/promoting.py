@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from rich.console import Console
 
+from models.signature import SignatureError, private_key
 from plugin.asking import beside, moment
 from plugin.auditing import whoami
 from plugin.config import Config
@@ -34,7 +36,7 @@ class _Desk:
 @asynccontextmanager
 async def _desk(config: Config) -> AsyncIterator[_Desk]:
     async with beside(config) as store:
-        yield _Desk(store, Registry(store, config.model_folder, user=whoami(), origin="command"))
+        yield _Desk(store, Registry(store, config.model_folder, user=whoami(), origin="command", key=config.model_key))
 
 
 async def promote(config: Config, model: str, number: int) -> str:
@@ -59,6 +61,19 @@ async def retire(config: Config, model: str, number: int, reason: str) -> str:
     async with _desk(config) as desk:
         version = await desk.registry.retire(model, number, because={"reason": reason} if reason else {})
     return f"{version.label} is retired"
+
+
+async def sign(config: Config, model: str, number: int, key: Path, password: str) -> str:
+    """A line for the person. ModelError where key or artifact can't be used."""
+    config.model(model)
+    try:
+        private = private_key(key, password)
+    except SignatureError as error:
+        raise ModelError(str(error)) from error
+    async with _desk(config) as desk:
+        version = await desk.registry.version(model, number)
+        await desk.registry.sign(version, private)
+    return f"{version.label} is signed"
 
 
 async def show_comparison(

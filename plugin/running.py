@@ -194,7 +194,7 @@ async def train_once(config: Config, model: str, console: Console) -> None:
             progress.update(bar, completed=1.0 if share is None else share, text=text)
 
         async with open_store(config, diagnostics, alone=False) as store, open_compute(config, diagnostics) as compute:
-            registry = Registry(store, config.model_folder, user=whoami(), origin="command")
+            registry = Registry(store, config.model_folder, user=whoami(), origin="command", key=config.model_key)
             tags = await store.register_tags(config.tags)
             scorers = Scorers(config, tags, store, registry, compute, diagnostics)
             training = Training(store, registry, compute, diagnostics, listen)

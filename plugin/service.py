@@ -116,7 +116,7 @@ class Service:
         if self.config.models:
             async with open_compute(self.config, self.diagnostics) as compute:
                 store = MemoryStore()
-                registry = Registry(store, self.config.model_folder)
+                registry = Registry(store, self.config.model_folder, key=self.config.model_key)
                 Scorers(self.config, self.config.tags, store, registry, compute, self.diagnostics)
 
     def _stand_by(self) -> None:
@@ -152,7 +152,7 @@ class Service:
         upkeep = Upkeep(chores, self.diagnostics)
         await enter(running(self._supervision.keep("upkeep", upkeep.run)))
         compute = await enter(open_compute(self.config, self.diagnostics))
-        registry = Registry(store, self.config.model_folder)
+        registry = Registry(store, self.config.model_folder, key=self.config.model_key)
         scorers = Scorers(self.config, tags, store, registry, compute, self.diagnostics, sources)
         mirror.committed(await wait(lambda: store.latest([tag.id for tag in mirror.tags])))
         room = Room(self.config.alarms, store, self.diagnostics)

@@ -1,5 +1,6 @@
 """``foretag models``: which versions there are, how they compare, and which is in force."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -87,6 +88,25 @@ def models_retire(
     loaded = load(config)
     _ask(f"Retire {model}-{version}?", yes)
     out.print(complete(retire(loaded, model, version, reason)), markup=False, highlight=False)
+
+
+@app.command("sign")
+def models_sign(
+    model: Model,
+    version: Version,
+    key: Annotated[Path, typer.Option(help="Private key: Ed25519, PEM; it may be encrypted.")],
+    config: ConfigPath = DEFAULT,
+) -> None:
+    """Vouch for a version, so that a service with foretag.model_key uses it. Keep the private key elsewhere.
+
+    Keys: openssl genpkey -algorithm ed25519 -aes256 -out sign.pem; openssl pkey -in sign.pem -pubout -out model.pem
+    """
+    from models.signature import encrypted  # noqa: PLC0415
+    from plugin.promoting import sign  # noqa: PLC0415
+
+    loaded = load(config)
+    password = typer.prompt("Password of the key", hide_input=True, err=True) if encrypted(key) else ""
+    out.print(complete(sign(loaded, model, version, key, password)), markup=False, highlight=False)
 
 
 def _ask(question: str, yes: bool) -> None:

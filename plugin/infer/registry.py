@@ -12,11 +12,14 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from models import signature
 from models.artifact import ArtifactError as BrokenArtifact
 from models.artifact import load, save
 from models.kind import Fitted, Params, Spec
@@ -48,8 +51,15 @@ class LineUp:
 class Registry:
     """Model versions: rows in the store, artifacts in a folder."""
 
-    def __init__(self, store: Store, folder: Path, *, user: str = "foretag", origin: str = "service") -> None:
-        """``user`` and ``origin``: on whose behalf versions are promoted, as the audit log has it."""
+    def __init__(
+        self, store: Store, folder: Path, *, user: str = "foretag", origin: str = "service", key: Path | None = None
+    ) -> None:
+        """``user`` and ``origin``: on whose behalf versions are promoted, as the audit log has it. ``key``: public key
+        that every version must be signed by; ModelError where it can't be read."""
+        try:
+            self._key = None if key is None else signature.public_key(key)
+        except signature.SignatureError as error:
+            raise ModelError(f"foretag.model_key: {error}") from error
         self._store = store
         self._folder = folder
         self._behalf = user, origin
@@ -68,8 +78,34 @@ class Registry:
                 self._misfits.add(champion.label)
                 log.warning("model %s was trained for another configuration of it; it is not used", champion.label)
             champion = None
-        challengers = (v for v in versions if v.state is ModelState.CHALLENGER and v.spec == wanted)
+        challengers = (
+            v for v in versions if v.state is ModelState.CHALLENGER and v.spec == wanted and self._is_signed(v)
+        )
         return LineUp(champion, tuple(challengers))
+
+    async def waits_for_signature(self, model: str, spec: Spec) -> bool:
+        """Whether a version of this configuration can't be used for want of a signature alone."""
+        wanted = as_json(spec)
+        return any(
+            version.spec == wanted and version.state is ModelState.CHALLENGER and not self._is_signed(version)
+            for version in await self._store.versions(model)
+        )
+
+    async def sign(self, version: ModelVersion, key: Ed25519PrivateKey) -> None:
+        """Vouch for a version whose artifact is what its row says; ArtifactError where it is not."""
+        path = self._folder / version.artifact
+        try:
+            await asyncio.to_thread(load, path, version.sha256)
+            await asyncio.to_thread(signature.sign, path, version.sha256, key)
+        except (BrokenArtifact, OSError) as error:
+            raise ArtifactError(f"model {version.label}: {error}") from error
+        user, origin = self._behalf
+        now = datetime.now(UTC)
+        await self._store.write_audit(Audit(now, user, origin, "sign", version.label, after={"sha256": version.sha256}))
+
+    def _is_signed(self, version: ModelVersion) -> bool:
+        """As far as one sees from outside; :meth:`load` looks whether it is the right one."""
+        return self._key is None or signature.beside(self._folder / version.artifact).exists()
 
     async def version(self, model: str, number: int) -> ModelVersion:
         """A version by its number, in force or not; ModelError where there is none."""
@@ -126,7 +162,8 @@ class Registry:
         log.info("model %s is %s now", version.label, _STATES[state])
 
     async def load(self, version: ModelVersion) -> tuple[Spec, Params]:
-        """Spec and parameters; ArtifactError where the file is missing, altered or not what the row says."""
+        """Spec and parameters; ArtifactError where the file is missing, altered, not what the row says, or not signed
+        by the key that is configured."""
         spec, params = await self._read(version)
         return spec, {name: branch for name, branch in params.items() if name != _REFERENCES}
 
@@ -139,6 +176,11 @@ class Registry:
         path = self._folder / version.artifact
         try:
             artifact = await asyncio.to_thread(load, path, version.sha256)
+            if self._key is not None:
+                await asyncio.to_thread(signature.check, path, artifact.sha256, self._key)
+        except signature.SignatureError as error:
+            told = f"look at it with `foretag models show`, then use `foretag models sign {version.model}`"
+            raise ArtifactError(f"model {version.label}: {error}; {told}") from error
         except (BrokenArtifact, OSError) as error:
             raise ArtifactError(f"model {version.label}: {path.name}: {error}; train it again") from error
         return artifact.spec, artifact.params
@@ -152,7 +194,8 @@ class Registry:
         created: datetime,
         references: References | None = None,
     ) -> ModelVersion:
-        """Write the artifact, then the row; the first version for a configuration becomes the champion."""
+        """Write the artifact, then the row; the first version for a configuration becomes the champion, but where it
+        has to be signed first."""
         name = f"{model}-{created:%Y%m%dT%H%M%S%f}"
         content = {"metrics": fitted.metrics, "provenance": provenance}
         params = fitted.params if references is None else {**fitted.params, _REFERENCES: references.packed()}
@@ -171,7 +214,9 @@ class Registry:
                 sha256=artifact.sha256,
             )
         )
-        if await self.champion(model, spec) is None:
+        if self._key is not None:
+            log.info("model %s is to be signed (`foretag models sign`) before it can be used", version.label)
+        elif await self.champion(model, spec) is None:
             await self._set(version, ModelState.CHAMPION, {})
             version = replace(version, state=ModelState.CHAMPION)
         log.info("model %s stored as %s: %s", version.label, version.state.value, dict(version.metrics))

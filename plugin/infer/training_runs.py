@@ -57,8 +57,14 @@ class Training:
         turn = asyncio.Lock()
         async with asyncio.TaskGroup() as group:
             for scorer in scorers:
-                if scorer.config.enabled and scorer.config.training.at_start and await scorer.refresh() is None:
+                if await self._lacks_a_version(scorer):
                     group.create_task(self._until_trained(scorer, past_is_read, turn))
+
+    async def _lacks_a_version(self, scorer: Scorer) -> bool:
+        """One that waits for a signature is there: it is for a person to look at, not to be trained again."""
+        if not (scorer.config.enabled and scorer.config.training.at_start) or await scorer.refresh() is not None:
+            return False
+        return not await self._registry.waits_for_signature(scorer.config.name, model_spec(scorer.config))
 
     async def _until_trained(self, scorer: Scorer, past_is_read: Callable[[Scorer], bool], turn: asyncio.Lock) -> None:
         while not past_is_read(scorer):  # noqa: ASYNC110 - how far a source is, is asked for, not told

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from plugin.__main__ import app
@@ -111,6 +113,21 @@ async def test_versions_are_listed_shown_promoted_rolled_back_and_retired(config
     assert json.loads(await told(config, "compare", "odd", "2", "--against", "3", "--json"))["against"] == 3
 
 
+async def test_a_version_is_signed_with_a_key_that_has_a_password(config: Config, tmp_path: Path) -> None:
+    await prepared(config, 1)
+    key, form = Ed25519PrivateKey.generate(), serialization.PrivateFormat.PKCS8
+    locked = serialization.BestAvailableEncryption(b"pass")
+    (tmp_path / "sign.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, locked))
+    words = "sign", "odd", "1", "--key", str(tmp_path / "sign.pem")
+    assert "the password is not the right one" in await told(config, *words, said="wrong\n", code=2)
+    assert "odd-1 is signed" in await told(config, *words, said="pass\n")
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "sign.pub").write_bytes(public)
+    config.path.write_text(f'[foretag]\nmodel_key = "sign.pub"\n{FILE}', encoding="utf-8")
+    async with scoring(load(config.path)) as (_, _, scorers, runs):
+        assert await runs.score(scorers.in_force[0], NOW, NOW)
+
+
 async def test_what_can_not_be_is_refused_with_what_to_do_and_a_no_changes_nothing(config: Config) -> None:
     await prepared(config, 2)
     assert "Models are: odd" in await told(config, "list", "other", code=2)
@@ -130,7 +147,7 @@ async def scoring(config: Config) -> AsyncIterator[tuple[SqlStore, Compute, Scor
     """What a running service scores with."""
     diagnostics = Diagnostics()
     async with open_store(config, diagnostics, alone=True) as store, open_compute(config, diagnostics) as compute:
-        registry = Registry(store, config.model_folder)
+        registry = Registry(store, config.model_folder, key=config.model_key)
         tags = await store.register_tags(config.tags)
         yield store, compute, Scorers(config, tags, store, registry, compute, diagnostics), Runs(store, [], diagnostics)
 
@@ -160,7 +177,7 @@ async def test_a_promotion_that_is_cut_off_at_any_moment_leaves_one_champion_and
     await prepared(config, 2)
     spec = model_spec(config.model("odd"))
     async with beside(config) as store:
-        registry = Registry(store, config.model_folder)
+        registry = Registry(store, config.model_folder, key=config.model_key)
         for turn in range(30):
             target = next(v.version for v in await store.versions("odd") if v.state is not ModelState.CHAMPION)
             task = asyncio.create_task(registry.promote("odd", target, spec))
