@@ -35,9 +35,16 @@ class Acting:
     """See :class:`plugin.publish.verbs.Verbs`. Refuses all until :meth:`ready`."""
 
     def __init__(
-        self, store: Store, folder: Path, scorers: Sequence[Scorer], reload: Reload, diagnostics: Diagnostics
+        self,
+        store: Store,
+        folder: Path,
+        scorers: Sequence[Scorer],
+        reload: Reload,
+        diagnostics: Diagnostics,
+        key: Path | None = None,
     ) -> None:
-        """``folder``: of artifacts; ``scorers``: those in force, looked at each time."""
+        """``folder``: of artifacts, which ``key`` has signed; ``scorers``: those in force, looked at each time."""
+        self._key = key
         self._store = store
         self._folder = folder
         self._scorers = scorers
@@ -117,7 +124,7 @@ class Acting:
         return scorer
 
     def _registry(self, user: str) -> Registry:
-        return Registry(self._store, self._folder, user=user, origin=_ORIGIN)
+        return Registry(self._store, self._folder, user=user, origin=_ORIGIN, key=self._key)
 
     async def _begin(
         self,

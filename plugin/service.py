@@ -157,7 +157,9 @@ class Service:
         mirror.committed(await wait(lambda: store.latest([tag.id for tag in mirror.tags])))
         room = Room(self.config.alarms, store, self.diagnostics)
         alarms = await wait(lambda: self._alarms(room, store, sources, tags, scorers))
-        acting = Acting(store, self.config.model_folder, scorers.in_force, self.reload, self.diagnostics)
+        acting = Acting(
+            store, self.config.model_folder, scorers.in_force, self.reload, self.diagnostics, self.config.model_key
+        )
         sinks = self._sinks(overview, store, mirror, room, acting)
         for sink in sinks:
             await enter(sink.open(scorers.outputs))

@@ -11,10 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from models import signature
 from models.signature import SignatureError
+from plugin.acting import Acting
 from plugin.domain import ModelState
 from plugin.errors import ArtifactError, ModelError
 from plugin.infer.outputs import model_spec
 from plugin.infer.registry import Registry
+from plugin.reloading import Reloaded
 from tests.integration.model_bench import NOW, Bench, config
 
 SPEC = model_spec(config())
@@ -102,6 +104,23 @@ async def test_what_was_altered_is_neither_signed_nor_used(bench, tmp_path):
         await registry.load(version)
     with pytest.raises(ArtifactError, match="altered"):
         await registry.sign(version, key)
+
+
+async def test_an_operator_of_the_opc_ua_server_puts_nothing_in_force_that_is_not_signed(bench, tmp_path):
+    key, public = pair(tmp_path)
+    registry = signing(bench, tmp_path, public)
+    scorer = bench.scorer(config())
+    await bench.training().train(scorer)
+    (version,) = await bench.store.versions("odd")
+
+    async def reload(user: str, origin: str) -> Reloaded:
+        return Reloaded()
+
+    acting = Acting(bench.store, tmp_path / "models", [scorer], reload, bench.diagnostics, public)
+    with pytest.raises(ArtifactError, match="is not signed"):
+        await acting.promote("odd", 1, "anna")
+    await registry.sign(version, key)
+    assert await acting.promote("odd", 1, "anna") == 1
 
 
 async def test_a_champion_from_before_the_key_was_configured_says_what_is_missing(bench, tmp_path):
