@@ -29,7 +29,7 @@ from plugin.domain import (
     Status,
 )
 from plugin.historian.config import HistorianConfig
-from plugin.historian.stores import configured
+from plugin.historian.stores import SqlStore, configured
 from plugin.infer.alarms.config import AlarmsConfig
 from plugin.infer.alarms.room import Room
 from plugin.infer.alarms.watch import AlarmWatch
@@ -70,7 +70,7 @@ class Plant:
     """What runs."""
 
     folder: Path
-    store: Store
+    store: SqlStore
     room: Room
     watch: AlarmWatch
     sink: OpcUaSink

@@ -1,6 +1,5 @@
 """Alarms as an operator's client sees them: heard, acknowledged, shelved, judged, refreshed, also after a restart."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _ID = ua.ObjectIds
 _SERVER = ua.NodeId(ua.Int32(_ID.Server))
-_ASSETS = ("said", "known", "wrong", "roles", "shelf", "filter", "queue", "judged")
+_ASSETS = ("said", "known", "wrong", "roles", "shelf", "filter", "judged")
 """One for each test: what another one raised is not heard of."""
 
 
@@ -61,13 +60,13 @@ class _Listening:
 
 @contextlib.asynccontextmanager
 async def listening(
-    client: Client, node: Any = _SERVER, where: ua.ContentFilter | None = None, queue: int = 0, every: float = 50
+    client: Client, node: Any = _SERVER, where: ua.ContentFilter | None = None
 ) -> AsyncIterator[_Listening]:
     events = Events((*PATHS, "NodeId"))
-    subscription = await client.create_subscription(every, events)
+    subscription = await client.create_subscription(50, events)
     try:
         asked = event_filter(*PATHS, where=where)
-        item = await subscription.subscribe_events(client.get_node(node), evfilter=asked, queuesize=queue)
+        item = await subscription.subscribe_events(client.get_node(node), evfilter=asked, queuesize=0)
         yield _Listening(client, events, subscription, item)
     finally:
         await subscription.delete()
@@ -242,19 +241,6 @@ async def test_who_listens_at_an_asset_hears_of_it_alone_and_filters_are_kept(se
             pass
 
 
-async def test_a_queue_that_is_full_says_so(served, clients):
-    client = clients["olga"]
-    node = await _node(client, "Foretag.Assets.queue")
-    async with listening(client, node.nodeid, queue=3, every=1000) as heard:
-        await asyncio.sleep(0.1)  # the first message of a subscription goes out at once
-        for number in range(6):
-            await served.rul(5.0 if number % 2 == 0 else 100.0, "queue")
-        last = await heard.until(3)
-    kinds = [each["EventType"].Identifier for each in heard.heard]
-    assert kinds.count(_ID.EventQueueOverflowEventType) == 1
-    assert last["EventId"].hex() == served.room.states[alarm("queue")].current.event_id
-
-
 async def test_an_operators_verdict_becomes_a_label_and_a_comment(served, clients):
     client = clients["otto"]
     async with at(client, "judged") as heard:
@@ -290,6 +276,14 @@ async def test_conditions_are_found_by_browsing(served, clients):
         (await each.read_browse_name()).Name for each in await (await _node(client, alarm("said"))).get_methods()
     }
     assert {"Acknowledge", "Confirm", "AddComment", "Verdict", "Suppress", "Enable"} <= methods
+
+
+async def test_an_asset_that_joins_later_has_its_alarms(served, clients):
+    await served.sink.extend(outputs("later"))
+    await served.watch.extend(outputs("later"))
+    async with at(clients["olga"], "later") as heard:
+        await served.rul(25.0, "later")
+        assert (await heard.until(1))["SourceName"] == "later"
 
 
 async def test_a_refresh_shows_what_stands_with_its_event_id_and_time_also_after_a_restart(tmp_path: Path) -> None:

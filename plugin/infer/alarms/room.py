@@ -27,7 +27,7 @@ from plugin.protocols import Store
 _log = logging.getLogger(__name__)
 
 Announce = Callable[[Sequence[Notice]], None]
-"""Publishes notifications that are stored; does not fail."""
+"""Publishes notifications that are stored; does not fail. Without any: there are more conditions than before."""
 
 
 def _now() -> datetime:
@@ -88,6 +88,8 @@ class Room:
                     self._of_asset[condition.asset].append(key)
             if all_there_are:
                 await self._retire([alarms for key, alarms in stored.items() if key not in self._states], now)
+        for announce in self._announce:
+            announce(())
 
     async def take(self, found: Iterable[Found]) -> None:
         """What was found of some conditions. Raises StoreError, with nothing changed."""

@@ -67,7 +67,7 @@ class Conditions:
         """Publish what is stored."""
         if self._tree is None or self._subscriptions is None:
             return
-        if any(notice.condition.id not in self._instances for notice in notices):
+        if len(self._instances) < len(self._room.states):
             self.grow()
         now = datetime.now(UTC)
         for notice in notices:

@@ -2,6 +2,7 @@
 //
 //   node client.mjs ENDPOINT [--certificate FILE --key FILE] [--pki FOLDER] [--user NAME --password TEXT] COMMAND
 //
+//   alarms CONDITION                 waits for the alarm, comments, acknowledges, confirms, shelves and unshelves it
 //   browse [NODE]                    all nodes below a node (default: the Objects folder, without the Server object)
 //   read NODE...                     value, status, times, data type, EURange and EngineeringUnits
 //   subscribe NODE SECONDS [COUNT] [absolute|percent SIZE]
@@ -15,6 +16,8 @@ import os from "node:os";
 import path from "node:path";
 import certificates from "node-opcua-certificate-manager";
 import opcua from "node-opcua-client";
+
+import { alarms } from "./alarms.mjs";
 
 const {
   AttributeIds,
@@ -176,9 +179,13 @@ async function call(session, [object, method, ...numbers]) {
   print({ status: result.statusCode.value, name: result.statusCode.name });
 }
 
+async function operate(session, [node]) {
+  await alarms(session, await nodeIdOf(session, node), print);
+}
+
 async function main() {
   const { endpoint, options, command, operands } = parseArguments(process.argv.slice(2));
-  const commands = { browse, call, read, subscribe };
+  const commands = { alarms: operate, browse, call, read, subscribe };
   if (!(command in commands)) throw new Error(`no command ${command}; known are ${Object.keys(commands)}`);
   const client = await makeClient(options);
   try {
