@@ -176,7 +176,7 @@ class PlantProcessor(UaProcessor):
         except ServiceError:
             await self.iserver.people.refuse("", address, "token")
             raise
-        person = await self.iserver.people.identify(claim, address)
+        person = await self.iserver.people.identify(claim, address, self._certificate() or b"")
         if session is not self.session and session.is_activated() and person != session.user:
             raise ServiceError(ua.StatusCodes.BadSecurityChecksFailed)
         session.candidate = person

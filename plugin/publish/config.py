@@ -155,6 +155,9 @@ class PublishConfig(Section):
         names = [user.name for user in self.users]
         if twins := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"has several users called {twins[0]!r}; give each its own name")
+        shown = [user.certificate for user in self.users if user.certificate]
+        if twins := sorted({one for one in shown if shown.count(one) > 1}):
+            raise ValueError(f"has several users with the certificate {twins[0]}; give each its own")
         if self.users and set(self.security) == {"None"}:
             raise ValueError("has users, but no policy that protects what they show; add one to security")
         if not self.users and self.anonymous is False:

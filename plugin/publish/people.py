@@ -21,7 +21,8 @@ nothing asks for ``OPERATE``. Inside a method, :func:`caller` tells who called i
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from typing import Any
 
-from argon2 import PasswordHasher
+from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
 from asyncua import ua
 from asyncua.common.utils import ServiceError
@@ -39,7 +40,7 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import Audit
 from plugin.pki import thumbprint
 from plugin.publish.config import PublishConfig, UserConfig
-from plugin.publish.lockout import Lockout
+from plugin.publish.lockout import Lockout, Throttle
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ _TRIES_OF_A_USER = 5
 _TRIES_OF_AN_ADDRESS = 20
 _AT_ONCE = 2  # hashes at a time: one takes 64 MiB and 50 ms of a thread
 _SHOWN = 64  # characters of a stranger's name
+_ACQUAINTED = 4096  # users and the clients that they came from, remembered
 
 
 class Role(IntEnum):
@@ -166,10 +168,14 @@ class People:
         self._refusals = diagnostics.users_refused
         self._record = record
         self._names = Lockout(_TRIES_OF_A_USER, clock)
+        self._strangers = Lockout(_TRIES_OF_A_USER, clock)  # names that there are not: they push no other out
         self._addresses = Lockout(_TRIES_OF_AN_ADDRESS, clock)
+        self._pairs = Lockout(_TRIES_OF_A_USER, clock)
+        self._acquainted: OrderedDict[Hashable, None] = OrderedDict()
+        self._records = Throttle(clock)
         self._hashing = asyncio.Semaphore(_AT_ONCE)
         self._hasher = PasswordHasher()
-        self._nobody = self._hasher.hash("") if self._by_name else ""
+        self._nobody = next((_like(user.password_hash) for user in self._by_name.values()), "")
 
     @property
     def tokens(self) -> tuple[type, ...]:
@@ -181,42 +187,71 @@ class People:
         )
         return tuple(kind for kind, given in offered if given)
 
-    async def identify(self, claim: Claim, address: str) -> Person:
-        """Whose session it is. ServiceError BadUserAccessDenied, counted and on record, where it is nobody's."""
+    async def identify(self, claim: Claim, address: str, client: bytes = b"") -> Person:
+        """Whose session it is. ServiceError BadUserAccessDenied, counted and on record, where it is nobody's.
+
+        ``client``: the certificate of its channel. Who guesses elsewhere locks nobody out who came from there before.
+        """
         try:
-            person = await self._identify(claim, address)
+            person = await self._identify(claim, address, client)
         except Refused as refusal:
-            await self.refuse(claim.name, address, str(refusal))
+            await self.refuse(claim.name, address, str(refusal), client)
             raise ServiceError(ua.StatusCodes.BadUserAccessDenied) from None
         if person is not ANONYMOUS:
             await self._write("session", str(person.name), address, {"role": person.rank.name.lower()})
         return person
 
-    async def refuse(self, name: str, address: str, cause: str) -> None:
-        """Count a user who was not let in; what was refused unseen, for its key is locked, is counted alone."""
+    async def refuse(self, name: str, address: str, cause: str, client: bytes = b"") -> None:
+        """Count a user who was not let in; what was refused unseen, for its key is locked, is counted alone.
+
+        Only guesses lock: a client that shows no user, again and again, is no reason to refuse its neighbours.
+        """
         self._refusals.labels(cause).inc()
         if cause == "locked":
             return
         shown = repr(name[:_SHOWN])[1:-1]
-        pauses = [self._addresses.fail(address), self._names.fail(name) if name in self._by_name else 0.0]
-        if any(pauses):
-            _log.warning("OPC UA server: user %s at %s is locked for %.0f s", shown or "(none)", address, max(pauses))
-        await self._write("session refused", shown, address, {"cause": cause, "locked": max(pauses)})
+        locks = self._locks(name, address, client) if cause == "password" else ()
+        pause = max((lock.fail(key) for lock, key in locks), default=0.0)
+        if pause:
+            _log.warning("OPC UA server: user %s at %s is locked for %.0f s", shown or "(none)", address, pause)
+        times = self._records.due((shown, address, cause), at_once=pause > 0.0)
+        if times:
+            await self._write("session refused", shown, address, {"cause": cause, "locked": pause, "times": times})
 
-    async def _identify(self, claim: Claim, address: str) -> Person:
+    def _locks(self, name: str, address: str, client: bytes) -> tuple[tuple[Lockout, Hashable], ...]:
+        pair = name, client or address
+        if pair in self._acquainted:
+            return ((self._pairs, pair),)
+        return (self._names if name in self._by_name else self._strangers, name), (self._addresses, address)
+
+    async def _identify(self, claim: Claim, address: str, client: bytes) -> Person:
         if claim.certificate:
             return self._known(self._by_certificate.get(thumbprint(claim.certificate)), "certificate")
         if not claim.name:
             if not self._anonymous:
                 raise Refused("anonymous")
             return ANONYMOUS
-        if self._names.locked(claim.name) or self._addresses.locked(address):
-            raise Refused("locked")
         user = self._by_name.get(claim.name)
-        if not await self._fits((user and user.password_hash) or self._nobody, claim.password):
-            raise Refused("password")
-        self._names.forgive(claim.name)
-        return self._known(user, "password")
+        locks = self._locks(claim.name, address, client)
+        async with (
+            self._hashing
+        ):  # many guesses at once are many all the same: the lock is looked at when its turn comes
+            if any(lock.locked(key) for lock, key in locks):
+                raise Refused("locked")
+            if not await self._fits((user and user.password_hash) or self._nobody, claim.password):
+                raise Refused("password")
+        person = self._known(user, "password")
+        self._acquaint(claim.name, client or address)
+        for lock, key in locks:
+            if lock is not self._addresses:
+                lock.forgive(key)
+        return person
+
+    def _acquaint(self, *pair: Hashable) -> None:
+        self._acquainted[pair] = None
+        self._acquainted.move_to_end(pair)
+        if len(self._acquainted) > _ACQUAINTED:
+            self._acquainted.popitem(last=False)
 
     def _known(self, user: UserConfig | None, cause: str) -> Person:
         if user is None:
@@ -225,14 +260,18 @@ class People:
 
     async def _fits(self, hashed: str, password: str) -> bool:
         """As long for a name that there is not as for one that there is."""
-        async with self._hashing:
-            try:
-                return await asyncio.to_thread(self._hasher.verify, hashed, password)
-            except (VerificationError, InvalidHashError):
-                return False
+        try:
+            return await asyncio.to_thread(self._hasher.verify, hashed, password)
+        except (VerificationError, InvalidHashError):
+            return False
 
     async def _write(self, action: str, name: str, address: str, after: Mapping[str, Any]) -> None:
         await self._record(Audit(datetime.now(UTC), name or "anonymous", "opcua", action, address, after=dict(after)))
+
+
+def _like(hash_of_another: str | None) -> str:
+    """A hash that takes as long to check."""
+    return PasswordHasher.from_parameters(extract_parameters(hash_of_another or "")).hash("")
 
 
 def hashed(password: str) -> str:

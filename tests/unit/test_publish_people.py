@@ -1,5 +1,6 @@
 """Who may come in to our OPC UA server, and who has to wait: no sockets, and time as it is told."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -48,9 +49,9 @@ class Desk:
     async def _record(self, entry: Audit) -> None:
         self.audit.append(entry)
 
-    async def refuses(self, claim: Claim, address: str = "10.0.0.1") -> bool:
+    async def refuses(self, claim: Claim, address: str = "10.0.0.1", client: bytes = b"") -> bool:
         try:
-            await self.people.identify(claim, address)
+            await self.people.identify(claim, address, client)
         except ServiceError as error:
             return error.code == ua.StatusCodes.BadUserAccessDenied
         return False
@@ -274,3 +275,54 @@ def test_a_certificate_that_has_ended_is_none():
     made = make("engineer", start=-2 * DAY, end=-DAY)
     with pytest.raises(ServiceError):
         read(ua.X509IdentityToken("certificate", made.der), signature=signed(made))
+
+
+async def test_guesses_at_the_same_time_are_counted_one_by_one():
+    desk = Desk(ANNA)
+    await asyncio.gather(*(desk.refuses(Claim("anna", "guess"), f"10.0.0.{n}") for n in range(12)))
+    assert desk.diagnostics.value("users_refused_total", cause="password") <= 6
+
+
+async def test_a_lock_does_not_tell_which_names_there_are():
+    desk = Desk(ANNA)
+    for name in ("anna", "nobody"):
+        for n in range(6):
+            assert await desk.refuses(Claim(name, "guess"), f"10.0.{n}.{len(name)}")
+    assert desk.diagnostics.value("users_refused_total", cause="locked") == 2
+
+
+async def test_who_guesses_does_not_lock_out_the_client_that_the_user_comes_from():
+    desk = Desk(ANNA)
+    await desk.people.identify(Claim("anna", PASSWORD), "10.0.0.1", b"panel")
+    for _ in range(30):
+        assert await desk.refuses(Claim("anna", "guess"), "10.0.0.1", b"thief")
+    assert await desk.refuses(Claim("anna", PASSWORD), "10.0.0.1", b"thief")
+    assert not await desk.refuses(Claim("anna", PASSWORD), "10.0.0.1", b"panel")
+    for _ in range(5):
+        assert await desk.refuses(Claim("anna", "guess"), "10.0.0.1", b"panel")
+    assert await desk.refuses(Claim("anna", PASSWORD), "10.0.0.1", b"panel")
+
+
+async def test_only_guesses_lock_an_address():
+    desk = Desk(ANNA)
+    for _ in range(30):
+        assert await desk.refuses(Claim())
+        await desk.people.refuse("", "10.0.0.1", "token")
+    assert not await desk.refuses(Claim("anna", PASSWORD))
+
+
+async def test_a_client_that_tries_on_and_on_does_not_fill_the_audit_log():
+    desk = Desk(ANNA)
+    for _ in range(100):
+        assert await desk.refuses(Claim())
+    assert [entry.after["times"] for entry in desk.audit] == [1]
+    desk.clock.now += 61
+    assert await desk.refuses(Claim())
+    assert [entry.after["times"] for entry in desk.audit] == [1, 100]
+
+
+def test_a_certificate_is_one_users():
+    shown = "9F" * 20
+    users = tuple(UserConfig(name=name, role="observer", certificate=shown) for name in ("eva", "ed"))
+    with pytest.raises(ValidationError, match="several users with the certificate 9F9F"):
+        PublishConfig(users=users)
