@@ -5,7 +5,6 @@ a comparison with what an event does not have is not true (asyncua fails, and lo
 evaluated is refused when it is asked for, with BadEventFilterInvalid.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,8 @@ Fields = Mapping[str, ua.Variant]
 CONDITION_ID = "\0"
 """The path of a condition's NodeId, which is an attribute (OPC 10000-9, 5.5.2)."""
 _NULL = ua.Variant(None, ua.VariantType.Null)
+_LONGEST = 1000
+"""Characters of a pattern."""
 _MOST = 200
 """Select clauses, and elements of a where clause."""
 
@@ -45,7 +46,7 @@ class EventFilter:
             raise ServiceError(ua.StatusCodes.BadEventFilterInvalid)
         self._paths = [_path(clause) for clause in asked.SelectClauses or ()]
         elements = (asked.WhereClause.Elements if asked.WhereClause is not None else None) or ()
-        if len(elements) > _MOST:
+        if len(elements) > _MOST or _cost(elements) > _MOST:
             raise ServiceError(ua.StatusCodes.BadEventFilterInvalid)
         self._passes: Test = _element(elements, 0) if elements else lambda occurrence: True
 
@@ -66,6 +67,15 @@ def _path(clause: Any) -> str:
     if clause.AttributeId != ua.AttributeIds.Value or any(step.NamespaceIndex for step in steps):
         return ""
     return "/".join(step.Name or "" for step in steps)
+
+
+def _cost(elements: Sequence[Any]) -> int:
+    """Evaluations for one event: an element that two others name counts twice, and what it names with it."""
+    costs = [0] * len(elements)
+    for index in reversed(range(len(elements))):
+        named = [o.Index for o in elements[index].FilterOperands or () if isinstance(o, ua.ElementOperand)]
+        costs[index] = 1 + sum(costs[each] for each in named if index < each < len(elements))
+    return costs[0] if costs else 0
 
 
 def _element(elements: Sequence[Any], index: int) -> Test:
@@ -124,10 +134,27 @@ def _between(occurrence: Occurrence, value: Any, low: Any, high: Any) -> Any:
 
 def _like(_: Occurrence, text: Any, pattern: Any) -> Any:
     """OPC 10000-4, 7.4.3: ``%`` any text, ``_`` one character."""
-    if not isinstance(_plain(text), str) or not isinstance(pattern, str):
+    if not isinstance(_plain(text), str) or not isinstance(pattern, str) or len(pattern) > _LONGEST:
         return None
-    parts = ("." if c == "_" else ".*" if c == "%" else re.escape(c) for c in re.sub("%+", "%", pattern))
-    return re.fullmatch("".join(parts), _plain(text), re.DOTALL) is not None
+    return _matches(_plain(text), pattern)
+
+
+def _matches(text: str, pattern: str) -> bool:
+    """Only the last ``%`` is ever tried again: a regular expression would try all of them in all ways."""
+    at = place = tried = 0
+    star = -1
+    while at < len(text):
+        wanted = pattern[place : place + 1]
+        if wanted == "%":
+            star, tried, place = place, at, place + 1
+        elif wanted in {"_", text[at]}:
+            at, place = at + 1, place + 1
+        elif star >= 0:
+            tried += 1
+            at, place = tried, star + 1
+        else:
+            return False
+    return not pattern[place:].strip("%")
 
 
 _not_less = _ordered(lambda left, right: left >= right)
