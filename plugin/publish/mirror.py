@@ -1,7 +1,8 @@
 """The plant's own tags beside what is predicted of them: value, status and source time as the plant gave them.
 
 Values are shown when they are in the database, so that who sees one can ask for its history too. Of several values of
-one tag in a transaction the newest is shown; older ones, such as history that is read afterwards, are not. A commit
+one tag in a transaction the newest is shown; older ones, such as history that is read afterwards, are not. A stamp from
+the future counts as the time at which it came: what comes after it is shown. A commit
 costs arithmetic over its rows; the nodes are written in batches that give the loop its turn.
 """
 
@@ -38,6 +39,7 @@ class Mirror:
         self._place = np.full(1 + max((tag.id for tag in self.tags), default=-1), -1, np.int64)
         self._place[[tag.id for tag in self.tags]] = np.arange(count)
         self._time = np.full(count, _NEVER, np.int64)
+        self._after = np.full(count, _NEVER, np.int64)
         self._value = np.full(count, np.nan)
         self._status = np.full(count, Status.BAD_WAITING_FOR_INITIAL_DATA, np.uint32)
         self._text: dict[int, str] = {}
@@ -53,8 +55,9 @@ class Mirror:
         known = samples.take(samples.tag < len(self._place))
         known = known.take(self._place[known.tag] >= 0)
         known = known.take(np.argsort(known.source_time, kind="stable"))
-        known = known.take(known.source_time >= self._time[self._place[known.tag]])
+        known = known.take(known.source_time >= self._after[self._place[known.tag]])
         place = self._place[known.tag]
+        self._after[place] = np.minimum(known.source_time, known.received_time)
         self._time[place] = known.source_time  # of several values of one place the last stands
         self._value[place] = known.value
         self._status[place] = known.status

@@ -132,3 +132,14 @@ def test_a_mirror_of_nothing_costs_nothing():
 @pytest.mark.parametrize("pattern", ["*", "e1.T24"])
 def test_patterns_choose_by_the_tags_name(pattern):
     assert _T24 in Mirror([pattern], _TAGS).tags
+
+
+def test_one_stamp_from_the_future_does_not_hide_what_comes_after_it():
+    """The clock of a plant's server jumped ahead by an hour, for one value."""
+    mirror = Mirror(["e1.*"], _TAGS)
+    late = _batch(_T24, [3601], 1.0)
+    mirror.committed(replace(late, received_time=late.received_time - 3_600_000_000))
+    mirror.committed(_batch(_T24, [2], 2.0))
+    assert mirror._value.tolist()[0] == 2.0
+    mirror.committed(_batch(_T24, [1], 3.0))
+    assert mirror._value.tolist()[0] == 2.0
