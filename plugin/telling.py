@@ -21,6 +21,8 @@ _NAMES = uuid.UUID("6f1d3c52-0f5e-4f2c-9a3e-7f6f72657461")
 """Namespace of ids that follow from what a result is about, so that a file told twice tells nothing new."""
 _COLUMNS = ("asset", "quantity", "taken", "value")
 _FURTHER = ("unit", "note", "id")
+_LABEL_COLUMNS = ("kind", "asset", "at")
+_LABEL_FURTHER = ("until", "verdict", "model", "reference", "note", "id")
 _FLAGS = timedelta(days=7)
 """How far back a flag is looked for that a verdict is about."""
 _FAULTS = 20
@@ -48,35 +50,63 @@ class Said:
 
 async def tell_label(config: Config, said: Said) -> tuple[Label, bool]:
     """Store it; whether it says anything new. ConfigError where it names what there is not."""
+    async with beside(config) as store:
+        return await _tell(config, store, said)
+
+
+async def tell_labels(config: Config, path: Path) -> tuple[int, int]:
+    """Those of a CSV file: how many there are, and how many of them are new or other than before.
+
+    Told again, a file says nothing new. ConfigError names what is wrong with the first row that can't be; those before
+    it are stored.
+    """
+    rows = _read_csv(path, _LABEL_COLUMNS, _LABEL_FURTHER)
+    new = 0
+    async with beside(config) as store:
+        for number, row in enumerate(rows, 1):
+            own = str(uuid.uuid5(_NAMES, "\n".join(row[name] for name in _LABEL_COLUMNS)))
+            said = Said(**{name: value for name, value in row.items() if value} | {"id": row.get("id") or own})
+            if not said.at:  # now would be another time when the file is told again
+                fault = Fault("at", "", "is empty", "Write when it happened or began")
+                raise ConfigError(f"{path}, row {number}", [fault])
+            try:
+                new += (await _tell(config, store, said))[1]
+            except ConfigError as error:
+                raise ConfigError(f"{path}, row {number}", error.faults) from error
+    return len(rows), new
+
+
+async def _tell(config: Config, store: Store, said: Said) -> tuple[Label, bool]:
     now = datetime.now(UTC)
     faults = list(_asset_faults(config, said.asset))
+    if said.kind not in list(LabelKind):
+        faults.append(Fault("kind", said.kind, "is no kind of label", f"Kinds are: {', '.join(LabelKind)}"))
     start = _time("--at", said.at, now, faults) if said.at else now
     end = _time("--until", said.until, now, faults) if said.until else None
-    if (said.kind == LabelKind.VERDICT) != bool(said.verdict):
+    if (said.kind == LabelKind.VERDICT) != (said.verdict in list(Verdict)):
         choices = ", ".join(Verdict)
         faults.append(Fault("--verdict", said.verdict, "goes with the kind verdict", f"Verdicts are: {choices}"))
     if end is not None and start is not None and end <= start:
         faults.append(Fault("--until", said.until, "is not after --at", "Name the later time"))
     if faults or start is None:
         raise ConfigError(str(config.path), faults)
-    async with beside(config) as store:
-        flag = await _flag(config, store, said, start) if said.verdict else None
-        label = Label(
-            id=said.id or str(uuid.uuid4()),
-            kind=LabelKind(said.kind),
-            asset=said.asset,
-            start=start if flag is None else flag.as_of,
-            created=now,
-            end=end,
-            verdict=Verdict(said.verdict) if said.verdict else None,
-            model=flag.model if flag else "",
-            as_of=flag.as_of if flag else None,
-            run=flag.run if flag else 0,
-            reference=said.reference,
-            note=said.note,
-            user=whoami(),
-        )
-        return label, bool(await store.write_labels([label]))
+    flag = await _flag(config, store, said, start) if said.verdict else None
+    label = Label(
+        id=said.id or str(uuid.uuid4()),
+        kind=LabelKind(said.kind),
+        asset=said.asset,
+        start=start if flag is None else flag.as_of,
+        created=now,
+        end=end,
+        verdict=Verdict(said.verdict) if said.verdict else None,
+        model=flag.model if flag else "",
+        as_of=flag.as_of if flag else None,
+        run=flag.run if flag else 0,
+        reference=said.reference,
+        note=said.note,
+        user=whoami(),
+    )
+    return label, bool(await store.write_labels([label]))
 
 
 async def _flag(config: Config, store: Store, said: Said, by: datetime) -> Flag:
@@ -137,10 +167,18 @@ def lab_rows(one: Mapping[str, str], csv_file: Path | None) -> Sequence[Mapping[
 
 
 def read_lab_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV with the columns asset, quantity, taken, value, and perhaps unit, note, id.
+    """Rows of a CSV with the columns asset, quantity, taken, value, and perhaps unit, note, id; see :func:`_read_csv`.
 
-    Comma, semicolon or tab; with semicolons a decimal comma is one. ConfigError where a column is missing or unknown.
+    With semicolons a decimal comma is one.
     """
+    rows = _read_csv(path, _COLUMNS, _FURTHER)
+    if ";" in path.read_text(encoding="utf-8-sig").partition("\n")[0]:
+        return [{**row, "value": row["value"].replace(",", ".")} for row in rows]
+    return rows
+
+
+def _read_csv(path: Path, needed: Sequence[str], further: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a CSV with comma, semicolon or tab. ConfigError where a column is missing or unknown."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -151,18 +189,15 @@ def read_lab_csv(path: Path) -> list[dict[str, str]]:
     delimiter = max(";\t,", key=heading.count)
     rows = csv.DictReader(text.splitlines(), delimiter=delimiter, skipinitialspace=True, restval="")
     columns = [name.strip() for name in rows.fieldnames or ()]
-    faults = [Fault("column", name, "is missing", f"The first line has to name it, as {', '.join(_COLUMNS)}")
-              for name in _COLUMNS if name not in columns]  # fmt: skip
-    known = (*_COLUMNS, *_FURTHER)
+    faults = [Fault("column", name, "is missing", f"The first line has to name it, as {', '.join(needed)}")
+              for name in needed if name not in columns]  # fmt: skip
+    known = (*needed, *further)
     faults += [Fault("column", name, "is not known", f"Columns are: {', '.join(known)}")
                for name in columns if name not in known]  # fmt: skip
     if faults:
         raise ConfigError(str(path), faults)
     rows.fieldnames = columns
-    found = [{name: (row[name] or "").strip() for name in columns} for row in rows]
-    if delimiter == ";":
-        found = [{**row, "value": row["value"].replace(",", ".")} for row in found]
-    return found
+    return [{name: (row[name] or "").strip() for name in columns} for row in rows]
 
 
 def _asset_faults(config: Config, asset: str, name: str = "ASSET") -> Iterator[Fault]:

@@ -44,6 +44,21 @@ def label_add(
     out.print(told if new else f"{told} (known already)", markup=False, highlight=False)
 
 
+@label_app.command("import")
+def label_import(
+    csv: Annotated[
+        Path,
+        typer.Argument(help="Columns kind, asset, at; and perhaps until, verdict, model, reference, note, id."),
+    ],
+    config: ConfigPath = DEFAULT,
+) -> None:
+    """Say what many things happened, from a CSV; the same file told again says nothing new."""
+    from plugin.telling import tell_labels  # noqa: PLC0415
+
+    count, new = complete(tell_labels(load(config), csv))
+    out.print(f"{count:,} told, {new:,} of them new or other than before.")
+
+
 @label_app.command("list")
 def label_list(
     asset: AssetName = "",

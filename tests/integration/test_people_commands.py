@@ -127,6 +127,32 @@ def test_a_label_that_can_not_be_is_refused(desk: Desk, words: list[str], told: 
 # --- the laboratory ---
 
 
+def test_a_csv_of_labels_is_told_once(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(
+        "kind;asset;at;until;reference\nfailure;pump-01;2026-03-01T12:00Z;;\n"
+        "work_order;pump-01;2026-03-01T13:00Z;2026-03-01T15:00Z;4711\n",
+    )
+    assert "2 told, 2 of them new" in desk("label", "import", str(tmp_path / "labels.csv"))
+    assert "2 told, 0 of them new" in desk("label", "import", str(tmp_path / "labels.csv"))
+    found = [(row["kind"], row["asset"], row["reference"]) for row in desk.json("label", "list")]
+    assert found == [("failure", "pump-01", ""), ("work_order", "pump-01", "4711")]
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("broken,pump-01,2026-03-01T12:00Z,", "row 1: 1 fault(s) kind = broken: is no kind of label"),
+        ("failure,pump-09,2026-03-01T12:00Z,", "is no asset"),
+        ("failure,pump-01,,", "row 1: 1 fault(s) at = : is empty"),
+        ("verdict,pump-01,2026-03-01T12:00Z,perhaps", "Verdicts are: confirmed, false_alarm, unclear"),
+    ],
+)
+def test_a_csv_of_labels_with_a_fault_names_row_and_field(desk: Desk, tmp_path: Path, row: str, told: str) -> None:
+    (tmp_path / "labels.csv").write_text(f"kind,asset,at,verdict\n{row}\n")
+    said = desk("label", "import", str(tmp_path / "labels.csv"), code=2)
+    assert told in said.replace("'", "")
+
+
 def test_a_result_is_told_again_and_corrected(desk: Desk) -> None:
     words = ["lab", "add", "pump-01", "oil", "--taken", "2026-03-01T08:00+00:00", "--unit", "ppm"]
     assert desk(*words, "12.5").strip() == "1 told, 1 of them new or corrected."
