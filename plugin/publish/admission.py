@@ -43,7 +43,11 @@ class Admission:
 
     async def admit(self, certificate: bytes, application_uri: str, address: str) -> None:
         """Refuse a client that is not trusted; say so once per reason, not at each of its attempts."""
-        refusal = await self._refusal(certificate, f"OPC UA client at {address}", application_uri)
+        try:
+            refusal = await self._refusal(certificate, f"OPC UA client at {address}", application_uri)
+        except OSError as error:
+            self._say_once(f"OPC UA server: refuses all clients, for the trust list can't be read: {error}")
+            raise ServiceError(ua.StatusCodes.BadSecurityChecksFailed) from error
         if refusal is not None:
             self._say_once(refusal.message)
             raise ServiceError(getattr(ua.StatusCodes, refusal.reason))
@@ -56,13 +60,19 @@ class Admission:
                 await self.introduce(server)
             except (CertificateError, OSError, ValueError) as error:
                 self._say_once(f"OPC UA server: goes on with its certificate, for the new one can't be used: {error}")
-            for session in server.sessions():
-                if session.channel_certificate is None:
-                    continue
-                refusal = await self._refusal(session.channel_certificate, "OPC UA client with a session")
-                if refusal is not None and refusal.decided:  # an end of validity must not cut it off at night
-                    self._say_once(f"{refusal.message}; its session is closed")
-                    await session.close_session(True)
+            try:
+                await self._part(server)
+            except OSError as error:
+                self._say_once(f"OPC UA server: keeps its sessions, though the trust list can't be read: {error}")
+
+    async def _part(self, server: PlantServer) -> None:
+        for session in server.sessions():
+            if session.channel_certificate is None:
+                continue
+            refusal = await self._refusal(session.channel_certificate, "OPC UA client with a session")
+            if refusal is not None and refusal.decided:  # an end of validity must not cut it off at night
+                self._say_once(f"{refusal.message}; its session is closed")
+                await session.close_session(True)
 
     async def _refusal(self, certificate: bytes, peer: str, application_uri: str | None = None) -> pki.Refusal | None:
         return await asyncio.to_thread(

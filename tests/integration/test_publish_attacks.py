@@ -15,6 +15,7 @@ from asyncua.crypto.uacrypto import CertProperties
 from plugin import pki
 from plugin.diagnostics import Diagnostics
 from plugin.domain import OutputTag
+from plugin.publish import admission
 from plugin.publish.config import PublishConfig
 from plugin.publish.server import OpcUaSink
 
@@ -159,3 +160,22 @@ async def test_a_session_outlives_the_connection_that_it_has_left(house):
         assert (await second.get_node(_NODE).read_browse_name()).Name == "rul"
     await second.close_session()
     await second.disconnect_sessionless()
+
+
+async def test_a_trust_list_that_cannot_be_read_ends_neither_server_nor_session(tmp_path, monkeypatch, caplog):
+    """A disk that is full or gone: who is in stays in, who comes is refused, and the log says why."""
+    monkeypatch.setattr(admission, "_REVIEW_SECONDS", 0.05)
+    diagnostics = Diagnostics()
+    sink = OpcUaSink(PublishConfig(endpoint="opc.tcp://127.0.0.1:0/foretag"), tmp_path / "pki", diagnostics)
+    async with sink.open([_TAG]):
+        here = _House(sink, diagnostics, tmp_path)
+        async with await here.client() as friend:
+            trusted = pki.trusted_folder(tmp_path / "pki")
+            trusted.rename(tmp_path / "away")
+            trusted.write_bytes(b"")
+            async with asyncio.timeout(_WAIT):
+                while "trust list can't be read" not in caplog.text:
+                    await asyncio.sleep(0.01)
+            assert (await friend.get_node(_NODE).read_browse_name()).Name == "rul"
+            with pytest.raises(ua.UaStatusCodeError, match="BadSecurityChecksFailed"):
+                await (await here.client()).connect()
