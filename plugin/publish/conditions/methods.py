@@ -21,6 +21,7 @@ from plugin.publish.types import Ref
 
 _ID = ua.ObjectIds
 _T = ua.VariantType
+_FOLDER = "Foretag.Methods"
 _SHELF = ".ShelvingState"
 _MOST_CHARACTERS = 1000
 """Of a comment."""
@@ -39,8 +40,8 @@ class Methods:
 
     def open(self, tree: Tree, server: PlantServer) -> None:
         """From now on calls are answered, for whoever may."""
-        parent = tree.folder("Foretag.Methods", "Methods", tree.id("Foretag"))
-        verdict = tree.method("Foretag.Methods.Verdict", "Verdict", parent, _VERDICT_ARGUMENTS)
+        folder = tree.id(_FOLDER) if tree.has(_FOLDER) else tree.folder(_FOLDER, "Methods", tree.id("Foretag"))
+        verdict = tree.method(f"{_FOLDER}.Verdict", "Verdict", folder, _VERDICT_ARGUMENTS)
         tree.answer(verdict, self._judge)
         server.permit(verdict, Permission.ALARMS)
         for permission, methods in self._standard().items():
