@@ -349,8 +349,9 @@ class Store(Protocol):
         source: str | None = None,
         asset: str | None = None,
         limit: int = 1000,
+        oldest_first: bool = False,
     ) -> tuple[Event, ...]:
-        """Events with ``start <= time < end``, newest first."""
+        """Events with ``start <= time < end``, newest first, or oldest first; those of one time by their id."""
 
     async def write_alarms(self, alarms: Sequence[Alarm], events: Sequence[Event] = ()) -> None:
         """Put alarms in place of those of the same id and branch, and add the events that tell of it, in one go."""

@@ -35,6 +35,7 @@ class MemoryPeople:
         source: str | None = None,
         asset: str | None = None,
         limit: int = 1000,
+        oldest_first: bool = False,
     ) -> tuple[Event, ...]:
         """See the protocol."""
         found = (
@@ -42,7 +43,8 @@ class MemoryPeople:
             for event in self._events.values()
             if start <= event.time < end and source in {None, event.source} and asset in {None, event.asset}
         )
-        return tuple(sorted(found, key=lambda event: (-to_micros(event.time), event.id))[:limit])
+        sign = 1 if oldest_first else -1
+        return tuple(sorted(found, key=lambda event: (sign * to_micros(event.time), event.id))[:limit])
 
     async def write_alarms(self, alarms: Sequence[Alarm], events: Sequence[Event] = ()) -> None:
         """See the protocol; StoreError where a model version is named that there is not."""

@@ -50,6 +50,7 @@ class People:
         source: str | None = None,
         asset: str | None = None,
         limit: int = 1000,
+        oldest_first: bool = False,
     ) -> tuple[Event, ...]:
         """See the protocol."""
         table = schema.events
@@ -57,7 +58,7 @@ class People:
             select(table)
             .where(table.c.time >= to_micros(start), table.c.time < to_micros(end))
             .where(*_equal(table, source=source, asset=asset))
-            .order_by(table.c.time.desc(), table.c.id)
+            .order_by(table.c.time if oldest_first else table.c.time.desc(), table.c.id)
             .limit(limit)
         )
         async with self._database.reading() as connection:

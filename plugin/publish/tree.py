@@ -173,6 +173,14 @@ class Tree:
         if parent is not None:
             self.refer(parent, ua.ObjectIds.HasNotifier, node)
 
+    def remember_events(self, node: ua.NodeId) -> None:
+        """Events of the past can be asked for at the node."""
+        attributes = self._space[node].attributes
+        before = attributes.get(_A.EventNotifier)
+        mask = before.value.Value.Value if before is not None and before.value and before.value.Value else 0
+        kept = ua.Variant((mask or 0) | ua.EventNotifier.HistoryRead.mask, _T.Byte)
+        attributes[_A.EventNotifier] = AttributeValue(ua.DataValue(kept))
+
     def refer(self, node: ua.NodeId, reference: int, target: ua.NodeId) -> None:
         """A further reference between nodes that are there, once."""
         made = self._describe(self._space[target], target, reference, forward=True)

@@ -13,6 +13,7 @@ from asyncua import Client, ua
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import (
+    Event,
     Flag,
     Meaning,
     Outcome,
@@ -121,8 +122,20 @@ async def _fill(store: SqliteStore, tags: Sequence[Tag]) -> None:
     t24, dense, odd = (tag.id for tag in tags)
     times = [0, 1, 1, 1, 1, 1, 2, 2, 3]
     await store.write([_delivery(t24, times, range(600, 609)), _delivery(odd, [0], [np.nan], text="on")])
+    await store.write_events([_event(number) for number in range(7)])
     seconds = np.arange(20_000) / 60.0
     await store.write([_delivery(dense, seconds, np.arange(20_000.0))])
+
+
+def _event(number: int) -> Event:
+    """The second and third at one time, the last of another asset."""
+    alarm = number % 2
+    fields = {"ActiveState/Id": number < 4, "Quality": int(Status.GOOD), "Comment": "seen"}
+    return Event(
+        f"{number:032x}", at(max(number, 2) if number else 0), at(9), "foretag", "e1",
+        "ExclusiveLevelAlarmType" if alarm else "BaseEventType", 100 * number + 1, f"event {number}",
+        asset="e1" if number < 6 else "e2", condition="e1.rul.Alarm" if alarm else "", fields=fields if alarm else {},
+    )  # fmt: skip
 
 
 def _said(tag: OutputTag, minute: int, value: float | None, run: int) -> Prediction:
@@ -391,3 +404,79 @@ async def test_the_server_tells_which_aggregates_it_has(house):
     folder = house.client.get_node(ua.ObjectIds.HistoryServerCapabilities_AggregateFunctions)
     names = {(await node.read_browse_name()).Name for node in await folder.get_children()}
     assert {"Average", "TimeAverage", "PercentGood", "Start", "End", "Count", "Interpolative"} <= names
+
+
+def _select(*paths: str) -> list[ua.SimpleAttributeOperand]:
+    found = []
+    for path in paths:
+        clause = ua.SimpleAttributeOperand(TypeDefinitionId=ua.NodeId(ua.Int32(ua.ObjectIds.BaseEventType)))
+        clause.BrowsePath = [ua.QualifiedName(ua.String(step)) for step in path.split("/")]
+        clause.AttributeId = ua.AttributeIds.Value
+        found.append(clause)
+    return found
+
+
+def _events(start: Any, end: Any, number: int = 0, least: int = 0) -> ua.ReadEventDetails:
+    severe = ua.ContentFilterElement(
+        ua.FilterOperator.GreaterThanOrEqual, [_select("Severity")[0], ua.LiteralOperand(ua.Variant(least))]
+    )
+    paths = _select("Message", "Severity", "EventType", "ActiveState/Id", "EventId", "SourceNode", "Comment", "Time")
+    start, end = (at(time) if isinstance(time, int | float) else time for time in (start, end))
+    return ua.ReadEventDetails(number, start, end, ua.EventFilter(paths, ua.ContentFilter([severe])))
+
+
+async def _told(house: House, node: ua.NodeId, details: ua.ReadEventDetails) -> tuple[list[str], int]:
+    """Messages, and on how many pages."""
+    asked, found = ua.HistoryReadValueId(node), []
+    for page in range(1, 30):
+        (result,) = await house.ask(details, asked)
+        result.StatusCode.check()
+        found += [event.EventFields[0].Value.Text.removeprefix("event ") for event in result.HistoryData.Events]
+        if not result.ContinuationPoint:
+            return found, page
+        asked.ContinuationPoint = result.ContinuationPoint
+    raise AssertionError("it never ends")
+
+
+_SERVER = ua.NodeId(ua.Int32(ua.ObjectIds.Server))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "number", "least", "messages"),
+    [
+        (0, 10, 0, 0, "0123456"),
+        (0, 10, 2, 0, "0123456"),
+        (10, -1, 2, 0, "6543120"),
+        (2, 3, 1, 0, "12"),
+        (0, 10, 1, 301, "3456"),
+        (0, _OPEN, 3, 0, "012"),
+        (_OPEN, 5, 3, 0, "543"),
+        (_OPEN, 10, 3, 301, "654"),
+    ],
+)
+async def test_events_of_the_past_are_told_in_pages_and_in_order(house, start, end, number, least, messages):
+    found, pages = await _told(house, _SERVER, _events(start, end, number, least))
+    assert "".join(found) == messages
+    assert (pages > 1) == (bool(number) and _OPEN not in {start, end})
+
+
+async def test_an_asset_tells_of_its_own_events_with_the_fields_of_their_types(house):
+    found, _ = await _told(house, house.id("Foretag.Assets.e1"), _events(0, 10))
+    assert "".join(found) == "012345"
+    (result,) = await house.ask(_events(3, 4), ua.HistoryReadValueId(house.id("Foretag.Assets.e1")))
+    (told,) = result.HistoryData.Events
+    _, severity, kind, active, key, source, comment, time = (field.Value for field in told.EventFields)
+    assert (severity, active, key, time) == (301, True, (3).to_bytes(16, "big"), at(3))
+    assert kind == ua.NodeId(ua.Int32(ua.ObjectIds.ExclusiveLevelAlarmType))
+    assert source == house.id("Foretag.Assets.e1")
+    assert comment.Text == "seen"
+
+
+async def test_what_tells_of_no_events_says_so(house):
+    (result,) = await house.ask(_events(0, 10), _NOX.name)
+    assert result.StatusCode.name == "BadHistoryOperationUnsupported"
+    odd = ua.EventFilter([], ua.ContentFilter([ua.ContentFilterElement(ua.FilterOperator.Cast, [])]))
+    (result,) = await house.ask(replace(_events(0, 10), Filter=odd), ua.HistoryReadValueId(_SERVER))
+    assert result.StatusCode.name == "BadEventFilterInvalid"
+    for node in (_SERVER, house.id("Foretag.Assets.e1")):
+        assert ua.EventNotifier.HistoryRead in await house.client.get_node(node).read_event_notifier()

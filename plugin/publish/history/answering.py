@@ -13,7 +13,9 @@ from asyncua.common.utils import ServiceError
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Micros, to_micros
 from plugin.errors import StoreError
+from plugin.publish.event_filter import EventFilter
 from plugin.publish.history.arithmetic import AGGREGATES, Terms
+from plugin.publish.history.events import EventReading, Told
 from plugin.publish.history.past import Past
 from plugin.publish.history.points import Points
 from plugin.publish.history.processed import AtTimeReading, ProcessedReading
@@ -42,8 +44,16 @@ class History:
     """Answers to HistoryRead. ``find`` gives the past of a node, None where it has none; ``exists``: there is one."""
 
     def __init__(
-        self, find: Callable[[ua.NodeId], Past | None], exists: Callable[[ua.NodeId], bool], diagnostics: Diagnostics
+        self,
+        find: Callable[[ua.NodeId], Past | None],
+        exists: Callable[[ua.NodeId], bool],
+        diagnostics: Diagnostics,
+        events: Told | None = None,
+        assets: Callable[[ua.NodeId], str | None] = lambda _: None,
     ) -> None:
+        """``events``: those of the past; ``assets``: whose a node tells, empty: of all; None: it tells of none."""
+        self._events = events
+        self._assets = assets
         self._find = find
         self._exists = exists
         self._reads = diagnostics.history_reads
@@ -98,6 +108,8 @@ class History:
                 raise ServiceError(_CODES.BadContinuationPointInvalid)
             return rest
         past = self._find(asked.NodeId)
+        if isinstance(details, ua.ReadEventDetails) and self._events is not None:
+            return _events(self._events, self._assets(asked.NodeId), details)
         if past is None:
             known = self._exists(asked.NodeId)
             raise ServiceError(_CODES.BadHistoryOperationUnsupported if known else _CODES.BadNodeIdUnknown)
@@ -166,6 +178,20 @@ def _terms(asked: ua.AggregateConfiguration | None) -> Terms:
     if max(shares) > 100 or sum(shares) < 100:
         raise ServiceError(_CODES.BadAggregateInvalidInputs)
     return Terms(not asked.TreatUncertainAsBad, *shares)
+
+
+def _events(told: Told, asset: str | None, details: ua.ReadEventDetails) -> EventReading:
+    """As for raw values (OPC 10000-11, 6.5.2.2)."""
+    if asset is None:
+        raise ServiceError(_CODES.BadHistoryOperationUnsupported)
+    chosen = EventFilter(details.Filter)
+    start, end, number = moment(details.StartTime), moment(details.EndTime), int(details.NumValuesPerNode)
+    if start is not None and end is not None:
+        return EventReading(told, asset or None, chosen, start, end, end < start, number)
+    begin = start if start is not None else end
+    if begin is None or not number:
+        raise ServiceError(_CODES.BadHistoryOperationInvalid)
+    return EventReading(told, asset or None, chosen, begin, None, start is None, 0, left=number)
 
 
 def moment(time: datetime | None) -> Micros | None:
