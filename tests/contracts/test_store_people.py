@@ -52,6 +52,7 @@ async def test_events_are_kept_once_and_listed_newest_first(store: Store) -> Non
     assert await store.events(*ALWAYS, source="plant") == (second, first)
     assert await store.events(*ALWAYS, asset="pump") == (first,)
     assert await store.events(*ALWAYS, limit=1) == (event("c", 2, source="mill"),)
+    assert await store.events(*ALWAYS, oldest_first=True) == (first, second, event("c", 2, source="mill"))
     await store.write_events([])
 
 

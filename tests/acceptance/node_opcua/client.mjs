@@ -8,6 +8,7 @@
 //   subscribe NODE SECONDS [COUNT] [absolute|percent SIZE]
 //                                    data changes, for so many seconds or until so many came, beyond a deadband
 //   call OBJECT METHOD [NUMBER...]   calls a method with Doubles
+//   history NODE START END SIZE AGGREGATE MILLISECONDS   raw values in pages, and an aggregate of intervals
 //
 // Nodes are written by namespace URI: "nsu=urn:plant;s=Engine01.T24". With a certificate the channel is
 // Basic256Sha256, signed and encrypted; without one it is None. Exit code 1 and {"error": …} where anything fails.
@@ -18,6 +19,7 @@ import certificates from "node-opcua-certificate-manager";
 import opcua from "node-opcua-client";
 
 import { alarms } from "./alarms.mjs";
+import { history } from "./history.mjs";
 
 const {
   AttributeIds,
@@ -183,9 +185,13 @@ async function operate(session, [node]) {
   await alarms(session, await nodeIdOf(session, node), print);
 }
 
+async function past(session, [node, ...asked]) {
+  await history(session, await nodeIdOf(session, node), asked, print);
+}
+
 async function main() {
   const { endpoint, options, command, operands } = parseArguments(process.argv.slice(2));
-  const commands = { alarms: operate, browse, call, read, subscribe };
+  const commands = { alarms: operate, browse, call, history: past, read, subscribe };
   if (!(command in commands)) throw new Error(`no command ${command}; known are ${Object.keys(commands)}`);
   const client = await makeClient(options);
   try {
