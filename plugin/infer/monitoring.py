@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 _SOON = timedelta(seconds=2)
 """After which a verdict has effect: it is stored by then."""
-_OFTEN = 5
+_OFTEN = 20
 """Independent values that are new to an input when it is looked at again."""
 _CELLS = 20_000
 """Of an input that are looked at, at most: one that moves slower is only compared with its range."""
@@ -126,10 +126,9 @@ class Monitoring:
         except ArtifactError as error:
             log.warning("%s; whether it still fits is told by its intervals alone", error)
             references, params = None, {}
-        kind = scorer.kind
-        uncorrected = (
-            runtime.program(kind.uncorrected, model_spec(scorer.config)) if isinstance(kind, Corrected) else None
-        )
+        kind, uncorrected = scorer.kind, None
+        if isinstance(kind, Corrected) and "lab" in scorer.config.roles:  # whose truths are in the window itself
+            uncorrected = runtime.program(kind.uncorrected, model_spec(scorer.config))
         return _Watched(version, references, uncorrected, params, end, end)
 
     async def _inputs(self, scorer: Scorer, watched: _Watched, end: datetime) -> list[Verdict]:
