@@ -67,6 +67,8 @@ class WriteBack:
         self._tasks: asyncio.TaskGroup | None = None
         self._writer: asyncio.Task[None] | None = None
         self._complaints: set[tuple[str, str]] = set()
+        self._unsaid: dict[str, list[str]] = {}
+        """By cause, the nodes of complaints that the log does not have yet."""
         self._writes = WriteLog(source, record, now)
         self.tell: Callable[[Target, str], None] = _nobody
         """Told of each advice that waits for approval, and of what becomes of it."""
@@ -241,7 +243,16 @@ class WriteBack:
         self.tell(target, cause)
         if (target.node, cause) not in self._complaints:
             self._complaints.add((target.node, cause))
-            _log.warning("%s: %s is not written: %s", self.name, target.node, cause)
+            if not self._unsaid:
+                asyncio.get_running_loop().call_soon(self._complain)
+            self._unsaid.setdefault(cause, []).append(target.node)
+
+    def _complain(self) -> None:
+        """What befell many nodes at once is one line."""
+        for cause, nodes in self._unsaid.items():
+            more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+            _log.warning("%s: not written: %s%s: %s", self.name, nodes[0], more, cause)
+        self._unsaid.clear()
 
     # --- the writer ----------------------------------------------------------------------------------------------
 

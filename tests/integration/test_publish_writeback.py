@@ -285,6 +285,14 @@ async def test_what_a_rule_does_not_allow_is_refused_and_counted(plant, tmp_path
         assert plant.value("engine-01.rul") == before
 
 
+async def test_what_befalls_many_nodes_at_once_is_one_line_of_the_log(plant, tmp_path, caplog):
+    async with _desk(_endpoint(plant), tmp_path) as desk:
+        for _ in range(2):
+            await desk.sink.publish(_outcome(*(_prediction(number, 151.0) for number in (1, 2, 3))))
+        await desk.until(lambda: desk.lost("out_of_range") == 6 and _told(caplog, "not written") == 1)
+    assert _told(caplog, "engine-01.rul and 2 more: out_of_range") == 1
+
+
 async def test_outputs_that_join_later_are_written_too(plant, tmp_path):
     sink = WriteBack(
         WriteBackConfig(enabled=True, rules=(_rule(),)),
