@@ -6,15 +6,11 @@ Live, replay and backtest call :meth:`Scorer.score`; they differ in the clock al
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-import numpy as np
-from numpy.typing import NDArray
-
-from models.cleaning import Mask
 from models.explain import Explainer
 from models.kind import ModelKind, Params, Spec
 from models.runtime import Numbers, Predictor
@@ -22,7 +18,6 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import (
     Asset,
     Flag,
-    Grid,
     Meaning,
     Micros,
     ModelVersion,
@@ -31,28 +26,20 @@ from plugin.domain import (
     Prediction,
     Run,
     RunKind,
-    Status,
-    Window,
-    from_micros,
-    micros,
-    to_micros,
 )
 from plugin.errors import ModelError
-from plugin.infer.cleaning import Cleaner
 from plugin.infer.compute import Compute, T
 from plugin.infer.config import ExplainConfig, ModelConfig
-from plugin.infer.dates import with_calendar
 from plugin.infer.explaining import Reasons
 from plugin.infer.flags import Decision
-from plugin.infer.outputs import input_status, model_spec, output_tag, predictions, simulated
+from plugin.infer.looking import Look, Looking, Windows
+from plugin.infer.outputs import model_spec, output_tag, predictions, simulated
 from plugin.infer.registry import Registry
 from plugin.infer.sight import Sight
-from plugin.infer.windows import policies, stretches, unheard, whole_steps
+from plugin.infer.windows import whole_steps
 
 log = logging.getLogger(__name__)
 
-_GAPS = 100_000
-"""Gaps that one window may touch."""
 _LONGEST_STILL = timedelta(days=90)
 """How far back flags are looked for that say whether one is raised now."""
 
@@ -67,33 +54,6 @@ class Ready:
     """By output."""
     decisions: dict[str, Decision] = field(default_factory=dict)
     """On flags, by asset; empty until the first run, which looks into the past for them."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Windows:
-    """What a model sees of all its assets at one instant."""
-
-    values: NDArray[np.float32]
-    """[asset, feature, cell]."""
-    observed: NDArray[np.bool_]
-    """[asset, feature, cell]."""
-    coverage: NDArray[np.float64]
-    """[asset] share of the recent cells that were observed, late roles left out."""
-    complete: NDArray[np.bool_]
-    """[asset] whether the newest cell holds a Good value of every feature, late roles left out."""
-    removed: Mapping[str, Mask]
-    """[asset, feature, cell] of the cells that each step of the cleaning took."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Look:
-    """What one run saw."""
-
-    run: Run
-    end: datetime
-    windows: Windows
-    seconds: float
-    """That it took."""
 
 
 class Scorer:
@@ -119,7 +79,6 @@ class Scorer:
         self._registry = registry
         self._compute = compute
         self._diagnostics = diagnostics
-        self._away = away
         self._only = only
         self.challengers: tuple[ModelVersion, ...] = ()
         """Those to be scored in shadow, newest first, as they were when :meth:`refresh` looked."""
@@ -128,10 +87,7 @@ class Scorer:
         self._loading: dict[int, Future[Ready]] = {}
         self._refreshing = asyncio.Lock()
         self._look: Look | None = None
-        self._tag_ids = tuple(asset.tags[feature].id for asset in self.assets for feature in config.features)
-        self._prompt = ~np.array(config.late)
-        self._policies = policies(config, self.assets)
-        self._cleaner = Cleaner(config, self.assets)
+        self._looking = Looking(config, self.assets, store, away)
         self._spec = model_spec(config)
         outputs = kind.outputs(self._spec)
         self._tags = {spec.name: [output_tag(config, asset, spec) for asset in self.assets] for spec in outputs}
@@ -168,7 +124,7 @@ class Scorer:
 
     async def past(self, end: datetime, cells: int) -> Windows:
         """What there is now of so many cells before ``end``, of all assets, as windows show it."""
-        return await self._windows(Run(0, self.config.name, RunKind.SCORE, end), end, None, cells)
+        return await self._looking.windows(Run(0, self.config.name, RunKind.SCORE, end), end, None, cells)
 
     async def compute(self, work: Callable[[], T]) -> T:
         """Done by the device, in its thread."""
@@ -197,8 +153,9 @@ class Scorer:
         champion = self._champion or await self.refresh()  # a scheduled run has refreshed just before
         if champion is None:
             return None
-        self._look = await self._seen(replace(run, unheard=self._sources_away()), end, known_by)
-        self._cleaner.count(self._look.windows.removed, self._diagnostics)
+        run = replace(run, unheard=self._looking.sources_away())
+        self._look = await self._looking.look(run, end, known_by)
+        self._looking.count(self._look, self._diagnostics)
         return await self._outcome(champion, self._look)
 
     async def shadow(self, version: ModelVersion, run: Run) -> Outcome:
@@ -253,12 +210,7 @@ class Scorer:
         champion = self._champion
         if champion is None or champion.version.version != run.version:
             champion = await self._load(await self._registry.version(run.model, run.version))
-        return await self._outcome(replace(champion, decisions={}), await self._seen(run, end, None))
-
-    async def _seen(self, run: Run, end: datetime, known_by: Micros | None) -> Look:
-        begin = time.perf_counter()
-        windows = await self._windows(run, end, known_by)
-        return Look(run, end, windows, time.perf_counter() - begin)
+        return await self._outcome(replace(champion, decisions={}), await self._looking.look(run, end))
 
     async def _outcome(self, ready: Ready, look: Look) -> Outcome:
         begin = time.perf_counter()
@@ -270,7 +222,7 @@ class Scorer:
             stages={"window": look.seconds, "infer": time.perf_counter() - begin},
         )
         numbers = {name: tags for name, tags in self._tags.items() if name != self._flag}
-        inputs = self._input_statuses(look.windows, run.unheard, await self._doubtful(run))
+        inputs = await self._looking.statuses(look.windows, run)
         coverage = look.windows.coverage.tolist()
         given = tuple(predictions(self.config, run, look.end, numbers, inputs, coverage, estimates, self._ahead))
         if run.kind is RunKind.SHADOW:
@@ -298,60 +250,8 @@ class Scorer:
 
     def cut_off(self, away: frozenset[str]) -> Iterator[OutputTag]:
         """The outputs that draw on one of these sources."""
-        assets = {asset.name for asset in self.assets if not self._reach(asset).isdisjoint(away)}
+        assets = self._looking.cut_off(away)
         return (tag for tag in self.tags if tag.asset in assets)
-
-    def _reach(self, asset: Asset) -> set[str]:
-        return {asset.tags[feature].source for feature in self.config.features}
-
-    def _sources_away(self) -> dict[str, Micros]:
-        """Those that this model draws on and that are away, each with its last word."""
-        sources = {source for asset in self.assets for source in self._reach(asset)}
-        return {source: since for source in sources if (since := self._away(source)) is not None}
-
-    async def _windows(self, run: Run, end: datetime, known_by: Micros | None, length: int = 0) -> Windows:
-        step, length = micros(self.config.step), length or self.config.length
-        start = to_micros(end) - length * step
-        begun = None if run.started is None else to_micros(run.started)
-        # One that ended before the window keeps what came before it from being held into the window.
-        since = from_micros(start - int(self._policies.hold.max()))
-        gaps = await self._store.gaps(since=since, known_by=begun, limit=_GAPS)
-        holes = (*stretches(gaps, self.assets, to_micros(end)), *unheard(run.unheard, self.assets, to_micros(end)))
-        window = Window(self._tag_ids, start, step, length, self._policies, holes)
-        grid = await self._store.grid(window, known_by=known_by, received_by=begun)
-        return await asyncio.to_thread(self._split, grid) if self._cleaner.on else self._split(grid)
-
-    def _split(self, grid: Grid) -> Windows:
-        shape = (len(self.assets), len(self.config.features), len(grid.cells))
-        found = self._cleaner.clean(grid.values.reshape(shape), grid.observed.reshape(shape))
-        good = grid.good.reshape(shape) & found.observed
-        recent = found.observed[:, self._prompt, -self.config.recent_cells :]
-        values, observed = with_calendar(self.config, grid.cells, found.values, found.observed)
-        return Windows(
-            values=values,
-            observed=observed,
-            coverage=recent.mean(axis=(1, 2)),
-            complete=np.all(good[:, self._prompt, -1], axis=1),
-            removed=found.removed,
-        )
-
-    async def _doubtful(self, run: Run) -> set[str]:
-        """Assets that the version did not fit, as was known when the run was begun."""
-        if not self.config.monitor or run.started is None:
-            return set()
-        drifts = await self._store.drifts(model=run.model, since=run.started)
-        return {drift.asset for drift in drifts if drift.version == run.version and drift.noticed <= run.started}
-
-    def _input_statuses(self, windows: Windows, away: Mapping[str, Micros], doubtful: Set[str]) -> list[Status]:
-        return [
-            input_status(
-                connected=self._reach(asset).isdisjoint(away),
-                complete=bool(windows.complete[row]) and asset.name not in doubtful,
-                coverage=float(windows.coverage[row]),
-                required=self.config.required,
-            )
-            for row, asset in enumerate(self.assets)
-        ]
 
     def _decide(
         self, version: ModelVersion, given: Sequence[Prediction], decisions: Mapping[str, Decision]

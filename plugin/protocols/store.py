@@ -1,8 +1,7 @@
-"""The three seams of the service: Source, Store and Sink (the fourth, ``ModelKind``, is in :mod:`models`)."""
+"""Where samples and results are kept."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -26,7 +25,6 @@ from plugin.domain import (
     ModelState,
     ModelVersion,
     Modified,
-    Outage,
     Outcome,
     OutputTag,
     Part,
@@ -36,96 +34,10 @@ from plugin.domain import (
     RollUps,
     Run,
     SampleBatch,
-    Standing,
     Tag,
     Window,
 )
-
-
-def _nothing() -> None:
-    """The confirmation of a delivery that needs none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """What a source hands over in one piece, to be committed in one transaction."""
-
-    samples: SampleBatch
-    gaps: tuple[Gap, ...] = ()
-    """Gaps that were opened or changed, each to be written with these samples."""
-    checkpoint: Mapping[str, str] = field(default_factory=dict)
-    """Key → text, to be stored with these samples and given back at the next start (see ``Store.checkpoints``)."""
-    remarks: tuple[Remark, ...] = ()
-    """What is odd about these samples."""
-    confirm: Callable[[], None] = _nothing
-    """To be called once, when it is on disk, in the database or in the spill: only then does the source acknowledge to
-    the plant's server."""
-    patient: bool = False
-    """Confirmed only when it is in the database itself, where a reader finds it: history, which can wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryProgress:
-    """How far the reading of the past has come."""
-
-    source: str
-    done: int
-    """Tags whose history is complete or known to be unreadable."""
-    total: int
-    samples: int
-    finished: bool
-    """Read, and committed: who reads the store now misses nothing of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """How a source is at this moment."""
-
-    state: str
-    """One word, such as ``running``."""
-    connected: bool
-    """Live values are expected to arrive."""
-    away_since: Micros | None
-    """The source's last word by its own clock [µs], where its values don't arrive or can't be relied on at present; 0
-    where it was never heard. None: it is there, and a value that does not change may be held."""
-    trouble: str = ""
-    """What is not well, for a person; empty: nothing is known of."""
-    heard: Micros = 0
-    """When it was last heard, by its clock [µs]; 0: never."""
-    ahead: Micros | None = None
-    """How far its clock is ahead of ours [µs]; None: not known."""
-    service_level: int | None = None
-    """What the server says of itself, 0 to 255 (OPC 10000-4, 6.6.2.4.2); None: not known."""
-    tags: int = 0
-    monitored: int = 0
-    """Tags that the server reports; it refuses the others."""
-    silent: Sequence[str] = ()
-    """Names of tags that have not reported for longer than is expected of them."""
-    late: Sequence[str] = ()
-    """Names of tags whose values are old when they arrive."""
-    flat: Sequence[str] = ()
-    """Names of tags whose value has not changed for longer than it should stay."""
-
-
-class Source(Protocol):
-    """Samples of one plant server."""
-
-    @property
-    def name(self) -> str:
-        """Name in the configuration."""
-
-    def deliveries(self) -> AsyncIterator[Delivery]:
-        """Live samples and history, for as long as it is iterated; lost connections are its own business.
-
-        A slow consumer slows the source down (nothing is dropped here); closing the iterator closes the session.
-        Iterated anew, it gives again what was not confirmed.
-        """
-
-    def history_progress(self) -> HistoryProgress:
-        """How far the reading of the past has come; cheap, callable at any time."""
-
-    def health(self) -> Health:
-        """How it is at this moment; cheap, callable at any time."""
+from plugin.protocols.source import Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,29 +332,3 @@ class Store(Protocol):
 
     async def counts(self) -> Mapping[str, int]:
         """Rows by table: ``samples``, ``gaps``, ``predictions``, ``flags``, ``runs``, ``model_versions``."""
-
-
-class Sink(Protocol):
-    """Where results go after they are stored."""
-
-    @property
-    def name(self) -> str:
-        """Name in logs and diagnostics."""
-
-    def open(self, tags: Sequence[OutputTag]) -> AbstractAsyncContextManager[None]:
-        """Make ready for these outputs, and keep ready for as long as the context lasts."""
-
-    async def extend(self, tags: Sequence[OutputTag]) -> None:
-        """Make ready for more outputs, while it is open; those of before stay. Raises PublishError."""
-
-    async def publish(self, outcome: Outcome) -> None:
-        """Publish one run's results. Raises :class:`plugin.errors.PublishError`; the rows are stored already."""
-
-    async def degrade(self, outage: Outage) -> None:
-        """Show at once what can't be seen of the plant: what was published before and draws on it is in doubt.
-
-        Called whenever that changes, each time with the whole of it; an outage of nothing takes the doubt away.
-        """
-
-    async def inform(self, standings: Sequence[Standing]) -> None:
-        """Show how the models are doing. Called whenever that changes, each time with all of them."""
