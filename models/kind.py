@@ -143,6 +143,22 @@ class Contributing(Protocol):
 
 
 @runtime_checkable
+class Adaptable(Protocol):
+    """A kind that can begin where another fit ended: with few runs of another asset, or with what came since."""
+
+    @property
+    def free(self) -> frozenset[str]:
+        """Options that the start may have had otherwise: they steer the training, or what is read off the network."""
+
+    def adapt(self, spec: Spec, start: Params, data: TrainingData, progress: Progress, *, head_only: bool) -> Fitted:
+        """As :meth:`ModelKind.fit`, from the weights and with the scaling of ``start``, see :mod:`models.adapting`.
+
+        ``head_only``: what comes before the last layer stays as it is. None of ``data`` may have been in the data that
+        ``start`` was made from: what is held out is to be unseen by all that judge it.
+        """
+
+
+@runtime_checkable
 class Corrected(Protocol):
     """A kind whose prediction follows late truths, so that what it says hides that its model does not fit any more."""
 

@@ -78,6 +78,7 @@ class QualityMlp:
 
     name = "quality_mlp"
     roles = ("lab",)
+    free = frozenset({"spec_low", "spec_high", "delay", "adapt", "steps", "batch", "rate", "decay"})
 
     def check(self, spec: Spec) -> None:
         """See :class:`models.kind.ModelKind`."""
@@ -119,20 +120,18 @@ class QualityMlp:
         The ensemble is trained twice at once: on all groups, to be used, and without the newest, to be judged there.
         """
         self.check(spec)
-        options = read(Options, spec)
         lab = _laboratory(spec, data)
-        newest = _newest(data.group)
         params = self.init(spec, jax.random.key(spec.seed))
         process = _process(spec)
         params["inputs"] = cells.scale(data.values[:, process], data.observed[:, process])
         params["lab"] = cells.scale(np.nan_to_num(lab)[:, None], ~np.isnan(lab)[:, None])
-        used, judged = _train(spec, params, options, data, lab, newest, progress)
-        params["network"] = judged
-        corrected = jax.jit(partial(_corrected, spec))(params, data.values, data.observed, lab)
-        metrics, params["margin"] = _judge(params, jax.device_get(corrected), lab, newest)
-        metrics |= _coverage(spec, params, data, lab, newest)
-        params["network"] = used
-        return Fitted(jax.device_get(params), metrics)
+        return _learnt(spec, params, data, lab, _budget(spec), progress)
+
+    def adapt(self, spec: Spec, start: Params, data: TrainingData, progress: Progress, *, head_only: bool) -> Fitted:
+        """See :class:`models.kind.Adaptable`. Head: the last layer of the bent path, and the straight one."""
+        self.check(spec)
+        budget = _budget(spec).onwards(("head", "straight") if head_only else ())
+        return _learnt(spec, start, data, _laboratory(spec, data), budget, progress)
 
     def predict(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
         """See :class:`models.kind.ModelKind`; NaN where an input is missing for longer than ``hold`` cells, or
@@ -163,6 +162,24 @@ def uncorrected(spec: Spec, params: Params, values: jax.Array, observed: jax.Arr
     nothing = jnp.full(values[:, 0].shape, jnp.nan)
     r = _residual(spec, params, values, observed, nothing)
     return jnp.where(r.usable, _in_unit(params, r.network), jnp.nan)
+
+
+def _budget(spec: Spec) -> Budget:
+    options = read(Options, spec)
+    return Budget(options.steps, options.rate, options.decay)
+
+
+def _learnt(
+    spec: Spec, params: Params, data: TrainingData, lab: NDArray[np.float32], budget: Budget, progress: Progress
+) -> Fitted:
+    """From the weights and with the scaling in ``params``; judged by the ensemble that did not see the newest."""
+    newest = _newest(data.group)
+    used, judged = _train(spec, params, data, lab, newest, budget, progress)
+    params = {**params, "network": judged}
+    corrected = jax.jit(partial(_corrected, spec))(params, data.values, data.observed, lab)
+    metrics, params["margin"] = _judge(params, jax.device_get(corrected), lab, newest)
+    metrics |= _coverage(spec, params, data, lab, newest)
+    return Fitted(jax.device_get({**params, "network": used}), metrics)
 
 
 def _builder(spec: Spec, options: Options) -> Any:
@@ -299,20 +316,20 @@ def _in_unit(params: Params, standard: jax.Array) -> jax.Array:
 def _train(
     spec: Spec,
     params: Params,
-    options: Options,
     data: TrainingData,
     lab: NDArray[np.float32],
     newest: NDArray[np.bool_],
+    budget: Budget,
     progress: Progress,
 ) -> tuple[Params, Params]:
     """Two ensembles: of all windows, and of those that are not the newest."""
+    options = read(Options, spec)
     inputs, usable = jax.jit(partial(_inputs, spec, params))(data.values, data.observed)
     shared = {"inputs": inputs, "target": (lab - params["lab"]["mean"]) / params["lab"]["scale"], "usable": usable}
     rows = np.arange(len(lab))
     older = np.resize(rows[~newest], len(rows))
     own = np.stack([rows] * options.members + [older] * options.members)
     twice = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf]), jax.device_get(params["network"]))
-    budget = Budget(options.steps, options.rate, options.decay)
     loss = partial(_loss, _builder(spec, options), options)
     trained = jax.device_get(descend(loss, twice, shared, own, budget, jax.random.key(spec.seed), progress))
     used = jax.tree.map(lambda leaf: leaf[: options.members], trained)

@@ -41,6 +41,8 @@ _LIMIT = 5.0
 _STATES = ("within horizon", "beyond horizon")
 _ENDS_PER_WINDOW = 24
 _FOLDS = 5
+_FEWEST_FOLDS = 2
+"""Of what a trained model is adapted to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class RulLstm:
 
     name = "rul_lstm"
     roles = ("age",)
+    free = frozenset({"horizon", "steps", "batch", "rate", "decay", "noise", "dropout", "late_start"})
 
     def check(self, spec: Spec) -> None:
         """See :class:`models.kind.ModelKind`."""
@@ -133,19 +136,15 @@ class RulLstm:
         """Targets are RUL [cells] at every labelled cell. Needs five units or runs."""
         self.check(spec)
         options = read(Options, spec)
-        units = len(np.unique(data.group))
-        fold = folds(data.group, max(_FOLDS, min(options.members, units)), spec.seed)
-        key = jax.random.key(spec.seed)
-        params = self.init(spec, key)
-        params |= _scale(spec, options, data)
-        crops = _crops(spec, params, options, data, fold)
-        budget = Budget(options.steps, options.rate, options.decay)
-        loss = partial(_loss, _builder(spec, options), options, len(spec.features))
-        params["network"] = descend(loss, params["network"], crops["shared"], crops["own"], budget, key, progress)
-        judged = _held_out(spec, params, options, crops["shared"], data, fold)
-        params["margin"] = judged.margin(np.ones(len(judged.fold), bool)).astype(np.float32)
-        params["beyond"] = np.float32(judged.beyond())
-        return Fitted(jax.device_get(params), judged.metrics(options.cap))
+        params = self.init(spec, jax.random.key(spec.seed)) | _scale(spec, options, data)
+        return _learnt(spec, params, data, _folds(options, data, spec.seed, _FOLDS), _budget(options), progress)
+
+    def adapt(self, spec: Spec, start: Params, data: TrainingData, progress: Progress, *, head_only: bool) -> Fitted:
+        """See :class:`models.kind.Adaptable`; needs two units or runs. Head: what reads the recurrent cell's state."""
+        self.check(spec)
+        options = read(Options, spec)
+        budget = _budget(options).onwards(("head",) if head_only else ())
+        return _learnt(spec, start, data, _folds(options, data, spec.seed, _FEWEST_FOLDS), budget, progress)
 
     def predict(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
         """See :class:`models.kind.ModelKind`; NaN where none of the last ``context`` cells is observed."""
@@ -172,6 +171,31 @@ class RulLstm:
             "health": Estimate(100.0 * value, 100.0 * lower, 100.0 * upper),
             "failure_probability": Estimate(risk, unknown, unknown),
         }
+
+
+def _budget(options: Options) -> Budget:
+    return Budget(options.steps, options.rate, options.decay)
+
+
+def _folds(options: Options, data: TrainingData, seed: int, least: int) -> NDArray[np.int32]:
+    units = len(np.unique(data.group))
+    return folds(data.group, max(least, min(max(_FOLDS, options.members), units)), seed)
+
+
+def _learnt(
+    spec: Spec, params: Params, data: TrainingData, fold: NDArray[np.int32], budget: Budget, progress: Progress
+) -> Fitted:
+    """From the weights and with the scaling in ``params``, on all folds but each member's own."""
+    options = read(Options, spec)
+    crops = _crops(spec, params, options, data, fold)
+    loss = partial(_loss, _builder(spec, options), options, len(spec.features))
+    key = jax.random.key(spec.seed)
+    network = descend(loss, params["network"], crops["shared"], crops["own"], budget, key, progress)
+    params = {**params, "network": network}
+    judged = _held_out(spec, params, options, crops["shared"], data, fold)
+    params["margin"] = judged.margin(np.ones(len(judged.fold), bool)).astype(np.float32)
+    params["beyond"] = np.float32(judged.beyond())
+    return Fitted(jax.device_get(params), judged.metrics(options.cap))
 
 
 def _builder(spec: Spec, options: Options) -> Any:

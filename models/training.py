@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,8 @@ CHUNK = 4
 """Steps per call: between calls progress is told, a fit can be cancelled, and others may use the device."""
 _TELL = 0.05
 """While something compiles, progress is told so often [s]."""
+_TUNING = 0.2
+"""Share of the rate at which all weights of a trained network are trained on."""
 
 Loss = Callable[[Params, jax.Array, Any, Any], jax.Array]
 """Of one member's weights, a random key, data shared by all members, and data of this member."""
@@ -33,6 +35,13 @@ class Budget:
     """Peak of a one-cycle learning rate (Smith & Topin 2017)."""
     decay: float
     """Decoupled weight decay (Loshchilov & Hutter 2019)."""
+    only: tuple[str, ...] = ()
+    """Branches of the weights that are trained, the others stay as they are; none: all are."""
+
+    def onwards(self, head: tuple[str, ...]) -> "Budget":
+        """From where another fit ended: ``head`` alone, or without one all weights, so slowly that they stay near
+        (Howard & Ruder 2018, section 3.2)."""
+        return replace(self, only=head) if head else replace(self, rate=_TUNING * self.rate)
 
 
 def descend(
@@ -44,7 +53,10 @@ def descend(
     """
     chunks = -(-budget.steps // CHUNK)
     rate = optax.cosine_onecycle_schedule(chunks * CHUNK, budget.rate, pct_start=0.15)
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=budget.decay))
+    decayed = partial(_trained, budget.only)
+    adamw = optax.adamw(rate, weight_decay=budget.decay, mask=decayed)
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), adamw)
+    loss = partial(_partly, loss, budget.only) if budget.only else loss
     progress(0.0, "compiling")
     state = (weights, jax.jit(jax.vmap(optimiser.init))(weights))
     shared, own = jax.device_put((shared, own))
@@ -56,6 +68,16 @@ def descend(
             raise ValueError("the training diverged: the data hold values that no scaling can mend")
         progress((number + 1) / chunks, f"step {(number + 1) * CHUNK} of {chunks * CHUNK}, loss {mean:.4f}")
     return state[0]
+
+
+def _trained(only: tuple[str, ...], weights: Params) -> dict[str, bool]:
+    return {name: not only or name in only for name in weights}
+
+
+def _partly(loss: Loss, only: tuple[str, ...], weights: Params, key: jax.Array, shared: Any, own: Any) -> jax.Array:
+    """No gradient reaches the other weights, nor is one computed: a frozen cell costs no way back through time."""
+    frozen = {name: branch if name in only else jax.lax.stop_gradient(branch) for name, branch in weights.items()}
+    return loss(frozen, key, shared, own)
 
 
 def compiled(program: Any, arguments: Sequence[Any], progress: Progress) -> Any:

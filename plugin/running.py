@@ -26,6 +26,7 @@ from plugin.domain import RunKind, RunResult
 from plugin.errors import ConfigError, ForetagError
 from plugin.hmi.snapshot import Snapshot
 from plugin.hmi.terminal import LiveView
+from plugin.infer.ancestors import Wish
 from plugin.infer.registry import Registry
 from plugin.infer.training_runs import Training
 from plugin.opening import open_compute, open_store
@@ -182,8 +183,8 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     unfinished.replace(path)
 
 
-async def train_once(config: Config, model: str, console: Console) -> None:
-    """Train one model in a process of its own, beside a running service or without one."""
+async def train_once(config: Config, model: str, console: Console, wish: Wish | None = None) -> None:
+    """Train one model in a process of its own, beside a running service or without one; ``wish``: not from scratch."""
     config.model(model)
     diagnostics = Diagnostics()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
@@ -198,6 +199,6 @@ async def train_once(config: Config, model: str, console: Console) -> None:
             tags = await store.register_tags(config.tags)
             scorers = Scorers(config, tags, store, registry, compute, diagnostics)
             training = Training(store, registry, compute, diagnostics, listen)
-            await training.train(next(s for s in scorers.in_force if s.config.name == model))
+            await training.train(next(s for s in scorers.in_force if s.config.name == model), wish=wish)
             newest = (await store.versions(model))[0]
     console.print(f"{newest.label} is stored as {newest.state.value}: {dict(newest.metrics)}", markup=False)

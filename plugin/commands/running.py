@@ -55,11 +55,29 @@ def reload(config: ConfigPath = DEFAULT) -> None:
         raise typer.Exit(1)
 
 
-def train(model: Annotated[str, typer.Argument(help="Name of the model.")], config: ConfigPath = DEFAULT) -> None:
-    """Train one model from the historian; the first version becomes the champion, a later one a challenger."""
+def train(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    begin: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="VERSION", help="Begin from this version (3), or another model's (rul-3): few runs do."
+        ),
+    ] = "",
+    head_only: Annotated[
+        bool, typer.Option("--head-only", help="With --from: train the last layer alone, for very few runs.")
+    ] = False,
+    config: ConfigPath = DEFAULT,
+) -> None:
+    """Train one model from the historian; the first version becomes the champion, a later one a challenger.
+
+    What a version of --from has seen of an asset is not learnt from again.
+    """
+    if head_only and not begin:
+        raise typer.BadParameter("it goes with --from: there is no head without a version to begin from")
+    from plugin.infer.ancestors import Wish  # noqa: PLC0415
     from plugin.running import train_once  # noqa: PLC0415
 
-    complete(train_once(load(config), model, out))
+    complete(train_once(load(config), model, out, Wish(begin, head_only) if begin else None))
 
 
 def demo(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models import light
+from models import adapting, light
 from models.cells import scale
 from models.kind import Fitted, ModelKind, Progress, TrainingData
 from plugin import __version__
@@ -25,6 +25,7 @@ from plugin.domain import (
 )
 from plugin.domain import Stretch as Hole
 from plugin.errors import TrainingDataError
+from plugin.infer.ancestors import Ancestor
 from plugin.infer.cleaning import Cleaner
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
@@ -54,20 +55,22 @@ async def train(
     compute: Compute,
     now: datetime,
     listener: Callable[[float, str], None],
+    begin: Ancestor | None = None,
 ) -> ModelVersion:
     """Train ``config``'s model on what the historian holds and store it; the first version becomes the champion.
 
+    ``begin``: from there, on what that version has not seen.
     Raises TrainingDataError where the historian does not hold enough, naming what is missing.
     """
     began = datetime.now(UTC)
     spec = model_spec(config)
     ahead = max((cells for output in kind.outputs(spec) for cells in output.ahead), default=0)
     tally: Counter[str] = Counter()
-    found = await _found(config, assets, store, now, ahead, tally)
+    found = await _found(config, assets, store, now, ahead, tally, begin)
     data, window = await _put_together(config, assets, found, tally), _span(found)
     listener(0.0, f"{len(data.values)} stretches of up to {data.values.shape[2]} cells")
     try:
-        fitted = await compute.run("train", _fit, config, kind, data, compute.reporter(listener))
+        fitted = await compute.run("train", _fit, config, kind, data, begin, compute.reporter(listener))
     except ValueError as error:
         raise TrainingDataError(f"model {config.name}: {error}") from error
     references = await compute.run("train", references_of, config, kind, found, fitted.params)
@@ -84,12 +87,17 @@ async def train(
         "python": platform.python_version(),
         "device": str(compute.device),
         "seconds": round((datetime.now(UTC) - began).total_seconds(), 3),
+        **(begin.provenance if begin is not None else {}),
     }
     return await registry.add(config.name, spec, fitted, provenance, began, references)
 
 
-def _fit(config: ModelConfig, kind: ModelKind, data: TrainingData, progress: Progress) -> Fitted:
+def _fit(
+    config: ModelConfig, kind: ModelKind, data: TrainingData, begin: Ancestor | None, progress: Progress
+) -> Fitted:
     training = config.training
+    if begin is not None:
+        return adapting.fit(kind, full_spec(config), begin.start, data, progress)
     return light.fit(kind, full_spec(config), data, training.light, training.light_error, progress)
 
 
@@ -128,16 +136,27 @@ async def _put_together(
 
 
 async def _found(
-    config: ModelConfig, assets: Sequence[Asset], store: Store, now: datetime, ahead: int, tally: Counter[str]
+    config: ModelConfig,
+    assets: Sequence[Asset],
+    store: Store,
+    now: datetime,
+    ahead: int,
+    tally: Counter[str],
+    begin: Ancestor | None = None,
 ) -> list[Stretch]:
     """In order of their ends."""
     found: list[Stretch] = []
+    there = False
     for asset in assets:
         samples, gaps = await _history(config, asset, store, now)
         said = await told(config, asset.name, store, now)
         cut = await asyncio.to_thread(cut_up, config, asset, samples, gaps, ahead, said)
+        there = there or bool(cut)
+        cut = cut if begin is None else begin.unseen(config, asset.name, cut)
         found += await asyncio.to_thread(_cleaned, config, Cleaner(config, [asset]), cut, tally)
     found = [stretch for stretch in found if np.isfinite(stretch.target).any()]
+    if not found and there and begin is not None:
+        raise begin.nothing_left(config)
     if not found:
         raise TrainingDataError(f"model {config.name}: {MISSING[config.training.learn]}")
     found.sort(key=lambda stretch: stretch.end)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from plugin.diagnostics import Diagnostics
 from plugin.domain import ModelState, ModelVersion, Run, RunKind, RunResult
 from plugin.errors import ForetagError, TrainingDataError
+from plugin.infer.ancestors import Wish, ancestor
 from plugin.infer.compute import Compute
 from plugin.infer.outputs import model_spec
 from plugin.infer.registry import Registry
@@ -121,17 +122,21 @@ class Training:
             log.warning("model %s is retired at once: %s", new.label, because["reason"])
             await self._registry.retire(new.model, new.version, because=because)
 
-    async def train(self, scorer: Scorer, begun: Callable[[Run], None] | None = None) -> Run:
-        """Train one model now; the run's row tells how it went. Raises ModelError. ``begun`` is told of the run."""
+    async def train(self, scorer: Scorer, begun: Callable[[Run], None] | None = None, wish: Wish | None = None) -> Run:
+        """Train one model now; the run's row tells how it went. Raises ModelError. ``begun`` is told of the run.
+
+        ``wish``: not from scratch.
+        """
         name = scorer.config.name
         run = await self._store.write_run(Run(0, name, RunKind.TRAIN, self._clock(), started=self._clock()))
         if begun is not None:
             begun(run)
         self._listener(name, 0.0, "reading the past")
         try:
+            begin = None if wish is None else await ancestor(wish, scorer.config, self._registry)
             version = await train(
                 scorer.config, scorer.kind, scorer.assets, self._store, self._registry, self._compute, self._clock(),
-                lambda share, message: self._listener(name, share, message),
+                lambda share, message: self._listener(name, share, message), begin,
             )  # fmt: skip
         except (ForetagError, asyncio.CancelledError) as error:
             text = str(error) or "stopped"

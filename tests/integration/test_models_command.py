@@ -189,3 +189,13 @@ async def test_a_promotion_that_is_cut_off_at_any_moment_leaves_one_champion_and
             assert [newest.subject] == [f"odd-{version}" for version in champions]
         with pytest.raises(ModelError, match="in force already"):
             await registry.promote("odd", champions[0], spec)
+
+
+async def test_a_version_to_begin_from_is_asked_for_at_the_command_line(config: Config) -> None:
+    await prepared(config, 1)
+    runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
+    for words, told in ((["--head-only"], "it goes with --from"), (["--from", "odd-1"], "odd-1 has not seen")):
+        asked = ["train", "odd", *words, "--config", str(config.path)]
+        done = await asyncio.to_thread(runner.invoke, app, asked)
+        assert done.exit_code == 2
+        assert told in done.output
