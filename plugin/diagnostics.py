@@ -159,6 +159,9 @@ class Diagnostics:
         self.clients_cut_off = counter(
             "clients_cut_off", "Connections to our OPC UA server that were closed for what they did", "cause"
         )
+        self.requests_failed = counter(
+            "requests_failed", "Requests to our OPC UA server that ended in an internal error, by its name", "cause"
+        )
         self.outputs_cut_off = gauge("outputs_cut_off", "Outputs that draw on a source that is away")
         self.alarms_raised = counter("alarms_raised", "Alarms that called for an operator, by class", "class")
         self.alarms_active = gauge("alarms_active", "Alarms that are active, those that are put aside among them")

@@ -129,11 +129,20 @@ def user(
     role: Annotated[UserRole, typer.Option(help="What it may do.")] = "observer",
 ) -> None:
     """Make a user of the OPC UA server: asks for a password, prints the section for foretag.toml with its hash."""
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
+
+    from plugin.publish.config import UserName  # noqa: PLC0415
     from plugin.publish.people import hashed  # noqa: PLC0415
 
+    try:
+        TypeAdapter(UserName).validate_python(name)
+    except ValidationError:
+        err.print(f"{name!a} is no user name: 1 to 64 characters, no space at its ends, all to be seen.",
+                  style="red", markup=False)  # fmt: skip
+        raise typer.Exit(2) from None
     password = typer.prompt(f"Password of {name}", hide_input=True, confirmation_prompt=True, err=True)
     if len(password) < _SHORTEST:
         err.print(f"A password has at least {_SHORTEST} characters; choose a longer one.", style="red")
         raise typer.Exit(2)
-    section = f'[[publish.users]]\nname = {json.dumps(name)}\nrole = "{role}"\npassword_hash = "{hashed(password)}"'
-    typer.echo(section)
+    quoted = json.dumps(name, ensure_ascii=False)  # TOML knows no surrogates: an emoji goes as it is
+    typer.echo(f'[[publish.users]]\nname = {quoted}\nrole = "{role}"\npassword_hash = "{hashed(password)}"')

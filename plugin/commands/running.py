@@ -14,7 +14,7 @@ from plugin.commands.console import DEFAULT, ConfigPath, complete, err, load, ou
 _OTHERS = {
     "asyncua": logging.ERROR,  # at WARNING a line per service fault, which the source tells of itself
     "asyncua.server.binary_server_asyncio": logging.CRITICAL,  # a stack per message that is no OPC UA; it is counted
-    "asyncua.server.uaprocessor": logging.CRITICAL,  # a line per refused session: a port scan would fill the log
+    "asyncua.server.uaprocessor": logging.CRITICAL,  # a line per refused session; failures are told by our server
     "apscheduler": logging.CRITICAL,  # missed and failed runs are counted and told by ourselves
     "alembic": logging.WARNING,
     "jax": logging.WARNING,

@@ -6,6 +6,8 @@ What differs from asyncua 2.1.0 is told in :mod:`plugin.publish.asyncua_server`.
 
 import asyncio
 import contextlib
+import sys
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,8 @@ from asyncua.server.binary_server_asyncio import BinaryServer, OPCUAProtocol
 from asyncua.server.uaprocessor import UaProcessor
 from asyncua.ua.ua_binary import struct_from_binary
 
-from plugin.publish.asyncua_session import PlantSession
+from plugin.publish.asyncua_session import OPERATIONS, PlantSession
+from plugin.publish.browsing import encode
 from plugin.publish.decoding import guard
 from plugin.publish.identity import claimed
 from plugin.publish.wire import publish_response
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 65535
 _LEAST_BUFFER = 1024  # of a client [B]: smaller ones would have a long answer cut into millions of chunks
 _UNREAD_BYTES = 32 * 1024 * 1024  # answers that wait for a client to read them
+_UNREAD_IN_ALL = 256 * 1024 * 1024  # the same of all clients: beyond it the slowest goes
 _STOP_SECONDS = 2.0
 
 
@@ -38,6 +42,7 @@ _KINDS = frozenset((b"HEL", b"OPN", b"MSG", b"CLO", b"ERR", b"ACK"))
 _CREATE_SESSION = _requests("CreateSession")
 _ACTIVATE_SESSION = _requests("ActivateSession")
 _WITHOUT_SESSION = _requests("CreateSession", "ActivateSession", "GetEndpoints", "FindServers", "CloseSecureChannel")
+_REGISTER = _requests("RegisterNodes", "UnregisterNodes")
 _REFUSED = _requests(
     "RegisterServer", "RegisterServer2", "AddNodes", "DeleteNodes", "AddReferences", "DeleteReferences"
 )
@@ -50,7 +55,10 @@ class PlantProcessor(UaProcessor):
     """The services of one connection, with a gate in front of them."""
 
     iserver: "PlantInternalServer"
+    neighbours: Sequence[Any] = ()
+    """The connections of the server, this one among them."""
     _greeted = False
+    _long_answer: ua.BrowseResponse | ua.ReadResponse | None = None
 
     async def process(self, header: Any, body: Any) -> Any:
         """As asyncua's; what it can't make sense of, such as a wrong signature, ends the connection."""
@@ -84,22 +92,57 @@ class PlantProcessor(UaProcessor):
             self.session = None
 
     def send_response(self, requesthandle: Any, seqhdr: Any, response: Any, msgtype: Any = _MESSAGE) -> None:
-        """As asyncua's, to a client that reads its answers."""
+        """As asyncua's, to a client that reads its answers; long ones in turns with others' work."""
+        if isinstance(response, ua.BrowseResponse | ua.ReadResponse):
+            response.ResponseHeader.RequestHandle = requesthandle
+            self._long_answer = response
+            return
         super().send_response(requesthandle, seqhdr, response, msgtype)  # type: ignore[no-untyped-call]
         self._check_unread()
 
+    @property
+    def unread(self) -> int:
+        """Answers that the client has not read yet [B]."""
+        size: int = 0 if self._transport.is_closing() else self._transport.get_write_buffer_size()
+        return size
+
     def _check_unread(self) -> None:
-        if self._transport.get_write_buffer_size() > _UNREAD_BYTES and not self._transport.is_closing():
+        size = self.unread
+        if size > _UNREAD_BYTES:
             self._cut_off("unread")
+        elif size > CHUNK_BYTES:  # less is on its way, and not worth a look at all the others
+            others = [each.processor for each in self.neighbours if isinstance(each.processor, PlantProcessor)]
+            if sum(each.unread for each in others) > _UNREAD_IN_ALL:
+                max(others, key=lambda each: each.unread)._cut_off("unread")
 
     def _cut_off(self, cause: str) -> None:
         self.iserver.cut_off(cause)
         self._transport.abort()
 
     async def _process_message(self, typeid: ua.NodeId, requesthdr: Any, seqhdr: Any, body: Any) -> Any:
-        """As asyncua's, where the gate lets it through; ServiceError where not."""
+        """As asyncua's, where the gate lets it through; ServiceError where not. Other errors are told of."""
+        with self._telling(typeid):
+            return await self._answer(typeid, requesthdr, seqhdr, body)
+
+    @contextlib.contextmanager
+    def _telling(self, typeid: ua.NodeId) -> Iterator[None]:
+        """asyncua answers BadInternalError to what no code foresaw, and goes on; we want to know of it."""
+        foreseen = False
+        try:
+            yield
+            foreseen = True
+        except (ServiceError, ua.uaerrors.UaStatusCodeError, asyncio.CancelledError):
+            foreseen = True
+            raise
+        finally:
+            if not foreseen:
+                self.iserver.tell_failure(int(typeid.Identifier), sys.exc_info()[1])
+
+    async def _answer(self, typeid: ua.NodeId, requesthdr: Any, seqhdr: Any, body: Any) -> Any:
         if typeid in _REFUSED:
             raise ServiceError(ua.StatusCodes.BadServiceUnsupported)
+        if typeid in _REGISTER and int.from_bytes(body.copy(4).read(4), "little", signed=True) > OPERATIONS:
+            raise ServiceError(ua.StatusCodes.BadTooManyOperations)
         if typeid in _CREATE_SESSION:
             self._check_policy()
             await self._admit(struct_from_binary(ua.CreateSessionParameters, body.copy()))
@@ -128,7 +171,16 @@ class PlantProcessor(UaProcessor):
         self._check_unread()
 
     async def _serve(self, *message: Any) -> Any:
-        return await super()._process_message(*message)  # type: ignore[no-untyped-call]
+        answer = await super()._process_message(*message)  # type: ignore[no-untyped-call]
+        response, self._long_answer = self._long_answer, None
+        if response is not None:
+            _, _, sequence, _ = message
+            encoded = await encode(response)
+            if self._transport.is_closing():
+                return False
+            self._transport.write(self._connection.message_to_binary(encoded, request_id=sequence.RequestId))
+            self._check_unread()
+        return answer
 
     def _certificate(self) -> bytes | None:
         certificate: bytes | None = self._connection.security_policy.peer_certificate
@@ -232,6 +284,7 @@ class PlantProtocol(OPCUAProtocol):
         super().connection_made(transport)
         if self.processor is not None:
             self.processor = PlantProcessor(self.iserver, self.transport, self.limits)
+            self.processor.neighbours = self.clients
             self.processor.set_policies(self.policies)  # type: ignore[no-untyped-call]
 
 

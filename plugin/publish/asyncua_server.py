@@ -22,6 +22,7 @@ Private names of asyncua are used: ``tests/contracts`` fails when one of them ch
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -36,11 +37,14 @@ from asyncua.server.internal_server import InternalServer
 from asyncua.server.internal_session import InternalSession
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from plugin.publish import browsing
 from plugin.publish.asyncua_connection import CHUNK_BYTES, PlantBinaryServer
 from plugin.publish.asyncua_session import PlantSession
 from plugin.publish.asyncua_subscriptions import PlantSubscriptions
 from plugin.publish.history.points import Points
 from plugin.publish.people import People, Permission
+
+_log = logging.getLogger(__name__)
 
 Admit = Callable[[bytes, str, str], Awaitable[None]]
 """Certificate (DER), what its owner calls itself (application URI), its address → nothing, or raises ServiceError."""
@@ -50,6 +54,9 @@ Measure = Callable[[], AbstractContextManager[None]]
 
 CutOff = Callable[[str], None]
 """Told why, whenever a connection is closed for what it did."""
+
+Failed = Callable[[str], None]
+"""Told the error's name, whenever a request ended in one that nobody foresaw."""
 
 ReadHistory = Callable[[ua.HistoryReadParameters, Points], Awaitable[list[ua.HistoryReadResult]]]
 """Answers to HistoryRead; the continuation points are those of the session."""
@@ -99,6 +106,8 @@ class PlantInternalServer(InternalServer):
         self.cut_off = cut_off
         self.history: ReadHistory = _no_history
         self._max_sessions = max_sessions = limits.sessions
+        self.failed: Failed = lambda _: None
+        self._failures: set[tuple[int, type]] = set()
         self._permissions = dict.fromkeys(_HARMLESS, Permission.READ)
         self.allow_remote_admin = False
         self.plant_subscriptions = PlantSubscriptions(self.aspace, iserver=self)
@@ -110,6 +119,24 @@ class PlantInternalServer(InternalServer):
         self.max_pending_activation_seconds = _ACTIVATION_SECONDS
         self.max_unacked_messages_per_subscription = 500
         self.supported_tokens = people.tokens  # type: ignore[assignment]
+
+    async def setup_nodes(self) -> None:
+        """As asyncua's, with the limits that are not its own."""
+        await super().setup_nodes()
+        most = ua.DataValue(ua.Variant(browsing.NODES, ua.VariantType.UInt32))
+        for name in ("Browse", "TranslateBrowsePathsToNodeIds"):
+            number = getattr(ua.ObjectIds, f"Server_ServerCapabilities_OperationLimits_MaxNodesPer{name}")
+            await self.aspace.write_attribute_value(ua.NodeId(ua.Int32(number)), ua.AttributeIds.Value, most)
+
+    def tell_failure(self, request: int, error: BaseException | None) -> None:
+        """Of a request (``ObjectIds``) that ended in an error that nobody foresaw: counted, and told once per kind."""
+        kind = type(error)
+        self.failed(kind.__name__)
+        if (request, kind) not in self._failures:
+            self._failures.add((request, kind))
+            name = ua.ObjectIdNames.get(request, str(request)).removesuffix("_Encoding_DefaultBinary")
+            _log.error("OPC UA server: %s ended in an internal error; more of its kind are counted", name,
+                       exc_info=error)  # fmt: skip
 
     def permission(self, method: ua.NodeId) -> Permission:
         """What a method asks for."""
@@ -153,7 +180,7 @@ class PlantServer(Server):
     """``asyncua.Server`` with all of the above.
 
     ``admit`` decides on the certificates of clients, ``people`` on their users. ``cut_off`` is told why, whenever a
-    connection is closed for what it did.
+    connection is closed for what it did, ``failed`` of every request that ended in an internal error.
     """
 
     def __init__(
@@ -164,8 +191,10 @@ class PlantServer(Server):
         measure: Measure = nullcontext,
         limits: Limits | None = None,
         cut_off: CutOff = lambda _: None,
+        failed: Failed = lambda _: None,
     ) -> None:
         self._inner = PlantInternalServer(people, admit, measure, limits or Limits(), cut_off)
+        self._inner.failed = failed
         super().__init__(iserver=self._inner)
         self.limits = TransportLimits(CHUNK_BYTES, CHUNK_BYTES, _MESSAGE_BYTES // CHUNK_BYTES + 1, _MESSAGE_BYTES)
 

@@ -6,20 +6,24 @@ What differs from asyncua 2.1.0 (see also :mod:`plugin.publish.asyncua_server`):
   nobody has. asyncua lets every user call every method and read every history.
 * A node without CurrentRead can't be read nor subscribed to (OPC 10000-3, 5.6.2).
 * Subscriptions, their items, messages and acknowledgements are those of the session, for all services.
+* Browse and TranslateBrowsePathsToNodeIds are bounded in what they cost (:mod:`plugin.publish.browsing`).
 * A request names as many nodes as OperationLimits say, and no more (OPC 10000-5, 6.3.11).
 * ModifySubscription changes the subscription; asyncua answers Good and does nothing.
 
 Private names of asyncua are used: ``tests/contracts`` fails when one of them changes.
 """
 
+import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from asyncua import ua
 from asyncua.common.utils import ServiceError
 from asyncua.server.internal_session import InternalSession
 
+from plugin.publish import browsing
 from plugin.publish.asyncua_subscriptions import PlantSubscription
 from plugin.publish.history.points import Points
 from plugin.publish.people import Permission, Person, calling, may, role_of
@@ -27,8 +31,11 @@ from plugin.publish.people import Permission, Person, calling, may, role_of
 if TYPE_CHECKING:
     from plugin.publish.asyncua_server import PlantInternalServer
 
-_OPERATIONS = 10_000
+OPERATIONS = 10_000
 """Nodes of one request, as the nodes below OperationLimits say."""
+
+_AT_ONCE = 1000
+"""Values that are read before the loop has its turn: some ms."""
 
 _REFRESH = frozenset(
     ua.NodeId(ua.Int32(number))
@@ -41,7 +48,8 @@ def _status(code: int) -> ua.StatusCode:
 
 
 def _bounded(items: Sequence[Any] | None) -> None:
-    if items is not None and len(items) > _OPERATIONS:
+    """ServiceError BadTooManyOperations beyond the limit."""
+    if items is not None and len(items) > OPERATIONS:
         raise ServiceError(ua.StatusCodes.BadTooManyOperations)
 
 
@@ -82,6 +90,14 @@ class PlantSession(InternalSession):
     async def read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
         """BadNotReadable for a value without CurrentRead."""
         _bounded(params.NodesToRead)
+        found: list[ua.DataValue] = []
+        for start in range(0, len(params.NodesToRead or ()), _AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            found += await self._read(replace(params, NodesToRead=params.NodesToRead[start : start + _AT_ONCE]))
+        return found
+
+    async def _read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
         found = await super().read(params)
         for index, asked in enumerate(params.NodesToRead):
             if not self.iserver.readable(asked):
@@ -95,14 +111,12 @@ class PlantSession(InternalSession):
         return [denied if value.NodeId in self.aspace else unknown for value in params.NodesToWrite]
 
     async def browse(self, params: ua.BrowseParameters) -> list[ua.BrowseResult]:
-        """As asyncua's, within the bound."""
-        _bounded(params.NodesToBrowse)
-        return await super().browse(params)
+        """As asyncua's, within bounds."""
+        return await browsing.browse(self.iserver.view_service, params.NodesToBrowse or ())
 
     async def translate_browsepaths_to_nodeids(self, params: list[ua.BrowsePath]) -> list[ua.BrowsePathResult]:
-        """As asyncua's, within the bound."""
-        _bounded(params)
-        return await super().translate_browsepaths_to_nodeids(params)
+        """As asyncua's, within bounds."""
+        return await browsing.translate(self.iserver.view_service, params or ())
 
     async def history_read(self, params: ua.HistoryReadParameters) -> list[ua.HistoryReadResult]:
         """BadUserAccessDenied without the permission."""
@@ -143,14 +157,17 @@ class PlantSession(InternalSession):
 
     async def modify_monitored_items(self, params: Any) -> Any:
         """See above."""
+        _bounded(params.ItemsToModify)
         return await super().modify_monitored_items(self._demand(params))
 
     async def delete_monitored_items(self, params: Any) -> Any:
         """See above."""
+        _bounded(params.MonitoredItemIds)
         return await super().delete_monitored_items(self._demand(params))
 
     async def set_monitoring_mode(self, params: Any) -> Any:
         """See above."""
+        _bounded(params.MonitoredItemIds)
         return await super().set_monitoring_mode(self._demand(params))
 
     def modify_subscription(self, params: Any) -> Any:
@@ -166,6 +183,7 @@ class PlantSession(InternalSession):
 
     async def set_publishing_mode(self, params: ua.SetPublishingModeParameters) -> list[ua.StatusCode]:
         """Another's subscription does not exist."""
+        _bounded(params.SubscriptionIds)
         return [await self._set_publishing_mode(i, params.PublishingEnabled) for i in params.SubscriptionIds]
 
     async def _set_publishing_mode(self, subscription: int, enabled: bool) -> ua.StatusCode:
@@ -176,16 +194,19 @@ class PlantSession(InternalSession):
 
     async def delete_subscriptions(self, ids: list[int]) -> list[ua.StatusCode]:
         """Another's subscription does not exist."""
-        owned = [i for i in ids if self._owns(i)]
-        await self.subscription_service.delete_subscriptions(owned)
+        _bounded(ids)
+        owned = {i for i in ids if self._owns(i)}
+        await self.subscription_service.delete_subscriptions(list(owned))
         return [_status(0 if i in owned else ua.StatusCodes.BadSubscriptionIdInvalid) for i in ids]
 
     def publish(self, acks: Iterable[ua.SubscriptionAcknowledgement] | None = None) -> tuple[int, list[ua.StatusCode]]:
         """The number of our subscriptions, and the result of each acknowledgement."""
+        acks = list(acks or ())
+        _bounded(acks)
         count = sum(sub.session_id == self.session_id for sub in self.subscription_service.subscriptions.values())
         if count == 0:
             raise ServiceError(ua.StatusCodes.BadNoSubscription)
-        return count, [self._acknowledge(ack) for ack in acks or ()]
+        return count, [self._acknowledge(ack) for ack in acks]
 
     def _acknowledge(self, ack: ua.SubscriptionAcknowledgement) -> ua.StatusCode:
         if not self._owns(ack.SubscriptionId):
@@ -198,6 +219,7 @@ class PlantSession(InternalSession):
         self, params: ua.TransferSubscriptionsParameters, callback: Callable[..., Any]
     ) -> list[ua.TransferResult]:
         """From a session of the same client, known by its certificate, and of the same user (OPC 10000-4, 5.14.7)."""
+        _bounded(params.SubscriptionIds)
         return [await self._transfer(int(i), callback) for i in params.SubscriptionIds]
 
     async def _transfer(self, subscription: int, callback: Callable[..., Any]) -> ua.TransferResult:

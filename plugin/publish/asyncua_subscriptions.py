@@ -49,6 +49,9 @@ _EVENTS_AT_ONCE = 200
 _KEPT_BYTES = 16 * 1024 * 1024
 """Messages of one subscription that the client has not acknowledged."""
 
+_KEPT_IN_ALL = 256 * 1024 * 1024
+"""The same of all subscriptions: beyond it, the one that holds most parts with its oldest."""
+
 
 def _status(code: int) -> ua.StatusCode:
     return ua.StatusCode(ua.UInt32(code))
@@ -195,7 +198,8 @@ class PlantSubscription(InternalSubscription):
         self._triggered_datachanges: Any = self.backlog  # asyncua asks it whether there is anything to say
         self.monitored_item_srv = PlantItems(self, server)
         self._not_acknowledged_results: dict[int, Any] = {}
-        self._kept_bytes = 0
+        self.kept_bytes = 0
+        self._server = server
         self._measure: Any = server.measure
         self.bound(at_once)
 
@@ -251,14 +255,20 @@ class PlantSubscription(InternalSubscription):
     def _keep(self, number: int, message: bytes) -> None:
         kept = self._not_acknowledged_results
         kept[number] = message
-        self._kept_bytes += len(message)
-        while len(kept) > self._no_acks_limit or self._kept_bytes > _KEPT_BYTES:
-            self._kept_bytes -= len(kept.pop(next(iter(kept))))
+        self.kept_bytes += len(message)
+        while len(kept) > self._no_acks_limit or self.kept_bytes > _KEPT_BYTES:
+            self.part_with_oldest()
+        self._server.part_with_excess()
+
+    def part_with_oldest(self) -> None:
+        """It can't be asked for again from now on."""
+        kept = self._not_acknowledged_results
+        self.kept_bytes -= len(kept.pop(next(iter(kept))))
 
     def acknowledge(self, number: int) -> bool:
         """False where there is no such message."""
         message = self._not_acknowledged_results.pop(number, b"")
-        self._kept_bytes -= len(message)
+        self.kept_bytes -= len(message)
         return bool(message)
 
     def republish(self, nb: int) -> ua.NotificationMessage:
@@ -325,6 +335,12 @@ class PlantSubscriptions(SubscriptionService):
         """Around work whose CPU time is counted."""
         server: Any = self.iserver
         return server.measure
+
+    def part_with_excess(self) -> None:
+        """Keep no more messages for Republish than may be kept in all."""
+        every = [each for each in self.subscriptions.values() if isinstance(each, PlantSubscription)]
+        while sum(each.kept_bytes for each in every) > _KEPT_IN_ALL:
+            max(every, key=lambda each: each.kept_bytes).part_with_oldest()
 
     def items_left(self) -> int:
         """How many monitored items there may be more, in all subscriptions together."""

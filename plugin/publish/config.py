@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 from string import Formatter
 from typing import Annotated, Literal, Self
+from unicodedata import category
 from urllib.parse import urlparse
 
 from argon2 import Type, extract_parameters
@@ -75,10 +76,19 @@ def _thumbprint(text: str) -> str:
     return digits
 
 
+def _user_name(text: str) -> str:
+    if any(category(letter) in {"Cc", "Cs"} for letter in text):
+        raise ValueError("has characters that can't be shown; leave them out")
+    return text
+
+
+UserName = Annotated[str, Field(pattern=r"^\S(.{0,62}\S)?$"), AfterValidator(_user_name)]
+
+
 class UserConfig(Section):
     """``[[publish.users]]``: a person or a program that may do more than who is anonymous, or is known by name."""
 
-    name: Annotated[str, Field(pattern=r"^\S(.{0,62}\S)?$")]
+    name: UserName
     """Name in logs, in the audit log and in the comments of alarms; with a password it is the user name."""
 
     role: Literal["observer", "operator", "engineer", "administrator"]

@@ -13,7 +13,8 @@ from typing import Any
 from asyncua import ua
 from asyncua.common.utils import ServiceError
 from asyncua.crypto import uacrypto
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from plugin.publish.people import Claim
@@ -49,7 +50,7 @@ def claimed(
         if isinstance(token, ua.UserNameIdentityToken):
             return Claim(_text(token.UserName), _password(token, nonce, policy, private_key))
         return Claim(certificate=_certificate(token, params.UserTokenSignature, nonce, policy))
-    except (ValueError, TypeError, InvalidSignature):  # what decoding and cryptography raise
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):  # what decoding and cryptography raise
         raise ServiceError(ua.StatusCodes.BadIdentityTokenInvalid) from None
 
 
@@ -82,7 +83,7 @@ def _certificate(token: Any, signature: ua.SignatureData, nonce: bytes, policy: 
     if verify is None:
         raise ValueError
     certificate = uacrypto.x509_from_der(token.CertificateData)  # type: ignore[no-untyped-call]
-    if certificate is None:
+    if certificate is None or not isinstance(certificate.public_key(), RSAPublicKey):
         raise ValueError
     verify(certificate, policy.host_certificate + nonce, signature.Signature)
     if not certificate.not_valid_before_utc <= datetime.now(UTC) <= certificate.not_valid_after_utc:

@@ -238,6 +238,7 @@ class OpcUaSink:
             measure=self._measure,
             limits=Limits(config.max_sessions, config.max_subscriptions, config.max_monitored_items),
             cut_off=lambda cause: self._diagnostics.clients_cut_off.labels(cause).inc(),
+            failed=lambda cause: self._diagnostics.requests_failed.labels(cause).inc(),
         )
         try:
             async with asyncio.timeout(_START_SECONDS):

@@ -8,7 +8,14 @@ from asyncua import Client, Server
 from asyncua.client.ua_session import UaSession
 from asyncua.common.connection import SecureConnection
 from asyncua.crypto.security_policies import SecurityPolicyFactory
-from asyncua.server.address_space import AddressSpace, AttributeValue, MethodService, NodeData, NodeManagementService
+from asyncua.server.address_space import (
+    AddressSpace,
+    AttributeValue,
+    MethodService,
+    NodeData,
+    NodeManagementService,
+    ViewService,
+)
 from asyncua.server.binary_server_asyncio import BinaryServer, OPCUAProtocol
 from asyncua.server.internal_server import InternalServer
 from asyncua.server.internal_session import InternalSession
@@ -25,7 +32,9 @@ _SIGNATURES = {
     InternalServer.create_session: "self, name, user, external",
     InternalServer.register_external_session: "self, session",
     InternalServer.lookup_external_session: "self, auth_token",
+    InternalServer.setup_nodes: "self",
     InternalServer.stop: "self",
+    ViewService._get_sub_ref: "self, ref",
     InternalSession.__init__: "self, internal_server, aspace, submgr, name, user, external",
     InternalSession.close_session: "self, delete_subs",
     InternalSession.publish: "self, acks",

@@ -310,3 +310,17 @@ def test_a_user_is_made_from_a_password_that_is_asked_for_and_not_shown():
     short = runner.invoke(app, ["user", "anna"], input="short\nshort\n")
     assert short.exit_code == 2
     assert "at least 10 characters" in short.output
+
+
+@pytest.mark.parametrize("name", ["zo\u00eb \U0001f477", 'a "quote" and a \\'])
+def test_the_section_of_any_user_name_is_toml(name: str) -> None:
+    made = CliRunner().invoke(app, ["user", name], input="correct horse\ncorrect horse\n")
+    (section,) = tomllib.loads(made.stdout)["publish"]["users"]
+    assert UserConfig(**section).name == name
+
+
+@pytest.mark.parametrize("name", ["", " anna", "a" * 65, "an\x7fna", "an\nna"])
+def test_a_user_name_that_the_configuration_would_refuse_is_refused(name: str) -> None:
+    made = CliRunner().invoke(app, ["user", name], input="correct horse\ncorrect horse\n")
+    assert made.exit_code == 2
+    assert "is no user name" in " ".join(made.output.split())

@@ -7,6 +7,10 @@ import pytest
 from asyncua import ua
 from asyncua.common.utils import ServiceError
 from asyncua.crypto import uacrypto
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import ValidationError
 
 from plugin import pki
@@ -275,6 +279,25 @@ def test_a_certificate_that_has_ended_is_none():
     made = make("engineer", start=-2 * DAY, end=-DAY)
     with pytest.raises(ServiceError):
         read(ua.X509IdentityToken("certificate", made.der), signature=signed(made))
+
+
+def _odd_certificate(kind: str) -> bytes:
+    made = make("engineer")
+    if kind == "unknown":  # instead of rsaEncryption, an algorithm that there is not
+        oid = bytes.fromhex("2a864886f70d010101")
+        return made.der.replace(oid, oid[:-1] + b"\x7f", 1)
+    builder = x509.CertificateBuilder(made.cert.issuer, made.cert.subject, X25519PrivateKey.generate().public_key())
+    builder = builder.serial_number(1).not_valid_before(made.cert.not_valid_before_utc)
+    odd = builder.not_valid_after(made.cert.not_valid_after_utc).sign(made.key, hashes.SHA256())
+    return odd.public_bytes(Encoding.DER)
+
+
+@pytest.mark.parametrize("kind", ["unknown", "x25519"])
+def test_a_certificate_whose_key_signs_nothing_is_refused_as_any_other(kind):
+    token = ua.X509IdentityToken("certificate", _odd_certificate(kind))
+    with pytest.raises(ServiceError) as refused:
+        read(token, signature=signed(make("engineer")))
+    assert refused.value.code == ua.StatusCodes.BadIdentityTokenInvalid
 
 
 async def test_guesses_at_the_same_time_are_counted_one_by_one():

@@ -1,0 +1,254 @@
+"""What one request, and all clients together, may cost our OPC UA server."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from asyncua import Client, ua
+
+from plugin.diagnostics import Diagnostics
+from plugin.publish import asyncua_connection, asyncua_subscriptions, browsing
+from plugin.publish.asyncua_server import PlantServer
+from plugin.publish.config import PublishConfig
+from plugin.publish.people import People
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_WAIT = 10.0
+_OBJECTS = ua.NodeId(ua.Int32(ua.ObjectIds.ObjectsFolder))
+_BASE = ua.NodeId(ua.Int32(ua.ObjectIds.BaseEventType))
+_COMPONENTS = ua.NodeId(ua.Int32(ua.ObjectIds.HierarchicalReferences))
+
+
+class House:
+    """An open server, and what is counted of it."""
+
+    def __init__(self) -> None:
+        self.diagnostics = Diagnostics()
+        people = People(PublishConfig(), self.diagnostics)
+        self.server = PlantServer(
+            people,
+            cut_off=lambda cause: self.diagnostics.clients_cut_off.labels(cause).inc(),
+            failed=lambda cause: self.diagnostics.requests_failed.labels(cause).inc(),
+        )
+
+    def client(self) -> Client:
+        return Client(f"opc.tcp://127.0.0.1:{self.server.port}", timeout=_WAIT)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house() -> AsyncIterator[House]:
+    made = House()
+    server = made.server
+    server.set_endpoint("opc.tcp://127.0.0.1:0")
+    await server.init()
+    server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+    folder = await server.nodes.objects.add_folder(ua.NodeId(ua.String("plant"), ua.Int16(1)), "1:plant")
+    for number in range(300):
+        await folder.add_variable(ua.NodeId(ua.Int32(9000 + number), ua.Int16(1)), f"1:tag-{number}", 1.0)
+    await folder.add_variable(ua.NodeId(ua.String("large"), ua.Int16(1)), "1:large", bytes(1_000_000))
+    await server.start()
+    yield made
+    await server.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def session(house: House) -> AsyncIterator[Any]:
+    async with house.client() as client:
+        yield client.uaclient.session
+
+
+_FOLDER = ua.NodeId(ua.String("plant"), ua.Int16(1))
+
+
+def _asked(node: ua.NodeId, **more: Any) -> ua.BrowseDescription:
+    return ua.BrowseDescription(
+        NodeId=node,
+        BrowseDirection=more.get("direction", ua.BrowseDirection.Both),
+        ReferenceTypeId=more.get("kind", ua.NodeId()),
+        IncludeSubtypes=more.get("subtypes", True),
+        NodeClassMask=ua.UInt32(more.get("classes", 0)),
+        ResultMask=ua.UInt32(63),
+    )
+
+
+async def _browse(session: Any, *asked: ua.BrowseDescription) -> Any:
+    return await session.browse(ua.BrowseParameters(NodesToBrowse=list(asked)))
+
+
+def _path(*names: str, start: ua.NodeId = _OBJECTS) -> ua.BrowsePath:
+    no: Any = False
+    yes: Any = True
+    names_ = [ua.QualifiedName(ua.String(name), ua.UInt16(1)) for name in names]
+    elements = [ua.RelativePathElement(_COMPONENTS, no, yes, name) for name in names_]
+    return ua.BrowsePath(start, ua.RelativePath(elements))
+
+
+async def test_the_limits_are_told_to_clients(house, session):
+    for name in ("Browse", "TranslateBrowsePathsToNodeIds"):
+        number = getattr(ua.ObjectIds, f"Server_ServerCapabilities_OperationLimits_MaxNodesPer{name}")
+        (told,) = await session.read_attributes([ua.NodeId(ua.Int32(number))], ua.AttributeIds.Value)
+        assert told.Value.Value == browsing.NODES
+
+
+async def test_one_node_asked_for_again_and_again_is_no_endless_answer(session):
+    with pytest.raises(ua.UaStatusCodeError, match="BadResponseTooLarge"):
+        await _browse(session, *[_asked(_FOLDER)] * 300)
+    nothing = _asked(_FOLDER, classes=ua.NodeClass.DataType)
+    (one, *_) = await _browse(session, *[nothing] * 300)
+    assert one.References == []
+    with pytest.raises(ua.UaStatusCodeError, match="BadTooManyOperations"):
+        await _browse(session, *[nothing] * (browsing.NODES + 1))
+
+
+async def test_references_that_are_looked_at_for_nothing_are_counted_too(session, monkeypatch):
+    monkeypatch.setattr(browsing, "_LOOKED_AT", 5000)
+    with pytest.raises(ua.UaStatusCodeError, match="BadTooManyOperations"):
+        await _browse(session, *[_asked(_FOLDER, classes=ua.NodeClass.DataType)] * 100)
+
+
+async def test_a_node_asked_for_alone_gives_all_that_it_has(session, monkeypatch):
+    monkeypatch.setattr(browsing, "_ANSWERED", 100)
+    (one,) = await _browse(session, _asked(_FOLDER, direction=ua.BrowseDirection.Forward, kind=_COMPONENTS))
+    assert len(one.References) == 301
+
+
+@pytest.mark.parametrize("direction", list(ua.BrowseDirection)[:3])
+@pytest.mark.parametrize("kind", [ua.NodeId(), _COMPONENTS])
+@pytest.mark.parametrize("subtypes", [True, False])
+async def test_what_is_answered_is_what_asyncua_answers(house, session, direction, kind, subtypes):
+    asked = [
+        _asked(node, direction=direction, kind=kind, subtypes=subtypes, classes=classes)
+        for node in (_OBJECTS, _BASE, _FOLDER)
+        for classes in (0, ua.NodeClass.Variable)
+    ]
+    ours = await _browse(session, *asked)
+    view = house.server.iserver.view_service
+    assert [one.References for one in ours] == [
+        one.References for one in view.browse(ua.BrowseParameters(NodesToBrowse=asked))
+    ]
+
+
+async def test_values_are_read_as_they_are_and_many_large_ones_are_no_endless_answer(session, monkeypatch):
+    nodes = [ua.NodeId(ua.Int32(9000 + number % 300), ua.Int16(1)) for number in range(1200)]
+    values = await session.read_attributes(nodes, ua.AttributeIds.DisplayName)
+    assert [value.Value.Value.Text for value in values] == [f"tag-{number % 300}" for number in range(1200)]
+    monkeypatch.setattr(browsing, "_ANSWER_BYTES", 3_000_000)
+    large = ua.NodeId(ua.String("large"), ua.Int16(1))
+    assert len(await session.read_attributes([large] * 2, ua.AttributeIds.Value)) == 2
+    with pytest.raises(ua.UaStatusCodeError, match="BadResponseTooLarge"):
+        await session.read_attributes([large] * 4, ua.AttributeIds.Value)
+
+
+async def test_a_path_leads_where_it_says(session):
+    found = await session.translate_browsepaths_to_nodeids(
+        [
+            _path("plant", "tag-7"),
+            _path("plant", "nowhere"),
+            _path("tag-7", start=_FOLDER),
+            _path("tag-7", start=ua.NodeId(ua.Int32(4711), ua.Int16(1))),
+            _path(),
+        ]
+    )
+    names = [one.StatusCode.name for one in found]
+    assert names == ["Good", "BadNoMatch", "Good", "BadNodeIdUnknown", "BadNothingToDo"]
+    assert [target.TargetId for one in found for target in one.Targets] == [
+        ua.NodeId(ua.Int32(9007), ua.Int16(1)) for _ in range(2)
+    ]
+
+
+async def test_paths_are_bounded_in_number_and_length(session):
+    for paths in ([_path("plant")] * (browsing.NODES + 1), [_path(*["plant"] * 10_001)]):
+        with pytest.raises(ua.UaStatusCodeError, match="BadTooManyOperations"):
+            await session.translate_browsepaths_to_nodeids(paths)
+
+
+async def test_a_long_answer_leaves_the_loop_its_turns(house, session):
+    """Another's request, sent while a long one is at work, is answered before it."""
+    order: list[str] = []
+
+    async def ask(name: str, work: Any) -> None:
+        await work
+        order.append(name)
+
+    async with house.client() as other, asyncio.TaskGroup() as group:
+        group.create_task(ask("long", _browse(session, *[_asked(_FOLDER)] * 80)))
+        group.create_task(ask("short", other.nodes.server_state.read_value()))
+    assert order == ["short", "long"]
+
+
+async def test_every_list_of_a_request_is_bounded(session):
+    many = [ua.UInt32(1)] * 10_001
+    created = await session.create_subscription(ua.CreateSubscriptionParameters(1000.0, 100, 10, 0, True, 0), print)
+    number = created.SubscriptionId
+    modify = ua.MonitoredItemModifyRequest(ua.UInt32(1))
+    acknowledged = [ua.SubscriptionAcknowledgement(number, ua.UInt32(1))] * 10_001
+    for work in (
+        session.delete_monitored_items(ua.DeleteMonitoredItemsParameters(number, many)),
+        session.modify_monitored_items(ua.ModifyMonitoredItemsParameters(number, ItemsToModify=[modify] * 10_001)),
+        session.set_monitoring_mode(ua.SetMonitoringModeParameters(number, ua.MonitoringMode.Disabled, many)),
+        session.set_publishing_mode(ua.SetPublishingModeParameters(True, many)),
+        session.delete_subscriptions(many),
+        session.transfer_subscriptions(ua.TransferSubscriptionsParameters(many, False)),
+        session.register_nodes([_OBJECTS] * 10_001),
+        session.publish(acknowledged),
+    ):
+        with pytest.raises(ua.UaStatusCodeError, match="BadTooManyOperations"):
+            await work
+    assert await session.register_nodes([_OBJECTS]) == [_OBJECTS]
+    await session.delete_subscriptions([number])
+
+
+async def test_an_internal_error_is_counted_and_told_once(house, session, monkeypatch, caplog):
+    def fail(_: Any) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(house.server.iserver, "readable", fail)
+    logging.getLogger("asyncua.server.uaprocessor").setLevel(logging.CRITICAL)
+    for _ in range(3):
+        with pytest.raises(ua.UaStatusCodeError, match="BadInternalError"):
+            await session.read_attributes([_OBJECTS], ua.AttributeIds.BrowseName)
+    assert house.diagnostics.value("requests_failed_total", cause="RuntimeError") == 3
+    (told,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "ReadRequest ended in an internal error" in told.message
+    assert "broken" in str(told.exc_info)
+    with pytest.raises(ua.UaStatusCodeError, match="BadSubscriptionIdInvalid"):
+        await session.republish(4711, 1)
+    assert house.diagnostics.value("requests_failed_total", cause="ServiceError") == 0
+
+
+async def test_messages_are_kept_up_to_a_total_of_all_subscriptions(house, session, monkeypatch):
+    monkeypatch.setattr(asyncua_subscriptions, "_KEPT_IN_ALL", 2500)
+    params = ua.CreateSubscriptionParameters(60_000.0, 100, 10, 0, True, 0)
+    numbers = [(await session.create_subscription(params, print)).SubscriptionId for _ in range(2)]
+    greedy, modest = (house.server.subscriptions.subscriptions[number] for number in numbers)
+    modest._keep(1, bytes(500))
+    for number in range(1, 11):
+        greedy._keep(number, bytes(500))
+    assert (list(modest._not_acknowledged_results), list(greedy._not_acknowledged_results)) == ([1], [7, 8, 9, 10])
+    assert greedy.kept_bytes == 2000
+    await session.delete_subscriptions(numbers)
+
+
+async def test_answers_that_nobody_reads_are_bounded_in_all(house, session, monkeypatch):
+    """Two that don't read; the bound is below that of one alone."""
+    monkeypatch.setattr(asyncua_connection, "_UNREAD_IN_ALL", 1_500_000)
+    client = house.client()
+    await client.connect()
+    protocol: Any = client.uaclient.protocol
+    protocol.transport.pause_reading()
+    large = client.get_node(ua.NodeId(ua.String("large"), ua.Int16(1)))
+    waiting = [asyncio.create_task(large.read_data_value()) for _ in range(12)]
+    async with asyncio.timeout(_WAIT):
+        while not house.diagnostics.value("clients_cut_off_total", cause="unread"):
+            await asyncio.sleep(0.02)
+    assert await session.read_attributes([_OBJECTS], ua.AttributeIds.BrowseName)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    protocol.transport.abort()
+    for task in (client._renew_channel_task, client._supervisor_task, client._stale_watchdog_task):
+        await client._cancel_task(task)
