@@ -265,9 +265,9 @@ class Service:
         """Take up the configuration file as it is now. Raises ForetagError, with nothing changed, where it is wrong."""
         config = await asyncio.to_thread(load, self.config.path)
         if not self._leads:
-            switched = writing(self.config.write_back, config.write_back)
-            self.config = replace(self.config, tags=config.tags, write_back=switched)
-            return Reloaded(later=("tags", "write_back"))
+            before, after = self.config.write_back, writing(self.config.write_back, config.write_back)
+            self.config = replace(self.config, tags=config.tags, write_back=after)
+            return Reloaded(later=("tags", "write_back") if after != before else ("tags",))
         return await (await self.reloading).apply(config, user, origin)
 
     async def _sources(self, tags: Sequence[Tag], store: Store, left: Left) -> list[OpcUaSource]:

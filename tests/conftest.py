@@ -13,6 +13,8 @@ from tests.postgres import Database, NoPostgres, Postgres, installed
 
 # JAX does not write an entry in one go: a worker that read another's could find half of it.
 _CACHE = Path(__file__).parents[1] / ".pytest_cache" / "compiled" / os.environ.get("PYTEST_XDIST_WORKER", "")
+for size in ("COLUMNS", "LINES"):  # a worker is given them, and a console keeps what it finds when it is made
+    os.environ.pop(size, None)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

@@ -180,7 +180,7 @@ async def test_a_database_of_another_revision_is_refused_with_the_command_that_m
 
 @pytest.mark.parametrize(
     ("kind", "options", "said"),
-    [("crystal_ball", "{}", "Kinds are: pca_anomaly"), ("pca_anomaly", "{ smoth = 3 }", "has no option smoth")],
+    [("crystal_ball", "{}", "Kinds are: anomaly, "), ("pca_anomaly", "{ smoth = 3 }", "has no option smoth")],
 )
 async def test_a_model_that_can_not_be_is_refused_before_anything_runs(tmp_path, kind, options, said):
     (tmp_path / "foretag.toml").write_text(

@@ -26,6 +26,9 @@ def test_ours_are_there():
         "lstm_autoencoder",
         "conv_autoencoder",
         "anomaly",
+        "failure_mlp",
+        "failure_lstm",
+        "forecast_lstm",
     }
     assert all(kind.name == name for name, kind in catalogue.kinds().items())
 

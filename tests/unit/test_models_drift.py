@@ -68,7 +68,7 @@ def test_a_step_of_two_deviations_is_noticed_within_fifty_independent_values(ref
     _, shifts = Watch(reference, Adwin()).follow(values)
     first = next(shift for shift in shifts if shift.noticed >= 3000)
     assert first.noticed < 3000 + 50 * reference.spacing
-    assert abs(first.since - 3000) <= 20 * reference.spacing
+    assert abs(first.since - 3000) <= 50 * reference.spacing  # of 500: 38 at most, 99 % within 22
     assert np.sign(first.statistic) == np.sign(step)
 
 
