@@ -212,7 +212,7 @@ async def test_a_cut_is_seen_on_the_node_at_once_and_in_the_windows_of_the_runs_
     assert all(p.status & 0xC0000000 for p in during.predictions)
 
     line.wire.mend()
-    await until(lambda: not line._scorer._away("plant"))
+    await until(lambda: not line._scorer._looking.sources_away())
     await line.write()
     await asyncio.sleep(0.3)
     after = await line.run()
