@@ -96,8 +96,11 @@ def strange(rng: np.random.Generator) -> Delivery:
     return Delivery(replace(batch, text=texts), (gap,))
 
 
-@pytest.mark.parametrize("seed", range(3))
-async def test_it_makes_of_the_same_samples_what_sqlite_makes(store: PostgresStore, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "at_once"), [(0, 100_000), (1, 100_000), (2, 500)])
+async def test_it_makes_of_the_same_samples_what_sqlite_makes(
+    store: PostgresStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, at_once: int
+) -> None:
+    monkeypatch.setattr("plugin.historian.closed.closing._AT_ONCE", at_once)
     rng = np.random.default_rng(seed)
     path = tmp_path / "historian.db"
     async with SqliteStore(f"sqlite+aiosqlite:///{path}") as other:
@@ -240,6 +243,35 @@ async def test_a_closing_that_is_cut_off_has_done_nothing(store: PostgresStore, 
     assert await rows(store, "sample_chunks") == []
     assert (await store.close_before(BEGIN + 86_400 * SECOND)).samples == 1800
     assert await store.write([seconds(0, 1)]) == Written(0, 3)
+
+
+async def test_a_closing_that_is_cut_off_between_two_portions_has_closed_the_first(
+    store: PostgresStore, migrated_postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plugin.historian.closed.closing._AT_ONCE", 600)
+    await store.write([seconds(0, 600)])
+    before = await beside(migrated_postgres)
+    async with store._server.copying() as other:
+        await other.execute("BEGIN")
+        columns = "samples, good, numbers, first_time, last_time, last_status, observed, good_time"
+        minute = f"INSERT INTO rollup_minutes (tag_id, start_time, {columns}) VALUES (2, $1, 0, 0, 0, 0, 0, 0, 0, 0)"  # noqa: S608
+        await other.execute(minute, BEGIN)  # the second portion has to wait for us
+        closer = asyncio.create_task(store.close_before(BEGIN + 600 * SECOND))
+        ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while not await asyncio.to_thread(migrated_postgres.psql, ends):
+            await asyncio.sleep(0.01)
+        with pytest.raises(StoreError):
+            await closer
+        await other.execute("ROLLBACK")
+    assert migrated_postgres.psql("SELECT DISTINCT tag_id FROM sample_chunks") == [["1"]]
+    assert equal(await beside(migrated_postgres), before)
+    assert await store.write([seconds(0, 600)]) == Written(0, 1800)
+    closed = await store.close_before(BEGIN + 600 * SECOND)
+    assert (closed.slices, closed.samples) == (1, 1200)
+    kept = (await beside(migrated_postgres)).take(slice(0, 600))
+    assert equal(kept, before.take(slice(0, 600)))
+    assert len(await store.read_samples([1, 3], *EVER)) == 1200
+    assert migrated_postgres.psql("SELECT sum(samples + left_out) FROM sample_partitions") == [["1800"]]
 
 
 async def test_the_upkeep_closes_and_the_partition_goes(store: PostgresStore, migrated_postgres: Database) -> None:

@@ -218,6 +218,25 @@ def test_a_range_of_tags_is_closed_by_itself_unless_something_comes_to_its_sampl
         assert connection.execute("SELECT count(*) FROM samples").fetchone() == (0,)
 
 
+def test_who_reads_between_two_portions_finds_an_hour_whole_or_not_yet() -> None:
+    of_rows = [(tag, second, 0.5, 0, None) for second in (1800, 3590, 3700) for tag in (1, 2)]
+    with closing(database()) as connection, closed_at_once(1):
+        plant = Plant(connection)
+        plant.arrive([*of_rows, (3, 30, 0.5, 0, None)])
+        plant.close(BEGIN + 3540 * SECOND)
+        slice_ = next_slice(connection, BEGIN + 7200 * SECOND)
+        assert slice_ is not None
+        seen = []
+        for portion in read(connection, slice_).portions():
+            after = close(portion)
+            with transaction(connection):
+                plant.newest.keep_before(connection, slice_.end)
+                write(connection, portion, after, roll_up_again(connection, portion, after.minutes), 0)
+            hours = select_roll_ups(connection, Level.HOUR, [(tag, *EVER) for tag in (1, 2, 3)])
+            seen.append(dict(zip(hours.tag.tolist(), hours.samples.tolist(), strict=True)))
+        assert seen == [{1: 2, 3: 1}, {1: 2, 2: 2, 3: 1}]
+
+
 def test_chunks_grow_while_their_partition_does() -> None:
     with closing(database()) as connection:
         plant = Plant(connection)

@@ -1,13 +1,14 @@
 """Closing: what comes of the rows of one slice of time. They become chunks by tag, roll-ups by minute, hour and day.
 
 A slice lies in one UTC day and ends on a whole minute. It is closed in three steps, of which the first and the last are
-a database's own: what is there is read as of one moment; all is computed, here; and it is written in one transaction,
-unless what was read has changed meanwhile. So a reader finds each sample once, in its row or in a chunk, and who dies
-in the middle has done nothing.
+a database's own: what is there is read as of one moment; all is computed, here; and it is written, by portions of so
+many rows that no commit waits long, each in one transaction, unless what was read has changed meanwhile. So a reader
+finds each sample once, in its row or in a chunk. With the first portion the slice's time counts as closed: who dies
+before the last one leaves rows that are late then, and are closed like others that are.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -30,6 +31,8 @@ _AT_ONCE = 100_000
 """Rows that are closed in one transaction, about: a commit has to wait for them."""
 _SMALL = 256
 """A chunk of fewer samples is made anew when its partition grows [samples]."""
+_FEW = 20
+"""Rows that share a time: from then on it is worth while to go to each time by itself."""
 _ROW_BYTES = 110
 """Of a chunk beside its data, with its places in the indices."""
 
@@ -75,6 +78,8 @@ class Before:
     """Of the days that the slice is part of, and the last ones before these."""
     with_text: frozenset[Key]
     terms: Mapping[int, TagTerms]
+    later: Keyed = field(default_factory=Keyed.empty)
+    """Rows of the slice that are closed after these."""
 
     def over(self, level: Level) -> Micros:
         """Up to where hours or days are over when this slice is closed."""
@@ -88,9 +93,20 @@ class Before:
         return [(tag, start, start + width) for tag, start in keys if start + width <= last]
 
     def ended(self, level: Level, over: Micros) -> list[Span]:
-        """Hours or days of all tags that come to an end: at the front, where none was closed yet."""
+        """Hours or days of all tags that come to an end: at the front, where none was closed yet.
+
+        But for those that a later portion brings rows to, and makes: who reads finds an hour whole, or not yet.
+        """
         front = self.front // level.width * level.width
-        return [(tag, front, over) for tag in self.terms if over > front]
+        if over <= front:
+            return []
+        awaited = set(np.unique(self.later.between(front, front + level.width).samples.tag).tolist())
+        return [(tag, front, over) for tag in self.terms if tag not in awaited]
+
+    def times(self) -> list[Micros] | None:
+        """At which the rows of a range of tags are found, past those of others; None: they are too many for that."""
+        times = np.unique(self.rows.samples.source_time)
+        return times.tolist() if self.slice.tags is not None and len(times) * _FEW < len(self.rows) else None
 
     def portions(self) -> list["Before"]:
         """By ranges of tags, each to be closed in one transaction; when the first one is, the others are late."""
@@ -100,8 +116,9 @@ class Before:
             return [self]
         bounds = [int(tag[0]), *cuts[cuts > tag[0]].tolist(), int(tag[-1]) + 1]
         ranges = [range(low, high) for low, high in pairwise(bounds)]
+        first = replace(self._of(ranges[0]), later=self.rows.take(tag >= ranges[0].stop))
         behind = replace(self, front=max(self.front, self.slice.end))
-        return [self._of(ranges[0]), *(behind._of(each) for each in ranges[1:])]
+        return [first, *(behind._of(each) for each in ranges[1:])]
 
     def _of(self, tags: range) -> "Before":
         def inside(column: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -84,13 +84,16 @@ class PostgresArchive(Tables):
             await keep_newest(connection)
             while free and (slice_ := await next_slice(connection, until)) is not None:
                 with self._diagnostics.stage("close"):
-                    done += await self._close(connection, slice_)
+                    done += replace(await self._close(connection, slice_), slices=1)
         return done
 
     async def _close(self, connection: Connection, slice_: Slice) -> Closed:
+        done = Closed()
         for _ in range(_TRIES):
             with suppress(Changed):
-                return await close_slice(connection, slice_, clock(), self._server.check)
+                async for closed in close_slice(connection, slice_, clock(), self._server.check):
+                    done += closed
+                return done
         raise StoreUnavailable(f"{self._server.place}: late samples come faster than they can be closed")
 
     # --- roll-ups and corrections ---

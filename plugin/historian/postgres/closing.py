@@ -6,14 +6,14 @@ looks once more whether a row has come into the slice.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from plugin.domain import GapState, Level, Micros, RollUps, SampleBatch, Tag
 from plugin.historian.closed.chunks import Chunk, decode
 from plugin.historian.closed.closing import (
     DAY,
-    ROWS,
+    SLICE,
     After,
     Before,
     Changed,
@@ -49,7 +49,7 @@ _CHUNK_ROWS = 500
 
 
 async def next_slice(connection: Connection, until: Micros) -> Slice | None:
-    """The oldest rows of before ``until``, at most about a million; None: there are none."""
+    """The oldest rows of before ``until``, as :data:`SLICE` has them; None: there are none."""
     oldest = await connection.fetchval("SELECT min(source_time) FROM samples")
     until = until // MINUTE * MINUTE
     if oldest is None or oldest >= until:
@@ -57,7 +57,7 @@ async def next_slice(connection: Connection, until: Micros) -> Slice | None:
     start = oldest // MINUTE * MINUTE
     first, last = await _partition(connection, start, until)
     row = "SELECT source_time FROM samples WHERE source_time >= $1 ORDER BY source_time LIMIT 1 OFFSET $2"
-    beyond = await connection.fetchval(row, max(start, FIRST), ROWS)
+    beyond = await connection.fetchval(row, max(start, FIRST), SLICE)
     end = last if beyond is None else min(last, max(beyond // MINUTE * MINUTE, start + MINUTE))
     ends = await connection.fetchval("SELECT max(end_time) FROM sample_partitions WHERE start_time = $1", first)
     return Slice(first, start, end, end if ends is None else max(end, ends))
@@ -235,27 +235,30 @@ async def _recomputable(connection: Connection, spans: Sequence[Span], level: Le
 
 async def close_slice(
     connection: Connection, slice_: Slice, now: Micros, check: Callable[[Connection], Awaitable[None]]
-) -> Closed:
-    """Changed where something came meanwhile; then nothing is done. ``check``: whether we may write, asked first."""
+) -> AsyncIterator[Closed]:
+    """Each portion, once it is closed. Changed where something came to the next one meanwhile.
+
+    ``check``: whether we may write, asked first in each transaction.
+    """
     corrections = await connection.fetchval(_CORRECTIONS)
     before = await read(connection, slice_)
-    after = await asyncio.to_thread(close, before)
-    made = await roll_up_again(connection, before, after.minutes)
-    async with connection.transaction():
-        await check(connection)
-        if await connection.fetchval(f"{_CORRECTIONS} FOR SHARE") != corrections:  # the next one waits for us
-            raise Changed
-        await _write(connection, before, after, made, now)
-    return Closed.of(before, after)
+    for portion in before.portions():
+        after = await asyncio.to_thread(close, portion)
+        made = await roll_up_again(connection, portion, after.minutes)
+        async with connection.transaction():
+            await check(connection)
+            if await connection.fetchval(f"{_CORRECTIONS} FOR SHARE") != corrections:  # the next one waits for us
+                raise Changed
+            await _write(connection, portion, after, made, now)
+        yield Closed.of(portion, after)
 
 
 async def _write(
     connection: Connection, before: Before, after: After, roll_ups: Mapping[Level, RollUps], now: Micros
 ) -> None:
     slice_ = before.slice
-    inside = "WHERE source_time >= $1 AND source_time < $2"
-    bounds = max(slice_.start, FIRST), slice_.end
-    if _count(await connection.execute(f"DELETE FROM samples {inside}", *bounds)) != len(before.rows):  # noqa: S608
+    mine, bounds = _its_rows(before)
+    if _count(await connection.execute(f"DELETE FROM samples WHERE {mine}", *bounds)) != len(before.rows):  # noqa: S608
         raise Changed
     await _take_out(connection, [*before.replaced.values()])
     for retention, part in after.parts.items():
@@ -270,10 +273,20 @@ async def _write(
     await connection.execute(
         "UPDATE bookkeeping SET value = greatest(value, $1) WHERE name = 'closed_until'", slice_.end
     )
-    if await connection.fetchval(f"SELECT EXISTS (SELECT FROM samples {inside})", *bounds):  # noqa: S608
+    if await connection.fetchval(f"SELECT EXISTS (SELECT FROM samples WHERE {mine})", *bounds):  # noqa: S608
         raise Changed
     if after.left_out:
         await connection.execute("UPDATE bookkeeping SET value = value - $1 WHERE name = 'samples'", after.left_out)
+
+
+def _its_rows(before: Before) -> tuple[str, Sequence[Any]]:
+    """A condition for the rows of a slice, and what its parameters are."""
+    slice_, times = before.slice, before.times()
+    tags = slice_.tags or range(2**31 - 1)
+    if times is not None:  # what came meanwhile at another time follows as late
+        return "source_time = ANY ($1::bigint[]) AND tag_id >= $2 AND tag_id < $3", (times, tags.start, tags.stop)
+    inside = "source_time >= $1 AND source_time < $2 AND tag_id >= $3 AND tag_id < $4"
+    return inside, (max(slice_.start, FIRST), slice_.end, tags.start, tags.stop)
 
 
 def _count(status: str) -> int:

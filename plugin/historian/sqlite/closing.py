@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-import numpy as np
-
 from plugin.domain import GapState, Level, Micros, RollUps, Tag
 from plugin.historian.closed.chunks import Chunk, decode
 from plugin.historian.closed.closing import (
@@ -35,8 +33,6 @@ from plugin.historian.sqlite.connections import snapshot
 from plugin.historian.sqlite.rollups import last_before, next_minutes, select_roll_ups, upsert_roll_ups
 from plugin.historian.sqlite.selecting import CHUNK_COLUMNS, FIRST, book, chunks_of, listed, select_open
 
-_FEW = 20
-"""Rows that share a time, of those that are closed: from then on it is worth while to go to each time by itself."""
 _CHUNK_ROWS = 256
 """In one statement, whose parameters may be 32,766."""
 
@@ -233,11 +229,9 @@ def _delete(database: sqlite3.Connection, before: Before) -> int:
     start, end, tags = max(before.slice.start, FIRST), before.slice.end, before.slice.tags
     if tags is None:
         return database.execute("DELETE FROM samples WHERE source_time >= ? AND source_time < ?", (start, end)).rowcount
-    times = np.unique(before.rows.samples.source_time)
-    if len(times) * _FEW < len(before.rows):
-        # Straight to them, past the rows of other tags. What came meanwhile at another time follows as late.
+    if (times := before.times()) is not None:  # what came meanwhile at another time follows as late
         query = "DELETE FROM samples WHERE source_time = ? AND tag_id >= ? AND tag_id < ?"
-        return database.executemany(query, [(time, tags.start, tags.stop) for time in times.tolist()]).rowcount
+        return database.executemany(query, [(time, tags.start, tags.stop) for time in times]).rowcount
     query = "DELETE FROM samples WHERE source_time >= ? AND source_time < ? AND tag_id >= ? AND tag_id < ?"
     return database.execute(query, (start, end, tags.start, tags.stop)).rowcount
 
