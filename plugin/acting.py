@@ -23,6 +23,7 @@ from plugin.infer.training_runs import Training
 from plugin.protocols import Store
 from plugin.reloading import Reloaded
 from plugin.schedule import last_tick
+from plugin.tasks import job
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Acting:
         self._folder = folder
         self._scorers = scorers
         self._reload = reload
-        self._failures = diagnostics.task_failures
+        self._diagnostics = diagnostics
         self._parts: tuple[Runs, Training, asyncio.TaskGroup] | None = None
         self._busy: set[str] = set()
 
@@ -145,14 +146,11 @@ class Acting:
 
         async def go() -> None:
             try:
-                await work(begun)
+                await job(self._diagnostics, "what people asked for", what, work(begun))
             except ForetagError as error:
                 log.warning("%s: %s", what, error)
                 if not key.done():
                     key.set_exception(error)
-            except Exception:  # the wrapper of this job: logged and counted, the service goes on
-                self._failures.labels("what people asked for").inc()
-                log.exception("%s failed", what)
             finally:
                 self._busy.discard(what)
                 if not key.done():

@@ -33,6 +33,7 @@ from plugin.opening import open_compute, open_store
 from plugin.reloading import Reloaded
 from plugin.scorers import Scorers
 from plugin.service import Service
+from plugin.tasks import job
 
 log = logging.getLogger(__name__)
 
@@ -117,15 +118,13 @@ async def _reload_on(hangup: asyncio.Event, service: Service, stop: asyncio.Even
 
 async def _reload(service: Service, user: str | None) -> Reloaded:
     try:
-        return await (service.reload() if user is None else service.reload(user, "command"))
+        asked = service.reload() if user is None else service.reload(user, "command")
+        done = await job(service.diagnostics, "reload", "reload", asked)
     except ConfigError as error:
         return Reloaded(faults=tuple(map(str, error.faults)))
     except ForetagError as error:
         return Reloaded(faults=(str(error),))
-    except Exception as error:  # the wrapper of this job: logged and counted, the service goes on
-        service.diagnostics.task_failures.labels("reload").inc()
-        log.exception("reload failed")
-        return Reloaded(faults=(f"{type(error).__name__}: {error}; the log has more",))
+    return done or Reloaded(faults=("an error that nobody foresaw; the log has more",))
 
 
 async def _view(service: Service, console: Console, stop: asyncio.Event) -> None:

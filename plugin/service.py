@@ -39,6 +39,7 @@ from plugin.historian.stores import SqlStore
 from plugin.hmi.overview import Overview
 from plugin.infer.alarms.room import Room
 from plugin.infer.alarms.watch import AlarmWatch
+from plugin.infer.compute import Compute
 from plugin.infer.monitoring import Monitoring
 from plugin.infer.outages import Outages
 from plugin.infer.promotion import Promotion
@@ -148,9 +149,7 @@ class Service:
         self.overview.set_result(overview)
         mirror = Mirror(self.config.publish.mirror, tags)
         await enter(self._acquiring(sources, store, spill, overview, mirror))
-        chores = *store.chores(self.config.historian), auditing.chore(store, self.config.data)
-        upkeep = Upkeep(chores, self.diagnostics)
-        await enter(running(self._supervision.keep("upkeep", upkeep.run)))
+        await enter(self._keeping(store))
         compute = await enter(open_compute(self.config, self.diagnostics))
         registry = Registry(store, self.config.model_folder, key=self.config.model_key)
         scorers = Scorers(self.config, tags, store, registry, compute, self.diagnostics, sources)
@@ -160,31 +159,15 @@ class Service:
         acting = Acting(
             store, self.config.model_folder, scorers.in_force, self.reload, self.diagnostics, self.config.model_key
         )
-        sinks = self._sinks(overview, store, mirror, room, acting)
-        for sink in sinks:
-            await enter(sink.open(scorers.outputs))
-        if alarms is not None:
-            sinks.append(alarms)  # the last: a value is there before the alarm that follows it
-            await enter(running(self._supervision.keep("alarms", alarms.watch)))
-        standings = Standings(scorers.in_force, store, sinks, self.diagnostics)
-        outages = Outages(sources, scorers.in_force, sinks, self.diagnostics)
-        await enter(running(outages.watch(), self._supervision.keep("standings", standings.watch)))
+        shown = self._sinks(overview, store, mirror, room, acting)
+        sinks = await enter(self._publishing(shown, alarms, store, sources, scorers))
         runs = Runs(store, sinks, self.diagnostics)
         await wait(lambda: runs.end_unfinished([model.name for model in self.config.models]))
         await enter(self._scoring(scorers, runs))
         training = Training(store, registry, compute, self.diagnostics, overview.training)
         await enter(acting.ready(runs, training))
         await enter(self._training(training, scorers))
-        promotion = Promotion(store, registry, scorers.in_force)
-        monitoring = Monitoring(store, registry, compute, scorers.in_force, self.diagnostics)
-        judging = Upkeep(
-            [
-                Chore("judging challengers", _JUDGING, promotion.look),
-                Chore("watching for drift", _WATCHING, monitoring.look),
-            ],
-            self.diagnostics,
-        )
-        await enter(running(self._supervision.keep("judging", judging.run)))
+        await enter(self._judging(store, registry, compute, scorers))
         rescore = self._rescoring(store, scorers, sinks)
         switches = [sink for sink in sinks if isinstance(sink, WriteBack)]
         self.reloading.set_result(Reloading(self.config, store, sources, overview, rescore, spill, switches))
@@ -222,6 +205,33 @@ class Service:
         acquisition = self._supervision.keep("acquisition", ingest.run)
         return running(acquisition, self.diagnostics.watch_loop(), overview.watch(store))
 
+    def _keeping(self, store: SqlStore) -> AbstractAsyncContextManager[None]:
+        """The historian in order, beside its work."""
+        chores = *store.chores(self.config.historian), auditing.chore(store, self.config.data)
+        return running(self._supervision.keep("upkeep", Upkeep(chores, self.diagnostics).run))
+
+    @asynccontextmanager
+    async def _publishing(
+        self,
+        shown: Sequence[Sink],
+        alarms: AlarmWatch | None,
+        store: Store,
+        sources: Sequence[Source],
+        scorers: Scorers,
+    ) -> AsyncIterator[list[Sink]]:
+        """Every sink open, and told how sources and models do; the alarms last: a value is there before its alarm."""
+        keep = self._supervision.keep
+        async with AsyncExitStack() as stack:
+            for sink in shown:
+                await stack.enter_async_context(sink.open(scorers.outputs))
+            sinks = [*shown, *([] if alarms is None else [alarms])]
+            if alarms is not None:
+                await stack.enter_async_context(running(keep("alarms", alarms.watch)))
+            standings = Standings(scorers.in_force, store, sinks, self.diagnostics)
+            outages = Outages(sources, scorers.in_force, sinks, self.diagnostics)
+            await stack.enter_async_context(running(outages.watch(), keep("standings", standings.watch)))
+            yield sinks
+
     @asynccontextmanager
     async def _scoring(self, scorers: Scorers, runs: Runs) -> AsyncIterator[None]:
         """Runs on schedule, for as long as the context lasts."""
@@ -249,6 +259,18 @@ class Service:
         keep = self._supervision.keep
         missing = partial(training.train_missing, scorers.in_force, scorers.past_is_read)
         return running(keep("training", missing), keep("retraining", partial(training.retrain, scorers.in_force)))
+
+    def _judging(
+        self, store: Store, registry: Registry, compute: Compute, scorers: Scorers
+    ) -> AbstractAsyncContextManager[None]:
+        """Challengers against the version in force, and that against its plant."""
+        promotion = Promotion(store, registry, scorers.in_force)
+        monitoring = Monitoring(store, registry, compute, scorers.in_force, self.diagnostics)
+        chores = (
+            Chore("judging challengers", _JUDGING, promotion.look),
+            Chore("watching for drift", _WATCHING, monitoring.look),
+        )
+        return running(self._supervision.keep("judging", Upkeep(chores, self.diagnostics).run))
 
     def _rescoring(self, store: SqlStore, scorers: Scorers, sinks: Sequence[Sink]) -> Rescore:
         async def rescore(tags: Sequence[Tag]) -> tuple[list[str], list[str]]:

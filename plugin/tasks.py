@@ -1,14 +1,20 @@
-"""Tasks of the service: they live as long as a context, and those that must not end are started again."""
+"""Tasks of the service: they live as long as a context, and those that must not end are started again.
+
+And jobs, done once because somebody asked: what nobody foresaw ends the job alone.
+"""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from plugin.diagnostics import Diagnostics
+from plugin.errors import ForetagError
 
 log = logging.getLogger(__name__)
+
+_Found = TypeVar("_Found")
 
 _RESTART_DELAYS = (0.5, 1.0, 5.0, 30.0)
 """Before a supervised task that ended with an error is started again [s]; the last one repeats."""
@@ -50,3 +56,18 @@ async def running(*tasks: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         finally:
             for task in begun:
                 task.cancel()
+
+
+async def job(diagnostics: Diagnostics, task: str, what: str, work: Awaitable[_Found]) -> _Found | None:
+    """What comes of ``work``. None: an error that nobody foresaw; it is logged with ``what`` and counted for ``task``.
+
+    Raises ForetagError, which is for whoever asked.
+    """
+    try:
+        return await work
+    except ForetagError:
+        raise
+    except Exception:
+        diagnostics.task_failures.labels(task).inc()
+        log.exception("%s failed", what)
+        return None

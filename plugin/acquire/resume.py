@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class StandingItem:
+class KeptItem:
     """A monitored item."""
 
     client: int
@@ -31,7 +31,7 @@ class StandingItem:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class KeptSubscription:
     """A subscription that may still stand at the server."""
 
     id: int
@@ -43,14 +43,14 @@ class Standing:
     """Longest silence that the server may keep [s]."""
     lifetime: float
     """How long it lives without a word from us [s]."""
-    items: tuple[StandingItem, ...]
+    items: tuple[KeptItem, ...]
     last: int = 0
     """Number of the newest message that is stored."""
     latest: Micros = 0
     """The server's clock at that message [µs]."""
 
 
-def standing_key(source: str, slot: int) -> str:
+def subscription_key(source: str, slot: int) -> str:
     """Checkpoint: what the subscription of a slot is. A source's subscriptions are numbered by slots."""
     return f"{source}/subscription/{slot}"
 
@@ -60,15 +60,15 @@ def reached_key(source: str, slot: int) -> str:
     return f"{source}/reached/{slot}"
 
 
-def write_standing(standing: Standing) -> str:
+def write_subscription(kept: KeptSubscription) -> str:
     """As the text of a checkpoint; without how far it has come."""
     row = {
-        "id": standing.id,
-        "server_started": standing.server_started,
-        "terms": standing.terms,
-        "silence": standing.silence,
-        "lifetime": standing.lifetime,
-        "items": [(i.client, i.id, i.demand, i.plain, i.sampling, i.queue) for i in standing.items],
+        "id": kept.id,
+        "server_started": kept.server_started,
+        "terms": kept.terms,
+        "silence": kept.silence,
+        "lifetime": kept.lifetime,
+        "items": [(i.client, i.id, i.demand, i.plain, i.sampling, i.queue) for i in kept.items],
     }
     return json.dumps(row, separators=(",", ":"))
 
@@ -78,30 +78,30 @@ def write_reached(subscription: int, last: int, latest: Micros) -> str:
     return f"{subscription} {last} {latest}"
 
 
-def read_standings(source: str, checkpoints: Mapping[str, str]) -> dict[int, Standing]:
+def read_subscriptions(source: str, checkpoints: Mapping[str, str]) -> dict[int, KeptSubscription]:
     """By slot, what the process before this one has left; what can't be read is as if it were not there."""
-    begin, found = standing_key(source, 0)[:-1], {}
+    begin, found = subscription_key(source, 0)[:-1], {}
     for key, text in checkpoints.items():
         slot = key.removeprefix(begin)
         if not text or slot == key or not slot.isdecimal():
             continue
         try:
-            found[int(slot)] = _standing(text, checkpoints.get(reached_key(source, int(slot)), ""))
+            found[int(slot)] = _kept(text, checkpoints.get(reached_key(source, int(slot)), ""))
         except (ValueError, TypeError, KeyError) as error:
             _log.warning("%s: checkpoint %s is of no use: %s", source, key, type(error).__name__)
     return found
 
 
-def _standing(text: str, reached: str) -> Standing:
+def _kept(text: str, reached: str) -> KeptSubscription:
     row = json.loads(text)
     items = tuple(
-        StandingItem(int(client), int(number), str(demand), bool(plain), float(sampling), int(queue))
+        KeptItem(int(client), int(number), str(demand), bool(plain), float(sampling), int(queue))
         for client, number, demand, plain, sampling, queue in row["items"]
     )
     subscription, last, latest = (int(part) for part in (reached or "0 0 0").split())
     if subscription != row["id"]:
         last = latest = 0  # nothing of this one is stored yet
-    return Standing(
+    return KeptSubscription(
         id=int(row["id"]),
         server_started=int(row["server_started"]),
         terms=str(row["terms"]),

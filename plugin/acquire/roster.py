@@ -18,7 +18,7 @@ from plugin.acquire.arrivals import Arrivals
 from plugin.acquire.config import SourceConfig
 from plugin.acquire.intake import Intake
 from plugin.acquire.items import Item, ItemMaker
-from plugin.acquire.resume import Standing
+from plugin.acquire.resume import KeptSubscription
 from plugin.acquire.server import ServerInfo
 from plugin.acquire.session import ServiceFault
 from plugin.acquire.subscription import Subscription
@@ -46,7 +46,7 @@ class Roster:
         tags: Sequence[Tag],
         intake: Intake,
         arrivals: Arrivals,
-        standings: Mapping[int, Standing],
+        kept: Mapping[int, KeptSubscription],
     ) -> None:
         self.items: tuple[Item, ...] = tuple(Item(handle, tag) for handle, tag in enumerate(tags))
         """Every tag with what the server answered for it."""
@@ -59,19 +59,19 @@ class Roster:
         self._maker = ItemMaker(config, intake)
         self._replacing: list[tuple[Item, Item]] = []
         self._size = config.subscription_size
-        self._slots = count(max(standings, default=-1) + 1)
-        self._place(self._resume(standings))
+        self._slots = count(max(kept, default=-1) + 1)
+        self._place(self._resume(kept))
 
-    def _resume(self, standings: Mapping[int, Standing]) -> list[Item]:
+    def _resume(self, kept: Mapping[int, KeptSubscription]) -> list[Item]:
         """Subscriptions that may still stand at the server serve what they can; returns the items that are left."""
-        if not standings:
+        if not kept:
             return list(self.items)
         wanted = defaultdict[str, list[Item]](list)
         for item in self.items:
             wanted[self._maker.demand(item.tag)].append(item)
-        for slot, standing in sorted(standings.items()):
+        for slot, one in sorted(kept.items()):
             subscription = self._subscription((), slot)
-            subscription.resume(standing, wanted)
+            subscription.resume(one, wanted)
             if subscription.items:  # else its first message will show that it is nobody's
                 self.subscriptions.append(subscription)
         return sorted((item for items in wanted.values() for item in items), key=attrgetter("handle"))

@@ -31,7 +31,7 @@ from plugin.acquire.past import Past
 from plugin.acquire.polling import Polling
 from plugin.acquire.refusals import Refusals
 from plugin.acquire.reporting import Reporting, unsupported
-from plugin.acquire.resume import read_standings
+from plugin.acquire.resume import read_subscriptions
 from plugin.acquire.roster import Roster
 from plugin.acquire.server import describe
 from plugin.acquire.session import ServiceFault, Session
@@ -101,8 +101,8 @@ class OpcUaSource:
         self._refusals = Refusals(config.name, self._intake, self._losses)
         self._past = Past(config.name, gaps, self._losses, self._refusals, self._backfill, left)
         arrivals = Arrivals(config, self._intake, self._losses, self._outbox, diagnostics)
-        standings = read_standings(config.name, left) if self._resumes else {}
-        self._roster = Roster(config, tags, self._intake, arrivals, standings)
+        subscriptions = read_subscriptions(config.name, left) if self._resumes else {}
+        self._roster = Roster(config, tags, self._intake, arrivals, subscriptions)
         self._reporting = Reporting(config, self._session, self._roster, arrivals, self._refusals, diagnostics)
         self._polling = Polling(config, self._roster, self._intake, self._losses, self._outbox, diagnostics)
         self._way: Way = self._reporting

@@ -18,7 +18,14 @@ from plugin.acquire.decoding import Memory
 from plugin.acquire.handles import ClientHandles
 from plugin.acquire.items import Item, ItemMaker
 from plugin.acquire.measuring import Malformed
-from plugin.acquire.resume import Standing, StandingItem, reached_key, standing_key, write_reached, write_standing
+from plugin.acquire.resume import (
+    KeptItem,
+    KeptSubscription,
+    reached_key,
+    subscription_key,
+    write_reached,
+    write_subscription,
+)
 from plugin.acquire.sequence import Sequence as Numbers
 from plugin.acquire.sequence import following
 from plugin.acquire.server import ServerInfo
@@ -227,17 +234,17 @@ class Subscription:
 
     # --- over our own restart ---
 
-    def resume(self, standing: Standing, wanted: Mapping[str, list[Item]]) -> None:
+    def resume(self, kept: KeptSubscription, wanted: Mapping[str, list[Item]]) -> None:
         """Go on with what the process before this one left: its items serve those ``wanted``, by demand.
 
         Who is served is taken out of ``wanted``; what serves nobody is taken from the server by :meth:`ask_new`.
         """
-        self.id, self.silence, self.lifetime = standing.id, standing.silence, standing.lifetime
-        self.latest, self._server_started = standing.latest, standing.server_started
-        self._numbers.restart(standing.last)
-        self._inherited, self._outdated = True, standing.terms != self._terms.text()
+        self.id, self.silence, self.lifetime = kept.id, kept.silence, kept.lifetime
+        self.latest, self._server_started = kept.latest, kept.server_started
+        self._numbers.restart(kept.last)
+        self._inherited, self._outdated = True, kept.terms != self._terms.text()
         served: list[Item] = []
-        for row in standing.items:
+        for row in kept.items:
             if not wanted.get(row.demand):
                 self._surplus.append(row.id)
                 continue
@@ -248,7 +255,7 @@ class Subscription:
         self.items = tuple(served)
         self._maker.take_up(self.items)
         first = {item.client: item.handle for item in reversed(served)}  # of those that share an item it has the values
-        newest = max((row.client for row in standing.items), default=0)
+        newest = max((row.client for row in kept.items), default=0)
         self.handles = ClientHandles(first, newest + random.randint(1, _LEAP))  # noqa: S311 - no secret
         self._surplus = sorted(set(self._surplus) - {item.id for item in self.items})
 
@@ -274,17 +281,17 @@ class Subscription:
         if message is not None and message.sequence == self._numbers.expected:  # a late one tells nothing new
             marks[reached_key(name, self.slot)] = write_reached(self.id, message.sequence, _sampled(message))
         if self._unwritten:
-            marks[standing_key(name, self.slot)] = write_standing(self._standing())
+            marks[subscription_key(name, self.slot)] = write_subscription(self._kept())
             self._unwritten = False
         return marks
 
-    def _standing(self) -> Standing:
+    def _kept(self) -> KeptSubscription:
         items = tuple(
-            StandingItem(item.client, item.id, self._maker.demand(item.tag), item.plain, item.sampling, item.queue)
+            KeptItem(item.client, item.id, self._maker.demand(item.tag), item.plain, item.sampling, item.queue)
             for item in self.items
             if item.monitored
         )
-        return Standing(self.id, self._server_started, self._terms.text(), self.silence, self.lifetime, items)
+        return KeptSubscription(self.id, self._server_started, self._terms.text(), self.silence, self.lifetime, items)
 
     # --- at its end and at its begin ---
 

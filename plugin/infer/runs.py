@@ -9,14 +9,12 @@ from functools import partial
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Outcome, Run, RunKind, RunResult
-from plugin.errors import ForetagError, PublishError
+from plugin.errors import ForetagError
 from plugin.infer.scoring import Scorer
+from plugin.infer.telling import Telling
 from plugin.protocols import Sink, Store
 
 log = logging.getLogger(__name__)
-
-_PUBLISH_LIMIT = 5.0
-"""A sink that takes longer [s] has failed to publish."""
 
 
 def _nobody(_: Run) -> None:
@@ -37,6 +35,7 @@ class Runs:
         self._sinks = sinks
         self._diagnostics = diagnostics
         self._clock = clock
+        self._telling = Telling(diagnostics, "results")
         self._complaints: dict[str, str] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._missed: asyncio.Queue[tuple[str, datetime]] = asyncio.Queue(maxsize=1000)
@@ -130,16 +129,8 @@ class Runs:
                 self._complain(f"{model} missed row", str(error))
 
     async def _publish(self, outcome: Outcome) -> None:
-        for sink in self._sinks:
-            try:
-                async with asyncio.timeout(_PUBLISH_LIMIT):
-                    await sink.publish(outcome)
-            except Exception as error:  # noqa: BLE001 - a sink that fails in whatever way keeps the others from nothing
-                self._diagnostics.publish_failures.labels(sink.name, type(error).__name__).inc(len(outcome.predictions))
-                expected = isinstance(error, PublishError | TimeoutError)
-                self._complain(f"sink {sink.name}", _said(error), None if expected else error)
-            else:
-                self._complaints.pop(f"sink {sink.name}", None)
+        values = max(1, len(outcome.predictions))
+        await self._telling.each(self._sinks, lambda sink: sink.publish(outcome), values)
         if outcome.run.model not in self.published:
             self.published[outcome.run.model] = self._clock()
             self.news.set()
@@ -166,9 +157,3 @@ class Runs:
         if self._complaints.get(what) != text:
             self._complaints[what] = text
             log.warning("%s: %s", what, text, exc_info=error)
-
-
-def _said(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "timed out"
-    return str(error) or type(error).__name__

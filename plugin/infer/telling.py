@@ -1,4 +1,4 @@
-"""Telling sinks what they do not know yet: each once, in bounded time, none of them at the expense of the others."""
+"""Telling sinks: each in bounded time, and one that fails costs itself alone."""
 
 import asyncio
 import logging
@@ -6,18 +6,53 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from plugin.diagnostics import Diagnostics
+from plugin.errors import PublishError
 from plugin.protocols import Sink
 
 _log = logging.getLogger(__name__)
 
 _LIMIT = 5.0
-"""A sink that takes longer [s] has failed, and is told again."""
+"""A sink that takes longer [s] has failed."""
 
 _News = TypeVar("_News")
 
 
+class Telling:
+    """Knows what each sink that fails said last."""
+
+    def __init__(self, diagnostics: Diagnostics, what: str) -> None:
+        """``what`` they are told, for the log: "does not show …"."""
+        self._diagnostics = diagnostics
+        self._what = what
+        self._complaints: dict[str, str] = {}
+
+    async def each(self, sinks: Sequence[Sink], tell: Callable[[Sink], Awaitable[None]], values: int = 1) -> list[Sink]:
+        """One after the other; returns those that took it. A failure counts for so many ``values``."""
+        return [sink for sink in sinks if await self._takes(sink, tell, values)]
+
+    async def _takes(self, sink: Sink, tell: Callable[[Sink], Awaitable[None]], values: int) -> bool:
+        try:
+            async with asyncio.timeout(_LIMIT):
+                await tell(sink)
+        except Exception as error:  # noqa: BLE001 - the wrapper of all that sinks do: logged, counted, the others go on
+            self._diagnostics.publish_failures.labels(sink.name, type(error).__name__).inc(values)
+            self._complain(sink, error)
+            return False
+        self._complaints.pop(sink.name, None)
+        return True
+
+    def _complain(self, sink: Sink, error: Exception) -> None:
+        """Once per change of its words: a fault that lasts does not fill the log."""
+        text = "timed out" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        if self._complaints.get(sink.name) != text:
+            expected = isinstance(error, PublishError | TimeoutError)
+            trace = None if expected else error
+            _log.warning("sink %s does not show %s: %s", sink.name, self._what, text, exc_info=trace)
+            self._complaints[sink.name] = text
+
+
 class Teller(Generic[_News]):
-    """Of one kind of news."""
+    """Of one kind of news: each sink is told it once, and again where it failed to take it."""
 
     def __init__(
         self,
@@ -26,30 +61,14 @@ class Teller(Generic[_News]):
         tell: Callable[[Sink, _News], Awaitable[None]],
         what: str,
     ) -> None:
-        """``what``: for the log, where a sink fails: "does not show …"."""
+        """``what``: see :class:`Telling`."""
         self._sinks = sinks
-        self._diagnostics = diagnostics
         self._tell = tell
-        self._what = what
-        self._told: dict[str, _News] = {}
-        self._complaints: dict[str, str] = {}
+        self._telling = Telling(diagnostics, what)
+        self._known: dict[str, _News] = {}
 
     async def tell(self, news: _News) -> None:
         """To each sink that was told something else last, or failed to take it."""
-        for sink in self._sinks:
-            if self._told.get(sink.name) != news and await self._reaches(sink, news):
-                self._told[sink.name] = news
-
-    async def _reaches(self, sink: Sink, news: _News) -> bool:
-        try:
-            async with asyncio.timeout(_LIMIT):
-                await self._tell(sink, news)
-        except Exception as error:  # noqa: BLE001 - as in a run: a sink that fails keeps nothing from the others
-            self._diagnostics.publish_failures.labels(sink.name, type(error).__name__).inc()
-            text = str(error) or type(error).__name__
-            if self._complaints.get(sink.name) != text:
-                _log.warning("sink %s does not show %s: %s", sink.name, self._what, text, exc_info=error)
-                self._complaints[sink.name] = text
-            return False
-        self._complaints.pop(sink.name, None)
-        return True
+        behind = [sink for sink in self._sinks if self._known.get(sink.name) != news]
+        for sink in await self._telling.each(behind, lambda sink: self._tell(sink, news)):
+            self._known[sink.name] = news

@@ -5,7 +5,7 @@ import numpy as np
 from plugin.acquire.config import Policy, SourceConfig
 from plugin.acquire.handles import ClientHandles
 from plugin.acquire.items import Item, ItemMaker
-from plugin.acquire.resume import Standing
+from plugin.acquire.resume import KeptSubscription
 from plugin.acquire.subscription import Subscription
 from plugin.domain import Tag
 
@@ -55,7 +55,7 @@ def test_items_that_a_killed_process_made_and_nobody_wrote_down_name_no_other_ta
     begins = set()
     for _ in range(20):
         subscription = Subscription(config, (), ItemMaker(config), _never, _never)
-        subscription.resume(Standing(7, 0, "", 3.0, 300.0, ()), {})
+        subscription.resume(KeptSubscription(7, 0, "", 3.0, 300.0, ()), {})
         new = items(0)
         subscription.handles.name(new)
         begins.add(new[0].client)
