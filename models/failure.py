@@ -11,7 +11,7 @@ A feature in the role ``outcome`` is what was found afterwards (0 or 1, such as 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -57,37 +57,23 @@ def process(spec: Spec) -> NDArray[np.int64]:
     return np.array([place for place, name in enumerate(spec.features) if name != spec.roles.get("outcome")], np.int64)
 
 
-class Failure:
-    """A kind that classifies; :meth:`context`, :meth:`units`, :meth:`build` and :meth:`logit` tell them apart."""
-
-    name = "failure"
-    roles = ()
-    options: type[Options] = Options
+class Classifier(Protocol):
+    """One way from inputs to a logit; stateless. ``options``: those of its kind."""
 
     def context(self, options: Any) -> int:
         """Cells that the network reads."""
-        raise NotImplementedError
 
     def unlearnt(self, spec: Spec, options: Any) -> Params:
         """What :meth:`learnt` gives before there are data."""
-        return {"scale": cells.unscaled(len(process(spec)))}
 
-    def learnt(self, spec: Spec, options: Any, data: TrainingData) -> Params:
-        """What is known of the inputs before any training."""
-        inputs = process(spec)
-        return {"scale": cells.scale(data.values[:, inputs], data.observed[:, inputs])}
+    def learnt(self, spec: Spec, options: Any, scale: Params, data: TrainingData) -> Params:
+        """What is known of the inputs before any training, beside their ``scale``."""
 
-    def units(self, params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
+    def units(self, scale: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
         """[n, t, c·f] in standard deviations, channel by channel in the order of the inputs, from their [n, f, t]."""
-        raise NotImplementedError
-
-    def born(self, spec: Spec, options: Any, keys: jax.Array) -> Params:
-        """Weights of an ensemble."""
-        return born(self.build(spec, options), keys)
 
     def build(self, spec: Spec, options: Any) -> Any:
         """Of a network."""
-        raise NotImplementedError
 
     def logit(
         self, spec: Spec, options: Any, fixed: Params, weights: Params, units: jax.Array, seen: jax.Array
@@ -96,11 +82,21 @@ class Failure:
 
         ``fixed``: what :meth:`learnt` gave.
         """
-        raise NotImplementedError
+
+
+class Failure:
+    """A kind that classifies; a :class:`Classifier` tells one from another."""
+
+    name = "failure"
+    roles = ()
+
+    def __init__(self, options: type[Options], classifier: Classifier) -> None:
+        self._options = options
+        self._classifier = classifier
 
     def check(self, spec: Spec) -> None:
         """See :class:`models.kind.ModelKind`."""
-        read(self.options, spec)
+        read(self._options, spec)
         if unknown := sorted(set(spec.roles) - {"outcome"}):
             raise ValueError(f"roles.{unknown[0]}: {spec.kind} knows the role 'outcome' alone")
         check_axes(spec, self.roles)
@@ -116,10 +112,11 @@ class Failure:
 
     def init(self, spec: Spec, key: jax.Array) -> Params:
         """See :class:`models.kind.ModelKind`."""
-        options = read(self.options, spec)
+        options = read(self._options, spec)
         return {
-            "network": self.born(spec, options, jax.random.split(key, options.members)),
-            **self.unlearnt(spec, options),
+            "network": born(self._classifier.build(spec, options), jax.random.split(key, options.members)),
+            "scale": cells.unscaled(len(process(spec))),
+            **self._classifier.unlearnt(spec, options),
             "calibration": np.array([1.0, 0.0], np.float32),
             "threshold": np.full((), 0.5, np.float32),
         }
@@ -127,11 +124,13 @@ class Failure:
     def fit(self, spec: Spec, data: TrainingData, progress: Progress) -> Fitted:
         """Targets are 0 or 1, or a share between them. Needs failures in two groups, better five."""
         self.check(spec)
-        options = read(self.options, spec)
+        options = read(self._options, spec)
         fold = _folds(data, spec.seed)
         key = jax.random.key(spec.seed)
         params = self.init(spec, key)
-        params |= self.learnt(spec, options, data)
+        inputs = process(spec)
+        params["scale"] = cells.scale(data.values[:, inputs], data.observed[:, inputs])
+        params |= self._classifier.learnt(spec, options, params["scale"], data)
         shared, own = self._crops(spec, params, data, fold)
         budget = Budget(options.steps, options.rate, options.decay)
         loss = partial(self._loss, spec, options)
@@ -142,9 +141,9 @@ class Failure:
 
     def predict(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
         """See :class:`models.kind.ModelKind`; NaN where nothing is observed in the cells that the network reads."""
-        options, inputs = read(self.options, spec), process(spec)
-        context = min(self.context(options), values.shape[-1])
-        units = self.units(params, values[:, inputs], observed[:, inputs])[:, -context:]
+        options, inputs = read(self._options, spec), process(spec)
+        context = min(self._classifier.context(options), values.shape[-1])
+        units = self._classifier.units(params["scale"], values[:, inputs], observed[:, inputs])[:, -context:]
         seen = jnp.swapaxes(observed[:, inputs], 1, 2)[:, -context:]
         slope, shift = params["calibration"]
         logit = jnp.mean(self._members(spec, params, units, seen), 0)
@@ -162,7 +161,7 @@ class Failure:
 
     def _members(self, spec: Spec, params: Params, units: jax.Array, seen: jax.Array) -> jax.Array:
         """Logits [members, b] at the last cell."""
-        member = partial(self.logit, spec, read(self.options, spec), params, units=units, seen=seen)
+        member = partial(self._classifier.logit, spec, read(self._options, spec), params, units=units, seen=seen)
         every: jax.Array = jax.vmap(lambda weights: member(weights)[:, -1])(params["network"])
         return every
 
@@ -173,11 +172,12 @@ class Failure:
 
         ``end`` counts from the first cell of a crop, so that crop ``end`` ends in the data's cell ``end``.
         """
-        options, inputs = read(self.options, spec), process(spec)
-        units = np.asarray(jax.jit(self.units)(params, data.values[:, inputs], data.observed[:, inputs]))
+        options, inputs = read(self._options, spec), process(spec)
+        scaled = jax.jit(self._classifier.units)
+        units = np.asarray(scaled(params["scale"], data.values[:, inputs], data.observed[:, inputs]))
         seen = np.swapaxes(data.observed[:, inputs], 1, 2)
         target = np.where(seen.any(-1), data.target, np.nan).astype(np.float32)
-        front = ((0, 0), (self.context(options) - 1, 0))
+        front = ((0, 0), (self._classifier.context(options) - 1, 0))
         ends = [
             np.argwhere(~np.isnan(target) & (fold != member % (fold.max() + 1))[:, None])
             for member in range(options.members)
@@ -188,7 +188,7 @@ class Failure:
             "seen": np.pad(seen, (*front, (0, 0))),
             "target": np.pad(target, front, constant_values=np.nan),
             "weight": _class_weights(target, options.balance),
-            "fixed": {name: params[name] for name in self.unlearnt(spec, options)},
+            "fixed": {name: params[name] for name in self._classifier.unlearnt(spec, options)},
         }
         return shared, own
 
@@ -196,12 +196,12 @@ class Failure:
         """Weighted cross entropy over the later half of random crops."""
         picked, noisy, dead = jax.random.split(key, 3)
         row, end = own[jax.random.randint(picked, (options.batch,), 0, own.shape[0])].T
-        span = end[:, None] + jnp.arange(self.context(options))
+        span = end[:, None] + jnp.arange(self._classifier.context(options))
         units, seen, target = (shared[name][row[:, None], span] for name in ("units", "seen", "target"))
         seen = seen & jax.random.bernoulli(dead, 1.0 - options.dropout, (options.batch, 1, seen.shape[-1]))
         there = jnp.tile(seen, units.shape[-1] // seen.shape[-1])
         units = jnp.where(there, units + options.noise * jax.random.normal(noisy, units.shape), 0.0)
-        logit = self.logit(spec, options, shared["fixed"], weights, units, seen)
+        logit = self._classifier.logit(spec, options, shared["fixed"], weights, units, seen)
         counted = seen.any(-1) & ~jnp.isnan(target) & (jnp.arange(span.shape[1]) >= span.shape[1] // 2)
         wanted = jnp.nan_to_num(target)
         other, failure = shared["weight"]
@@ -210,8 +210,8 @@ class Failure:
 
     def _held_out(self, spec: Spec, params: Params, shared: Mapping[str, Any], fold: NDArray[np.int32]) -> HeldOut:
         """By the members that had not seen the fold."""
-        options = read(self.options, spec)
-        context, count = self.context(options), int(fold.max()) + 1
+        options = read(self._options, spec)
+        context, count = self._classifier.context(options), int(fold.max()) + 1
         known = ~np.isnan(shared["target"]) & (fold < options.members)[:, None]
         row, last = np.nonzero(known)
         if len(row) > _JUDGED:

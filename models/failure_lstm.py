@@ -13,7 +13,7 @@ from flax import nnx
 
 from models import cells, failure
 from models.failure import Failure, process
-from models.kind import Params, Spec
+from models.kind import Params, Spec, TrainingData
 from models.network import Cell, Recurrent, bound
 from models.options import choice, number
 
@@ -32,24 +32,29 @@ class Options(failure.Options):
     dropout: float = number(0.02, 0.0, 0.9)
 
 
-class FailureLstm(Failure):
-    """A classifier of a window; see the module."""
-
-    name = "failure_lstm"
-    options = Options
+class LstmClassifier:
+    """See :class:`models.failure.Classifier`."""
 
     def context(self, options: Options) -> int:
-        """See :class:`models.failure.Failure`."""
+        """See :class:`models.failure.Classifier`."""
         return options.context
 
-    def units(self, params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
-        """See :class:`models.failure.Failure`."""
-        units = cells.scaled(params["scale"], values, observed, _LIMIT)
+    def unlearnt(self, spec: Spec, options: Options) -> Params:
+        """See :class:`models.failure.Classifier`."""
+        return {}
+
+    def learnt(self, spec: Spec, options: Options, scale: Params, data: TrainingData) -> Params:
+        """See :class:`models.failure.Classifier`."""
+        return {}
+
+    def units(self, scale: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
+        """See :class:`models.failure.Classifier`."""
+        units = cells.scaled(scale, values, observed, _LIMIT)
         left = jnp.where(observed, units - cells.own_start(units, observed), 0.0)
         return jnp.swapaxes(jnp.concatenate([units, left], 1), 1, 2)
 
     def build(self, spec: Spec, options: Options) -> Any:
-        """See :class:`models.failure.Failure`."""
+        """See :class:`models.failure.Classifier`."""
         width = 2 * len(process(spec)) + 1
 
         def build(rngs: nnx.Rngs) -> Recurrent:
@@ -60,8 +65,17 @@ class FailureLstm(Failure):
     def logit(
         self, spec: Spec, options: Options, fixed: Params, weights: Params, units: jax.Array, seen: jax.Array
     ) -> jax.Array:
-        """See :class:`models.failure.Failure`."""
+        """See :class:`models.failure.Classifier`."""
         share = jnp.mean(seen, -1, keepdims=True, dtype=units.dtype)
         network = bound(self.build(spec, options), weights)
         found: jax.Array = network(jnp.concatenate([units, share], -1), seen.any(-1))[..., 0]
         return found
+
+
+class FailureLstm(Failure):
+    """A classifier of a window; see the module."""
+
+    name = "failure_lstm"
+
+    def __init__(self) -> None:
+        super().__init__(Options, LstmClassifier())

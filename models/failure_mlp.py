@@ -48,36 +48,33 @@ class Options(failure.Options):
     decay: float = number(1.0, 0.0, 10.0)
 
 
-class FailureMlp(Failure):
-    """A classifier of the present cell; see the module."""
-
-    name = "failure_mlp"
-    options = Options
+class MlpClassifier:
+    """See :class:`models.failure.Classifier`."""
 
     def context(self, options: Any) -> int:
-        """See :class:`models.failure.Failure`."""
+        """See :class:`models.failure.Classifier`."""
         return 1
 
     def unlearnt(self, spec: Spec, options: Options) -> Params:
-        """See :class:`models.failure.Failure`."""
+        """See :class:`models.failure.Classifier`."""
         width = _width(spec, options)
         white = {"mean": np.zeros(width, np.float32), "matrix": np.eye(width, dtype=np.float32)}
-        return {**super().unlearnt(spec, options), "white": white}
+        return {"white": white}
 
-    def learnt(self, spec: Spec, options: Options, data: TrainingData) -> Params:
-        """See :class:`models.failure.Failure`."""
-        found, inputs = super().learnt(spec, options, data), process(spec)
-        units = jax.jit(self.units)(found, data.values[:, inputs], data.observed[:, inputs])
+    def learnt(self, spec: Spec, options: Options, scale: Params, data: TrainingData) -> Params:
+        """See :class:`models.failure.Classifier`."""
+        inputs = process(spec)
+        units = jax.jit(self.units)(scale, data.values[:, inputs], data.observed[:, inputs])
         labelled = data.observed[:, inputs].any(1) & ~np.isnan(data.target)
         table = np.asarray(jax.jit(partial(_inputs, options))(units))[labelled]
-        return {**found, "white": _white(table.astype(np.float64))}
+        return {"white": _white(table.astype(np.float64))}
 
-    def units(self, params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
-        """See :class:`models.failure.Failure`."""
-        return jnp.swapaxes(cells.scaled(params["scale"], values, observed, _LIMIT), 1, 2)
+    def units(self, scale: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
+        """See :class:`models.failure.Classifier`."""
+        return jnp.swapaxes(cells.scaled(scale, values, observed, _LIMIT), 1, 2)
 
     def build(self, spec: Spec, options: Options) -> Any:
-        """See :class:`models.failure.Failure`."""
+        """See :class:`models.failure.Classifier`."""
         width = _width(spec, options)
 
         def build(rngs: nnx.Rngs) -> Modes | Mlp:
@@ -90,11 +87,20 @@ class FailureMlp(Failure):
     def logit(
         self, spec: Spec, options: Options, fixed: Params, weights: Params, units: jax.Array, seen: jax.Array
     ) -> jax.Array:
-        """See :class:`models.failure.Failure`."""
+        """See :class:`models.failure.Classifier`."""
         white = fixed["white"]
         inputs = jnp.clip((_inputs(options, units) - white["mean"]) @ white["matrix"], -_LIMIT, _LIMIT)
         found: jax.Array = bound(self.build(spec, options), weights)(inputs)
         return found
+
+
+class FailureMlp(Failure):
+    """A classifier of the present cell; see the module."""
+
+    name = "failure_mlp"
+
+    def __init__(self) -> None:
+        super().__init__(Options, MlpClassifier())
 
 
 def _width(spec: Spec, options: Options) -> int:

@@ -27,11 +27,11 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from models import cells
-from models.intervals import adaptive_misses, quantile, share_below
+from models.intervals import adaptive_misses, quantile
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
-from models.meaning import Meaning
 from models.network import Mlp, born, bound
 from models.options import check_axes, number, read
+from models.specification import Specification
 from models.training import Budget, conformal, descend
 
 _LEVEL = 0.9
@@ -42,7 +42,6 @@ _OWN_ERRORS = 40
 """Errors that a window needs before its interval is its own."""
 _ENDS = 16
 """Instants of a held-out window at which its interval is judged."""
-_STATES = ("pass", "doubtful", "fail")
 _HELD_OUT = 0.25
 """Share of the groups, the newest, that is held out for the metrics."""
 
@@ -84,25 +83,14 @@ class QualityMlp:
         """See :class:`models.kind.ModelKind`."""
         options = read(Options, spec)
         check_axes(spec, self.roles, length=options.delay + 2 * _LABELS)
-        low, high = options.spec_low, options.spec_high
-        if low is not None and high is not None and low >= high:
-            raise ValueError(f"option spec_low = {low}: must be below spec_high, {high}")
+        _specification(options).check()
 
     def outputs(self, spec: Spec) -> tuple[OutputSpec, ...]:
         """One, named by the option ``output``, in the unit and range of the laboratory's tag; with limits two more."""
         options = read(Options, spec)
         name = options.output
         value = OutputSpec(name, "", float("nan"), float("nan"), f"Present {name} as the laboratory would report it")
-        if options.spec_low is None and options.spec_high is None:
-            return (value,)
-        limits = " to ".join(f"{limit:g}" for limit in (options.spec_low, options.spec_high) if limit is not None)
-        share = f"Share of {name} to be expected outside of its specification, {limits}"
-        verdict = f"{name} against its specification, {limits}: doubtful where the interval reaches over a limit"
-        return (
-            value,
-            OutputSpec(f"{name}_out_of_spec", "%", 0.0, 100.0, share, Meaning.PROBABILITY),
-            OutputSpec(f"{name}_verdict", "", 0.0, 2.0, verdict, Meaning.STATE, states=_STATES),
-        )
+        return (value, *_specification(options).outputs())
 
     def init(self, spec: Spec, key: jax.Array) -> Params:
         """See :class:`models.kind.ModelKind`."""
@@ -146,7 +134,7 @@ class QualityMlp:
         below, above = _margins(options, params, r, bias, late)
         there = r.usable[:, -1] & r.known.any(-1)
         found = _estimate(params, there, value, value - below, value + above)
-        return {options.output: found, **_against_limits(options, found)}
+        return {options.output: found, **_specification(options).judged(found)}
 
     def uncorrected(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
         """See :class:`models.kind.Corrected` and :func:`uncorrected`."""
@@ -162,6 +150,10 @@ def uncorrected(spec: Spec, params: Params, values: jax.Array, observed: jax.Arr
     nothing = jnp.full(values[:, 0].shape, jnp.nan)
     r = _residual(spec, params, values, observed, nothing)
     return jnp.where(r.usable, _in_unit(params, r.network), jnp.nan)
+
+
+def _specification(options: Options) -> Specification:
+    return Specification(options.output, options.spec_low, options.spec_high)
 
 
 def _budget(spec: Spec) -> Budget:
@@ -282,25 +274,6 @@ def _margins(
     sides = (jnp.maximum(quantile(sign * error, judged, level), 0.0) for sign in (-1.0, 1.0))
     below, above = (jnp.where(enough, side, params["margin"]) for side in sides)
     return below, above
-
-
-def _against_limits(options: Options, found: Estimate) -> dict[str, Estimate]:
-    """The outputs that specification limits add; none without a limit."""
-    low = -jnp.inf if options.spec_low is None else options.spec_low
-    high = jnp.inf if options.spec_high is None else options.spec_high
-    if options.spec_low is None and options.spec_high is None:
-        return {}
-    value, lower, upper = found
-    outside = share_below(low, lower, value, upper) + 1.0 - share_below(high, lower, value, upper)
-    failed, passed = (value < low) | (value > high), (lower >= low) & (upper <= high)
-    state = jnp.where(failed, 2.0, jnp.where(passed, 0.0, 1.0))
-    unknown = jnp.full_like(value, jnp.nan)
-
-    def told(number: jax.Array) -> Estimate:
-        return Estimate(jnp.where(jnp.isnan(value), jnp.nan, number), unknown, unknown)
-
-    name = options.output
-    return {f"{name}_out_of_spec": told(100.0 * outside), f"{name}_verdict": told(state)}
 
 
 def _estimate(params: Params, there: jax.Array, *parts: jax.Array) -> Estimate:

@@ -1,4 +1,4 @@
-"""A subscription at the server: its items, its messages in order, and what becomes of it after a cut.
+"""A subscription at the server: its items, and what becomes of it after a cut.
 
 After a cut (OPC 10000-4, 6.7): where the session lives, Republish until the server has no more, then Publish; where it
 does not, TransferSubscriptions first; where that is refused too, the subscription is lost: made anew, with a gap.
@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from asyncua import ua
 from asyncua.client.ua_session import UaSession
@@ -17,7 +18,7 @@ from plugin.acquire.config import SourceConfig
 from plugin.acquire.decoding import Memory
 from plugin.acquire.handles import ClientHandles
 from plugin.acquire.items import Item, ItemMaker
-from plugin.acquire.measuring import Malformed
+from plugin.acquire.messages import Messages, SubscriptionLost, clock, sampled
 from plugin.acquire.resume import (
     KeptItem,
     KeptSubscription,
@@ -26,20 +27,14 @@ from plugin.acquire.resume import (
     write_reached,
     write_subscription,
 )
-from plugin.acquire.sequence import Sequence as Numbers
-from plugin.acquire.sequence import following
 from plugin.acquire.server import ServerInfo
-from plugin.acquire.session import ServiceFault, status_name, translated
+from plugin.acquire.session import ServiceFault, translated
 from plugin.acquire.terms import Terms
-from plugin.acquire.wire import DATA_CHANGE, STATUS_CHANGE, Message, now_micros, republish, status_change
+from plugin.acquire.wire import Message, now_micros
 from plugin.domain import Micros, Status
 from plugin.errors import SourceUnreachable
 
 _log = logging.getLogger(__name__)
-
-_PASSING = 0.05  # [s] answers to Publish requests that wait side by side may overtake each other
-_MOST_AGAIN = 1000  # messages fetched before Publish goes on; a server that makes them up would never end
-_GONE = frozenset((int(ua.StatusCodes.BadSubscriptionIdInvalid), int(ua.StatusCodes.BadNoSubscription)))
 
 _LEAP = 1 << 14  # a killed process may have made items that nobody wrote down: new numbers keep clear of theirs
 _STARTED_ALIKE = 2_000_000  # [µs] some servers reckon their start time from their uptime
@@ -48,10 +43,6 @@ Deliver = Callable[["Subscription", Message], Awaitable[None]]
 """Takes a message that is due; waits where the database is slow."""
 Missed = Callable[["Subscription", Sequence[int], Micros], Awaitable[None]]
 """Takes numbers that will never come, and the time of what came after them [µs]."""
-
-
-class SubscriptionLost(SourceUnreachable):
-    """The server has ended the subscription."""
 
 
 class Subscription:
@@ -79,9 +70,6 @@ class Subscription:
         """It has spoken since it was last created or taken up."""
         self.silence = 0.0
         """Longest silence that the server may keep [s]."""
-        self.latest: Micros = 0
-        """All that was sampled before this is here [µs]: the earlier of the server's clock and ours at the newest
-        message, or at a keep-alive since."""
         self.ahead: Micros = 0
         """How far the server's clock was ahead of ours when it last spoke."""
         self.lifetime = 0.0
@@ -97,10 +85,12 @@ class Subscription:
         self._config = config
         self._terms = Terms.of(config)
         self._maker = maker
-        self._deliver = deliver
-        self._missed = missed
-        self._numbers = Numbers()
-        self._order = asyncio.Lock()
+        self._messages = Messages(partial(deliver, self), partial(missed, self))
+
+    @property
+    def latest(self) -> Micros:
+        """See :class:`plugin.acquire.messages.Messages`."""
+        return self._messages.latest
 
     # --- at the server ---
 
@@ -127,7 +117,7 @@ class Subscription:
                 await services.delete_subscriptions([made.SubscriptionId])
             raise
         self.id = int(made.SubscriptionId)
-        self.latest = self.latest or now_micros() + min(info.ahead, 0)
+        self._messages.latest = self.latest or now_micros() + min(info.ahead, 0)
         self._unwritten = True
         self._begin()
 
@@ -188,10 +178,9 @@ class Subscription:
             return False  # the number may be that of somebody else's subscription
         if new_session and not await self._transfer(services):
             return False
-        async with self._order:
-            if not await self._catch_up(services):
+        with self._ending():
+            if not await self._messages.catch_up(services, self.id):
                 return False
-            await self._mend(services, self.latest)
         self._begin()
         self._inherited = False
         return True
@@ -207,31 +196,6 @@ class Subscription:
             return False
         return bool(results) and results[0].StatusCode.is_good()
 
-    async def _catch_up(self, services: UaSession) -> bool:
-        """Republish from the next number on, until the server has no more. False: it doesn't know the subscription."""
-        for _ in range(_MOST_AGAIN):
-            await self._give_out_due()
-            try:
-                message = await self._republish(services, self._numbers.expected)
-            except ServiceFault as fault:
-                return fault.code not in _GONE
-            if message is None:
-                return True
-            self._numbers.offer(message)
-        await self._give_out_due()
-        return True  # what is still missing is found by its number
-
-    async def _republish(self, services: UaSession, number: int) -> Message | None:
-        """The message, or None where the server answers without one (some say so by an empty or a wrong message)."""
-        try:
-            with translated(f"republish {number}"):
-                message = await republish(services, self.id, number)
-        except SourceUnreachable as error:
-            if isinstance(error.__cause__, Malformed):
-                return None
-            raise
-        return message if message.sequence == number and message.notifications else None
-
     # --- over our own restart ---
 
     def resume(self, kept: KeptSubscription, wanted: Mapping[str, list[Item]]) -> None:
@@ -240,8 +204,8 @@ class Subscription:
         Who is served is taken out of ``wanted``; what serves nobody is taken from the server by :meth:`ask_new`.
         """
         self.id, self.silence, self.lifetime = kept.id, kept.silence, kept.lifetime
-        self.latest, self._server_started = kept.latest, kept.server_started
-        self._numbers.restart(kept.last)
+        self._messages.latest, self._server_started = kept.latest, kept.server_started
+        self._messages.restart(kept.last)
         self._inherited, self._outdated = True, kept.terms != self._terms.text()
         served: list[Item] = []
         for row in kept.items:
@@ -278,8 +242,8 @@ class Subscription:
     def checkpoint(self, message: Message | None = None) -> dict[str, str]:
         """What is to be stored with a message that is given out, or at once."""
         name, marks = self._config.name, {}
-        if message is not None and message.sequence == self._numbers.expected:  # a late one tells nothing new
-            marks[reached_key(name, self.slot)] = write_reached(self.id, message.sequence, _sampled(message))
+        if message is not None and message.sequence == self._messages.expected:  # a late one tells nothing new
+            marks[reached_key(name, self.slot)] = write_reached(self.id, message.sequence, sampled(message))
         if self._unwritten:
             marks[subscription_key(name, self.slot)] = write_subscription(self._kept())
             self._unwritten = False
@@ -298,7 +262,7 @@ class Subscription:
     def forget(self) -> None:
         """The server has it no longer."""
         self.id, self.leaving = 0, ()
-        self._numbers.restart(0)
+        self._messages.restart(0)
         for item in self.items:
             item.forget()
 
@@ -308,97 +272,24 @@ class Subscription:
     # --- its messages ---
 
     async def receive(self, services: UaSession, message: Message) -> None:
-        """A message from Publish: give out what is due, fetch what is missing."""
+        """A message from Publish. Raises SubscriptionLost."""
         self.heard, self.proven = asyncio.get_running_loop().time(), True
-        self.ahead = _clock(message) - message.received
-        async with self._order:
-            if not message.notifications:
-                self._numbers.keep_alive(message.sequence)
-                if not self._numbers.missing():
-                    self._reached(message)
-            else:
-                if self._numbers.broken(message.sequence):
-                    await self._start_over(message)
-                if not self._numbers.offer(message):
-                    await self._give_out(message)
-                await self._give_out_due()
-        if self._numbers.missing():
-            await asyncio.sleep(_PASSING)
-            async with self._order:
-                await self._mend(services, _clock(message))
+        self.ahead = clock(message) - message.received
+        with self._ending():
+            await self._messages.take(services, self.id, message)
 
-    async def _start_over(self, message: Message) -> None:
-        """The server counts anew: what it sent before, and we did not get, is a gap."""
-        await self._missed(self, [self._numbers.expected], _clock(message))
-        self._numbers.restart(message.sequence - 1)
-
-    async def _mend(self, services: UaSession, after: Micros) -> None:
-        """Fetch each missing message; one that can't be had becomes a gap, before what follows it is given out.
-
-        ``after``: the server's clock when it let us know of them.
-        """
-        while missing := self._numbers.missing():
-            lost, found = await self._fetch(services, missing)
-            if lost:
-                await self._missed(self, lost, after)
-            for number in lost:
-                self._numbers.done(number)
-            if found is not None:
-                self._numbers.offer(found)
-            await self._give_out_due()
-
-    async def _fetch(self, services: UaSession, missing: Sequence[int]) -> tuple[list[int], Message | None]:
-        """Ask for missing messages up to the first that comes, or that others follow which are here: those before it
-        are lost."""
-        lost: list[int] = []
-        for number in missing:
-            if lost and number != following(lost[-1]):
-                break
-            try:
-                message = await self._republish(services, number)
-            except ServiceFault as fault:
-                if fault.code in _GONE:
-                    self.forget()
-                    raise SubscriptionLost(str(fault)) from fault
-                message = None
-            if message is not None:
-                return lost, message
-            lost.append(number)
-        return lost, None
-
-    async def _give_out_due(self) -> None:
-        while (message := self._numbers.due()) is not None:
-            await self._give_out(message)  # cut off here, the message stays due
-            self._numbers.done(message.sequence)
-
-    async def _give_out(self, message: Message) -> None:
-        for kind, body in message.notifications:
-            if kind == STATUS_CHANGE:
-                ended = f"the server ended subscription {self.id}: {status_name(status_change(body))}"
-                self.forget()
-                raise SubscriptionLost(ended)
-            if kind != DATA_CHANGE:
-                _log.debug("notification of type %d is not ours", kind)
-        await self._deliver(self, message)
-        self._reached(message)
-
-    def _reached(self, message: Message) -> None:
-        self.latest = _sampled(message)
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+        except SubscriptionLost:
+            self.forget()
+            raise
 
 
 def restarted(before: Micros, after: Micros) -> bool:
     """Two readings of a server's start time are of two lives of it; one that it doesn't tell says nothing."""
     return bool(before and after) and abs(after - before) > _STARTED_ALIKE
-
-
-def _sampled(message: Message) -> Micros:
-    """All that was sampled before this is in the message, or in one before it."""
-    return min(_clock(message), message.received)
-
-
-def _clock(message: Message) -> Micros:
-    """The server's clock, else ours."""
-    return message.published or message.received
 
 
 def _ignored(_: object) -> None:

@@ -245,7 +245,7 @@ async def test_numbers_wrap_without_a_gap(tmp_path: Path) -> None:
         subscription: Any = next(iter(plant.server.iserver.subscription_service.subscriptions.values()))
         ours: Any = source._roster.subscriptions[0]
         subscription._notification_seq = 0xFFFF_FFFF
-        ours._numbers.restart(0xFFFF_FFFE)
+        ours._messages.restart(0xFFFF_FFFE)
         await plant.write(2)
         await arrived(historian, 2)
         subscription._notification_seq = 1

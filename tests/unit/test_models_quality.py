@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from models.kind import Estimate, Spec, TrainingData
-from models.options import read
-from models.quality_mlp import Options, QualityMlp, _against_limits, _laboratory, _residual, uncorrected
+from models.quality_mlp import QualityMlp, _laboratory, _residual, uncorrected
+from models.specification import Specification
 
 KIND = QualityMlp()
 CELLS, LATE = 120, 6
@@ -165,10 +165,10 @@ def test_what_lies_beyond_the_limits_is_expected_as_often_as_it_comes(against_li
 
 def test_one_limit_is_enough_and_none_adds_no_output():
     found = Estimate(*(jnp.array([part]) for part in (49.0, 44.0, 52.0)))
-    low, high = (_against_limits(read(Options, limited(**{side: 50.0})), found) for side in ("spec_low", "spec_high"))
+    low, high = (Specification("purity", *sides).judged(found) for sides in ((50.0, None), (None, 50.0)))
     assert low["purity_out_of_spec"].value + high["purity_out_of_spec"].value == pytest.approx([100], abs=1e-2)
     assert [float(each["purity_verdict"].value[0]) for each in (low, high)] == [2, 1]
-    assert _against_limits(read(Options, SPEC), found) == {}
+    assert Specification("purity", None, None).judged(found) == {}
     assert [output.name for output in KIND.outputs(SPEC)] == ["purity"]
     outputs = KIND.outputs(limited(spec_low=1.0))
     assert [output.name for output in outputs] == ["purity", "purity_out_of_spec", "purity_verdict"]
