@@ -1,18 +1,19 @@
-"""The one bridge from the event loop to JAX: one thread for the device.
+"""The one bridge from the event loop to JAX: a thread for predictions, and two for what may take long.
 
-A compiled call releases the interpreter lock, so the loop stays prompt while the device works. The thread is niced and
-JAX's backend starts in it: its worker threads inherit the lower priority and never starve acquisition. A fit occupies
-the thread for long; whenever it reports progress, predictions that wait go first.
+A compiled call releases the interpreter lock, so the loop stays prompt while the device works. No prediction waits for
+a fit or for the compiler: they have threads of their own, and the operating system shares the processor out between
+them. All are niced, those two more; JAX's backend starts in the first, so that its worker threads inherit the lower
+priority and never starve acquisition.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
-import queue
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _NICENESS = 5
 _PATIENCE = 2.0
-"""How long the end of the service waits for the device's thread [s]."""
+"""How long the end of the service waits for these threads [s]."""
 
 
 class Cancelled(Exception):
@@ -37,7 +38,7 @@ class Cancelled(Exception):
 
 
 class Compute:
-    """A device and its thread; a context, entered once."""
+    """A device and its threads; a context, entered once."""
 
     def __init__(self, device: str, cache: Path, diagnostics: Diagnostics, allowed: tuple[str, ...] = ()) -> None:
         self._name = device
@@ -45,15 +46,15 @@ class Compute:
         self._diagnostics = diagnostics
         self._allowed = allowed
         self._stopping = threading.Event()
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        # No daemon: an interpreter that ends while a thread is inside the compiler is aborted.
-        self._thread = threading.Thread(target=self._serve, name="device")
-        self._beside = ThreadPoolExecutor(1, "beside the device")
+        # No daemons: an interpreter that ends while a thread is inside the compiler is aborted.
+        self._predicting = ThreadPoolExecutor(1, "device", initializer=partial(_niced, _NICENESS))
+        self._preparing = ThreadPoolExecutor(1, "beside the device", initializer=partial(_niced, 2 * _NICENESS))
+        self._training = ThreadPoolExecutor(1, "training", initializer=partial(_niced, 2 * _NICENESS))
+        self._begun: set[Future[Any]] = set()
         self.device: Any = None
         self.kinds: Mapping[str, ModelKind] = {}
 
     async def __aenter__(self) -> Self:
-        self._thread.start()
         await self.run("infer", self._start)
         return self
 
@@ -61,43 +62,36 @@ class Compute:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopping.set()
-        self._work.put(None)
-        self._beside.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self._thread.join, _PATIENCE)
-        if self._thread.is_alive():
+        for threads in (self._predicting, self._preparing, self._training):
+            threads.shutdown(wait=False, cancel_futures=True)
+        _, going_on = await asyncio.to_thread(wait, tuple(self._begun), _PATIENCE)
+        if going_on:
             log.info("the device ends what it compiles at this moment; that can't be interrupted")
 
-    def aside(self, stage: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Begin it in a thread beside the device's: for what takes long and must keep no prediction waiting."""
-
-        def work() -> T:
-            with contextlib.suppress(OSError, AttributeError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 2 * _NICENESS)
-            with self._diagnostics.stage(stage):
-                return function(*args, **kwargs)
-
-        return self._beside.submit(work)
-
     async def run(self, stage: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run in the device's thread, its CPU time counted for ``stage``; cancelling the caller ends the wait."""
-        result: Future[T] = Future()
+        """A prediction, and what else takes no longer; its CPU time counts for ``stage``. Cancelling ends the wait."""
+        return await asyncio.wrap_future(self._begin(self._predicting, stage, partial(function, *args, **kwargs)))
 
-        def work() -> None:
-            if not result.set_running_or_notify_cancel():
-                return
-            try:
-                with self._diagnostics.stage(stage):
-                    found = function(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - whatever it was, it belongs to the caller
-                result.set_exception(error)
-            else:
-                result.set_result(found)
+    async def fit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """A training; one after the other."""
+        return await asyncio.wrap_future(self._begin(self._training, "train", partial(function, *args, **kwargs)))
 
-        self._work.put(work)
-        return await asyncio.wrap_future(result)
+    def aside(self, stage: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Begin what makes a version ready, and compiles: no prediction is to wait for it."""
+        return self._begin(self._preparing, stage, partial(function, *args, **kwargs))
+
+    def _begin(self, threads: ThreadPoolExecutor, stage: str, function: Callable[[], T]) -> Future[T]:
+        def work() -> T:
+            with self._diagnostics.stage(stage):
+                return function()
+
+        future = threads.submit(work)
+        self._begun.add(future)
+        future.add_done_callback(self._begun.discard)
+        return future
 
     def reporter(self, listener: Callable[[float, str], None]) -> Callable[[float, str], None]:
-        """A progress callback for a fit in the thread: tells the loop, lets others go first, ends the fit on stop."""
+        """A progress callback for a fit: tells the loop, ends the fit on stop."""
         loop = asyncio.get_running_loop()
 
         def report(share: float, message: str) -> None:
@@ -105,23 +99,16 @@ class Compute:
                 raise Cancelled
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 loop.call_soon_threadsafe(listener, share, message)
-            self._let_others_go_first()
 
         return report
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-        while (work := self._work.get()) is not None:
-            work()
-
-    def _let_others_go_first(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while (work := self._work.get_nowait()) is not None:
-                work()
-            self._work.put(None)  # the end is for the thread itself to see
 
     def _start(self) -> None:
         runtime.enable_compile_cache(self._cache)
         self.device = runtime.choose_device(self._name)
         self.kinds = kinds(self._allowed)
+
+
+def _niced(by: int) -> None:
+    """The calling thread alone, as Linux can."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), by)

@@ -162,7 +162,8 @@ class Monitoring:
             return []
         reference, cells = references.residual, _WINDOWS * config.length
         windows, times = await scorer.past(end, cells), _times(end, cells, config.step)
-        said = await self._compute.run("infer", watched.uncorrected, watched.params, windows.values, windows.observed)
+        saying = self._compute.aside("infer", watched.uncorrected, watched.params, windows.values, windows.observed)
+        said = await asyncio.wrap_future(saying)
         lab, output = config.features.index(config.roles["lab"]), scorer.tags[0].output
         residual = np.where(windows.observed[:, lab], windows.values[:, lab] - said.astype(np.float64), np.nan)
         before = {drift.asset: drift for drift in lasting if drift.kind is DriftKind.RESIDUAL}

@@ -238,7 +238,7 @@ class Scorer:
 
     async def _load(self, version: ModelVersion) -> Ready:
         spec, params = await self._registry.load(version)
-        ready = await self._compute.run("infer", self._compiled, version, spec, params)
+        ready = await asyncio.wrap_future(self._compute.aside("infer", self._compiled, version, spec, params))
         self._count_compiled(ready)
         return ready
 

@@ -70,10 +70,10 @@ async def train(
     data, window = await _put_together(config, assets, found, tally), _span(found)
     listener(0.0, f"{len(data.values)} stretches of up to {data.values.shape[2]} cells")
     try:
-        fitted = await compute.run("train", _fit, config, kind, data, begin, compute.reporter(listener))
+        fitted = await compute.fit(_fit, config, kind, data, begin, compute.reporter(listener))
     except ValueError as error:
         raise TrainingDataError(f"model {config.name}: {error}") from error
-    references = await compute.run("train", references_of, config, kind, found, fitted.params)
+    references = await compute.fit(references_of, config, kind, found, fitted.params)
     provenance = {
         "data_start": window[0].isoformat(),
         "data_end": window[1].isoformat(),

@@ -1,6 +1,7 @@
 """Scoring and training runs: real model, real device, the store in memory; a clock that stands where the data end."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -382,26 +383,15 @@ async def test_a_missed_run_and_one_that_a_killed_process_left_get_their_rows(be
     assert bench.diagnostics.value("runs_total", model="odd", kind="score", result="missed") == 1
 
 
-async def test_predictions_go_before_the_next_step_of_a_fit(bench):
-    order: list[str] = []
-
-    def fit() -> None:
-        for step in range(3):
-            order.append(f"step {step}")
-            while not waiting.is_set():
-                pass
-            report(step / 3, "")
-
-    waiting = asyncio.Event()
-    report = bench.compute.reporter(lambda share, message: None)
-    fitting = asyncio.create_task(bench.compute.run("train", fit))
-    while not order:
-        await asyncio.sleep(0.001)
-    prediction = asyncio.create_task(bench.compute.run("infer", order.append, "prediction"))
-    await asyncio.sleep(0)
-    waiting.set()
-    await asyncio.gather(fitting, prediction)
-    assert order == ["step 0", "prediction", "step 1", "step 2"]
+async def test_no_prediction_waits_for_a_fit_or_for_the_compiler(bench):
+    done = threading.Event()
+    fitting = asyncio.create_task(bench.compute.fit(done.wait, 60))
+    compiling = bench.compute.aside("infer", done.wait, 60)
+    async with asyncio.timeout(30):
+        assert await bench.compute.run("infer", lambda: not done.is_set())
+    done.set()
+    assert await fitting
+    assert await asyncio.wrap_future(compiling)
 
 
 async def test_a_training_that_is_stopped_leaves_a_row_that_says_so(bench):
