@@ -106,17 +106,24 @@ class Plant:
     @contextlib.asynccontextmanager
     async def client(self, user: str) -> AsyncIterator[Client]:
         """A session of a user."""
-        own = pki.ensure_own_certificate(self.folder / "client", "urn:test:client", ["localhost"])
-        self.trust(own.cert_path.read_bytes())
-        client = Client(self.sink.endpoint, timeout=20)
-        client.application_uri = own.application_uri
-        key = CertProperties(own.key_path, "pem")
-        mode = ua.MessageSecurityMode.SignAndEncrypt
-        await client.set_security(SecurityPolicyBasic256Sha256, own.cert_path, key, mode=mode)
-        client.set_user(user)
-        client.set_password(PASSWORD)
-        async with client:
+        async with session(self.sink.endpoint, self.folder / "client", self.folder / "pki", user) as client:
             yield client
+
+
+@contextlib.asynccontextmanager
+async def session(endpoint: str, own_folder: Path, trusting: Path, user: str) -> AsyncIterator[Client]:
+    """A client with a user at a server that trusts what is in the folder ``trusting``."""
+    own = pki.ensure_own_certificate(own_folder, "urn:test:client", ["localhost"])
+    pki.trust(trusting, own.cert_path.read_bytes())
+    client = Client(endpoint, timeout=20)
+    client.application_uri = own.application_uri
+    key = CertProperties(own.key_path, "pem")
+    mode = ua.MessageSecurityMode.SignAndEncrypt
+    await client.set_security(SecurityPolicyBasic256Sha256, own.cert_path, key, mode=mode)
+    client.set_user(user)
+    client.set_password(PASSWORD)
+    async with client:
+        yield client
 
 
 def _done(run: Run) -> Run:
@@ -162,9 +169,9 @@ class Events:
         """Called by asyncua."""
         self.heard.append({path: getattr(event, path, None) for path in self._paths})
 
-    async def until(self, wanted: Callable[[], bool]) -> None:
+    async def until(self, wanted: Callable[[], bool], seconds: float = 20.0) -> None:
         """Wait for it."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(seconds):
             while not wanted():
                 await asyncio.sleep(0.02)
 

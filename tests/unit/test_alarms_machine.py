@@ -232,6 +232,13 @@ def test_a_change_of_quality_is_told_while_there_is_something_to_show() -> None:
     assert [alarm.quality for alarm in desk.told] == [Status.GOOD, Status.UNCERTAIN_SUB_NORMAL]
 
 
+def test_what_changes_at_once_is_one_notification() -> None:
+    desk = Desk()
+    desk.see(1, quality=Status.GOOD)
+    desk.see(0, quality=Status.UNCERTAIN)
+    assert [(alarm.active, alarm.quality) for alarm in desk.told] == [(True, Status.GOOD), (False, Status.UNCERTAIN)]
+
+
 _LEVELS = st.tuples(st.just("see"), st.integers(0, 2))
 _NAMED = st.tuples(st.sampled_from(("acknowledge", "confirm", "comment")), st.integers(-1, 8))
 _PLAIN = st.tuples(

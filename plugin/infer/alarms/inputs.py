@@ -28,14 +28,12 @@ def see(state: State, seen: Seen, now: datetime) -> Step:
     current = state.current
     if not current.enabled:
         return Step(state)
-    step = _quality(state, seen.quality, now)
-    if seen.level == current.level:
-        return replace(step, state=replace(step.state, pending=None))
     since = _since(state, seen.level, now)
-    if now - since < _delay(state, seen.level):
-        return replace(step, state=replace(step.state, pending=Pending(seen.level, since)))
-    change = _take(replace(step.state, pending=None), seen, now)
-    return Step(change.state, (*step.told, *change.told), change.raised)
+    if seen.level != current.level and now - since >= _delay(state, seen.level):  # one notification, not one for each
+        return _take(replace(state, current=replace(current, quality=seen.quality), pending=None), seen, now)
+    step = _quality(state, seen.quality, now)
+    pending = None if seen.level == current.level else Pending(seen.level, since)
+    return replace(step, state=replace(step.state, pending=pending))
 
 
 def pass_time(state: State, now: datetime) -> Step:
