@@ -21,6 +21,7 @@ from plugin.publish.asyncua_session import OPERATIONS, PlantSession
 from plugin.publish.browsing import encode
 from plugin.publish.decoding import guard
 from plugin.publish.identity import claimed
+from plugin.publish.trail import answering
 from plugin.publish.wire import publish_response
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ class PlantProcessor(UaProcessor):
 
     async def _process_message(self, typeid: ua.NodeId, requesthdr: Any, seqhdr: Any, body: Any) -> Any:
         """As asyncua's, where the gate lets it through; ServiceError where not. Other errors are told of."""
-        with self._telling(typeid):
+        session = self.session.session_id if self.session is not None else None
+        with self._telling(typeid), answering(session, requesthdr.AuditEntryId):
             return await self._answer(typeid, requesthdr, seqhdr, body)
 
     @contextlib.contextmanager
@@ -144,16 +146,9 @@ class PlantProcessor(UaProcessor):
         if typeid in _REGISTER and int.from_bytes(body.copy(4).read(4), "little", signed=True) > OPERATIONS:
             raise ServiceError(ua.StatusCodes.BadTooManyOperations)
         if typeid in _CREATE_SESSION:
-            self._check_policy()
-            await self._admit(struct_from_binary(ua.CreateSessionParameters, body.copy()))
-            await self._leave_session()
-            answer = await self._serve(typeid, requesthdr, seqhdr, body)
-            if isinstance(self.session, PlantSession):
-                self.session.channel_certificate = self._certificate()
-            return answer
+            return await self._create_session(typeid, requesthdr, seqhdr, body)
         if typeid in _ACTIVATE_SESSION:
-            self._check_policy()
-            self._check_same_client(requesthdr.AuthenticationToken)
+            await self._check_channel(requesthdr.AuthenticationToken)
             await self._identify(requesthdr.AuthenticationToken, body)
             answer = await self._serve(typeid, requesthdr, seqhdr, body)
             self._take_over()
@@ -181,6 +176,30 @@ class PlantProcessor(UaProcessor):
             self._transport.write(self._connection.message_to_binary(encoded, request_id=sequence.RequestId))
             self._check_unread()
         return answer
+
+    async def _create_session(self, *message: Any) -> Any:
+        params = struct_from_binary(ua.CreateSessionParameters, message[3].copy())
+        try:
+            self._check_policy()
+            await self._admit(params)
+            await self._leave_session()
+            answer = await self._serve(*message)
+        except ServiceError as error:
+            name, address = params.ClientDescription.ApplicationUri or "", str(self.name[0])
+            await self.iserver.trail.not_admitted(self._certificate() or b"", name, address, error.code)
+            raise
+        if isinstance(self.session, PlantSession):
+            self.session.channel_certificate = self._certificate()
+        return answer
+
+    async def _check_channel(self, token: ua.NodeId) -> None:
+        """A session is activated over a channel like that of its creation; who tries otherwise is on record."""
+        try:
+            self._check_policy()
+            self._check_same_client(token)
+        except ServiceError:
+            await self.iserver.people.refuse("", str(self.name[0]), "channel")
+            raise
 
     def _certificate(self) -> bytes | None:
         certificate: bytes | None = self._connection.security_policy.peer_certificate
@@ -230,6 +249,7 @@ class PlantProcessor(UaProcessor):
             raise
         person = await self.iserver.people.identify(claim, address, self._certificate() or b"")
         if session is not self.session and session.is_activated() and person != session.user:
+            await self.iserver.people.refuse(str(person.name), address, "channel")
             raise ServiceError(ua.StatusCodes.BadSecurityChecksFailed)
         session.candidate = person
 

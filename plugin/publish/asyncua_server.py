@@ -41,8 +41,10 @@ from plugin.publish import browsing
 from plugin.publish.asyncua_connection import CHUNK_BYTES, PlantBinaryServer
 from plugin.publish.asyncua_session import PlantSession
 from plugin.publish.asyncua_subscriptions import PlantSubscriptions
+from plugin.publish.event_filter import Occurrence
 from plugin.publish.history.points import Points
-from plugin.publish.people import People, Permission
+from plugin.publish.people import People, Permission, may, role_of
+from plugin.publish.trail import Trail
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +107,7 @@ class PlantInternalServer(InternalServer):
         self.measure = measure
         self.cut_off = cut_off
         self.history: ReadHistory = _no_history
+        self.trail = Trail()
         self._max_sessions = max_sessions = limits.sessions
         self.failed: Failed = lambda _: None
         self._failures: set[tuple[int, type]] = set()
@@ -146,6 +149,11 @@ class PlantInternalServer(InternalServer):
         """From now on a method asks for this."""
         self._permissions[method] = permission
 
+    def name_of(self, node: ua.NodeId) -> str:
+        """BrowseName of a node; empty: there is no such node."""
+        name = self.aspace.read_attribute_value(node, ua.AttributeIds.BrowseName).Value
+        return str(name.Value.Name) if name is not None and name.Value is not None else ""
+
     def readable(self, asked: ua.ReadValueId) -> bool:
         """False for the value of a node without CurrentRead."""
         if asked.AttributeId != ua.AttributeIds.Value:
@@ -180,7 +188,8 @@ class PlantServer(Server):
     """``asyncua.Server`` with all of the above.
 
     ``admit`` decides on the certificates of clients, ``people`` on their users. ``cut_off`` is told why, whenever a
-    connection is closed for what it did, ``failed`` of every request that ended in an internal error.
+    connection is closed for what it did, ``failed`` of every request that ended in an internal error. ``trail`` is told
+    of what clients do.
     """
 
     def __init__(
@@ -192,9 +201,11 @@ class PlantServer(Server):
         limits: Limits | None = None,
         cut_off: CutOff = lambda _: None,
         failed: Failed = lambda _: None,
+        trail: Trail | None = None,
     ) -> None:
         self._inner = PlantInternalServer(people, admit, measure, limits or Limits(), cut_off)
         self._inner.failed = failed
+        self._inner.trail = trail or self._inner.trail
         super().__init__(iserver=self._inner)
         self.limits = TransportLimits(CHUNK_BYTES, CHUNK_BYTES, _MESSAGE_BYTES // CHUNK_BYTES + 1, _MESSAGE_BYTES)
 
@@ -218,6 +229,11 @@ class PlantServer(Server):
     def sessions(self) -> list[PlantSession]:
         """The sessions of clients."""
         return self._inner.sessions()
+
+    def tell_audit(self, occurrence: Occurrence) -> None:
+        """An event that only some may hear."""
+        allowed = {session.session_id for session in self.sessions() if may(role_of(session), Permission.AUDIT)}
+        self.subscriptions.tell_event(occurrence, allowed)
 
     @property
     def subscriptions(self) -> PlantSubscriptions:

@@ -26,7 +26,7 @@ from asyncua.server.internal_session import InternalSession
 from plugin.publish import browsing
 from plugin.publish.asyncua_subscriptions import PlantSubscription
 from plugin.publish.history.points import Points
-from plugin.publish.people import Permission, Person, calling, may, role_of
+from plugin.publish.people import Call, Permission, Person, calling, may, role_of
 
 if TYPE_CHECKING:
     from plugin.publish.asyncua_server import PlantInternalServer
@@ -107,6 +107,7 @@ class PlantSession(InternalSession):
     async def write(self, params: ua.WriteParameters) -> list[ua.StatusCode]:
         """No node can be written by a client."""
         _bounded(params.NodesToWrite)
+        await self.iserver.trail.wrote(self._name_of_user, params.NodesToWrite or ())
         unknown, denied = map(_status, (ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadUserAccessDenied))
         return [denied if value.NodeId in self.aspace else unknown for value in params.NodesToWrite]
 
@@ -131,13 +132,30 @@ class PlantSession(InternalSession):
         return [await self._call(method) for method in params]
 
     async def _call(self, method: ua.CallMethodRequest) -> ua.CallMethodResult:
-        if not isinstance(self.user, Person) or not may(role_of(self), self.iserver.permission(method.MethodId)):
+        permission = self.iserver.permission(method.MethodId)
+        if not isinstance(self.user, Person):
+            return ua.CallMethodResult(_status(ua.StatusCodes.BadUserAccessDenied))
+        call = Call(self.user)
+        result = await self._answer_call(call, method, permission)
+        if permission is not Permission.READ:  # who looks changes nothing
+            name = self.iserver.name_of(method.MethodId)
+            await self.iserver.trail.called(call, method, name, result.StatusCode or ua.StatusCode())
+        return result
+
+    async def _answer_call(
+        self, call: Call, method: ua.CallMethodRequest, permission: Permission
+    ) -> ua.CallMethodResult:
+        if not may(role_of(self), permission):
             return ua.CallMethodResult(_status(ua.StatusCodes.BadUserAccessDenied))
         if method.MethodId in _REFRESH and not self._owns(_first(method.InputArguments)):
             return ua.CallMethodResult(_status(ua.StatusCodes.BadSubscriptionIdInvalid))
-        with calling(self.user):
+        with calling(call):
             (result,) = await super().call([method])
         return result
+
+    @property
+    def _name_of_user(self) -> str:
+        return str(self.user.name) if isinstance(self.user, Person) else "anonymous"
 
     # --- what is the session's own ----------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ Private names of asyncua are used: ``tests/contracts`` fails when one of them ch
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -323,9 +323,11 @@ class PlantSubscriptions(SubscriptionService):
             found.bound(params.MaxNotificationsPerPublish)
         return ua.ModifySubscriptionResult(*terms)
 
-    def tell_event(self, occurrence: Occurrence) -> None:
-        """To all who subscribed to it; it is in their next message."""
+    def tell_event(self, occurrence: Occurrence, sessions: Collection[ua.NodeId] | None = None) -> None:
+        """To all who subscribed to it, of these ``sessions`` alone; it is in their next message."""
         for subscription in self.subscriptions.values():
+            if sessions is not None and subscription.session_id not in sessions:
+                continue
             items = subscription.monitored_item_srv
             if isinstance(items, PlantItems):
                 items.tell_event(occurrence)

@@ -8,7 +8,7 @@ role           well-known role             may, besides
 =============  ==========================  ===========================================================
 observer       Observer (i=15668)          browse, read, subscribe, refresh alarms; read history
 operator       Operator (i=15680)          acknowledge, comment and shelve alarms; judge; ask for a score
-engineer       Engineer (i=16036)          train, promote and roll back models
+engineer       Engineer (i=16036)          train, promote and roll back models; hear audit events
 administrator  ConfigureAdmin (i=15716)    reload the configuration
 =============  ==========================  ===========================================================
 
@@ -25,7 +25,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -75,6 +75,8 @@ class Permission(StrEnum):
     """Train, promote, roll back."""
     ADMINISTER = "administer"
     """Reload the configuration, switch conditions on and off."""
+    AUDIT = "audit"
+    """Hear of what others do and try to do (ReceiveEvents of audit events)."""
 
 
 _LEAST: Mapping[Permission, Role] = {
@@ -84,6 +86,7 @@ _LEAST: Mapping[Permission, Role] = {
     Permission.OPERATE: Role.OPERATOR,
     Permission.ENGINEER: Role.ENGINEER,
     Permission.ADMINISTER: Role.ADMINISTRATOR,
+    Permission.AUDIT: Role.ENGINEER,
 }
 
 
@@ -96,7 +99,19 @@ class Person(User):
 
 ANONYMOUS = Person(UserRole.User, "anonymous")
 
-_caller: ContextVar[Person | None] = ContextVar("caller", default=None)
+
+@dataclass
+class Call:
+    """A method that runs: who called it, and what the audit log is to say of it."""
+
+    person: Person
+    subject: str = ""
+    """What it is about; empty: the object's NodeId says it."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Arguments and results, for JSON; ``refused``: why it could not be done."""
+
+
+_call: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
 def role_of(session: Any) -> Role | None:
@@ -112,20 +127,25 @@ def may(role: Role | None, permission: Permission) -> bool:
 
 def caller() -> Person:
     """Who called the method that runs: its ``name`` goes into audit rows and comments. LookupError outside of one."""
-    found = _caller.get()
+    return running_call().person
+
+
+def running_call() -> Call:
+    """The call of the method that runs. LookupError outside of one."""
+    found = _call.get()
     if found is None:
         raise LookupError("no method of the OPC UA server is running")
     return found
 
 
 @contextmanager
-def calling(person: Person) -> Iterator[None]:
-    """For the server alone: that person is :func:`caller` until the context ends."""
-    token = _caller.set(person)
+def calling(call: Call) -> Iterator[None]:
+    """For the server alone: it is :func:`running_call` until the context ends."""
+    token = _call.set(call)
     try:
         yield
     finally:
-        _caller.reset(token)
+        _call.reset(token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from plugin.publish.history.serving import Served
 from plugin.publish.mirror import Mirror
 from plugin.publish.nodes import SERVICE_LEVEL_HEALTHY, freshness, service_level, told_together
 from plugin.publish.people import People, Record, unrecorded
+from plugin.publish.trail import Trail
 from plugin.publish.tree import Tree
 from plugin.publish.types import DI
 from plugin.publish.verbs import Methods, Verbs
@@ -93,11 +94,11 @@ class OpcUaSink:
         self._expiries: list[tuple[datetime, list[str]]] = []
         self._service_level = SERVICE_LEVEL_HEALTHY
         self._admission = Admission(config, pki_folder)
-        self._record = record
+        self._trail = Trail(record)
         self._advices = Advices(write_backs, now)
         self._server: PlantServer | None = None
         self._mirror = mirror or Mirror((), ())
-        self._methods = Methods(verbs, record) if verbs is not None else None
+        self._methods = Methods(verbs) if verbs is not None else None
         self._past = Served(store, self._mirror.tags, diagnostics) if store is not None else None
         self._conditions = Conditions(room) if room is not None else None
 
@@ -135,6 +136,7 @@ class OpcUaSink:
         finally:
             self._nodes, self._tree, self._server, self._port = None, None, None, 0
             self._advices.close()
+            self._trail.close()
             if self._conditions is not None:
                 self._conditions.close()
             self._standings.clear()
@@ -233,12 +235,13 @@ class OpcUaSink:
     async def _start(self, tags: Sequence[OutputTag]) -> PlantServer:
         config = self._config
         server = PlantServer(
-            await asyncio.to_thread(People, config, self._diagnostics, self._record),
+            await asyncio.to_thread(People, config, self._diagnostics, self._trail.session),
             admit=self._admission.admit,
             measure=self._measure,
             limits=Limits(config.max_sessions, config.max_subscriptions, config.max_monitored_items),
             cut_off=lambda cause: self._diagnostics.clients_cut_off.labels(cause).inc(),
             failed=lambda cause: self._diagnostics.requests_failed.labels(cause).inc(),
+            trail=self._trail,
         )
         try:
             async with asyncio.timeout(_START_SECONDS):
@@ -254,6 +257,7 @@ class OpcUaSink:
                     self._conditions.open(self._tree, server)
                 if self._methods is not None:
                     self._methods.open(self._tree, server, tags)
+                self._trail.open(self._tree, server.tell_audit, config.application_uri)
                 await server.start()
         except (OSError, ValueError, TimeoutError, ua.UaError, CertificateError) as error:
             self._nodes = None

@@ -266,4 +266,23 @@ GATEWAY = Type(
     (_property("Version", STRING), _component("Heartbeat", UINT32)), "The process that serves all this.",
 )  # fmt: skip
 
-OUR_TYPES = (VALUE, UNRANGED, LIFETIME, FLAG, STATE, FORECAST, ASSET, MODEL, ADVICE, GATEWAY)
+CALL_AUDIT = Type(
+    *_of_ours("CallAuditEventType"), Ref(_ID.AuditUpdateMethodEventType), ua.NodeClass.ObjectType,
+    text="A client called a method of ours, or wanted to; what it derives from is abstract.",
+)  # fmt: skip
+"""OPC 10000-5, 6.4.27."""
+SOURCE_LOST = Type(
+    *_of_ours("SourceLostAlarmType"), Ref(_ID.SystemDiagnosticAlarmType), ua.NodeClass.ObjectType,
+    text="A plant's server is away, or says that it is unwell: what is predicted from it is in doubt meanwhile.",
+)  # fmt: skip
+"""OPC 10000-9, 5.8.24."""
+
+OUR_TYPES = (VALUE, UNRANGED, LIFETIME, FLAG, STATE, FORECAST, ASSET, MODEL, ADVICE, GATEWAY, CALL_AUDIT, SOURCE_LOST)
+
+_OUR_EVENTS = {made.name.text: made.id for made in (CALL_AUDIT, SOURCE_LOST)}
+
+
+def event_type(name: str) -> Ref:
+    """The type of event with this BrowseName, ours or the standard's; of others BaseEventType."""
+    number = getattr(_ID, name, None) if name.endswith("Type") else None
+    return _OUR_EVENTS.get(name) or Ref(number if isinstance(number, int) else _ID.BaseEventType)

@@ -1,7 +1,7 @@
 """What a person may have the service do through methods: what each takes and answers, who may call it, and its record.
 
 Each call answers at once, with the key of the run that it began or the version that is in force now; how the run ends
-is told by the model's node. Every call goes into the audit log, also one that could not be done, with the reason.
+is told by the model's node. What a call says of itself goes into the audit log, with the reason where it was refused.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from asyncua import ua
 
-from plugin.domain import Audit, LabelKind, OutputTag
+from plugin.domain import LabelKind, OutputTag
 from plugin.errors import ConfigError, ForetagError, ModelError, StoreError
 from plugin.publish.asyncua_server import PlantServer
-from plugin.publish.people import Permission, Record, caller
+from plugin.publish.people import Permission, caller, running_call
 from plugin.publish.tree import Tree
 from plugin.publish.types import OURS, Ref
 
@@ -113,11 +113,10 @@ class _Wrong(Exception):
 
 
 class Methods:
-    """The methods below models, assets and the gateway. ``record`` takes entries for the audit log."""
+    """The methods below models, assets and the gateway."""
 
-    def __init__(self, verbs: Verbs, record: Record) -> None:
+    def __init__(self, verbs: Verbs) -> None:
         self._verbs = verbs
-        self._record = record
         self._names: dict[ua.NodeId, str] = {}
 
     def open(self, tree: Tree, server: PlantServer, tags: Sequence[OutputTag]) -> None:
@@ -156,26 +155,26 @@ class Methods:
             if wrong is not None:
                 return wrong
             arguments = tuple(argument.Value for argument in given)
+            call = running_call()
+            call.subject, call.facts = name, _told(method, arguments)
             try:
                 async with asyncio.timeout(_SECONDS):
                     result = await method.call(self._verbs, name, arguments, user)
             except (ForetagError, TimeoutError, _Wrong) as error:
                 code, said = _code(error), str(error) or "it took too long"
                 _log.warning("%s of %s, asked for by %s: %s", method.name, name, user, said)
-                await self._note(method, name, user, arguments, {"refused": said})
+                call.facts["refused"] = said
                 return _refused(code)
-            await self._note(method, name, user, arguments, {method.gives.name.lower(): _plain(result)})
+            call.facts[method.gives.name.lower()] = _plain(result)
             value = list(result) if method.gives.many else result
             return ua.CallMethodResult(OutputArguments=[ua.Variant(value, method.gives.type)])
 
         return answer
 
-    async def _note(
-        self, method: _Method, name: str, user: str, given: Sequence[Any], after: Mapping[str, Any]
-    ) -> None:
-        told = {argument.name.lower(): _plain(value) for argument, value in zip(method.takes, given, strict=True)}
-        action = f"call {method.name}"
-        await self._record(Audit(datetime.now(UTC), user, "opcua", action, name, after={**told, **after}))
+
+def _told(method: _Method, given: Sequence[Any]) -> dict[str, Any]:
+    """The arguments, for the audit log."""
+    return {argument.name.lower(): _plain(value) for argument, value in zip(method.takes, given, strict=True)}
 
 
 def _fits(owner: ua.NodeId, method: _Method) -> bool:

@@ -203,6 +203,7 @@ async def test_a_source_that_is_lost_is_an_alarm_over_a_restart_until_it_is_back
             assert first.of(_AWAY) == []
             wire.cut()
             lost = await first.until(_AWAY, 1)
+            assert lost["EventType"].Identifier == "Types.SourceLostAlarmType"
             assert (lost["ActiveState/Id"], lost["SourceName"], lost["Severity"]) == (True, "plant", 800)
         async with running(path, port) as foretag, alarm_list(foretag, tmp_path) as second:
             await second.refresh()

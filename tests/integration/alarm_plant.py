@@ -139,14 +139,24 @@ async def plant(folder: Path, tags: tuple[OutputTag, ...] = _ONE, **alarms: Any)
     publish = PublishConfig(
         endpoint="opc.tcp://127.0.0.1:0/foretag", security=("Basic256Sha256_SignAndEncrypt",), users=users
     )
+    async with furnished(folder, config, tags, diagnostics) as (store, room, watch):
+        sink = OpcUaSink(publish, folder / "pki", diagnostics, room=room)
+        async with sink.open(tags):
+            yield Plant(folder, store, room, watch, sink, diagnostics)
+
+
+@contextlib.asynccontextmanager
+async def furnished(
+    folder: Path, config: AlarmsConfig, tags: tuple[OutputTag, ...], diagnostics: Diagnostics | None = None
+) -> AsyncIterator[tuple[SqlStore, Room, AlarmWatch]]:
+    """A database with versions of the models, and the room with the conditions of these outputs."""
+    diagnostics = diagnostics or Diagnostics()
     async with configured(HistorianConfig(), folder, diagnostics) as store:
         await _versions(store)
         room = Room(config, store, diagnostics)
         watch = AlarmWatch(config, room, store)
         await watch.furnish(tags)
-        sink = OpcUaSink(publish, folder / "pki", diagnostics, room=room)
-        async with sink.open(tags):
-            yield Plant(folder, store, room, watch, sink, diagnostics)
+        yield store, room, watch
 
 
 async def _versions(store: Store) -> None:

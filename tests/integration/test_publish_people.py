@@ -186,8 +186,8 @@ async def test_a_user_comes_by_certificate(house, tmp_path):
     [
         ("olga", {"read", "history"}),
         ("otto", {"read", "history", "alarms", "operate", "unsaid"}),
-        ("ed", {"read", "history", "alarms", "operate", "engineer", "unsaid"}),
-        ("ada", {"read", "history", "alarms", "operate", "engineer", "administer", "unsaid"}),
+        ("ed", {"read", "history", "alarms", "operate", "engineer", "audit", "unsaid"}),
+        ("ada", {"read", "history", "alarms", "operate", "engineer", "administer", "audit", "unsaid"}),
     ],
 )
 async def test_a_method_is_for_the_roles_that_may_call_it(house, user, allowed):

@@ -19,7 +19,19 @@ from plugin.domain import Audit
 from plugin.publish.config import PublishConfig, UserConfig
 from plugin.publish.identity import claimed
 from plugin.publish.lockout import Lockout
-from plugin.publish.people import ANONYMOUS, Claim, People, Permission, Role, caller, calling, hashed, may, role_of
+from plugin.publish.people import (
+    ANONYMOUS,
+    Call,
+    Claim,
+    People,
+    Permission,
+    Role,
+    caller,
+    calling,
+    hashed,
+    may,
+    role_of,
+)
 from tests.certificates import DAY, make
 
 PASSWORD = "correct horse"
@@ -70,7 +82,7 @@ def test_each_role_may_do_what_those_before_it_may_and_more(role):
 async def test_a_method_knows_its_caller_and_nothing_else_does():
     with pytest.raises(LookupError):
         caller()
-    with calling(ANONYMOUS):
+    with calling(Call(ANONYMOUS)):
         assert caller() is ANONYMOUS
     with pytest.raises(LookupError):
         caller()

@@ -8,7 +8,7 @@ flag                   ExclusiveLevel, maintenance          it is raised (High);
 state                  OffNormal, process                   it is none of the normal ones
 value                  ExclusiveDeviation, process          what was measured is far from what was expected
 model                  SystemDiagnostic, system             it drifts
-source                 SystemDiagnostic, system             it is away
+source                 SourceLost (of ours), system         it is away
 asset                  InstrumentDiagnostic, maintenance    tags of it are silent, late or flat
 asset                  OffNormal, maintenance               its case: it has raised too many alarms to show each
 =====================  ===================================  ==========================================================
@@ -108,7 +108,7 @@ def _of_model(config: AlarmsConfig, model: str) -> Condition:
 
 def _of_source(config: AlarmsConfig, source: str) -> Condition:
     return Condition(
-        loss_of(source), f"{source}: away", ConditionType.SYSTEM, ConditionClass.SYSTEM, source, (config.urgent,),
+        loss_of(source), f"{source}: away", ConditionType.SOURCE_LOST, ConditionClass.SYSTEM, source, (config.urgent,),
         advice="Look at the network and the plant's server; foretag status says more.", rules=config.source_rules,
     )  # fmt: skip
 

@@ -12,6 +12,8 @@ class ConditionType(StrEnum):
     DEVIATION = "ExclusiveDeviationAlarmType"
     OFF_NORMAL = "OffNormalAlarmType"
     SYSTEM = "SystemDiagnosticAlarmType"
+    SOURCE_LOST = "SourceLostAlarmType"
+    """Our own, a SystemDiagnosticAlarmType."""
     INSTRUMENT = "InstrumentDiagnosticAlarmType"
 
 

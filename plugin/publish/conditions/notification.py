@@ -11,7 +11,7 @@ from plugin.infer.alarms.condition import Condition, ConditionType
 from plugin.infer.alarms.told import Notice, limit_state, shelved_state
 from plugin.publish.event_filter import CONDITION_ID, Occurrence
 from plugin.publish.tree import Tree
-from plugin.publish.types import OURS, Ref
+from plugin.publish.types import OURS, Ref, event_type
 
 _T = ua.VariantType
 _ID = ua.ObjectIds
@@ -27,11 +27,13 @@ _LIMITS = {
     "LowLow": _ID.ExclusiveLimitStateMachineType_LowLow,
 }
 _NOWHERE = ua.NodeId()
+_OF_STATES = {ConditionType.OFF_NORMAL, ConditionType.SYSTEM, ConditionType.SOURCE_LOST, ConditionType.INSTRUMENT}
+"""Types with a NormalState (OPC 10000-9, 5.8.23)."""
 
 
 def type_of(condition: Condition) -> Ref:
     """The node of its type."""
-    return Ref(getattr(_ID, condition.type.value))
+    return event_type(condition.type)
 
 
 def fields(tree: Tree, notice: Notice, source: ua.NodeId, now: datetime) -> dict[str, ua.Variant]:
@@ -116,7 +118,7 @@ def _of_shelf(condition: Condition, alarm: Alarm, now: datetime) -> dict[str, ua
 
 
 def _of_limits(tree: Tree, condition: Condition, alarm: Alarm) -> dict[str, ua.Variant]:
-    if condition.type in {ConditionType.OFF_NORMAL, ConditionType.SYSTEM, ConditionType.INSTRUMENT}:
+    if condition.type in _OF_STATES:
         return {"NormalState": ua.Variant(_NOWHERE, _T.NodeId)}
     found: dict[str, Any] = {
         f"{name}Limit": ua.Variant(limit, _T.Double)

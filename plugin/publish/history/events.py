@@ -13,11 +13,11 @@ from plugin.protocols import Store
 from plugin.publish.event_filter import CONDITION_ID, EventFilter, Occurrence
 from plugin.publish.history.raw import Page
 from plugin.publish.tree import Tree
-from plugin.publish.types import Ref
+from plugin.publish.types import event_type
 
 PAGE = 500
 """Events of one node in one answer, at most, and as many as are looked at for it."""
-_ID, _T = ua.ObjectIds, ua.VariantType
+_T = ua.VariantType
 _EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_214_400_000_000
 """The years 1 to 9999 [µs]."""
 _FOREIGN = ua.NodeId()
@@ -105,10 +105,8 @@ class Told:
         return Occurrence(self._others(event.fields) | fields, kinds, ())
 
     def _kind(self, name: str) -> tuple[ua.NodeId, frozenset[ua.NodeId]]:
-        """What is no type of the standard is a BaseEventType."""
         if name not in self._types:
-            number = getattr(_ID, name, None) if name.endswith("Type") else None
-            ref = Ref(number if isinstance(number, int) else _ID.BaseEventType)
+            ref = event_type(name)
             self._types[name] = self._tree.ref(ref), self._tree.types_of(ref)
         return self._types[name]
 

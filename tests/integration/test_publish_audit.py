@@ -1,0 +1,183 @@
+"""What clients do and try: rows of the audit log, and audit events for those who may hear them (OPC 10000-5, 6.4)."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from asyncua import Client, ua
+
+from plugin.diagnostics import Diagnostics
+from plugin.domain import Audit
+from plugin.infer.alarms.config import AlarmsConfig
+from plugin.publish.config import PublishConfig, UserConfig
+from plugin.publish.people import hashed
+from plugin.publish.server import OpcUaSink
+from tests.integration.alarm_plant import PASSWORD, URI, Events, event_filter, furnished, outputs, session
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_ID = ua.ObjectIds
+_SERVER = ua.NodeId(ua.Int32(_ID.Server))
+_PATHS = (
+    "EventType", "SourceNode", "SourceName", "Message", "Severity", "Status", "StatusCodeId", "ServerId",
+    "ClientUserId", "ClientAuditEntryId", "SessionId", "MethodId", "InputArguments", "ConditionEventId", "Comment",
+    "Certificate", "AttributeId", "NewValue", "UserIdentityToken",
+)  # fmt: skip
+_AUDITS = ua.ContentFilter(
+    [
+        ua.ContentFilterElement(
+            ua.FilterOperator.OfType, [ua.LiteralOperand(ua.Variant(ua.NodeId(ua.Int32(_ID.AuditEventType))))]
+        )
+    ]
+)
+
+
+class House:
+    """A server with an alarm, whose audit log is a list."""
+
+    def __init__(self, sink: OpcUaSink, folder: Path, rows: list[Audit]) -> None:
+        self.sink, self.folder, self.rows = sink, folder, rows
+
+    def session(self, user: str) -> contextlib.AbstractAsyncContextManager[Client]:
+        return session(self.sink.endpoint, self.folder / "client", self.folder / "pki", user)
+
+    def actions(self, user: str) -> list[str]:
+        return [row.action for row in self.rows if row.user == user]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+    folder, rows = tmp_path_factory.mktemp("audit"), list[Audit]()
+    roles: Any = {"olga": "observer", "otto": "operator", "ed": "engineer", "ada": "administrator"}
+    hash_ = hashed(PASSWORD)
+    config = PublishConfig(
+        endpoint="opc.tcp://127.0.0.1:0/foretag",
+        users=tuple(UserConfig(name=name, role=role, password_hash=hash_) for name, role in roles.items()),
+    )
+
+    async def record(entry: Audit) -> None:
+        rows.append(entry)
+
+    async with furnished(folder, AlarmsConfig(), outputs("pump")) as (_, room, _watch):
+        sink = OpcUaSink(config, folder / "pki", Diagnostics(), record=record, room=room)
+        async with sink.open(outputs("pump")):
+            yield House(sink, folder, rows)
+
+
+@contextlib.asynccontextmanager
+async def listening(house: House, user: str) -> AsyncIterator[Events]:
+    async with house.session(user) as client:
+        events = Events(_PATHS)
+        subscription = await client.create_subscription(50, events)
+        await subscription.subscribe_events(client.get_node(_SERVER), evfilter=event_filter(*_PATHS, where=_AUDITS))
+        yield events
+        await subscription.delete()
+
+
+def _of(events: Events, kind: int) -> list[dict[str, Any]]:
+    return [each for each in events.heard if each["EventType"] == ua.NodeId(ua.Int32(kind))]
+
+
+async def _heard(events: Events, kind: int, count: int = 1) -> dict[str, Any]:
+    await events.until(lambda: len(_of(events, kind)) >= count)
+    return _of(events, kind)[-1]
+
+
+async def _condition(client: Client) -> Any:
+    index = await client.get_namespace_index(URI)
+    return client.get_node(ua.NodeId(ua.String("pump.rul.rul.Alarm"), ua.Int16(index)))
+
+
+def _arguments() -> tuple[ua.Variant, ua.Variant]:
+    words = ua.LocalizedText("on my way", "en")
+    return ua.Variant(b"no such event", ua.VariantType.ByteString), ua.Variant(words, ua.VariantType.LocalizedText)
+
+
+async def test_auditing_is_what_the_server_says_that_it_does(house):
+    async with house.session("olga") as olga:
+        assert await olga.get_node(ua.NodeId(ua.Int32(_ID.Server_Auditing))).read_value() is True
+
+
+async def test_who_comes_and_who_is_refused(house):
+    async with listening(house, "ada") as ada:
+        async with house.session("otto"):
+            pass
+        came = await _heard(ada, _ID.AuditActivateSessionEventType)
+        assert (came["ClientUserId"], came["Status"], came["SourceName"]) == ("otto", True, "Session/ActivateSession")
+        assert (came["SourceNode"], came["ServerId"]) == (_SERVER, "urn:foretag")
+        assert came["SessionId"] is not None
+        with pytest.raises(ua.UaStatusCodeError, match="BadUserAccessDenied"):
+            async with house.session("mallory"):
+                pass
+        refused = await _heard(ada, _ID.AuditActivateSessionEventType, 2)
+        assert (refused["ClientUserId"], refused["Status"]) == ("mallory", False)
+        assert PASSWORD not in repr(ada.heard)
+        assert PASSWORD.encode() not in repr(ada.heard).encode()
+    assert house.rows[-1].action == "session refused"
+
+
+async def test_a_client_that_is_not_trusted_is_a_row_and_an_event_with_its_certificate(house, tmp_path):
+    async with listening(house, "ed") as ed:
+        with pytest.raises(ua.UaStatusCodeError, match="BadCertificateUntrusted"):
+            async with session(house.sink.endpoint, tmp_path / "stranger", tmp_path / "elsewhere", "otto"):
+                pass
+        event = await _heard(ed, _ID.AuditCertificateUntrustedEventType)
+    assert (event["Status"], event["SourceName"]) == (False, "Security/Certificate")
+    assert event["Certificate"] == (tmp_path / "stranger" / "own" / "own.der").read_bytes()
+    (row,) = [row for row in house.rows if row.action == "certificate refused"]
+    assert (row.after["cause"], row.after["application"]) == ("BadCertificateUntrusted", "urn:test:client")
+
+
+async def test_a_call_is_a_row_and_an_event_also_where_it_is_refused(house):
+    acknowledge = ua.NodeId(ua.Int32(_ID.AcknowledgeableConditionType_Acknowledge))
+    async with listening(house, "ada") as ada, house.session("otto") as otto, house.session("olga") as olga:
+        for client, code in ((otto, "BadEventIdUnknown"), (olga, "BadUserAccessDenied")):
+            with pytest.raises(ua.UaStatusCodeError, match=code):
+                await (await _condition(client)).call_method(acknowledge, *_arguments())
+        await _heard(ada, _ID.AuditConditionAcknowledgeEventType, 2)
+        first, second = _of(ada, _ID.AuditConditionAcknowledgeEventType)
+        assert (first["ClientUserId"], second["ClientUserId"]) == ("otto", "olga")
+        assert (first["SourceName"], first["Status"]) == ("Method/Acknowledge", False)
+        assert first["SourceNode"] == (await _condition(otto)).nodeid
+        assert (first["ConditionEventId"], first["Comment"].Text) == (b"no such event", "on my way")
+        assert first["MethodId"] == acknowledge
+        condition = await _condition(otto)
+        await condition.call_method(ua.NodeId(ua.Int32(_ID.AlarmConditionType_Suppress)))
+        assert (await _heard(ada, _ID.AuditConditionSuppressionEventType))["Status"] is True
+        index = ua.Int16(await otto.get_namespace_index(URI))
+        with pytest.raises(ua.UaStatusCodeError, match="BadArgumentsMissing"):
+            await condition.call_method(ua.NodeId(ua.String("Foretag.Methods.Verdict"), index))
+        ours = ua.NodeId(ua.String("Types.CallAuditEventType"), index)
+        await ada.until(lambda: any(each["EventType"] == ours for each in ada.heard))
+        event = next(each for each in ada.heard if each["EventType"] == ours)
+        assert event["SourceName"] == "Attribute/Call"
+    rows = [row for row in house.rows if row.action == "call Acknowledge"]
+    assert [(row.user, row.subject, row.after["refused"]) for row in rows] == [
+        ("otto", "pump.rul.rul.Alarm", "BadEventIdUnknown"), ("olga", "pump.rul.rul.Alarm", "BadUserAccessDenied"),
+    ]  # fmt: skip
+    assert rows[0].after["arguments"] == [b"no such event".hex(), "on my way"]
+    assert house.rows[-1].after == {"arguments": [], "refused": "BadArgumentsMissing"}
+
+
+async def test_who_wants_to_write_is_on_record_once_however_often_it_tries(house):
+    async with listening(house, "ed") as ed, house.session("otto") as otto:
+        index = ua.Int16(await otto.get_namespace_index(URI))
+        node = otto.get_node(ua.NodeId(ua.String("pump.rul.rul"), index))
+        for _ in range(5):
+            with pytest.raises(ua.UaStatusCodeError, match="BadUserAccessDenied"):
+                await node.write_value(ua.DataValue(ua.Variant(2.0)))
+        event = await _heard(ed, _ID.AuditWriteUpdateEventType)
+        assert (event["SourceNode"], event["NewValue"], event["Status"]) == (node.nodeid, 2.0, False)
+        assert (event["ClientUserId"], event["AttributeId"]) == ("otto", ua.AttributeIds.Value)
+    assert house.actions("otto").count("write refused") == 1
+
+
+async def test_operators_and_observers_hear_nothing_of_it(house):
+    async with listening(house, "olga") as olga, listening(house, "otto") as otto, listening(house, "ada") as ada:
+        async with house.session("otto"):
+            pass
+        await _heard(ada, _ID.AuditActivateSessionEventType)
+        assert (olga.heard, otto.heard) == ([], [])
