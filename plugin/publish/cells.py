@@ -7,6 +7,7 @@ Private names of asyncua are used: ``tests/contracts`` fails when one of them ch
 """
 
 from datetime import datetime
+from enum import Enum
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -25,12 +26,23 @@ _BAD = 0x8000_0000
 """From here on a status is Bad (OPC 10000-4, 7.39.1)."""
 
 
+class Wish(Enum):
+    """Of what a watcher is to be told: the first two the cell can tell by itself, once for all who wish it."""
+
+    CHANGE = "change"
+    """Each other value or status."""
+    STAMP = "stamp"
+    """The same, and each other source time: what historians ask for."""
+    ITS_OWN = "its own"
+    """It has to be asked."""
+
+
 class Watcher(Protocol):
     """Who is told of a cell's values."""
 
     @property
-    def plain(self) -> bool:
-        """It wants each change of value or status, now: the cell need not ask it. Stays as it is from join to leave."""
+    def wish(self) -> Wish:
+        """Stays as it is from join to leave."""
 
     def takes(self, fact: Any, status: int, source: datetime) -> bool:
         """Whether it wants the value; then it counts as reported, and :meth:`put` follows."""
@@ -56,12 +68,52 @@ def status_code(status: int) -> ua.StatusCode:
     return _STATUSES.get(status) or ua.StatusCode(ua.UInt32(status))
 
 
+class _Audience:
+    """The watchers of one cell. Those of a shared wish have a place of their own among the server's changes."""
+
+    __slots__ = ("_places", "_sharing", "at_change", "at_stamp", "changes", "choosy")
+
+    def __init__(self, changes: Changes) -> None:
+        self.changes = changes
+        self._places: dict[Wish, int] = {}
+        self._sharing: dict[Wish, tuple[Watcher, ...]] = {}
+        self.choosy: tuple[Watcher, ...] = ()
+        self._settle()
+
+    def add(self, watcher: Watcher) -> None:
+        wish = watcher.wish
+        if wish is not Wish.ITS_OWN and wish not in self._places:
+            self._places[wish] = self.changes.new_place()
+        if wish is not Wish.ITS_OWN and watcher.follow(self._places[wish]):
+            self._sharing[wish] = (*self._sharing.get(wish, ()), watcher)
+        else:
+            self.choosy = (*self.choosy, watcher)
+        self._settle()
+
+    def has_sharing(self, watcher: Watcher) -> bool:
+        """What others are told tells it too."""
+        return any(each is watcher for sharing in self._sharing.values() for each in sharing)
+
+    def remove(self, watcher: Watcher) -> None:
+        self._sharing = {wish: _without(watcher, sharing) for wish, sharing in self._sharing.items()}
+        self.choosy = _without(watcher, self.choosy)
+        self._settle()
+
+    def _settle(self) -> None:
+        heard = [wish for wish, sharing in self._sharing.items() if sharing]
+        self.at_change = tuple(self._places[wish] for wish in heard)
+        self.at_stamp = tuple(self._places[wish] for wish in heard if wish is Wish.STAMP)
+
+
+def _without(watcher: Watcher, watchers: tuple[Watcher, ...]) -> tuple[Watcher, ...]:
+    return tuple(each for each in watchers if each is not watcher)
+
+
 class Cell(AttributeValue):
     """The value of one node. Values are replaced, never changed: subscriptions keep references to them."""
 
     __slots__ = (
-        "_changes", "_choosy", "_kind", "_made", "_now", "_place", "_plain", "_status",
-        "fact", "source_time", "watched",
+        "_audience", "_kind", "_made", "_now", "_status", "fact", "source_time",
     )  # fmt: skip
 
     value_callback = None
@@ -70,11 +122,7 @@ class Cell(AttributeValue):
 
     def __init__(self, kind: ua.VariantType, now: datetime) -> None:
         """Waiting for its first data since ``now``."""
-        self.watched = False
-        self._plain: tuple[Watcher, ...] = ()
-        self._choosy: tuple[Watcher, ...] = ()
-        self._changes: Changes | None = None
-        self._place = 0
+        self._audience: _Audience | None = None
         self._kind = kind
         self.fact: Any = None
         """The value, whatever its status; None: there is none."""
@@ -102,22 +150,25 @@ class Cell(AttributeValue):
 
     def write(self, fact: Any, status: int, source: datetime, now: datetime, made: ua.DataValue | None = None) -> None:
         """Set value, status and times, and hand them to the subscriptions before it returns; ``made``: all in one."""
-        changed = self.watched and (status != self._status or (status < _BAD and fact != self.fact))
+        audience = self._audience
+        changed = stamped = False
+        if audience is not None:
+            changed = status != self._status or (status < _BAD and fact != self.fact)
+            stamped = changed or source != self.source_time
         self.fact = fact
         self.source_time = source
         self._status = status
         self._now = now
         self._made = made
-        if self.watched:
-            self._tell_all(changed)
+        if audience is not None and stamped:
+            self._tell_all(audience, audience.at_change if changed else audience.at_stamp)
 
-    def _tell_all(self, changed: bool) -> None:
-        """What was reported to those that are plain is what was said before: it is compared once for all of them."""
-        content = b""
-        if changed and self._plain:
-            content = self._content()
-            self._changes.add(self._place, content)  # type: ignore[union-attr]
-        for each in self._choosy:
+    def _tell_all(self, audience: _Audience, places: tuple[int, ...]) -> None:
+        """What was reported to those that share is what was said before: it is compared once for all of them."""
+        content = self._content() if places else b""
+        for place in places:
+            audience.changes.add(place, content)
+        for each in audience.choosy:
             if each.takes(*self._present):
                 content = content or self._content()
                 each.put(content)
@@ -134,23 +185,18 @@ class Cell(AttributeValue):
 
     def join(self, watcher: Watcher) -> None:
         """From now on it is told of each value; of the present one :meth:`tell` tells it."""
-        if self._changes is None:
-            self._changes = watcher.changes
-            self._place = self._changes.new_place()
-        if watcher.plain and watcher.follow(self._place):
-            self._plain = (*self._plain, watcher)
-        else:
-            self._choosy = (*self._choosy, watcher)
-        self.watched = True
+        if self._audience is None:
+            self._audience = _Audience(watcher.changes)
+        self._audience.add(watcher)
 
     def leave(self, watcher: Watcher) -> None:
         """From now on it is told no more. What it was told last it knows itself then."""
-        if any(each is watcher for each in self._plain):
+        if self._audience is None:
+            return
+        if self._audience.has_sharing(watcher):
             watcher.takes(*self._present)
             watcher.unfollow()
-        self._plain = tuple(each for each in self._plain if each is not watcher)
-        self._choosy = tuple(each for each in self._choosy if each is not watcher)
-        self.watched = bool(self._plain or self._choosy)
+        self._audience.remove(watcher)
 
     def tell(self, watcher: Watcher) -> None:
         """The present value, to one who does not know it."""

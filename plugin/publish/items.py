@@ -22,7 +22,7 @@ from asyncua import ua
 from asyncua.common.utils import ServiceError
 
 from plugin.publish.backlog import Backlog, Changes
-from plugin.publish.cells import Cell
+from plugin.publish.cells import Cell, Wish
 from plugin.publish.wire import any_data_value, overflowed
 
 _NEVER = -1
@@ -32,7 +32,8 @@ _NOWHERE = -1
 """Place of an item that chooses."""
 
 _DISABLED, _REPORTING = ua.MonitoringMode.Disabled, ua.MonitoringMode.Reporting
-_STATUS_VALUE = ua.DataChangeTrigger.StatusValue
+_STATUS_VALUE, _TIMESTAMP = ua.DataChangeTrigger.StatusValue, ua.DataChangeTrigger.StatusValueTimestamp
+_WISHES = {_STATUS_VALUE: Wish.CHANGE, _TIMESTAMP: Wish.STAMP}
 
 
 class _Done:
@@ -126,9 +127,11 @@ class Item:
                 self.cell.join(self)
 
     @property
-    def plain(self) -> bool:
+    def wish(self) -> Wish:
         """As :class:`plugin.publish.cells.Watcher`."""
-        return self.mode is _REPORTING and self._trigger is _STATUS_VALUE and not self._deadband
+        if self.mode is not _REPORTING or self._deadband:
+            return Wish.ITS_OWN
+        return _WISHES.get(self._trigger, Wish.ITS_OWN)
 
     def takes(self, value: Any, status: int, source: datetime | None) -> bool:
         """As :class:`plugin.publish.cells.Watcher`."""
@@ -138,7 +141,7 @@ class Item:
         return True
 
     def _differs(self, value: Any, source: datetime | None) -> bool:
-        if self._trigger is ua.DataChangeTrigger.StatusValueTimestamp and source != self._source:
+        if self._trigger is _TIMESTAMP and source != self._source:
             return True
         if self._trigger is ua.DataChangeTrigger.Status or value == self._value:
             return False

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from plugin.domain import Status
 from plugin.publish import backlog as kept
 from plugin.publish.backlog import Backlog, Changes
-from plugin.publish.cells import Cell
+from plugin.publish.cells import Cell, Wish
 from plugin.publish.items import Item
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 T = ua.VariantType
-CHOOSES = ua.DataChangeFilter(Trigger=ua.DataChangeTrigger.StatusValueTimestamp)
-"""Keeps what waits by itself; where no time moves it wants what all want."""
+CHOOSES = ua.DataChangeFilter(ua.DataChangeTrigger.StatusValue, ua.UInt32(ua.DeadbandType.Absolute), 1e-9)
+"""Keeps what waits by itself, though it wants what all want."""
+STAMPS = ua.DataChangeFilter(Trigger=ua.DataChangeTrigger.StatusValueTimestamp)
 
 
 def item(backlog: Backlog, cell: Cell, handle: int, queue: int = 10, **asked: Any) -> Item:
@@ -40,8 +41,8 @@ def heard(backlog: Backlog, most: int = 10_000) -> list[tuple[int, Any, int]]:
     return found
 
 
-def write(cell: Cell, value: Any, status: int = Status.GOOD) -> None:
-    cell.write(value, status, NOW, NOW)
+def write(cell: Cell, value: Any, status: int = Status.GOOD, source: datetime = NOW) -> None:
+    cell.write(value, status, source, NOW)
 
 
 def cells(count: int, kind: ua.VariantType = T.Double) -> list[Cell]:
@@ -66,7 +67,7 @@ def test_each_item_hears_what_its_own_queue_would_have_held(steps: Any, queue: i
     plain = [item(shared, cell, n, queue, DiscardOldest=oldest) for n, cell in enumerate(three)]
     for number, cell in enumerate(three):
         item(alone, cell, number, queue, DiscardOldest=oldest, Filter=CHOOSES)
-    assert all(each.plain for each in plain)
+    assert {each.wish for each in plain} == {Wish.CHANGE}
     found: list[list[Any]] = [[], []]
     for what, number, value in (*steps, ("take", 0, None)):
         if what == "write":
@@ -81,6 +82,45 @@ def test_each_item_hears_what_its_own_queue_would_have_held(steps: Any, queue: i
     for number in range(3):
         first, second = ([said for said in each if said[0] == number] for each in found)
         assert first == second
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([1.0, 2.0, None]), st.integers(0, 2), st.booleans()), max_size=30))
+def test_who_wants_each_source_time_is_told_as_if_asked_alone_and_disturbs_nobody_else(steps: Any) -> None:
+    """A second item of one wish at one node keeps what waits by itself."""
+    changes, (cell,) = Changes(), cells(1)
+    backlogs = changes.open(), changes.open()
+    for backlog, demand in zip(backlogs, (STAMPS, None), strict=True):
+        shared, _ = (item(backlog, cell, handle, 100, Filter=demand) for handle in (1, 2))
+        assert shared.place >= 0
+    wanted: list[list[Any]] = [[], []]
+    before: Any = (None, Status.BAD_WAITING_FOR_INITIAL_DATA, NOW)
+    for value, second, leaves in steps:
+        told = value, Status.GOOD if value else Status.BAD_NO_DATA, NOW + timedelta(seconds=second)
+        write(cell, *told)
+        wanted[0] += [told[:2]] * (told != before)
+        wanted[1] += [told[:2]] * (told[:2] != before[:2])
+        before = told
+        if leaves:
+            shared.close()
+            shared.watch(cell)
+    for backlog, expected in zip(backlogs, wanted, strict=True):
+        said = heard(backlog)
+        for handle in (1, 2):
+            assert [rest for which, *rest in said if which == handle] == [list(each) for each in expected]
+
+
+def test_what_historians_ask_for_is_kept_once_for_all_of_them():
+    changes, three = Changes(), cells(3)
+    backlogs = [changes.open() for _ in range(4)]
+    for backlog in backlogs:
+        for number, cell in enumerate(three):
+            item(backlog, cell, number, Filter=STAMPS)
+    for cell in three:
+        write(cell, 1.0)
+        write(cell, 1.0, source=NOW + timedelta(seconds=1))
+    assert len(changes.contents) == 6
+    assert all(len(heard(backlog)) == 6 for backlog in backlogs)
 
 
 @settings(max_examples=40, deadline=None)
