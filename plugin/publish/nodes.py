@@ -89,6 +89,8 @@ class OutputNode:
         self._facts = facts
         self._shown = shown
         self._hashes: dict[int, str] = {}
+        self._unexplained = False
+        """Its context says so."""
 
     @property
     def usable(self) -> bool:
@@ -118,14 +120,14 @@ class OutputNode:
     def show(self, predictions: Sequence[Prediction], now: datetime, shares: Mapping[str, float] | None = None) -> None:
         """Write one prediction, or those of a forecast, nearest first."""
         about, facts = predictions[0], self._facts(predictions)
-        context, source = self._context, min(about.as_of, now)
+        context, source = self._context, about.as_of if about.as_of < now else now
         status = about.status if len(predictions) == 1 else _of_all(predictions)
         if context.target is not None:
             context.target.write(about.target_time, _GOOD, source, now)
         if context.coverage is not None and context.coverage.fact != about.coverage:
             context.coverage.write(about.coverage, _GOOD, source, now)
         self._take(about, about.valid_until, facts, status, source, now)
-        context.explain(shares, source, now)
+        self._explain(shares, source, now)
 
     def show_flag(
         self, flag: Flag, valid_until: datetime | None, now: datetime, shares: Mapping[str, float] | None = None
@@ -133,7 +135,12 @@ class OutputNode:
         """Write one flag; ``valid_until`` is that of the predictions that it was decided with."""
         facts, source = (flag.raised, finite(flag.score), finite(flag.threshold)), min(flag.as_of, now)
         self._take(flag, valid_until, facts, flag.status, source, now)
-        self._context.explain(shares, source, now)
+        self._explain(shares, source, now)
+
+    def _explain(self, shares: Mapping[str, float] | None, source: datetime, now: datetime) -> None:
+        if shares or not self._unexplained:
+            self._context.explain(shares, source, now)
+            self._unexplained = not shares
 
     def _take(
         self,
@@ -147,7 +154,8 @@ class OutputNode:
         shown = self._shown.take(status if facts[0] is not None else _without_value(status), valid_until)
         self._context.write(about, valid_until or about.as_of, self._hashes, source, now)
         its = shown
-        for cell, fact in zip(self._cells, facts, strict=True):
+        for place, cell in enumerate(self._cells):
+            fact = facts[place]
             cell.write(fact, its if fact is not None else _without_value(its), source, now)
             its = shown & _NOT_LIMITED
         if valid_until is not None and now >= valid_until:

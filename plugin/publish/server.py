@@ -45,7 +45,7 @@ _Shares = Mapping[str, Mapping[str, float]]
 _Expiring = defaultdict[datetime, list[str]]
 """Names of outputs by the time at which they grow stale: those of a run mostly have one."""
 
-_BATCH = 50  # predictions written before the loop gets its turn: less than 1 ms
+_BATCH = 100  # predictions written before the loop gets its turn: less than 1 ms
 _BEAT_SECONDS = 1.0
 _START_SECONDS = 60.0
 _STOP_SECONDS = 4.0
@@ -298,7 +298,7 @@ class OpcUaSink:
                 name = predictions[0].tag.name
                 node = nodes.outputs.get(name)
                 if node is not None:
-                    node.show(predictions, now, shares.get(name))
+                    node.show(predictions, now, shares.get(name) if shares else None)
                     expiring[predictions[0].valid_until].append(name)
                     written += 1
             self._remember(expiring)

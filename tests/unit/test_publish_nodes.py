@@ -27,7 +27,7 @@ from plugin.domain import (
 )
 from plugin.publish import nodes, types
 from plugin.publish.backlog import Changes
-from plugin.publish.cells import Cell
+from plugin.publish.cells import Cell, Wish
 from plugin.publish.nodes import Context, ModelNode, OutputNode, freshness, service_level
 from plugin.publish.shown import Shown
 
@@ -277,7 +277,7 @@ def test_a_flag_is_as_fresh_as_the_oldest_of_the_predictions_beside_it():
 class _Heard:
     """One who chooses, and takes every value."""
 
-    plain = False
+    wish = Wish.ITS_OWN
     changes = Changes()
 
     def __init__(self) -> None:
