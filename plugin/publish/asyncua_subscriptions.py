@@ -40,8 +40,8 @@ _MAX_ITEMS = 20_000
 _LIFE = 3_600_000.0
 """Longest time that a subscription lives without its client [ms]."""
 
-_AT_ONCE = 2000
-"""Values in one message: a chunk of 64 KiB, and less than 1 ms."""
+_AT_ONCE = 5000
+"""Values in one message: 200 KiB, and less than 1 ms. Each message takes a request and a turn of the loop as well."""
 
 _EVENTS_AT_ONCE = 200
 """Events in one message: some 100 KiB."""

@@ -21,6 +21,9 @@ from plugin.publish.wire import overflowed
 _KEPT = 20_000
 """Changes after which all subscriptions look, also those that do not publish: what they keep is bounded by queues."""
 
+_MESSAGE_BYTES = 512 * 1024
+"""Of values that all want, in one message; a larger value has one of its own."""
+
 _HANDLE = bytes(4)
 _NOBODY = 0
 """Queue size where there is no item."""
@@ -186,12 +189,14 @@ class Backlog:
         self.collect()
         parts: list[bytes] = []
         taken = self._take_chosen(most, parts)
-        count = min(most - taken, len(self._contents))
-        if count:
-            parts.append(self._addressed(count))
+        if waiting := self._contents[: most - taken]:
+            lengths = np.fromiter(map(len, waiting), np.int64, len(waiting)) + len(_HANDLE)
+            count = max(1, int(np.searchsorted(np.cumsum(lengths), _MESSAGE_BYTES, "right")))
+            parts.append(_addressed(waiting[:count], lengths[:count], self._handles[self._places[:count]]))
             self._places = self._places[count:]
             del self._contents[:count]
-        return taken + count, parts
+            taken += count
+        return taken, parts
 
     def _take_chosen(self, most: int, parts: list[bytes]) -> int:
         taken = done = 0
@@ -205,14 +210,13 @@ class Backlog:
         del self.choosers[:done]
         return taken
 
-    def _addressed(self, count: int) -> bytes:
-        """The first values, each behind its client handle."""
-        contents = self._contents[:count]
-        joined = bytearray(_HANDLE + _HANDLE.join(contents))
-        lengths = np.fromiter(map(len, contents), np.int64, count) + len(_HANDLE)
-        numbers: NDArray[np.uint32] = np.ndarray((len(joined) - 3,), "<u4", joined, 0, (1,))  # a handle stands anywhere
-        numbers[np.cumsum(lengths) - lengths] = self._handles[self._places[:count]]
-        return bytes(joined)
+
+def _addressed(contents: list[bytes], lengths: NDArray[np.int64], handles: NDArray[np.uint32]) -> bytes:
+    """Each value behind its client handle; ``lengths``: of both together."""
+    joined = bytearray(_HANDLE + _HANDLE.join(contents))
+    numbers: NDArray[np.uint32] = np.ndarray((len(joined) - 3,), "<u4", joined, 0, (1,))  # a handle stands anywhere
+    numbers[np.cumsum(lengths) - lengths] = handles
+    return bytes(joined)
 
 
 def _picked(contents: list[bytes], which: NDArray[np.bool_]) -> list[bytes]:

@@ -144,6 +144,16 @@ def test_messages_carry_no_more_than_asked_for_and_lose_nothing(sizes: list[int]
         assert mine == sorted(mine)
 
 
+def test_large_values_wait_for_messages_of_their_own(monkeypatch):
+    monkeypatch.setattr(kept, "_MESSAGE_BYTES", 150)
+    backlog, (small, large) = Changes().open(), cells(2, T.String)
+    item(backlog, small, 1)
+    item(backlog, large, 2)
+    for cell, text in ((small, "a"), (small, "b"), (large, "c" * 1000), (small, "d")):
+        write(cell, text)
+    assert [len(each) for each in (heard(backlog), heard(backlog), heard(backlog), heard(backlog))] == [2, 1, 1, 0]
+
+
 def test_each_subscription_hears_under_its_own_handles_what_was_packed_once():
     changes = Changes()
     first, second, others = changes.open(), changes.open(), changes.open()

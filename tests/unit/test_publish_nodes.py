@@ -274,6 +274,20 @@ def test_a_flag_is_as_fresh_as_the_oldest_of_the_predictions_beside_it():
     assert fresh == {("rul", "engine-01"): early}
 
 
+def test_features_that_made_a_value_stand_beside_it_until_nobody_explains_the_next():
+    number = _Number()
+
+    def told() -> list[tuple[Any, int]]:
+        return [_shown(cell)[:2] for cell in (number.context.features, number.context.shares)]
+
+    for shares in (None, {"T24": 0.75, "Ps30": 0.25}, {"T24": 1.0}, None, None):
+        number.node.show([_prediction()], _NOW, shares)
+        if shares:
+            assert told() == [(list(shares), 0), (list(shares.values()), 0)]
+        else:
+            assert told() == [(None, Status.BAD_NO_DATA)] * 2
+
+
 class _Heard:
     """One who chooses, and takes every value."""
 
