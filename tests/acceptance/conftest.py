@@ -1,21 +1,17 @@
 """A second OPC UA stack (node-opcua, as a client): our servers are not judged by the library they are made of."""
 
 import asyncio
-import hashlib
 import json
 import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.alone import alone
+from tests.npm import NoNpm, installed, program
 
 _HOME = Path(__file__).parent / "node_opcua"
-_INSTALL_SECONDS = 300
 _RUN_SECONDS = 120
 
 
@@ -62,16 +58,9 @@ class SecondStack:
 @pytest.fixture(scope="session")
 def second_stack(tmp_path_factory: pytest.TempPathFactory) -> SecondStack:
     """Installed by the lock file, once. Skips where Node.js is missing, but never on the build server."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        reason = "the second OPC UA stack needs Node.js 20 and npm"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    mark = hashlib.sha256((_HOME / "package-lock.json").read_bytes()).hexdigest()
-    installed = _HOME / "node_modules" / ".lock-sha256"
-    with alone("node-opcua"):
-        if not installed.exists() or installed.read_text() != mark:
-            command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-            done = subprocess.run(command, cwd=_HOME, timeout=_INSTALL_SECONDS, capture_output=True, text=True)
-            assert done.returncode == 0, f"npm ci failed:\n{done.stderr[-2000:]}"
-            installed.write_text(mark)
+    try:
+        node = program("node", "the second OPC UA stack")
+        installed(_HOME, "the second OPC UA stack")
+    except NoNpm as error:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
     return SecondStack(node, tmp_path_factory.mktemp("node-opcua"))
