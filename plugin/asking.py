@@ -29,7 +29,7 @@ from plugin.historian.stores import SqlStore, configured
 from plugin.pki import write_private
 from plugin.reloading import Reloaded
 from plugin.report.gaps import gap_record, gaps_view
-from plugin.report.models import version_record, version_view, versions_view
+from plugin.report.models import drift_record, version_record, version_view, versions_view
 from plugin.report.people import audit_view, lab_view, labels_view, told_record
 from plugin.report.status import Verdict, status_view
 from plugin.report.told import ask
@@ -205,17 +205,20 @@ async def show_versions(config: Config, console: Console, *, model: str, as_json
 
 
 async def show_version(config: Config, console: Console, *, model: str, number: int, as_json: bool) -> None:
-    """All of one version, and what the audit log says of it. ModelError where there is none."""
+    """All of one version, how it drifts, and what the audit log says of it. ModelError where there is none."""
     config.model(model)
     async with beside(config) as store:
         version = next((each for each in await store.versions(model) if each.version == number), None)
         if version is None:
             raise ModelError(f"model {model} has no version {number}; see `foretag models list {model}`")
         changes = [entry for entry in await store.audit(limit=_ENTRIES) if entry.subject == version.label]
+        lasting = await store.drifts(model=model, open_only=True, limit=_ENTRIES)
+    drifts = [drift for drift in lasting if drift.version == number]
     if as_json:
-        console.print_json(data={**version_record(version), "changes": [told_record(entry) for entry in changes]})
+        more = {"changes": [told_record(entry) for entry in changes], "drifts": [drift_record(each) for each in drifts]}
+        console.print_json(data={**version_record(version), **more})
     else:
-        console.print(version_view(version, changes))
+        console.print(version_view(version, changes, drifts))
 
 
 def _show(

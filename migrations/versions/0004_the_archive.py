@@ -382,7 +382,7 @@ def _extend_results() -> None:
         sa.Column("id", sa.Text(), nullable=False, comment="UUID"),
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False, comment="input, residual, coverage"),
+        sa.Column("kind", sa.Text(), nullable=False, comment="input, distribution, bias, residual, coverage"),
         sa.Column("asset", sa.Text(), nullable=False),
         sa.Column("subject", sa.Text(), nullable=False, comment="The feature, or the output, that it was seen in"),
         sa.Column("since", sa.BigInteger(), nullable=False, comment="Of the first value that is unlike those before"),

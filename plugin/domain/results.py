@@ -201,11 +201,18 @@ class Outcome:
 
 
 class DriftKind(StrEnum):
-    """What a model does not fit any more. ``coverage``: truths fall into its intervals too seldom, or too often."""
+    """In what a model and the plant have come apart."""
 
     INPUT = "input"
+    """An input lies beyond all that the training held."""
+    DISTRIBUTION = "distribution"
+    """An input lies where the training was, but is distributed otherwise."""
+    BIAS = "bias"
+    """The bias carries much: what is published is right, and rests on late truths more than on the model."""
     RESIDUAL = "residual"
+    """Truths are farther from what was published than in training, or the bias carries more than it can."""
     COVERAGE = "coverage"
+    """Truths fall into the intervals too seldom, or too often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +237,11 @@ class Drift:
     limit: float
     detail: str
     """For a person."""
+
+    @property
+    def doubtful(self) -> bool:
+        """What the version says of the asset is in doubt; else it is a remark on the model."""
+        return self.kind not in {DriftKind.DISTRIBUTION, DriftKind.BIAS}
 
 
 class ModelStanding(StrEnum):

@@ -1,6 +1,6 @@
 """Whether a version still fits, from what was lately seen: verdicts, each on one feature or output of one asset."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -11,7 +11,7 @@ from models import drift
 from models.adwin import Adwin
 from models.drift import Reference, Watch
 from models.references import outside
-from plugin.domain import DriftKind, Micros
+from plugin.domain import DriftKind, Micros, OutputTag
 
 INDEPENDENT = 60
 """Independent values of an input that are compared with its training."""
@@ -26,7 +26,15 @@ _SHARE = 0.5
 _FALSE_ALARMS = 1e-4
 """Of one look at all inputs of a model together."""
 _FEWEST_OUTCOMES = 20
-"""Independent ones that say something about intervals."""
+"""Independent ones that say something about intervals and errors."""
+_FEWEST_RESIDUALS = 5
+"""Independent ones that say something about a bias."""
+_WORSE = 2.5
+"""Times the error on held-out data that is too much: of a gas turbine's two years of training no fortnight had more."""
+_CARRIES, _CARRIES_LESS, _CARRIES_TOO_MUCH = 0.5, 0.35, 2.0
+"""Shares of the residuals' spread (5 % to 95 %) in training: a bias that is remarked upon, that is no more, and that
+puts what is published in doubt. In the training's own years it stayed below a third in any 40 days; at 1.3 what was
+published was still as good as ever."""
 
 Key = tuple[DriftKind, str, str]
 """Kind, asset and subject."""
@@ -52,6 +60,15 @@ class Verdict:
         return self.kind, self.asset, self.subject
 
 
+def worst(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """One on each: where several tests speak of it, one that found a drift."""
+    found: dict[Key, Verdict] = {}
+    for verdict in verdicts:
+        if verdict.drifted or verdict.key not in found:
+            found[verdict.key] = verdict
+    return [*found.values()]
+
+
 def input_verdicts(
     assets: Sequence[str],
     features: Mapping[int, str],
@@ -64,19 +81,20 @@ def input_verdicts(
 ) -> Iterator[Verdict]:
     """Of recent values [asset, feature, t], NaN where not observed, and the times of their cells [t].
 
-    Beyond all that the training held in the last cells, so many as ``recently``; or distributed otherwise. ``ages``:
-    wear moves inputs through their training's range, so that only the first test says something. Nothing is said of
-    what is hardly observed.
+    Beyond all that the training held in the last cells, so many as ``recently``; or, within that, distributed
+    otherwise. ``ages``: wear moves inputs through their training's range, so that only the first test says something.
+    Nothing is said of what is hardly observed.
     """
     tests = max(1, len(assets) * len(references))
     for (row, asset), (place, reference) in product(enumerate(assets), references.items()):
         values = recent[row, place]
         verdict = _beyond(asset, features[place], reference, values[-recently:], times[-recently:])
-        if verdict is not None and not verdict.drifted and not ages:
+        if verdict is None:
+            continue
+        yield verdict
+        if not verdict.drifted and not ages:
             count = min(len(values), INDEPENDENT * reference.spacing)
-            verdict = _otherwise(verdict, reference, values[-count:], times[-count], _FALSE_ALARMS / tests)
-        if verdict is not None:
-            yield verdict
+            yield from _otherwise(verdict, reference, values[-count:], times[-count], _FALSE_ALARMS / tests)
 
 
 def _beyond(
@@ -96,42 +114,65 @@ def _beyond(
 
 def _otherwise(
     within: Verdict, reference: Reference, values: NDArray[np.float64], since: Micros, false_alarms: float
-) -> Verdict:
+) -> Iterator[Verdict]:
     """Of an input that is within its training's range."""
     seen = np.isfinite(values).sum()
     if reference.independent < _RESOLVED or seen < INDEPENDENT * reference.spacing // 2:
-        return within
+        return
     found = drift.distance(reference, values, false_alarms)
     text = (
         f"{within.subject} is distributed otherwise than in training: its middle is {np.nanmedian(values):.6g}, "
         f"there {reference.quantiles[len(reference.quantiles) // 2]:.6g} (Kolmogorov-Smirnov)"
     )
-    key = DriftKind.INPUT, within.asset, within.subject
-    return Verdict(*key, found.drifted, since, found.statistic, found.limit, text)
+    key = DriftKind.DISTRIBUTION, within.asset, within.subject
+    yield Verdict(*key, found.drifted, since, found.statistic, found.limit, text)
 
 
-def residual_verdict(
+def bias_verdicts(
     asset: str,
-    output: str,
+    output: OutputTag,
     reference: Reference,
     residual: tuple[NDArray[np.float64], Sequence[Micros]],
     *,
-    before: float | None = None,
-) -> Verdict | None:
-    """Of what the model left unexplained [t], NaN where there is no truth, by ADWIN over its ranks in training.
+    lasts: bool,
+) -> list[Verdict]:
+    """Of what the model left unexplained before its bias [t], NaN where there is no truth, against the training.
 
-    ``before``: by how much the level had shifted (of ranks) when these begin, if that was noticed. None: nothing new.
+    A bias is there to be carried: it is a remark when it is large against the spread of the residuals in training, and
+    a doubt when it is larger than any bias that was ever good. ``lasts``: the remark was made, and ends at a smaller
+    one. ADWIN tells since when. Nothing is said of few truths.
     """
     values, times = residual
+    if np.isfinite(values).sum() < _FEWEST_RESIDUALS * reference.spacing:
+        return []
+    low, middle, high = reference.quantiles[[5, 50, 95]]
+    carried, spread = float(np.nanmedian(values) - middle), float(high - low)
     _, shifts = Watch(reference, Adwin()).follow(values)
-    if not shifts:
+    since = times[max(0, shifts[0].since) if shifts else 0]
+    part = abs(carried) / max(spread, 1e-12)
+    text = f"the bias carries {carried:.4g} {output.unit}, {part:.0%} of the residuals' spread in training"
+    limits = {DriftKind.BIAS: _CARRIES_LESS if lasts else _CARRIES, DriftKind.RESIDUAL: _CARRIES_TOO_MUCH}
+    return [
+        Verdict(kind, asset, output.output, part > share, since, carried, share * spread, text)
+        for kind, share in limits.items()
+    ]
+
+
+def error_verdict(
+    asset: str, output: OutputTag, errors: NDArray[np.float64], times: Sequence[Micros], usual: float
+) -> Verdict | None:
+    """Of errors of what was published [n] in order of time, against their ``usual`` root mean square on held-out data.
+
+    None: they are too few to say anything.
+    """
+    if len(errors) / drift.correlation_time(np.abs(errors)[None]) < _FEWEST_OUTCOMES:
         return None
-    level = (before or 0.0) + sum(shift.statistic for shift in shifts)
-    limit = max(shift.limit for shift in shifts)
-    since = times[max(0, shifts[0].since)]
-    way = "higher" if level > 0 else "lower"
-    text = f"truths are {way} than the model without its bias says, by {abs(level):.0%} of their ranks (ADWIN)"
-    return Verdict(DriftKind.RESIDUAL, asset, output, abs(level) > limit, since, level, limit, text)
+    found, limit = float(np.sqrt(np.mean(errors**2))), _WORSE * usual
+    text = (
+        f"the error of what was published is {found:.4g} {output.unit} (root mean square of {len(errors)} truths), "
+        f"on held-out data it was {usual:.4g}"
+    )
+    return Verdict(DriftKind.RESIDUAL, asset, output.output, found > limit, times[0], found, limit, text)
 
 
 def coverage_verdict(

@@ -120,7 +120,8 @@ class Looking:
         if not self._config.monitor or run.started is None:
             return set()
         drifts = await self._store.drifts(model=run.model, since=run.started)
-        return {drift.asset for drift in drifts if drift.version == run.version and drift.noticed <= run.started}
+        known = (drift for drift in drifts if drift.version == run.version and drift.noticed <= run.started)
+        return {drift.asset for drift in known if drift.doubtful}
 
     async def statuses(self, windows: Windows, run: Run) -> list[Status]:
         """The best status of each asset that its inputs allow, and the version's fit to them."""

@@ -1,8 +1,9 @@
-"""Watching, beside the runs, whether the version in force still fits its plant: inputs, residuals, intervals.
+"""Watching, beside the runs, whether the version in force still fits its plant: inputs, bias, errors, intervals.
 
 Each look reads what it needs from the store's past, so that nothing is lost by a restart. There is news when a run has
-seen new cells, and as many of them as it takes for an input to be independent of what it was. While a drift lasts, what
-the version says of that asset is Uncertain; a drift ends when values are as before, or with the version.
+seen new cells, and as many of them as it takes for an input to be independent of what it was. While a drift of what is
+published lasts, or an input lies beyond the training, what the version says of that asset is Uncertain; other drifts
+are remarks on the model. A drift ends when values are as before, or with the version.
 
 A verdict has effect a moment after it is stored: a run that is computed again then finds just what it found.
 """
@@ -24,15 +25,24 @@ from models import runtime
 from models.kind import Corrected, Params
 from models.references import References
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Drift, DriftKind, Meaning, Micros, ModelVersion, from_micros, micros, to_micros
+from plugin.domain import Drift, DriftKind, Micros, ModelVersion, OutputTag, Prediction, from_micros, micros, to_micros
 from plugin.errors import ArtifactError
 from plugin.infer.comparing import moments
 from plugin.infer.compute import Compute
-from plugin.infer.fitting import INDEPENDENT, RECENT, Verdict, coverage_verdict, input_verdicts, residual_verdict
+from plugin.infer.fitting import (
+    INDEPENDENT,
+    RECENT,
+    Verdict,
+    bias_verdicts,
+    coverage_verdict,
+    error_verdict,
+    input_verdicts,
+    worst,
+)
 from plugin.infer.outputs import model_spec
 from plugin.infer.registry import Registry
 from plugin.infer.scoring import Scorer
-from plugin.infer.truths import proofs
+from plugin.infer.truths import Proof, proofs
 from plugin.protocols import Store
 
 log = logging.getLogger(__name__)
@@ -106,10 +116,10 @@ class Monitoring:
         lasting = await self._store.drifts(model=name, open_only=True, limit=_DRIFTS)
         verdicts = [
             *(await self._inputs(scorer, watched, end) if due[0] else ()),
-            *(await self._residuals(scorer, watched, end, lasting) if due[1] else ()),
-            *(await self._coverage(scorer, watched, end) if due[1] else ()),
+            *(await self._bias(scorer, watched, end, lasting) if due[1] else ()),
+            *(await self._outcomes(scorer, watched, end) if due[1] else ()),
         ]
-        changed = [*self._changed(version, lasting, verdicts)]
+        changed = [*self._changed(version, lasting, worst(verdicts))]
         await self._store.write_drifts(changed)
         for drift in changed:
             _tell(drift)
@@ -153,9 +163,7 @@ class Monitoring:
         )
         return await asyncio.to_thread(lambda: [*judge()])
 
-    async def _residuals(
-        self, scorer: Scorer, watched: _Watched, end: datetime, lasting: Iterable[Drift]
-    ) -> list[Verdict]:
+    async def _bias(self, scorer: Scorer, watched: _Watched, end: datetime, lasting: Iterable[Drift]) -> list[Verdict]:
         config, references = scorer.config, watched.references
         watched.outcomes_due = end + max(_OUTCOMES, config.schedule.every)
         if references is None or references.residual is None or watched.uncorrected is None:
@@ -164,38 +172,41 @@ class Monitoring:
         windows, times = await scorer.past(end, cells), _times(end, cells, config.step)
         saying = self._compute.aside("infer", watched.uncorrected, watched.params, windows.values, windows.observed)
         said = await asyncio.wrap_future(saying)
-        lab, output = config.features.index(config.roles["lab"]), scorer.tags[0].output
+        lab, output = config.features.index(config.roles["lab"]), scorer.tags[0]
         residual = np.where(windows.observed[:, lab], windows.values[:, lab] - said.astype(np.float64), np.nan)
-        before = {drift.asset: drift for drift in lasting if drift.kind is DriftKind.RESIDUAL}
-        found = []
+        remarked = {drift.asset for drift in lasting if drift.kind is DriftKind.BIAS}
+        found: list[Verdict] = []
         for row, asset in enumerate(scorer.assets):
-            drift = before.get(asset.name)
-            old = drift.statistic if drift is not None and to_micros(drift.since) < times[0] else None
-            judge = partial(residual_verdict, asset.name, output, reference, (residual[row], times), before=old)
-            found.append(await asyncio.to_thread(judge))  # ADWIN goes value by value
-        return [verdict for verdict in found if verdict is not None]
+            past, lasts = (residual[row], times), asset.name in remarked
+            judge = partial(bias_verdicts, asset.name, output, reference, past, lasts=lasts)
+            found += await asyncio.to_thread(judge)  # ADWIN goes value by value
+        return found
 
-    async def _coverage(self, scorer: Scorer, watched: _Watched, end: datetime) -> list[Verdict]:
-        config, version = scorer.config, watched.version.version
-        inside: defaultdict[tuple[str, str], list[tuple[Micros, bool]]] = defaultdict(list)
-        levels = {(tag.asset, tag.output): tag.confidence for tag in scorer.tags if tag.meaning is not Meaning.FLAG}
-        span = end - _LONGEST, end
-        said = []
-        for part in await moments(self._store, config, scorer.assets, scorer.tags, span):
-            said += [each for each in await self._store.predictions(config.name, *part) if each.version == version]
-        for proof in await proofs(self._store, config, scorer.assets, said):
-            if proof.inside is not None:
-                tag = proof.prediction.tag
-                inside[tag.asset, tag.output].append((to_micros(proof.prediction.as_of), proof.inside))
+    async def _outcomes(self, scorer: Scorer, watched: _Watched, end: datetime) -> list[Verdict]:
+        """Of what came true: how often intervals held it and, of a model with a bias, how far it was from it."""
+        config, version = scorer.config, watched.version
+        by_tag: defaultdict[OutputTag, list[Proof]] = defaultdict(list)
+        said: list[Prediction] = []
+        for part in await moments(self._store, config, scorer.assets, scorer.tags, (end - _LONGEST, end)):
+            said += await self._store.predictions(config.name, *part)
+        of_version = [prediction for prediction in said if prediction.version == version.version]
+        for proof in await proofs(self._store, config, scorer.assets, of_version):
+            by_tag[proof.prediction.tag].append(proof)
         found, shares = [], defaultdict(list)
-        for (asset, output), outcomes in inside.items():
-            times, held = zip(*sorted(outcomes)[-_NEWEST:], strict=True)
-            verdict, share = coverage_verdict(asset, output, held, levels[asset, output], times)
-            shares[output].append(share)
-            found += [] if verdict is None else [verdict]
+        for tag, proven in by_tag.items():
+            newest = sorted(proven, key=lambda proof: proof.prediction.as_of)[-_NEWEST:]
+            usual = version.metrics.get("rmse") if watched.uncorrected is not None else None
+            if usual is not None:
+                found.append(_errors(tag, newest, usual))
+            if held := [proof for proof in newest if proof.inside is not None]:
+                verdict, share = coverage_verdict(
+                    tag.asset, tag.output, [bool(proof.inside) for proof in held], tag.confidence, _as_of(held)
+                )
+                shares[tag.output].append(share)
+                found.append(verdict)
         for output, of_assets in shares.items():
             self._diagnostics.coverage.labels(config.name, output).set(float(np.mean(of_assets)))
-        return found
+        return [verdict for verdict in found if verdict is not None]
 
     def _changed(self, version: ModelVersion, lasting: Iterable[Drift], verdicts: Iterable[Verdict]) -> Iterable[Drift]:
         """Drifts that began or ended by these verdicts, and those of versions that are no longer in force."""
@@ -210,6 +221,15 @@ class Monitoring:
                 yield replace(drift, until=effect)
             elif drift is None and verdict.drifted:
                 yield _begun(version, verdict, effect)
+
+
+def _errors(tag: OutputTag, proven: Sequence[Proof], usual: float) -> Verdict | None:
+    errors = np.array([proof.error for proof in proven])
+    return error_verdict(tag.asset, tag, errors, _as_of(proven), usual)
+
+
+def _as_of(proven: Sequence[Proof]) -> list[Micros]:
+    return [to_micros(proof.prediction.as_of) for proof in proven]
 
 
 def _begun(version: ModelVersion, verdict: Verdict, noticed: datetime) -> Drift:
@@ -231,10 +251,12 @@ def _begun(version: ModelVersion, verdict: Verdict, noticed: datetime) -> Drift:
 
 def _tell(drift: Drift) -> None:
     label = f"{drift.model}-{drift.version}"
-    if drift.until is None:
+    if drift.until is not None:
+        log.info("model %s: the %s of %s of %s is over", label, drift.kind, drift.subject, drift.asset)
+    elif drift.doubtful:
         log.warning("model %s does not fit %s any more: %s", label, drift.asset, drift.detail)
     else:
-        log.info("model %s: the drift of %s of %s is over", label, drift.subject, drift.asset)
+        log.info("model %s should be trained anew for %s: %s", label, drift.asset, drift.detail)
 
 
 def _times(end: datetime, cells: int, step: timedelta) -> range:

@@ -177,7 +177,7 @@ class OutputNode:
     def stand(self, standing: Standing, now: datetime) -> None:
         """What becomes of the model: whether there is one, and whether it still fits."""
         before, withheld = self._shown.status, _WITHHELD.get(standing.state)
-        self._shown.drifting = any(drift.asset == self.tag.asset for drift in standing.drifts)
+        self._shown.drifting = any(drift.doubtful and drift.asset == self.tag.asset for drift in standing.drifts)
         if withheld != self._shown.withheld:
             self._shown.withhold(withheld)
             for cell in self._cells:

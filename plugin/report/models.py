@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from plugin.domain import Audit, ModelVersion
+from plugin.domain import Audit, Drift, ModelVersion
 from plugin.infer.comparing import NOMINAL, Comparison
 from plugin.infer.config import PromotionConfig
 from plugin.report.layout import headed, printable
@@ -38,8 +38,9 @@ def versions_view(versions: Sequence[ModelVersion]) -> RenderableType:
     return table if versions else Text("No model has been trained yet.")
 
 
-def version_view(version: ModelVersion, changes: Sequence[Audit]) -> RenderableType:
-    """All of one version; ``changes``: the entries of the audit log that are about it, newest first."""
+def version_view(version: ModelVersion, changes: Sequence[Audit], drifts: Sequence[Drift]) -> RenderableType:
+    """All of one version; ``changes``: the entries of the audit log that are about it, newest first; ``drifts`` that
+    last."""
     table = Table(box=None, show_header=False, pad_edge=False)
     facts = {
         "state": version.state.value,
@@ -56,6 +57,10 @@ def version_view(version: ModelVersion, changes: Sequence[Audit]) -> RenderableT
     ):
         for name, value in content.items():
             table.add_row(Text(f"{part}{name}", style="bold"), Text(printable(_short(value))))
+    for drift in drifts:
+        word = "drift" if drift.doubtful else "remark"
+        told = f"{drift.kind} of {drift.asset} {drift.subject} since {_local(drift.since)}: {drift.detail}"
+        table.add_row(Text(word, style="bold"), Text(printable(told)))
     for entry in changes:
         told = f"{entry.action} by {entry.user}: {_short(dict(entry.after))}"
         table.add_row(Text(_local(entry.time), style="bold"), Text(printable(told)))
@@ -66,6 +71,12 @@ def version_record(version: ModelVersion) -> dict[str, Any]:
     """As JSON: times in ISO 8601, UTC."""
     created = version.created.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return {**asdict(version), "state": version.state.value, "created": created}
+
+
+def drift_record(drift: Drift) -> dict[str, Any]:
+    """As JSON: times in ISO 8601, UTC; ``doubtful``: it makes what is published Uncertain."""
+    times = {name: getattr(drift, name).astimezone(UTC).isoformat() for name in ("since", "noticed")}
+    return {**asdict(drift), **times, "until": None, "doubtful": drift.doubtful}
 
 
 def comparison_view(

@@ -94,22 +94,44 @@ async def test_an_input_beyond_its_training_makes_what_is_said_of_its_asset_unce
     assert again.predictions == doubtful.predictions, "it was uncertain then, and is when it is computed again"
 
 
-async def test_a_shift_that_the_bias_hides_is_told_by_the_residuals(bench):
-    scorer = await trained(bench)
-    lab = bench.assets[1].tags["c"].id
-    await goes_on(bench, 0, 200)
-    times = to_micros(NOW) + np.arange(100, 200, dtype=np.int64) * 1_000_000 + 1
-    values = np.random.default_rng(5).normal(16, 1, len(times))
+async def laboratory_says(bench: Bench, level: float, asset: int) -> None:
+    """From the hundredth second on."""
+    lab = bench.assets[asset].tags["c"].id
+    times = to_micros(NOW) + np.arange(100, 400, dtype=np.int64) * 1_000_000 + 1
+    values = np.random.default_rng(5).normal(level, 1, len(times))
     await bench.store.write([Delivery(SampleBatch.of([lab] * len(times), times, values, 0, times, times))])
-    await run(bench, scorer, 200)
+
+
+async def test_a_bias_that_carries_much_is_a_remark_and_puts_nothing_in_doubt(bench):
+    scorer = await trained(bench)
+    await goes_on(bench, 0, 400)
+    await laboratory_says(bench, 14.0, 1)
+    await run(bench, scorer, 400)
     watch = monitoring(bench, scorer)
     await watch.look()
-    drifts = {(each.kind, each.asset): each for each in await bench.store.drifts()}
-    drift = drifts[DriftKind.RESIDUAL, "pump-2"]
-    assert (DriftKind.RESIDUAL, "pump-1") not in drifts
+    (drift,) = await bench.store.drifts()
+    assert (drift.kind, drift.asset, drift.subject, drift.until) == (DriftKind.BIAS, "pump-2", "q", None)
     assert abs((drift.since - NOW).total_seconds() - 100) <= 20
-    assert drift.statistic > drift.limit > 0
-    assert (drift.subject, drift.until) == ("q", None)
+    assert drift.statistic == pytest.approx(4, abs=0.5)
+    assert not drift.doubtful
+    assert "the bias carries" in drift.detail
+    assert set(statuses(await run(bench, scorer, 400)).values()) == {Status.GOOD}
+    await goes_on(bench, 400, 4000)
+    await run(bench, scorer, 4000)
+    await watch.look()
+    (ended,) = await bench.store.drifts()
+    assert ended.until is not None
+
+
+async def test_a_bias_that_carries_more_than_it_can_puts_what_is_said_in_doubt(bench):
+    scorer = await trained(bench)
+    await goes_on(bench, 0, 400)
+    await laboratory_says(bench, 40.0, 1)
+    await run(bench, scorer, 400)
+    await monitoring(bench, scorer).look()
+    kinds = {(drift.kind, drift.asset) for drift in await bench.store.drifts()}
+    assert kinds == {(DriftKind.BIAS, "pump-2"), (DriftKind.RESIDUAL, "pump-2")}
+    assert statuses(await run(bench, scorer, 400)) == {"pump-1": Status.GOOD, "pump-2": Status.UNCERTAIN_SUB_NORMAL}
 
 
 async def test_intervals_that_hold_too_little_are_a_drift_and_a_metric(bench):

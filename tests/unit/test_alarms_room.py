@@ -156,6 +156,14 @@ async def test_a_model_that_drifts_is_an_alarm_until_it_does_no_more():
         "kind no longer fits: input pressure of pump since 2026-03-01 12:00 UTC."
     )
     await house.room.take(of_standings([replace(standing, drifts=())]))
+    remark = replace(drift, kind=DriftKind.BIAS, detail="the bias carries 9 mg/m3")
+    await house.room.take(of_standings([replace(standing, drifts=(remark,))]))
+    assert house.current(drift_of("kind")).message.startswith(
+        "kind should be trained anew: pump: the bias carries 9 mg/m3."
+    )
+    await house.room.take(of_standings([replace(standing, drifts=(remark, drift))]))
+    assert house.current(drift_of("kind")).message.startswith("kind no longer fits: input pressure")
+    await house.room.take(of_standings([replace(standing, drifts=())]))
     assert not house.current(drift_of("kind")).active
 
 

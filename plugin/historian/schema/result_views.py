@@ -194,7 +194,11 @@ def drifts(sql: Words) -> View:
     columns = (
         Column("model", "d.model", "Name of the model"),
         Column("version", "d.version", "Of the model"),
-        Column("kind", "d.kind", "`input`, `residual` or `coverage` (of its intervals)"),
+        Column(
+            "kind",
+            "d.kind",
+            "`input`, `residual` or `coverage` put what is said in doubt; `distribution` and `bias` are remarks",
+        ),
         Column("asset", "d.asset", "Machine"),
         Column("subject", "d.subject", "The input or output that it was seen in"),
         *sql.times("since", "d.since", "Of the first value that is unlike those before"),

@@ -144,7 +144,7 @@ drifts = Table(
     Column("id", Text, primary_key=True, comment="UUID"),
     Column("model", Text, nullable=False),
     Column("version", Integer, nullable=False),
-    Column("kind", Text, nullable=False, comment="input, residual, coverage"),
+    Column("kind", Text, nullable=False, comment="input, distribution, bias, residual, coverage"),
     Column("asset", Text, nullable=False),
     Column("subject", Text, nullable=False, comment="The feature, or the output, that it was seen in"),
     Column("since", BigInteger, nullable=False, comment="Of the first value that is unlike those before"),

@@ -53,13 +53,13 @@ def of_outcome(
 
 
 def of_standings(standings: Iterable[Standing]) -> Iterator[Found]:
-    """Which models drift."""
+    """Which models drift: level 1 is a remark, at level 2 what is published is in doubt."""
     for standing in standings:
         drifts = [drift for drift in standing.drifts if drift.until is None]
-        texts = "; ".join(_of_drift(drift) for drift in drifts[:_CAUSES])
-        message = f"{standing.model} no longer fits: {texts}." if drifts else ""
+        level = 2 if any(drift.doubtful for drift in drifts) else min(len(drifts), 1)
+        message = _of_drifts(standing.model, drifts) if drifts else ""
         model = standing.model if standing.version else ""
-        yield drift_of(standing.model), Seen(min(len(drifts), 1), message, model=model, version=standing.version)
+        yield drift_of(standing.model), Seen(level, message, model=model, version=standing.version)
 
 
 def of_health(source: str, health: Health, assets: Mapping[str, str]) -> Iterator[Found]:
@@ -143,6 +143,18 @@ def _because(cause: Explanation | None) -> str:
         return ""
     top: Sequence[tuple[str, float]] = sorted(cause.shares.items(), key=lambda each: -each[1])[:_CAUSES]
     return f" Mostly by {', '.join(f'{feature} ({share:.0%})' for feature, share in top)}."
+
+
+def _of_drifts(model: str, drifts: Sequence[Drift]) -> str:
+    """Those that put what is published in doubt come first; without one the model is merely to be trained anew."""
+    doubtful = [drift for drift in drifts if drift.doubtful]
+    if not doubtful:
+        return f"{model} should be trained anew: {'; '.join(_remark(drift) for drift in drifts[:_CAUSES])}."
+    return f"{model} no longer fits: {'; '.join(_of_drift(drift) for drift in doubtful[:_CAUSES])}."
+
+
+def _remark(drift: Drift) -> str:
+    return f"{drift.asset}: {drift.detail}"
 
 
 def _of_drift(drift: Drift) -> str:
