@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from tests.benchmarks.anomaly import Told, auc, delay, rates, read
+from tests.benchmarks.anomaly import Told, auc, delay, flagged, rates, read
 
 
-def told(score, anomalous):
-    return Told(np.array(score, float), np.array(anomalous, bool))
+def told(flags, anomalous):
+    return Told(np.zeros(len(flags)), np.array(flags, bool), np.array(anomalous, bool))
 
 
 def test_the_area_is_the_chance_of_the_right_order_and_ties_count_half():
@@ -18,15 +18,21 @@ def test_the_area_is_the_chance_of_the_right_order_and_ties_count_half():
 
 
 def test_rates_are_over_the_rows_of_all_files():
-    far, mar = rates([told([2, 0, 2], [0, 0, 1]), told([0, 0], [1, 0])])
+    far, mar = rates([told([1, 0, 1], [0, 0, 1]), told([0, 0], [1, 0])])
     assert far == pytest.approx(100 / 3)
     assert mar == pytest.approx(50)
 
 
 def test_an_anomaly_that_is_never_seen_counts_as_long_as_it_lasts():
-    scores = [2, 0, 0, 2, 0, 0, 0, 0, 0, 2]
-    assert delay([told(scores, [0, 1, 1, 1, 0, 0, 1, 1, 1, 1])]) == 2.5
+    flags = [1, 0, 0, 1, 0, 0, 0, 0, 0, 1]
+    assert delay([told(flags, [0, 1, 1, 1, 0, 0, 1, 1, 1, 1])]) == 2.5
     assert delay([told([0, 0, 0], [0, 1, 1])]) == 2
+
+
+def test_rows_are_flagged_by_the_rule_that_runs_live():
+    over, between, under = 5 * [1.1], 9 * [0.7], 5 * [0.5]
+    assert not flagged(np.array(4 * [1.1] + [1.0] + 4 * [1.1])).any(), "four seconds are not enough"
+    assert [*flagged(np.array(over + between + under))] == 4 * [False] + 14 * [True] + [False]
 
 
 def test_files_come_in_the_order_in_which_some_were_chosen_on(tmp_path):
