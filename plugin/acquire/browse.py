@@ -180,7 +180,8 @@ async def _references(
                 pending = [(node, result) for node, result in pending if result.ContinuationPoint]
                 if pending:
                     points = [result.ContinuationPoint for _, result in pending]
-                    more = await services.browse_next(ua.BrowseNextParameters(ContinuationPoints=points))
+                    going_on = ua.BrowseNextParameters(ReleaseContinuationPoints=False, ContinuationPoints=points)
+                    more = await services.browse_next(going_on)
                     pending = [(node, result) for (node, _), result in zip(pending, more, strict=True)]
 
     await in_batches(nodes, _BATCH, call)

@@ -42,6 +42,8 @@ _MESSAGE: Any = ua.MessageType.SecureMessage
 _KINDS = frozenset((b"HEL", b"OPN", b"MSG", b"CLO", b"ERR", b"ACK"))
 _CREATE_SESSION = _requests("CreateSession")
 _ACTIVATE_SESSION = _requests("ActivateSession")
+_BROWSE_NEXT = _requests("BrowseNext")
+_BROWSED_ON = ua.FourByteNodeId(ua.Int32(ua.ObjectIds.BrowseNextResponse_Encoding_DefaultBinary))
 _WITHOUT_SESSION = _requests("CreateSession", "ActivateSession", "GetEndpoints", "FindServers", "CloseSecureChannel")
 _REGISTER = _requests("RegisterNodes", "UnregisterNodes")
 _REFUSED = _requests(
@@ -155,6 +157,8 @@ class PlantProcessor(UaProcessor):
             return answer
         if typeid not in _WITHOUT_SESSION and self.session is not None:
             self._check_token(requesthdr.AuthenticationToken)
+        if typeid in _BROWSE_NEXT:
+            return await self._browse_next(requesthdr, seqhdr, body)
         return await self._serve(typeid, requesthdr, seqhdr, body)
 
     async def forward_publish_response(self, result: Any, requestdata: Any) -> None:
@@ -168,14 +172,25 @@ class PlantProcessor(UaProcessor):
     async def _serve(self, *message: Any) -> Any:
         answer = await super()._process_message(*message)  # type: ignore[no-untyped-call]
         response, self._long_answer = self._long_answer, None
-        if response is not None:
-            _, _, sequence, _ = message
-            encoded = await encode(response)
-            if self._transport.is_closing():
-                return False
-            self._transport.write(self._connection.message_to_binary(encoded, request_id=sequence.RequestId))
-            self._check_unread()
-        return answer
+        return answer if response is None else await self._send_long(response, message[2])
+
+    async def _send_long(self, response: ua.BrowseResponse | ua.ReadResponse, sequence: Any) -> bool:
+        encoded = await encode(response)
+        if self._transport.is_closing():
+            return False
+        self._transport.write(self._connection.message_to_binary(encoded, request_id=sequence.RequestId))
+        self._check_unread()
+        return True
+
+    async def _browse_next(self, requesthdr: Any, sequence: Any, body: Any) -> bool:
+        """Which asyncua does not know; its answer differs from that of Browse by its type alone."""
+        session = self.session
+        if not isinstance(session, PlantSession) or not session.is_activated():
+            raise ServiceError(ua.StatusCodes.BadSessionIdInvalid)
+        results = await session.browse_next(struct_from_binary(ua.BrowseNextParameters, body))
+        response = ua.BrowseResponse(TypeId=_BROWSED_ON, Results=results)
+        response.ResponseHeader.RequestHandle = requesthdr.RequestHandle
+        return await self._send_long(response, sequence)
 
     async def _create_session(self, *message: Any) -> Any:
         params = struct_from_binary(ua.CreateSessionParameters, message[3].copy())

@@ -37,13 +37,13 @@ from asyncua.server.internal_server import InternalServer
 from asyncua.server.internal_session import InternalSession
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from plugin.publish import browsing
 from plugin.publish.asyncua_connection import CHUNK_BYTES, PlantBinaryServer
 from plugin.publish.asyncua_session import PlantSession
 from plugin.publish.asyncua_subscriptions import PlantSubscriptions
+from plugin.publish.capabilities import tell_limits
 from plugin.publish.event_filter import Occurrence
-from plugin.publish.history.points import Points
 from plugin.publish.people import People, Permission, may, role_of
+from plugin.publish.points import Points
 from plugin.publish.trail import Trail
 
 _log = logging.getLogger(__name__)
@@ -126,10 +126,13 @@ class PlantInternalServer(InternalServer):
     async def setup_nodes(self) -> None:
         """As asyncua's, with the limits that are not its own."""
         await super().setup_nodes()
-        most = ua.DataValue(ua.Variant(browsing.NODES, ua.VariantType.UInt32))
-        for name in ("Browse", "TranslateBrowsePathsToNodeIds"):
-            number = getattr(ua.ObjectIds, f"Server_ServerCapabilities_OperationLimits_MaxNodesPer{name}")
-            await self.aspace.write_attribute_value(ua.NodeId(ua.Int32(number)), ua.AttributeIds.Value, most)
+        tell_limits(
+            self.aspace,
+            sessions=self._max_sessions,
+            subscriptions=self.max_subscriptions,
+            items=self.max_monitored_items,
+            queue=self.max_monitored_item_queue_size,
+        )
 
     def tell_failure(self, request: int, error: BaseException | None) -> None:
         """Of a request (``ObjectIds``) that ended in an error that nobody foresaw: counted, and told once per kind."""

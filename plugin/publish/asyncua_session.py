@@ -6,7 +6,9 @@ What differs from asyncua 2.1.0 (see also :mod:`plugin.publish.asyncua_server`):
   nobody has. asyncua lets every user call every method and read every history.
 * A node without CurrentRead can't be read nor subscribed to (OPC 10000-3, 5.6.2).
 * Subscriptions, their items, messages and acknowledgements are those of the session, for all services.
-* Browse and TranslateBrowsePathsToNodeIds are bounded in what they cost (:mod:`plugin.publish.browsing`).
+* Browse and TranslateBrowsePathsToNodeIds are bounded in what they cost; Browse goes on where it ended
+  (:mod:`plugin.publish.browsing`).
+* RolePermissions, UserRolePermissions and UserExecutable say what is so (:mod:`plugin.publish.permissions`).
 * A request names as many nodes as OperationLimits say, and no more (OPC 10000-5, 6.3.11).
 * ModifySubscription changes the subscription; asyncua answers Good and does nothing.
 
@@ -23,10 +25,10 @@ from asyncua import ua
 from asyncua.common.utils import ServiceError
 from asyncua.server.internal_session import InternalSession
 
-from plugin.publish import browsing
+from plugin.publish import browsing, permissions
 from plugin.publish.asyncua_subscriptions import PlantSubscription
-from plugin.publish.history.points import Points
 from plugin.publish.people import Call, Permission, Person, calling, may, role_of
+from plugin.publish.points import Points
 
 if TYPE_CHECKING:
     from plugin.publish.asyncua_server import PlantInternalServer
@@ -69,6 +71,8 @@ class PlantSession(InternalSession):
         self.auth_token = ua.NodeId(ua.ByteString(secrets.token_bytes(32)), ua.Int16(0), ua.NodeIdType.ByteString)
         self.external = external
         self.points = Points()
+        """Of HistoryRead."""
+        self.browse_points = Points(most=browsing.POINTS)
         if external:
             server.register_external_session(self)
 
@@ -100,7 +104,9 @@ class PlantSession(InternalSession):
     async def _read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
         found = await super().read(params)
         for index, asked in enumerate(params.NodesToRead):
-            if not self.iserver.readable(asked):
+            if asked.AttributeId in permissions.ASKED:
+                found[index] = permissions.read(self.aspace, asked, role_of(self), self.iserver.permission)
+            elif not self.iserver.readable(asked):
                 found[index] = ua.DataValue(None, _status(ua.StatusCodes.BadNotReadable))
         return found
 
@@ -112,8 +118,12 @@ class PlantSession(InternalSession):
         return [denied if value.NodeId in self.aspace else unknown for value in params.NodesToWrite]
 
     async def browse(self, params: ua.BrowseParameters) -> list[ua.BrowseResult]:
-        """As asyncua's, within bounds."""
-        return await browsing.browse(self.iserver.view_service, params.NodesToBrowse or ())
+        """As asyncua's, within bounds, and in pages."""
+        return await browsing.browse(self.iserver.view_service, params, self.browse_points)
+
+    async def browse_next(self, params: ua.BrowseNextParameters) -> list[ua.BrowseResult]:
+        """What a continuation point of this session stands for (OPC 10000-4, 5.8.3)."""
+        return await browsing.browse_next(self.iserver.view_service, params, self.browse_points)
 
     async def translate_browsepaths_to_nodeids(self, params: list[ua.BrowsePath]) -> list[ua.BrowsePathResult]:
         """As asyncua's, within bounds."""

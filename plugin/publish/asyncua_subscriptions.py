@@ -31,10 +31,10 @@ from plugin.publish.event_filter import Occurrence
 from plugin.publish.event_items import EventItem
 from plugin.publish.items import Item, span_of
 
-_INTERVALS = 50.0, 3_600_000.0
-"""Shortest and longest publishing interval [ms]."""
+SHORTEST, _LONGEST = 50.0, 3_600_000.0
+"""Publishing interval [ms]."""
 
-_MAX_ITEMS = 20_000
+MOST_ITEMS = 20_000
 """Monitored items of one subscription."""
 
 _LIFE = 3_600_000.0
@@ -71,7 +71,7 @@ class PlantItems(MonitoredItemService):
     ) -> list[ua.MonitoredItemCreateResult]:
         """As asyncua's, within the bound."""
         more = len(params.ItemsToCreate)
-        if len(self._monitored_items) + more > _MAX_ITEMS or more > self._server.items_left():
+        if len(self._monitored_items) + more > MOST_ITEMS or more > self._server.items_left():
             raise ServiceError(ua.StatusCodes.BadTooManyMonitoredItems)
         return await super().create_monitored_items(params)
 
@@ -357,7 +357,7 @@ class PlantSubscriptions(SubscriptionService):
 
     def _terms(self, asked: ua.CreateSubscriptionParameters | ua.ModifySubscriptionParameters) -> tuple[Any, Any, Any]:
         """Interval, lifetime, keep-alive (OPC 10000-4, 5.14.2: a lifetime is three keep-alives, at least)."""
-        interval = min(max(_INTERVALS[0], asked.RequestedPublishingInterval), _INTERVALS[1])
+        interval = min(max(SHORTEST, asked.RequestedPublishingInterval), _LONGEST)
         longest = max(3, int(_LIFE / interval))
         life = min(self._clamp_lifetime_count(asked.RequestedLifetimeCount), longest)
         keep = min(self._clamp_keep_alive_count(asked.RequestedMaxKeepAliveCount), max(1, longest // 3))

@@ -1,14 +1,15 @@
-"""Browse, TranslateBrowsePathsToNodeIds and long answers, bounded in what they cost, with turns for the event loop.
+"""Browse, BrowseNext, TranslateBrowsePathsToNodeIds and long answers: bounded in what they cost, with turns for others.
 
-asyncua 2.1.0 walks all reference types anew for every reference, answers a thousand times the same node a thousand
-times over, and follows a path to a node once for every way to it.
+asyncua 2.1.0 has no continuation points and ignores RequestedMaxReferencesPerNode; it walks all reference types anew
+for every reference, answers a thousand times the same node a thousand times over, and follows a path to a node once for
+every way to it.
 """
 
 import asyncio
 import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from asyncua import ua
@@ -16,11 +17,16 @@ from asyncua.common.utils import ServiceError
 from asyncua.server.address_space import AddressSpace, ViewService
 from asyncua.ua.ua_binary import struct_to_binary
 
+from plugin.publish.points import Points
+
 NODES = 1000
 """Nodes of one Browse, and paths of one TranslateBrowsePathsToNodeIds."""
 
+POINTS = 100
+"""Continuation points of one session at a time."""
+
 _ANSWERED = 25_000
-"""References in one answer: some 2.5 MB. A node that is asked for alone gives all that it has."""
+"""References in one answer: some 2.5 MB, and one of each node at least. The rest waits for BrowseNext."""
 _LOOKED_AT = 500_000
 """References that are looked at for one answer."""
 _ANSWER_BYTES = 16 * 1024 * 1024
@@ -73,31 +79,74 @@ def _status(code: int) -> ua.StatusCode:
 # --- Browse ----------------------------------------------------------------------------------------------------------
 
 
-async def browse(view: ViewService, asked: Sequence[ua.BrowseDescription]) -> list[ua.BrowseResult]:
-    """ServiceError BadTooManyOperations, BadResponseTooLarge beyond the bounds."""
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What is left to tell of a node: its references from one on. Nodes gain references at the end, and lose none."""
+
+    asked: ua.BrowseDescription
+    most: int
+    """In one answer, as the client asks; 0: as many as we like."""
+    start: int = 0
+
+
+async def browse(view: ViewService, params: ua.BrowseParameters, points: Points) -> list[ua.BrowseResult]:
+    """ServiceError BadTooManyOperations beyond the bounds, BadViewIdUnknown: there are no views."""
+    asked = params.NodesToBrowse or ()
     if len(asked) > NODES:
         raise ServiceError(ua.StatusCodes.BadTooManyOperations)
+    if params.View is not None and params.View.ViewId != ua.NodeId():
+        raise ServiceError(ua.StatusCodes.BadViewIdUnknown)
+    most = int(params.RequestedMaxReferencesPerNode or 0)
+    return await _pages(view, [_Rest(description, most) for description in asked], points)
+
+
+async def browse_next(view: ViewService, params: ua.BrowseNextParameters, points: Points) -> list[ua.BrowseResult]:
+    """As above; a point counts once."""
+    tokens = params.ContinuationPoints or ()
+    if len(tokens) > NODES:
+        raise ServiceError(ua.StatusCodes.BadTooManyOperations)
+    left: list[_Rest | None] = [points.take(None, token) for token in tokens]
+    if params.ReleaseContinuationPoints:
+        invalid = ua.StatusCodes.BadContinuationPointInvalid
+        return [ua.BrowseResult(_status(invalid if rest is None else ua.StatusCodes.Good)) for rest in left]
+    return await _pages(view, left, points)
+
+
+async def _pages(view: ViewService, asked: Sequence[_Rest | None], points: Points) -> list[ua.BrowseResult]:
     work, kinds, found, answered = _Work(), Kinds(view), list[ua.BrowseResult](), 0
-    for description in asked:
-        result = await _browse(view._aspace, description, kinds, work)
+    for rest in asked:
+        if rest is None:
+            found.append(ua.BrowseResult(_status(ua.StatusCodes.BadContinuationPointInvalid)))
+            continue
+        result, more = await _browse(view._aspace, rest, max(1, _ANSWERED - answered), kinds, work)
+        if more is not None:
+            token = points.keep(None, more)
+            none_left = ua.BrowseResult(_status(ua.StatusCodes.BadNoContinuationPoints))
+            result = none_left if token is None else replace(result, ContinuationPoint=token)
         answered += len(result.References)
-        if answered > _ANSWERED and len(asked) > 1:
-            raise ServiceError(ua.StatusCodes.BadResponseTooLarge)
         found.append(result)
     return found
 
 
-async def _browse(aspace: AddressSpace, asked: ua.BrowseDescription, kinds: Kinds, work: _Work) -> ua.BrowseResult:
+async def _browse(
+    aspace: AddressSpace, rest: _Rest, most: int, kinds: Kinds, work: _Work
+) -> tuple[ua.BrowseResult, _Rest | None]:
+    """At most so many, and what is left then."""
+    asked, most = rest.asked, min(rest.most or most, most)
     if asked.NodeId not in aspace:
-        return ua.BrowseResult(_status(ua.StatusCodes.BadNodeIdUnknown))
+        return ua.BrowseResult(_status(ua.StatusCodes.BadNodeIdUnknown)), None
     references = list(aspace[asked.NodeId].references)
     meant = kinds.meant(asked.ReferenceTypeId, bool(asked.IncludeSubtypes))
     found: list[ua.ReferenceDescription] = []
-    for start in range(0, len(references), _TURN):
+    for start in range(rest.start, len(references), _TURN):
         some = references[start : start + _TURN]
         await work.spend(len(some))
-        found += [each for each in some if _wanted(asked, each, meant)]
-    return ua.BrowseResult(References=found)
+        for place, each in enumerate(some, start):
+            if _wanted(asked, each, meant):
+                if len(found) == most:
+                    return ua.BrowseResult(References=found), replace(rest, start=place)
+                found.append(each)
+    return ua.BrowseResult(References=found), None
 
 
 def _wanted(asked: ua.BrowseDescription, found: ua.ReferenceDescription, meant: frozenset[ua.NodeId] | None) -> bool:

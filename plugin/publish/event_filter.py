@@ -19,7 +19,7 @@ CONDITION_ID = "\0"
 _NULL = ua.Variant(None, ua.VariantType.Null)
 _LONGEST = 1000
 """Characters of a pattern."""
-_MOST = 200
+MOST_CLAUSES = 200
 """Select clauses, and elements of a where clause."""
 
 
@@ -42,11 +42,11 @@ class EventFilter:
     """Raises ServiceError BadEventFilterInvalid for one that can't be."""
 
     def __init__(self, asked: Any) -> None:
-        if not isinstance(asked, ua.EventFilter) or len(asked.SelectClauses or ()) > _MOST:
+        if not isinstance(asked, ua.EventFilter) or len(asked.SelectClauses or ()) > MOST_CLAUSES:
             raise ServiceError(ua.StatusCodes.BadEventFilterInvalid)
         self._paths = [_path(clause) for clause in asked.SelectClauses or ()]
         elements = (asked.WhereClause.Elements if asked.WhereClause is not None else None) or ()
-        if len(elements) > _MOST or _cost(elements) > _MOST:
+        if len(elements) > MOST_CLAUSES or _cost(elements) > MOST_CLAUSES:
             raise ServiceError(ua.StatusCodes.BadEventFilterInvalid)
         self._passes: Test = _element(elements, 0) if elements else lambda occurrence: True
 

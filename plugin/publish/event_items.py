@@ -14,7 +14,7 @@ from asyncua.server.monitored_item_service import MonitoredItemData, WhereClause
 
 from plugin.publish.event_filter import EventFilter, Fields, Occurrence
 
-_USUAL, _MOST = 1000, 10_000
+_USUAL, MOST_EVENTS = 1000, 10_000
 """Events that wait: where the client names no number, and at most."""
 _SERVER = ua.NodeId(ua.Int32(ua.ObjectIds.Server))
 
@@ -42,7 +42,7 @@ class EventItem(MonitoredItemData):
             self._filter = EventFilter(asked.Filter)
             self.filter = asked.Filter
         self.client_handle = asked.ClientHandle
-        self.queue_size = min(asked.QueueSize, _MOST) if asked.QueueSize > 1 else _USUAL
+        self.queue_size = min(asked.QueueSize, MOST_EVENTS) if asked.QueueSize > 1 else _USUAL
         self._discard_oldest = asked.DiscardOldest
         return self.queue_size
 

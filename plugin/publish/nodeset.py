@@ -19,7 +19,7 @@ FILE = Path(__file__).with_name("foretag.NodeSet2.xml")
 VERSION, PUBLISHED = "1.0.0", "2026-11-21T00:00:00Z"
 """Of the types: a change that a client may notice raises the version."""
 
-_NEEDED = {STANDARD: ("1.04", "2019-05-01T00:00:00Z"), DI: ("1.03.1", "2021-09-07T00:00:00Z")}
+NEEDED = {STANDARD: ("1.04", "2019-05-01T00:00:00Z"), DI: ("1.03.1", "2021-09-07T00:00:00Z")}
 """The oldest editions that have what our types derive from."""
 _SCHEMA = "http://opcfoundation.org/UA/2011/03/UANodeSet.xsd"
 _ID, _A, _T = ua.ObjectIds, ua.AttributeIds, ua.VariantType
@@ -97,7 +97,7 @@ def nodeset(types: Sequence[Type] = OUR_TYPES, uri: str = OURS, requires: Sequen
         Xml.SubElement(_child(root, "NamespaceUris"), "Uri").text = known
     model = Xml.SubElement(_child(root, "Models"), "Model", ModelUri=uri, Version=VERSION, PublicationDate=PUBLISHED)
     for known in (STANDARD, *requires):
-        version, published = _NEEDED[known]
+        version, published = NEEDED[known]
         Xml.SubElement(model, "RequiredModel", ModelUri=known, Version=version, PublicationDate=published)
     for made in types:
         root.extend(_elements(made, indexes))

@@ -26,6 +26,7 @@ from plugin.publish.address_space import NAMESPACE, Nodes, build, grow
 from plugin.publish.admission import Admission
 from plugin.publish.advices import Advices
 from plugin.publish.asyncua_server import Limits, PlantServer
+from plugin.publish.capabilities import tell_namespaces
 from plugin.publish.conditions.published import Conditions
 from plugin.publish.config import PublishConfig
 from plugin.publish.history.serving import Served
@@ -250,6 +251,7 @@ class OpcUaSink:
                 namespaces = {uri: await server.register_namespace(uri) for uri in (NAMESPACE, DI)}
                 self._tree = Tree(server.iserver, namespaces, self._now())
                 self._nodes = await build(self._tree, tags, __version__, simulated=config.simulated)
+                tell_namespaces(self._tree)
                 self._mirror.build(self._tree)
                 self._advices.build(self._tree, server)
                 if self._past is not None:

@@ -50,6 +50,8 @@ _BUILT_IN = {
     Ref(_ID.EnumValueType): ua.VariantType.ExtensionObject,
     Ref(_ID.Argument): ua.VariantType.ExtensionObject,
     Ref(6244, DI): ua.VariantType.Int32,
+    Ref(_ID.IdType): ua.VariantType.Int32,
+    Ref(_ID.NumericRange): ua.VariantType.String,
 }
 """How values of derived and abstract data types are encoded."""
 

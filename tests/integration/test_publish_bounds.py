@@ -9,11 +9,13 @@ import pytest
 import pytest_asyncio
 from asyncua import Client, ua
 
+from plugin.acquire.browse import browse
 from plugin.diagnostics import Diagnostics
 from plugin.publish import asyncua_connection, asyncua_subscriptions, browsing
 from plugin.publish.asyncua_server import PlantServer
 from plugin.publish.config import PublishConfig
 from plugin.publish.people import People
+from tests.integration.acquire_plant import config
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -94,9 +96,14 @@ async def test_the_limits_are_told_to_clients(house, session):
         assert told.Value.Value == browsing.NODES
 
 
-async def test_one_node_asked_for_again_and_again_is_no_endless_answer(session):
-    with pytest.raises(ua.UaStatusCodeError, match="BadResponseTooLarge"):
-        await _browse(session, *[_asked(_FOLDER)] * 300)
+async def test_one_node_asked_for_again_and_again_is_no_endless_answer(session, monkeypatch):
+    monkeypatch.setattr(browsing, "_ANSWERED", 1000)
+    found = await _browse(session, *[_asked(_FOLDER)] * 300)
+    assert sum(len(one.References) for one in found) < 1000 + 300
+    names = [one.StatusCode.name for one in found]
+    assert (names[0], names[-1]) == ("Good", "BadNoContinuationPoints")
+    assert [bool(one.ContinuationPoint) for one in found].count(True) == browsing.POINTS
+    await _release(session, found)
     nothing = _asked(_FOLDER, classes=ua.NodeClass.DataType)
     (one, *_) = await _browse(session, *[nothing] * 300)
     assert one.References == []
@@ -104,16 +111,72 @@ async def test_one_node_asked_for_again_and_again_is_no_endless_answer(session):
         await _browse(session, *[nothing] * (browsing.NODES + 1))
 
 
+async def _release(session: Any, found: Any) -> list[str]:
+    points = [one.ContinuationPoint for one in found if one.ContinuationPoint]
+    return [one.StatusCode.name for one in await _next(session, *points, release=True)]
+
+
+async def _next(session: Any, *points: bytes, release: bool = False) -> Any:
+    asked = ua.BrowseNextParameters(ReleaseContinuationPoints=release, ContinuationPoints=list(points))
+    return await session.browse_next(asked)
+
+
+async def _in_pages(session: Any, most: int, *asked: ua.BrowseDescription) -> list[list[Any]]:
+    """References of each node, in pages of so many."""
+    params = ua.BrowseParameters(NodesToBrowse=list(asked), RequestedMaxReferencesPerNode=ua.UInt32(most))
+    found = await session.browse(params)
+    pages = [list(one.References) for one in found]
+    open_ = [(place, one) for place, one in enumerate(found) if one.ContinuationPoint]
+    while open_:
+        more = await _next(session, *(one.ContinuationPoint for _, one in open_))
+        for (place, _), one in zip(open_, more, strict=True):
+            assert len(one.References) <= most
+            pages[place] += one.References
+        open_ = [(place, one) for (place, _), one in zip(open_, more, strict=True) if one.ContinuationPoint]
+    return pages
+
+
+@pytest.mark.parametrize("most", [1, 7, 150, 301, 302, 1000])
+async def test_a_browse_goes_on_where_it_ended(session, most):
+    asked = [_asked(_FOLDER), _asked(_FOLDER, kind=_COMPONENTS, direction=ua.BrowseDirection.Forward), _asked(_OBJECTS)]
+    whole = [one.References for one in await _browse(session, *asked)]
+    assert await _in_pages(session, most, *asked) == whole
+
+
+async def test_a_continuation_point_is_its_sessions_counts_once_and_can_be_released(house, session):
+    params = ua.BrowseParameters(NodesToBrowse=[_asked(_FOLDER)] * 3, RequestedMaxReferencesPerNode=ua.UInt32(10))
+    first, second, third = [one.ContinuationPoint for one in await session.browse(params)]
+    assert len({first, second, third}) == 3
+    async with house.client() as other:
+        (stranger,) = await _next(other.uaclient.session, first)
+        assert stranger.StatusCode.name == "BadContinuationPointInvalid"
+    (going_on,) = await _next(session, first)
+    assert len(going_on.References) == 10
+    (again,) = await _next(session, first)
+    assert (again.StatusCode.name, again.References) == ("BadContinuationPointInvalid", [])
+    released = await _next(session, second, third, b"nonsense", release=True)
+    assert [one.StatusCode.name for one in released] == ["Good", "Good", "BadContinuationPointInvalid"]
+    assert all(not one.References for one in released)
+    (gone,) = await _next(session, second)
+    assert gone.StatusCode.name == "BadContinuationPointInvalid"
+    await _next(session, going_on.ContinuationPoint, release=True)
+    with pytest.raises(ua.UaStatusCodeError, match="BadTooManyOperations"):
+        await _next(session, *[b"nonsense"] * (browsing.NODES + 1))
+    view = ua.ViewDescription(ViewId=ua.NodeId(ua.Int32(4711)))
+    with pytest.raises(ua.UaStatusCodeError, match="BadViewIdUnknown"):
+        await session.browse(ua.BrowseParameters(View=view, NodesToBrowse=[_asked(_FOLDER)]))
+
+
+async def test_our_own_client_reads_on_too(house, monkeypatch, tmp_path):
+    monkeypatch.setattr(browsing, "_ANSWERED", 100)
+    found = await browse(config(house.server.port), tmp_path, "urn:test", under="plant", limit=1000)
+    assert len(found) == 301
+
+
 async def test_references_that_are_looked_at_for_nothing_are_counted_too(session, monkeypatch):
     monkeypatch.setattr(browsing, "_LOOKED_AT", 5000)
     with pytest.raises(ua.UaStatusCodeError, match="BadTooManyOperations"):
         await _browse(session, *[_asked(_FOLDER, classes=ua.NodeClass.DataType)] * 100)
-
-
-async def test_a_node_asked_for_alone_gives_all_that_it_has(session, monkeypatch):
-    monkeypatch.setattr(browsing, "_ANSWERED", 100)
-    (one,) = await _browse(session, _asked(_FOLDER, direction=ua.BrowseDirection.Forward, kind=_COMPONENTS))
-    assert len(one.References) == 301
 
 
 @pytest.mark.parametrize("direction", list(ua.BrowseDirection)[:3])

@@ -17,10 +17,10 @@ from plugin.publish.event_filter import EventFilter
 from plugin.publish.history.arithmetic import AGGREGATES, Terms
 from plugin.publish.history.events import EventReading, Told
 from plugin.publish.history.past import Past
-from plugin.publish.history.points import Points
 from plugin.publish.history.processed import AtTimeReading, ProcessedReading
 from plugin.publish.history.raw import ModifiedReading, RawReading, Reading
 from plugin.publish.history.values import Stamps
+from plugin.publish.points import Points
 
 PAGE = 5000
 """Values of one node in one answer, at most."""

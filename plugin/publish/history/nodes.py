@@ -7,7 +7,7 @@ from asyncua import ua
 from asyncua.server.internal_server import InternalServer
 
 from plugin.domain import OutputTag, Tag
-from plugin.publish.history import points
+from plugin.publish import points
 from plugin.publish.history.answering import PAGE
 from plugin.publish.history.finding import TAGS, names, parts
 from plugin.publish.history.past import OutputPast

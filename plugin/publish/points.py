@@ -6,21 +6,23 @@ from collections.abc import Callable
 from typing import Any
 
 MOST = 1000
-"""Of one session at a time."""
+"""Of one session at a time, of HistoryRead."""
 _SECONDS = 600.0
 
 
 class Points:
     """What a session may go on with."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = MOST) -> None:
+        """``most``: how many there may be at a time."""
         self._clock = clock
+        self._most = most
         self._kept: dict[bytes, tuple[float, Any, Any]] = {}
 
     def keep(self, node: Any, rest: Any) -> bytes | None:
         """What to say to go on; None: there are too many already."""
         self._forget_old()
-        if len(self._kept) >= MOST:
+        if len(self._kept) >= self._most:
             return None
         token = secrets.token_bytes(16)
         self._kept[token] = self._clock(), node, rest
