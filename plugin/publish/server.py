@@ -338,6 +338,8 @@ class OpcUaSink:
                 serving = [node.usable for node in self._nodes.outputs.values() if node.in_service]
                 level = min(self._service_level, service_level(sum(serving), len(serving)))
                 self._nodes.server.beat(level, now)
+                if self._conditions is not None:
+                    self._conditions.meter(now)
             left = (self._expiries[0][0] - now).total_seconds() if self._expiries else _BEAT_SECONDS
             await asyncio.sleep(min(max(left, 0.001), _BEAT_SECONDS))
 

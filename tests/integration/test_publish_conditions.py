@@ -1,5 +1,6 @@
 """Alarms as an operator's client sees them: heard, acknowledged, shelved, judged, refreshed, also after a restart."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _ID = ua.ObjectIds
 _SERVER = ua.NodeId(ua.Int32(_ID.Server))
-_ASSETS = ("said", "known", "wrong", "roles", "shelf", "filter", "judged")
+_ASSETS = ("said", "known", "wrong", "roles", "shelf", "filter", "judged", "metered")
 """One for each test: what another one raised is not heard of."""
 
 
@@ -276,6 +277,35 @@ async def test_conditions_are_found_by_browsing(served, clients):
         (await each.read_browse_name()).Name for each in await (await _node(client, alarm("said"))).get_methods()
     }
     assert {"Acknowledge", "Confirm", "AddComment", "Verdict", "Suppress", "Enable"} <= methods
+
+
+async def test_the_load_is_metered_and_reset_by_who_may(served, clients):
+    client = clients["ada"]
+    metrics = await _node(client, "Foretag.AlarmMetrics")
+    kind = await metrics.read_type_definition()
+    assert kind == ua.NodeId(ua.Int32(_ID.AlarmMetricsType))
+
+    async def said(name: str) -> Any:
+        return await (await metrics.get_child(f"0:{name}")).read_value()
+
+    await served.rul(5.0, "metered")
+    async with asyncio.timeout(20):
+        while (await said("MaximumActiveState")) <= 0.0 or not await said("AlarmCount"):
+            await asyncio.sleep(0.05)
+    assert await said("AlarmCount") == await said("CurrentAlarmRate") == await said("MaximumAlarmRate") >= 1
+    assert await said("AverageAlarmRate") == await said("AlarmCount"), "less than ten minutes are told as ten"
+    assert await said("MaximumUnAck") > 0.0
+    assert await said("MaximumReAlarmCount") == 0
+    assert await (await metrics.get_child(["0:CurrentAlarmRate", "0:Rate"])).read_value() == 600
+    since, reset = await said("StartTime"), ua.NodeId(ua.Int32(_ID.AlarmMetricsType_Reset))
+    operators = clients["otto"].get_node(metrics.nodeid)
+    with pytest.raises(ua.UaStatusCodeError, match="BadUserAccessDenied"):
+        await operators.call_method(reset)
+    await metrics.call_method(reset)
+    async with asyncio.timeout(20):
+        while await said("AlarmCount"):
+            await asyncio.sleep(0.05)
+    assert await said("StartTime") > since
 
 
 async def test_an_asset_that_joins_later_has_its_alarms(served, clients):

@@ -179,5 +179,27 @@ def test_the_load_is_what_calls_for_an_operator():
     meter = Meter(NOON)
     for minute in (0, 1, 2, 30):
         meter.count(NOON + timedelta(minutes=minute))
-    assert meter.load(NOON + timedelta(minutes=40, seconds=-1)) == Load(1, 4 / (2399 / 600), 3)
-    assert meter.load(NOON + timedelta(days=2)) == Load(0, 0.0, 3)
+    none = timedelta(0)
+    late = meter.load(NOON + timedelta(minutes=40, seconds=-1))
+    assert late == Load(1, 4 / (2399 / 600), 3, NOON, 4, none, none, 0)
+    assert meter.load(NOON + timedelta(days=2)) == Load(0, 0.0, 3, NOON, 4, none, none, 0)
+
+
+def test_how_long_alarms_stand_and_wait_is_metered_until_it_is_reset():
+    minute = timedelta(minutes=1)
+    alarm = Alarm("a", "", "pump", "OffNormalAlarmType", "ProcessConditionClassType", 500, NOON)
+    raised = replace(alarm, active=True, acknowledged=False, active_time=NOON, repeats=2)
+    meter = Meter(NOON)
+    meter.follow(alarm, NOON)
+    meter.follow(raised, NOON)
+    assert meter.load(NOON + minute).longest_active == minute
+    meter.follow(replace(raised, acknowledged=True), NOON + 2 * minute)
+    meter.follow(replace(alarm, active_time=NOON), NOON + 5 * minute)
+    stood = meter.load(NOON + 60 * minute)
+    assert (stood.longest_active, stood.longest_unacknowledged, stood.most_repeats) == (5 * minute, 2 * minute, 2)
+    again = NOON + 61 * minute
+    meter.follow(replace(raised, active_time=again), again)
+    meter.reset(again + minute)
+    anew = meter.load(again + 2 * minute)
+    assert (anew.since, anew.count, anew.most_repeats) == (again + minute, 0, 0)
+    assert (anew.longest_active, anew.longest_unacknowledged) == (minute, minute), "what lasts begins anew"

@@ -64,6 +64,10 @@ class Room:
         """How much operators are called for."""
         return self._meter.load(self._clock())
 
+    def reset_load(self) -> None:
+        """Count it anew from now on."""
+        self._meter.reset(self._clock())
+
     def listen(self, announce: Announce) -> None:
         """From now on it is told of each notification, in their order."""
         self._announce.append(announce)
@@ -83,7 +87,7 @@ class Room:
             now = self._clock()
             for key, condition in new.items():
                 self._states[key] = _restored(condition, stored.get(key, ()), now)
-                self._file(key)
+                self._file(key, now)
                 if condition.asset:
                     self._of_asset[condition.asset].append(key)
             if all_there_are:
@@ -187,7 +191,7 @@ class Room:
             notices = []
         for key in round_.changed:
             self._states[key] = round_.states[key]
-            self._file(key)
+            self._file(key, now)
         for key in round_.raised:
             self._meter.count(now)
             self._diagnostics.alarms_raised.labels(self._states[key].condition.classed.value).inc()
@@ -196,8 +200,9 @@ class Room:
             for announce in self._announce:
                 announce(notices)
 
-    def _file(self, key: str) -> None:
+    def _file(self, key: str, now: datetime) -> None:
         state = self._states[key]
+        self._meter.follow(state.current, now)
         (self._timed.add if inputs.due(state) is not None else self._timed.discard)(key)
         if state.retained:
             self._shown[key] = None

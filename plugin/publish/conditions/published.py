@@ -13,6 +13,7 @@ from plugin.publish.asyncua_server import PlantServer
 from plugin.publish.asyncua_subscriptions import PlantItems, PlantSubscriptions
 from plugin.publish.conditions.instances import Instance
 from plugin.publish.conditions.methods import Methods
+from plugin.publish.conditions.metrics import Metrics
 from plugin.publish.conditions.notification import occurrence, type_of
 from plugin.publish.event_filter import Occurrence
 from plugin.publish.event_items import EventItem, plain_event
@@ -33,6 +34,7 @@ class Conditions:
         self._sources: dict[str, ua.NodeId] = {}
         self._tree: Tree | None = None
         self._subscriptions: PlantSubscriptions | None = None
+        self._metrics: Metrics | None = None
         room.listen(self.announce)
 
     def open(self, tree: Tree, server: PlantServer) -> None:
@@ -44,11 +46,12 @@ class Conditions:
             tree.emit(tree.id(child), tree.id(parent) if parent else tree.ref(_SERVER))
         tree.emit(tree.ref(_SERVER))
         Methods(self._room, self.refresh).open(tree, server)
+        self._metrics = Metrics(self._room, tree, server)
         self.grow()
 
     def close(self) -> None:
         """What is announced from now on is not published; a refresh after the next start shows it."""
-        self._tree = self._subscriptions = None
+        self._tree = self._subscriptions = self._metrics = None
         for known in (self._instances, self._types, self._sources):
             known.clear()
 
@@ -75,6 +78,11 @@ class Conditions:
                 self._subscriptions.tell_event(self._occurrence(self._tree, notice))
                 if not notice.alarm.branch:
                     self._show(notice, now)
+
+    def meter(self, now: datetime) -> None:
+        """Show how many alarms operators have to deal with."""
+        if self._metrics is not None:
+            self._metrics.show(now)
 
     def refresh(self, subscription: int, item: int | None = None) -> ua.StatusCode:
         """ConditionRefresh and ConditionRefresh2: to all items of a subscription, or to one (OPC 10000-9, 5.5.7)."""
