@@ -24,7 +24,7 @@ from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, Tr
 from models.meaning import Meaning
 from models.network import born
 from models.options import check_axes, number, read
-from models.training import Budget, descend, folds
+from models.training import Budget, alike, descend, folds
 
 _FOLDS = 5
 _JUDGED = 10_000
@@ -43,6 +43,8 @@ class Options:
     hidden: int = number(32, 2, 512)
     members: int = number(5, 1, 40)
     steps: int = number(600, 1, 100_000)
+    patience: int = number(0, 0, 100_000)
+    """Steps without getting better on held-out groups after which the training ends; 0: all steps."""
     batch: int = number(64, 1, 65_536)
     rate: float = number(5e-3, 1e-6, 1.0)
     decay: float = number(0.01, 0.0, 10.0)
@@ -131,10 +133,10 @@ class Failure:
         inputs = process(spec)
         params["scale"] = cells.scale(data.values[:, inputs], data.observed[:, inputs])
         params |= self._classifier.learnt(spec, options, params["scale"], data)
-        shared, own = self._crops(spec, params, data, fold)
-        budget = Budget(options.steps, options.rate, options.decay)
+        shared, own, held = self._crops(spec, params, data, fold)
+        budget = Budget(options.steps, options.rate, options.decay, patience=options.patience)
         loss = partial(self._loss, spec, options)
-        params["network"] = descend(loss, params["network"], shared, own, budget, key, progress)
+        params["network"] = descend(loss, params["network"], shared, own, budget, key, progress, held)
         judged = self._held_out(spec, params, shared, fold)
         params |= judged.learnt(options.cost)
         return Fitted(jax.device_get(params), judged.metrics(options.cost))
@@ -167,8 +169,9 @@ class Failure:
 
     def _crops(
         self, spec: Spec, params: Params, data: TrainingData, fold: NDArray[np.int32]
-    ) -> tuple[Mapping[str, Any], NDArray[np.intp]]:
-        """What all members share, with cells in front that are not there; and per member the (row, end)s to train on.
+    ) -> tuple[Mapping[str, Any], NDArray[np.intp], NDArray[np.intp]]:
+        """What all members share, with cells in front that are not there; and per member the (row, end)s to train on,
+        and those that it does not train on.
 
         ``end`` counts from the first cell of a crop, so that crop ``end`` ends in the data's cell ``end``.
         """
@@ -178,11 +181,9 @@ class Failure:
         seen = np.swapaxes(data.observed[:, inputs], 1, 2)
         target = np.where(seen.any(-1), data.target, np.nan).astype(np.float32)
         front = ((0, 0), (self._classifier.context(options) - 1, 0))
-        ends = [
-            np.argwhere(~np.isnan(target) & (fold != member % (fold.max() + 1))[:, None])
-            for member in range(options.members)
-        ]
-        own = np.stack([np.resize(each, (max(map(len, ends)), 2)) for each in ends])
+        apart = [(fold == member % (fold.max() + 1))[:, None] for member in range(options.members)]
+        known = ~np.isnan(target)
+        own, held = (alike([np.argwhere(known & rows) for rows in every]) for every in ([~a for a in apart], apart))
         shared = {
             "units": np.pad(units, (*front, (0, 0))),
             "seen": np.pad(seen, (*front, (0, 0))),
@@ -190,7 +191,7 @@ class Failure:
             "weight": _class_weights(target, options.balance),
             "fixed": {name: params[name] for name in self._classifier.unlearnt(spec, options)},
         }
-        return shared, own
+        return shared, own, held
 
     def _loss(self, spec: Spec, options: Any, weights: Params, key: jax.Array, shared: Any, own: Any) -> jax.Array:
         """Weighted cross entropy over the later half of random crops."""

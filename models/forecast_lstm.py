@@ -28,7 +28,7 @@ from models.lagged import Lags, series, table, width
 from models.meaning import Meaning
 from models.network import Ahead, Cell, born, bound
 from models.options import ascending, check_axes, choice, number, read
-from models.training import Budget, descend, folds, pinball
+from models.training import Budget, alike, descend, folds, pinball
 
 _FOLDS = 5
 _TAIL = 32
@@ -57,6 +57,8 @@ class Options:
     hidden: int = number(48, 4, 512)
     members: int = number(5, 1, 16)
     steps: int = number(800, 1, 100_000)
+    patience: int = number(0, 0, 100_000)
+    """Steps without getting better on held-out blocks after which the training ends; 0: all steps."""
     batch: int = number(16, 1, 4096)
     rate: float = number(5e-3, 1e-6, 1.0)
     decay: float = number(0.3, 0.0, 1.0)
@@ -277,10 +279,12 @@ def _train(
     shared = {"rows": blocks.rows, "seen": blocks.seen, "spread": params["spread"]}
     shared["truth"] = np.pad(blocks.truth, front, constant_values=np.nan)
     own_part = {"ends": np.stack(ends), "ridge": params["ridges"]}
-    budget = Budget(options.steps, options.rate, options.decay)
+    apart = [np.argwhere(labelled & (fold == member)[:, None]) for member in range(options.members)]
+    held = {"ends": alike(apart), "ridge": params["ridges"]}
+    budget = Budget(options.steps, options.rate, options.decay, patience=options.patience)
     loss = partial(_loss, spec, options)
     key = jax.random.key(spec.seed)
-    return descend(loss, params["network"], shared, own_part, budget, key, progress)
+    return descend(loss, params["network"], shared, own_part, budget, key, progress, held)
 
 
 def _loss(spec: Spec, options: Options, weights: Params, key: jax.Array, shared: Any, own: Any) -> jax.Array:

@@ -34,7 +34,7 @@ from models.meaning import Meaning
 from models.network import Cell, Recurrent, born, bound
 from models.options import check_axes, choice, number, read
 from models.rul_held_out import HeldOut
-from models.training import Budget, descend, folds, pinball
+from models.training import Budget, alike, descend, folds, pinball
 
 _LEVELS = (0.05, 0.5, 0.95)
 _LIMIT = 5.0
@@ -62,6 +62,8 @@ class Options:
     hidden: int = number(48, 4, 512)
     members: int = number(5, 1, 16)
     steps: int = number(400, 1, 100_000)
+    patience: int = number(0, 0, 100_000)
+    """Steps without getting better on held-out units after which the training ends; 0: all steps."""
     batch: int = number(48, 1, 4096)
     rate: float = number(5e-3, 1e-6, 1.0)
     decay: float = number(0.1, 0.0, 1.0)
@@ -80,7 +82,7 @@ class RulLstm:
 
     name = "rul_lstm"
     roles = ("age",)
-    free = frozenset({"horizon", "steps", "batch", "rate", "decay", "noise", "dropout", "late_start"})
+    free = frozenset({"horizon", "steps", "patience", "batch", "rate", "decay", "noise", "dropout", "late_start"})
 
     def check(self, spec: Spec) -> None:
         """See :class:`models.kind.ModelKind`."""
@@ -174,7 +176,7 @@ class RulLstm:
 
 
 def _budget(options: Options) -> Budget:
-    return Budget(options.steps, options.rate, options.decay)
+    return Budget(options.steps, options.rate, options.decay, patience=options.patience)
 
 
 def _folds(options: Options, data: TrainingData, seed: int, least: int) -> NDArray[np.int32]:
@@ -190,7 +192,7 @@ def _learnt(
     crops = _crops(spec, params, options, data, fold)
     loss = partial(_loss, _builder(spec, options), options, len(spec.features))
     key = jax.random.key(spec.seed)
-    network = descend(loss, params["network"], crops["shared"], crops["own"], budget, key, progress)
+    network = descend(loss, params["network"], crops["shared"], crops["own"], budget, key, progress, crops["held"])
     params = {**params, "network": network}
     judged = _held_out(spec, params, options, crops["shared"], data, fold)
     params["margin"] = judged.margin(np.ones(len(judged.fold), bool)).astype(np.float32)
@@ -311,9 +313,11 @@ def _crops(spec: Spec, params: Params, options: Options, data: TrainingData, fol
     target = _share(data, options)
     labelled = whole[1] & ~np.isnan(target)
     generator = np.random.default_rng(spec.seed)
-    own = []
+    own, held = [], []
     for member in range(options.members):
-        ends = np.argwhere(labelled & (fold != member % (fold.max() + 1))[:, None])
+        apart = (fold == member % (fold.max() + 1))[:, None]
+        ends = np.argwhere(labelled & ~apart)
+        held.append(np.argwhere(labelled & apart))
         if not len(ends):
             raise ValueError("there is no labelled cell to train on")
         own.append(ends[generator.permutation(np.resize(np.arange(len(ends)), max(labelled.sum(), 1)))])
@@ -322,7 +326,7 @@ def _crops(spec: Spec, params: Params, options: Options, data: TrainingData, fol
         "seen": np.pad(np.stack([whole[1], partly[1]]), front),
         "target": np.pad(target, front[1:]),
     }
-    return {"shared": shared, "own": np.stack(own)}
+    return {"shared": shared, "own": np.stack(own), "held": alike(held)}
 
 
 def _after_a_late_start(data: TrainingData, spec: Spec) -> NDArray[np.bool_]:

@@ -5,7 +5,6 @@ one that sees most of them at the same rate of false alarms is used. No label is
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ import numpy as np
 
 from models import cells, faults, residuals
 from models.calibration import Healthy
+from models.keeping import part
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
 from models.meaning import Meaning
 from models.options import check_axes, read
@@ -71,7 +71,7 @@ class Scored:
         detectors = self.chosen_from(spec)
         found = []
         for place, detector in enumerate(detectors):
-            found.append(healthy.calibrated(detector, partial(_within, progress, place, len(detectors))))
+            found.append(healthy.calibrated(detector, part(progress, place, len(detectors))))
         pairs = zip(detectors, found, strict=True) if len(found) > 1 else ()
         seen = [faults.seen(*pair, healthy.held_out, options, spec.seed) for pair in pairs]
         best = int(np.argmax(seen)) if seen else 0
@@ -134,7 +134,3 @@ class Scored:
             return branches[0](params)
         found: tuple[jax.Array, jax.Array] = jax.lax.switch(params["chosen"], branches, params)
         return found
-
-
-def _within(progress: Progress, place: int, count: int, share: float, message: str) -> None:
-    progress((place + share) / (count + 0.1), message)

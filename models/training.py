@@ -12,7 +12,9 @@ import numpy as np
 import optax  # type: ignore[import-untyped]  # ships no types
 from numpy.typing import NDArray
 
+from models.keeping import descent
 from models.kind import Params, Progress
+from models.stopping import Watch
 
 CHUNK = 4
 """Steps per call: between calls progress is told, a fit can be cancelled, and others may use the device."""
@@ -37,6 +39,8 @@ class Budget:
     """Decoupled weight decay (Loshchilov & Hutter 2019)."""
     only: tuple[str, ...] = ()
     """Branches of the weights that are trained, the others stay as they are; none: all are."""
+    patience: int = 0
+    """Steps without a better loss on what is held out, after which it ends (:mod:`models.stopping`); 0: all steps."""
 
     def onwards(self, head: tuple[str, ...]) -> "Budget":
         """From where another fit ended: ``head`` alone, or without one all weights, so slowly that they stay near
@@ -45,29 +49,48 @@ class Budget:
 
 
 def descend(
-    loss: Loss, weights: Params, shared: Any, own: Any, budget: Budget, key: jax.Array, progress: Progress
+    loss: Loss,
+    weights: Params,
+    shared: Any,
+    own: Any,
+    budget: Budget,
+    key: jax.Array,
+    progress: Progress,
+    held: Any = None,
 ) -> Params:
     """Weights [members, ...] after AdamW on ``loss``; leaves of ``own`` have the members as their first axis.
 
-    An exception out of ``progress`` ends it. A loss that is no number ends it with ValueError.
+    ``held``: as ``own``, of what each member does not learn from; with it and a budget that has patience it may end
+    early, and gives the weights that were best there. An exception out of ``progress`` ends it; one that keeps how far
+    it is lets it be resumed (:mod:`models.keeping`). A loss that is no number ends it with ValueError.
     """
-    chunks = -(-budget.steps // CHUNK)
-    rate = optax.cosine_onecycle_schedule(chunks * CHUNK, budget.rate, pct_start=0.15)
-    decayed = partial(_trained, budget.only)
-    adamw = optax.adamw(rate, weight_decay=budget.decay, mask=decayed)
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), adamw)
+    steps = -(-budget.steps // CHUNK) * CHUNK
+    optimiser = _optimiser(budget, steps)
     loss = partial(_partly, loss, budget.only) if budget.only else loss
     progress(0.0, "compiling")
-    state = (weights, jax.jit(jax.vmap(optimiser.init))(weights))
+    watch = Watch(loss, budget.patience, key, shared, held) if budget.patience and held is not None else None
+    first = (weights, jax.jit(jax.vmap(optimiser.init))(weights))
     shared, own = jax.device_put((shared, own))
-    chunk = compiled(jax.jit(partial(_chunk, loss, optimiser)), (state, key, shared, own), progress)
-    for number in range(chunks):
-        state, losses = chunk(state, jax.random.fold_in(key, number), shared, own)
-        mean = float(losses.mean())
-        if not np.isfinite(mean):
-            raise ValueError("the training diverged: the data hold values that no scaling can mend")
-        progress((number + 1) / chunks, f"step {(number + 1) * CHUNK} of {chunks * CHUNK}, loss {mean:.4f}")
-    return state[0]
+    chunk = compiled(jax.jit(partial(_chunk, loss, optimiser)), (first, key, shared, own), progress)
+    with descent(progress, (first, None if watch is None else watch.begin(weights))) as here:
+        if here.done:
+            progress(here.done / steps, f"resumed at step {here.done} of {steps}")
+        while here.done < steps and not (watch and watch.over(here.state[1])):
+            state, losses = chunk(here.state[0], jax.random.fold_in(key, here.done // CHUNK), shared, own)
+            mean, step = float(losses.mean()), here.done + CHUNK
+            if not np.isfinite(mean):
+                raise ValueError("the training diverged: the data hold values that no scaling can mend")
+            best = watch and watch.look(here.state[1], state[0], step, last=step == steps)
+            here.reached(step, (state, best))
+            progress(step / steps, f"step {step} of {steps}, loss {mean:.4f}")
+    trained: Params = here.state[0][0] if watch is None else here.state[1].weights
+    return trained
+
+
+def _optimiser(budget: Budget, steps: int) -> optax.GradientTransformation:
+    rate = optax.cosine_onecycle_schedule(steps, budget.rate, pct_start=0.15)
+    adamw = optax.adamw(rate, weight_decay=budget.decay, mask=partial(_trained, budget.only))
+    return optax.chain(optax.clip_by_global_norm(1.0), adamw)
 
 
 def _trained(only: tuple[str, ...], weights: Params) -> dict[str, bool]:
@@ -118,6 +141,14 @@ def folds(group: NDArray[np.int32], count: int, seed: int) -> NDArray[np.int32]:
         raise ValueError(f"there are {len(names)} units or runs; it takes {count} or more to hold some out")
     order = np.random.default_rng(seed).permutation(len(names)) % count
     return order[position].astype(np.int32)
+
+
+def alike(ends: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
+    """Rows [k, d] of each member as one array [members, k, d]: who has fewer has some more than once, who has none has
+    the first of the others."""
+    some = next((each for each in ends if len(each)), np.zeros((1, 2), np.intp))
+    ends = [each if len(each) else some[:1] for each in ends]
+    return np.stack([np.resize(each, (max(map(len, ends)), each.shape[1])) for each in ends])
 
 
 def conformal(scores: NDArray[np.floating[Any]], level: float, independent: int | None = None) -> float:

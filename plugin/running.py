@@ -200,4 +200,6 @@ async def train_once(config: Config, model: str, console: Console, wish: Wish | 
             training = Training(store, registry, compute, diagnostics, listen)
             await training.train(next(s for s in scorers.in_force if s.config.name == model), wish=wish)
             newest = (await store.versions(model))[0]
+    if step := newest.provenance.get("resumed_at_step"):
+        console.print(f"The training that was begun {newest.provenance['begun']} was resumed at step {step}.")
     console.print(f"{newest.label} is stored as {newest.state.value}: {dict(newest.metrics)}", markup=False)

@@ -65,6 +65,10 @@ class Registry:
         self._behalf = user, origin
         self._misfits: set[str] = set()
 
+    def unfinished(self, model: str) -> Path:
+        """Folder for what is kept of a training of the model that is not done."""
+        return self._folder / "unfinished" / model
+
     async def champion(self, model: str, spec: Spec) -> ModelVersion | None:
         """The version in force, if it was trained for ``spec``: one for other features or windows can't be used."""
         return (await self.line_up(model, spec)).champion

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import platform
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,8 +33,9 @@ from plugin.infer.cutting import MISSING, Stretch, cut_up
 from plugin.infer.explaining import MEANS
 from plugin.infer.outputs import full_spec, model_spec
 from plugin.infer.references import references_of
-from plugin.infer.registry import Registry
+from plugin.infer.registry import Registry, as_json
 from plugin.infer.told import told
+from plugin.infer.unfinished import unfinished
 from plugin.infer.windows import stretches
 from plugin.protocols import Store
 
@@ -63,33 +64,85 @@ async def train(
     Raises TrainingDataError where the historian does not hold enough, naming what is missing.
     """
     began = datetime.now(UTC)
-    spec = model_spec(config)
-    ahead = max((cells for output in kind.outputs(spec) for cells in output.ahead), default=0)
+    keep = config.training.keep
+    folder = registry.unfinished(config.name) if keep else None
+    with unfinished(folder, config.name, _asked(config, compute, assets, begin), now) as left:
+        learnt = await _learnt(config, kind, assets, store, left.now, begin)
+        if not await asyncio.to_thread(left.goes_on, learnt.data, now):
+            learnt = await _learnt(config, kind, assets, store, now, begin)
+            await asyncio.to_thread(left.goes_on, learnt.data, now)
+        data = learnt.data
+        listener(0.0, f"{len(data.values)} stretches of up to {data.values.shape[2]} cells")
+        progress = left.keeping(compute.reporter(listener), keep)
+        try:
+            fitted = await compute.fit(_fit, config, kind, data, begin, progress)
+        except ValueError as error:
+            left.remove()
+            raise TrainingDataError(f"model {config.name}: {error}") from error
+        references = await compute.fit(references_of, config, kind, learnt.found, fitted.params)
+        provenance = {
+            **_told_of(config, assets, learnt),
+            "python": platform.python_version(),
+            "device": str(compute.device),
+            "seconds": round((datetime.now(UTC) - began).total_seconds(), 3),
+            **(begin.provenance if begin is not None else {}),
+            **left.provenance,
+        }
+        version = await registry.add(config.name, model_spec(config), fitted, provenance, began, references)
+        left.remove()
+    return version
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Learnt:
+    """What there is to learn from."""
+
+    found: Sequence[Stretch]
+    data: TrainingData
+    tally: Mapping[str, int]
+    """Cells, or runs, that each step of the cleaning took."""
+
+
+async def _learnt(
+    config: ModelConfig,
+    kind: ModelKind,
+    assets: Sequence[Asset],
+    store: Store,
+    now: datetime,
+    begin: Ancestor | None,
+) -> _Learnt:
+    ahead = max((cells for output in kind.outputs(model_spec(config)) for cells in output.ahead), default=0)
     tally: Counter[str] = Counter()
     found = await _found(config, assets, store, now, ahead, tally, begin)
-    data, window = await _put_together(config, assets, found, tally), _span(found)
-    listener(0.0, f"{len(data.values)} stretches of up to {data.values.shape[2]} cells")
-    try:
-        fitted = await compute.fit(_fit, config, kind, data, begin, compute.reporter(listener))
-    except ValueError as error:
-        raise TrainingDataError(f"model {config.name}: {error}") from error
-    references = await compute.fit(references_of, config, kind, found, fitted.params)
-    provenance = {
+    return _Learnt(found, await _put_together(config, assets, found, tally), tally)
+
+
+def _asked(config: ModelConfig, compute: Compute, assets: Sequence[Asset], begin: Ancestor | None) -> Mapping[str, Any]:
+    """All that decides, besides the data, what comes of a fit, as JSON."""
+    start = None if begin is None else {"sha256": begin.version.sha256, **begin.provenance}
+    return {
+        "spec": as_json(full_spec(config)),
+        "light": [config.training.light, config.training.light_error],
+        "assets": [asset.name for asset in assets],
+        "from": start,
+        "code": __version__,
+        "device": str(compute.device),
+    }
+
+
+def _told_of(config: ModelConfig, assets: Sequence[Asset], learnt: _Learnt) -> Mapping[str, Any]:
+    data, window = learnt.data, _span(learnt.found)
+    return {
         "data_start": window[0].isoformat(),
         "data_end": window[1].isoformat(),
         "assets": [asset.name for asset in assets],
         "stretches": len(data.values),
         "labelled_cells": int(np.isfinite(data.target).sum()),
-        "cleaned": dict(tally),
-        MEANS: _means(spec.features, data),
+        "cleaned": dict(learnt.tally),
+        MEANS: _means(config.inputs, data),
         "seed": config.seed,
         "code": __version__,
-        "python": platform.python_version(),
-        "device": str(compute.device),
-        "seconds": round((datetime.now(UTC) - began).total_seconds(), 3),
-        **(begin.provenance if begin is not None else {}),
     }
-    return await registry.add(config.name, spec, fitted, provenance, began, references)
 
 
 def _fit(

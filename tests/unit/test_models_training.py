@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.training import Budget, conformal, descend, folds
+from models.training import Budget, alike, conformal, descend, folds
 
 BUDGET = Budget(steps=50, rate=0.1, decay=0.0)
 
@@ -24,6 +24,23 @@ def test_each_member_descends_on_its_own_data():
     assert told[0] == (0.0, "compiling")
     assert told[-1][0] == 1.0
     assert told[-1][1].startswith("step 52 of 52")
+
+
+def test_with_patience_a_member_keeps_what_is_best_on_what_it_does_not_learn_from():
+    told: list[str] = []
+    weights = {"w": np.zeros(2, np.float32)}
+    own, held = np.array([2.0, 2.0], np.float32), np.array([1.0, 2.0], np.float32)
+    patient = Budget(steps=4000, rate=0.01, decay=0.0, patience=200)
+    found = descend(
+        towards, weights, np.float32(0), own, patient, jax.random.key(0), lambda share, line: told.append(line), held
+    )
+    assert np.asarray(found["w"]) == pytest.approx([1.0, 2.0], abs=0.2), "the first one passed by what is best"
+    assert any(line.startswith("step") for line in told)
+    assert not told[-1].startswith("step 4000"), "it ends once none gets better"
+    whole = descend(towards, weights, np.float32(0), own, patient, jax.random.key(0), lambda share, line: None)
+    assert np.asarray(whole["w"]) == pytest.approx([2.0, 2.0], abs=0.01), (
+        "without anything held out all steps are taken"
+    )
 
 
 def test_a_loss_that_is_no_number_is_refused():
@@ -79,3 +96,8 @@ def test_the_conformal_quantile_is_no_rank_higher_than_it_has_to_be():
     for count in (9, 10, 19, 99, 998):
         rank = min(count, int(np.ceil((count + 1) * 0.9)))
         assert conformal(np.arange(1.0, count + 1), 0.9) == rank, "the k-th smallest"
+
+
+def test_members_of_fewer_rows_have_some_more_than_once():
+    found = alike([np.array([[1, 2], [3, 4]]), np.array([[5, 6]]), np.zeros((0, 2), np.intp)])
+    assert found.tolist() == [[[1, 2], [3, 4]], [[5, 6], [5, 6]], [[1, 2], [1, 2]]]
