@@ -2,7 +2,8 @@
 
     assert check_kind(MyKind(), spec, data) == []
 
-``spec`` and ``data`` should be small: the kind is fitted twice. Every broken promise is listed in words.
+``spec`` and ``data`` should be small: the kind is fitted twice, and adapted once if it can be. Every broken promise is
+listed in words.
 """
 
 import tempfile
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artifact import load, save
-from models.kind import Estimate, ModelKind, Params, Spec, TrainingData
+from models.kind import Adaptable, Estimate, ModelKind, Params, Spec, TrainingData
 from models.meaning import Meaning
 
 _TOLERANCE = 1e-3
@@ -31,7 +32,7 @@ def check_kind(kind: ModelKind, spec: Spec, data: TrainingData) -> list[str]:
     fitted = kind.fit(spec, data, lambda share, message: None)
     case = _Case(kind, spec, data, fitted.params)
     broken = [*_tree(case), *_deterministic(case), *_outputs(case)]
-    for promise in (_rows, _padding, _missing, _artifact, _compilations, _refusals):
+    for promise in (_rows, _padding, _missing, _artifact, _compilations, _refusals, _adapted):
         broken += promise(case)
     if any(output.name == "score" for output in kind.outputs(spec)) and "threshold" not in fitted.metrics:
         broken.append("it gives a score, but its metrics hold no threshold")
@@ -173,6 +174,28 @@ def _refusals(case: _Case) -> Iterator[str]:
         without = {name: feature for name, feature in case.spec.roles.items() if name != role}
         if _accepts(lambda without=without: case.kind.check(replace(case.spec, roles=without))):  # type: ignore[misc]
             yield f"check accepts a spec without the role {role}"
+
+
+def _adapted(case: _Case) -> Iterator[str]:
+    """By its last layer alone. Weights are what ``init`` draws at random."""
+    if not isinstance(case.kind, Adaptable):
+        return
+    start: Params = jax.device_get(case.params)
+    before = jax.tree.map(np.copy, start)
+    found = case.kind.adapt(case.spec, start, case.data, lambda share, message: None, head_only=True).params
+    if not all(jax.tree.leaves(jax.tree.map(_identical, start, before))):
+        yield "adapt changes what it begins from"
+    if sorted(_paths(found)) != sorted(_paths(before)):
+        yield "adapt and fit give different trees"
+        return
+    one, other = (jax.tree.leaves(case.kind.init(case.spec, jax.random.key(seed))) for seed in (0, 1))
+    drawn = [not _identical(a, b) for a, b in zip(one, other, strict=True)]
+    stayed = jax.tree.leaves(jax.tree.map(_identical, found, before))
+    weights = [same for same, random in zip(stayed, drawn, strict=True) if random]
+    if all(weights):
+        yield "adapt learns nothing"
+    if not any(weights):
+        yield "adapt with head_only changes all weights"
 
 
 def _accepts(call: Callable[[], None]) -> bool:

@@ -45,7 +45,7 @@ async def _evaluated(
 ) -> Evaluation:
     diagnostics = Diagnostics()
     async with beside(config) as store, open_compute(config, diagnostics) as compute:
-        registry = Registry(store, config.model_folder)
+        registry = Registry(store, config.model_folder, key=config.model_key)
         scorers = Scorers(config, await store.tags(), store, registry, compute, diagnostics)
         scorer = next(each for each in scorers.in_force if each.config.name == model)
         version = await registry.version(model, number) if number else await scorer.version()

@@ -16,6 +16,7 @@ LATE_ROLES = ("lab", "outcome")
 """Roles whose samples come late by nature: a value stands for its own cell alone, and none is missed in the newest."""
 
 Learn = Literal["failures", "laboratory", "normal", "series", "labels"]
+How = Literal["scratch", "onwards", "head"]
 Calendar = Literal["hour_of_day", "day_of_week", "day_off"]
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
@@ -87,6 +88,9 @@ class RetrainingConfig(Section):
     """Time from one training to the next; default: never."""
     on_drift: bool = False
     """Whenever a drift of the version in force was noticed, once for each."""
+    how: How = "scratch"
+    """``scratch``: from all of the past; ``onwards``: from the weights of the version in force, with what came since;
+    ``head``: the same, but its last layer alone, for which little is enough. Not every kind can go on."""
     worse: float = Field(default=0.5, ge=0.0)
     """A challenger whose error on held-out data is higher than the champion's was by more than this share is retired at
     once; the audit log says why."""
@@ -273,6 +277,8 @@ class ModelConfig(Section):
             raise ValueError(f"roles name features that are not listed: {sorted(strangers)}; add them to features")
         if unknown := sorted(set(self.cleaning.features) - set(self.features)):
             raise ValueError(f"cleaning.features: {unknown} are not among features; mend their spelling")
+        if self.training.light != "no" and self.retraining.how != "scratch":
+            raise ValueError('retraining.how: a light model is trained from scratch; write "scratch"')
         if timedelta(0) < self.cleaning.stuck < self.step:
             raise ValueError("cleaning.stuck is shorter than step; make it some cells long, or 0")
         self._check_groups()

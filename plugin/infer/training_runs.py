@@ -11,6 +11,7 @@ from plugin.domain import ModelState, ModelVersion, Run, RunKind, RunResult
 from plugin.errors import ForetagError, TrainingDataError
 from plugin.infer.ancestors import Wish, ancestor
 from plugin.infer.compute import Compute
+from plugin.infer.config import RetrainingConfig
 from plugin.infer.outputs import model_spec
 from plugin.infer.registry import Registry
 from plugin.infer.scoring import Scorer
@@ -96,7 +97,7 @@ class Training:
             return None
         self._tried[name] = self._clock()
         try:
-            run = await self.train(scorer)
+            run = await self.train(scorer, wish=_wish(scorer.config.retraining, champion))
         except ForetagError as error:
             log.warning("model %s could not be trained again: %s", name, error)
             return None
@@ -159,3 +160,7 @@ class Training:
             log.warning("%s; trying again in %s", error, scorer.config.training.retry)
             return False
         return True
+
+
+def _wish(rule: RetrainingConfig, champion: ModelVersion) -> Wish | None:
+    return None if rule.how == "scratch" else Wish(champion.label, head_only=rule.how == "head")

@@ -121,11 +121,17 @@ class Careless:
         return PcaAnomaly().outputs(spec)
 
     def init(self, spec, key):
-        return {"weight": np.zeros(2, np.float32)}
+        return {"weight": jax.random.normal(key, (2,))}
 
     def fit(self, spec, data, progress):
         self.calls = getattr(self, "calls", 0) + 1
         return Fitted({"weight": np.full(3, self.calls, np.float32)}, {})
+
+    free: frozenset[str] = frozenset()
+
+    def adapt(self, spec, start, data, progress, *, head_only):
+        start["weight"] += 1
+        return Fitted({"weight": start["weight"].copy()}, {})
 
     def predict(self, spec, params, values, observed):
         value = jnp.mean(values, axis=(1, 2)) + jnp.mean(values)
@@ -147,6 +153,8 @@ def test_the_suite_names_each_broken_promise():
         "option that does not exist",
         "without the role lab",
         "no threshold",
+        "changes what it begins from",
+        "with head_only changes all weights",
     ):
         assert words in broken
 

@@ -62,6 +62,24 @@ async def test_it_learns_what_its_ancestor_has_not_seen_and_is_a_challenger(benc
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("how", "head_only"), [("onwards", False), ("head", True)])
+async def test_a_rule_may_go_on_from_the_version_in_force_and_what_comes_of_it_is_a_challenger(bench, how, head_only):
+    chosen = scorer(bench, "odd", 0, retraining={"every": "1d", "how": how})
+    await training(bench, NOW).train(chosen)
+    for feature in FEATURES:
+        await bench.add(feature, range(SECONDS, SECONDS + 300), 10.0)
+    due = (await bench.store.versions("odd"))[0].created + timedelta(days=2)
+    assert await training(bench, due).retrain_if_due(chosen)
+    new, old = await bench.store.versions("odd")
+    assert (new.state, old.state) == (ModelState.CHALLENGER, ModelState.CHAMPION)
+    assert (new.provenance["from"], new.provenance["head_only"]) == ("odd-1", head_only)
+
+
+def test_a_light_model_can_t_go_on():
+    with pytest.raises(ValueError, match="a light model is trained from scratch"):
+        config(training={"learn": "normal", "light": "int8"}, retraining={"every": "1d", "how": "head"})
+
+
 async def test_another_asset_s_model_begins_from_it_with_its_own_whole_past(bench):
     await training(bench, NOW).train(scorer(bench, "odd", 0))
     other = scorer(bench, "even", 1)
