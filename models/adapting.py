@@ -36,7 +36,7 @@ def fit(kind: ModelKind, spec: Spec, start: Start, data: TrainingData, progress:
 
 
 def _check_spec(kind: Adaptable, spec: Spec, start: Spec) -> None:
-    for field in ("kind", "features", "roles", "cleaning"):
+    for field in ("kind", "features", "roles", "cleaning", "calendar"):
         _check_same(field, getattr(spec, field), getattr(start, field))
     for option in sorted({*spec.options, *start.options} - kind.free):
         _check_same(f"option {option}", spec.options.get(option), start.options.get(option))

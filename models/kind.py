@@ -40,6 +40,8 @@ class Spec:
     seed: int = 0
     cleaning: Mapping[str, Any] = field(default_factory=dict)
     """What was done to the values before the model saw them, see :mod:`models.cleaning`; empty: nothing."""
+    calendar: Mapping[str, Any] = field(default_factory=dict)
+    """By whose calendar the features of :mod:`models.calendar` were made; empty: there are none."""
 
     def index(self, role: str) -> int:
         """Position on the feature axis of a role's feature."""

@@ -30,15 +30,21 @@ class Zone:
     @classmethod
     def named(cls, name: str) -> "Zone":
         """By its IANA name; ConfigError where there is none."""
-        return _zone(name)
+        return _zone(name, _FIRST, _LAST)
 
     @classmethod
-    def of(cls, name: str) -> Self:
-        """Found by looking at every day, and then for the microsecond between two days that differ."""
+    def around(cls, name: str, times: NDArray[np.int64]) -> "Zone":
+        """As good at these times [µs UTC], and found in a millisecond for each of their years."""
+        return _zone(name, from_micros(int(times.min())).year, from_micros(int(times.max())).year + 1)
+
+    @classmethod
+    def of(cls, name: str, first: int, last: int) -> Self:
+        """From the year ``first`` until ``last`` begins, found by looking at every day, and then for the microsecond
+        between two days that differ."""
         zone = named_zone(name)
-        day = datetime(_FIRST, 1, 1, tzinfo=UTC)
+        day = datetime(first, 1, 1, tzinfo=UTC)
         changes, offsets = [], [_offset(zone, day)]
-        while day.year < _LAST:
+        while day.year < last:
             following = day + _DAY
             if _offset(zone, following) != offsets[-1]:
                 moment = _change(zone, to_micros(day), to_micros(following))
@@ -81,9 +87,9 @@ def named_zone(name: str) -> ZoneInfo:
         raise ConfigError("import", [Fault("--zone", name, "is no time zone", remedy)]) from error
 
 
-@lru_cache(maxsize=8)
-def _zone(name: str) -> Zone:
-    return Zone.of(name)
+@lru_cache(maxsize=64)
+def _zone(name: str, first: int, last: int) -> Zone:
+    return Zone.of(name, first, last)
 
 
 def _offset(zone: ZoneInfo, moment: datetime) -> int:

@@ -146,10 +146,10 @@ class ModelConfig(Section):
     calendar: tuple[Calendar, ...] = ()
     """What the model is told of the date: more inputs, which are never missing and count for no coverage."""
     time_zone: str = "UTC"
-    """Whose date and time of day that is, such as ``Europe/Berlin``; a change of this or of ``days_off`` takes a new
-    training to have its full effect."""
+    """Whose date and time of day that is, such as ``Europe/Berlin``; another one takes a new training."""
     days_off: tuple[str, ...] = ("saturday", "sunday")
-    """For ``day_off``: days of the week, and dates such as ``2026-12-25``."""
+    """For ``day_off``: days of the week, other ones take a new training; and dates such as ``2026-12-25``, which may be
+    added at any time."""
     window: Duration = Field(gt=timedelta(0))
     """How far back the model looks, at most."""
     step: Duration = Field(gt=timedelta(0))
@@ -218,6 +218,14 @@ class ModelConfig(Section):
         c = self.cleaning
         stuck = c.stuck // self.step
         return Cleaning(c.range, c.spike, c.spike_cells, stuck, c.odd_runs, c.features).as_spec()
+
+    @property
+    def calendar_terms(self) -> dict[str, Any]:
+        """As a spec has them: what the calendar's features mean. Which dates are off is a fact, as a sample is."""
+        if not self.calendar:
+            return {}
+        off = [day for day in WEEKDAYS if day in self.days_off] if "day_off" in self.calendar else []
+        return {"time_zone": self.time_zone, "days_off": off}
 
     @property
     def late(self) -> tuple[bool, ...]:

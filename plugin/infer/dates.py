@@ -31,7 +31,7 @@ def with_calendar(
 
 def calendar_rows(config: ModelConfig, cells: NDArray[np.int64]) -> NDArray[np.float32]:
     """[feature, t], in the order of :attr:`ModelConfig.inputs`, by the local time of the cells' beginning [µs]."""
-    local = Zone.named(config.time_zone).to_local(cells)
+    local = Zone.around(config.time_zone, cells).to_local(cells)
     day = local // _DAY
     week = (local - _MONDAY * _DAY) % (7 * _DAY)
     rows = {

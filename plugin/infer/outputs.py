@@ -35,6 +35,7 @@ def full_spec(config: ModelConfig) -> Spec:
         options=dict(config.options),
         seed=config.seed,
         cleaning=config.cleaning_steps,
+        calendar=config.calendar_terms,
     )
 
 

@@ -251,8 +251,6 @@ def _in_force(model: str, entries: Sequence[Audit]) -> list[int]:
 
 
 def as_json(spec: Spec) -> dict[str, Any]:
-    """A spec as it is stored with a version; versions from before there was any cleaning say nothing of it."""
+    """A spec as it is stored with a version; versions from before cleaning, or calendars, say nothing of them."""
     stored: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
-    if not stored["cleaning"]:
-        del stored["cleaning"]
-    return stored
+    return {name: part for name, part in stored.items() if part or name not in {"cleaning", "calendar"}}

@@ -12,6 +12,9 @@ from pydantic import ValidationError
 from plugin.domain import micros, to_micros
 from plugin.infer.config import ModelConfig
 from plugin.infer.dates import calendar_rows, with_calendar
+from plugin.infer.outputs import full_spec
+from plugin.infer.registry import as_json
+from plugin.zones import Zone
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -85,3 +88,35 @@ def test_without_a_calendar_windows_stay_as_they_are():
 def test_what_is_no_date_is_refused(wrong, words):
     with pytest.raises(ValidationError, match=words):
         config(**wrong)
+
+
+@settings(deadline=None)  # the whole zone is looked up once
+@given(st.lists(st.integers(0, 60 * 366 * 86_400), min_size=1, max_size=5))
+def test_a_zone_around_some_times_tells_them_as_the_whole_one_does(seconds):
+    times = to_micros(datetime(1990, 1, 1, tzinfo=UTC)) + np.array(seconds, np.int64) * 1_000_000
+    around = Zone.around("Europe/Berlin", times)
+    assert around.to_local(times).tolist() == Zone.named("Europe/Berlin").to_local(times).tolist()
+
+
+def test_little_of_a_zone_is_looked_at_for_a_window():
+    cells = to_micros(datetime(2026, 12, 31, tzinfo=UTC)) + np.arange(48) * micros(timedelta(hours=1))
+    assert len(Zone.around("Europe/Berlin", cells).changes) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"time_zone": "Europe/Helsinki"}, False),
+        ({"days_off": ["sunday"]}, False),
+        ({"days_off": ["sunday", "saturday", "2026-12-25"]}, True),
+        ({"days_off": ["sunday"], "calendar": ["hour_of_day", "day_of_week"]}, False),
+    ],
+)
+def test_a_version_is_used_by_the_calendar_that_it_was_trained_by(change, same):
+    assert (full_spec(config(**change)) == full_spec(config())) is same
+
+
+def test_without_a_calendar_a_spec_says_nothing_of_one():
+    assert "calendar" not in as_json(full_spec(config(calendar=[])))
+    other = full_spec(config(calendar=["hour_of_day"], days_off=["sunday"]))
+    assert other == full_spec(config(calendar=["hour_of_day"])), "nobody asks for days off"
