@@ -20,6 +20,9 @@ class SqlStore(Store, Protocol):
     async def keep_recent(self, tags: Collection[int]) -> None:
         """Have the ring, where there is one, hold these tags and no others: those that are read again and again."""
 
+    async def product(self) -> str:
+        """What database it is, with its version, for a person."""
+
     async def summary(self) -> Summary:
         """Rows, newest sample, size on disk and open gaps."""
 

@@ -44,12 +44,17 @@ class Verdict(IntEnum):
 
 
 async def status_view(
-    store: Store, tags: Sequence[Tag], models: Mapping[str, timedelta], told: Told | None, absence: str = ""
+    store: Store,
+    tags: Sequence[Tag],
+    models: Mapping[str, timedelta],
+    told: Told | None,
+    absence: str = "",
+    product: str = "",
 ) -> tuple[Group, bool]:
     """All of it, for ``Console.print``; and whether all is well.
 
     ``models``: how old the last result of each may be. ``told`` None: ``absence`` says why. Of a gateway that stands by
-    nothing is expected but that it does.
+    nothing is expected but that it does. ``product``: what database it is.
     """
     now = datetime.now(UTC)
     sources = list(dict.fromkeys(tag.source for tag in tags))
@@ -71,6 +76,7 @@ async def status_view(
         Text("\nModels", "bold"),
         _models(runs, champions, now),
         Text("\nDatabase", "bold"),
+        *([Text(product)] if product else []),
         *(_disk(told) if told is not None else ()),
         await _counts(store),
     ]

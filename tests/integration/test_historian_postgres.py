@@ -41,6 +41,16 @@ def place(of: Database, /, **changes: object) -> Place:
 
 
 @pytest.fixture
+def timescale(migrated_postgres: Database) -> None:
+    """The catalog says that the extension is there, which can't be had here; its code is not."""
+    migrated_postgres.psql(
+        "SET allow_system_table_mods = on",
+        "INSERT INTO pg_extension SELECT 99999, 'timescaledb', extowner, extnamespace, false, '2.17.2', NULL, NULL "
+        "FROM pg_extension WHERE extname = 'plpgsql'",
+    )
+
+
+@pytest.fixture
 async def store(migrated_postgres: Database) -> AsyncIterator[PostgresStore]:
     async with PostgresStore(migrated_postgres.secret_url, busy_timeout=timedelta(seconds=1)) as store:
         await store.register_tags(TAGS)
@@ -50,6 +60,25 @@ async def store(migrated_postgres: Database) -> AsyncIterator[PostgresStore]:
 def delivery(first: int, count: int = ROWS, tag: int = 1) -> Delivery:
     time = np.arange(first, first + count)
     return Delivery(SampleBatch.of(np.full(count, tag), time, time * 0.5, 0, time, time))
+
+
+@pytest.mark.usefixtures("timescale")
+async def test_an_extension_that_is_not_used_is_told_of_at_the_start(
+    migrated_postgres: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "plugin.historian"):
+        async with PostgresStore(migrated_postgres.secret_url) as store:
+            await store.register_tags(TAGS)
+            await store.write([delivery(0)])
+            product = await store.product()
+    said = "timescaledb 2.17.2 present, not used: closed samples are compressed already"
+    assert [record.getMessage().partition("): ")[2] for record in caplog.records] == [said]
+    assert product.startswith("PostgreSQL ")
+    assert product.endswith(f"; {said}")
+
+
+async def test_what_is_not_there_is_not_told_of(store: PostgresStore, caplog: pytest.LogCaptureFixture) -> None:
+    assert "timescale" not in await store.product() + caplog.text
 
 
 # --- who is let in, and who is away ---

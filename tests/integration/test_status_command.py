@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -84,6 +85,7 @@ async def test_the_service_is_asked_and_what_is_not_well_is_said(tmp_path):
     config = configured(tmp_path, 1, "")
     verdict, shown = await said(config)
     assert (verdict, "is empty" in shown) == (Verdict.UNKNOWN, True)
+    assert f"SQLite {sqlite3.sqlite_version}" in shown
     listen = f"127.0.0.1:{free_port()}"
     async with Wire(plant.port) as wire:
         config = configured(tmp_path, wire.port, listen)

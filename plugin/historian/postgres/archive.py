@@ -96,6 +96,11 @@ class PostgresArchive(Tables):
                 return done
         raise StoreUnavailable(f"{self._server.place}: late samples come faster than they can be closed")
 
+    @to_its_end
+    async def product(self) -> str:
+        """What database it is, with its version, for a person."""
+        return await self._server.product()
+
     # --- roll-ups and corrections ---
 
     @to_its_end

@@ -256,6 +256,20 @@ class PostgresServer:
             with suppress(StoreError), translated(self.place):
                 await connection.close(timeout=_CONNECT)
 
+    async def product(self) -> str:
+        """What it is, with its version, for a person; and the extension that is known to come to mind."""
+        async with self.copying() as connection:
+            version = await connection.fetchval("SHOW server_version")
+        extension = await self.timescale()
+        return f"PostgreSQL {version}" + (f"; {extension}" if extension else "")
+
+    async def timescale(self) -> str:
+        """That the extension TimescaleDB is in this database and why it is not used; empty: it is not there."""
+        query = "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'"
+        async with self.copying() as connection:
+            version = await connection.fetchval(query)
+        return f"timescaledb {version} present, not used: closed samples are compressed already" if version else ""
+
     async def size(self) -> int:
         """On disk [byte]."""
         async with self.reading() as connection:

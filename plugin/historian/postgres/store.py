@@ -1,6 +1,7 @@
 """The store of a bigger plant, or of several gateways: a PostgreSQL database, and a ring of the newest samples."""
 
 import asyncio
+import logging
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +25,8 @@ from plugin.historian.postgres.fence import Fence, refuse_tags_of_others
 from plugin.historian.recent.grids import Gathering
 from plugin.historian.recent.ring import Ring
 from plugin.protocols import Delivery, Written
+
+_log = logging.getLogger(__name__)
 
 _LOOK, _LOOKS = timedelta(seconds=2), 30
 _REFILL_ROWS = 1_000_000
@@ -99,6 +102,8 @@ class PostgresStore(PostgresArchive):
                 self._last_tag = await connection.fetchval("SELECT coalesce(max(id), 0) FROM tags")
                 if self._ring is not None:
                     await self._fill(connection, self._ring)
+            if extension := await self._server.timescale():
+                _log.info("%s: %s", self._server.place, extension)
             await self._recall()
         except BaseException:
             await self.close()

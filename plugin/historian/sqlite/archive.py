@@ -64,6 +64,10 @@ class SqliteArchive(Tables):
             return []
         return [Chore("closing partitions", _LOOK, Aged(self, config.close_after, self._diagnostics).close)]
 
+    async def product(self) -> str:
+        """What database it is, with its version, for a person."""
+        return f"SQLite {sqlite3.sqlite_version}"
+
     async def present(self) -> Micros | None:
         """What time it is in the plant, by its newest samples; None: there is no sample."""
         return present_of(await self._file.read(latest_samples, range(1, self._last_tag + 1)))
