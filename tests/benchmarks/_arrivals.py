@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import sys
 import tempfile
 import time
@@ -24,7 +25,7 @@ from plugin.domain import OutputTag, Tag
 from plugin.publish.address_space import NAMESPACE
 
 _WARM = 2.0
-"""The first values are those that were there before [s]."""
+"""After the first values, which were there before [s]."""
 
 
 def outputs(count: int) -> list[OutputTag]:
@@ -43,11 +44,12 @@ async def listen(port: int, nodes: int, seconds: float, folder: Path) -> dict[st
         "publishing_interval": "50ms", "history": {"enabled": False},
     }  # fmt: skip
     late: list[Any] = [np.zeros(0)]
-    begin = time.time()
+    begin = math.inf
     source = OpcUaSource(SourceConfig(**asked), tags, Diagnostics(), folder)
     async with contextlib.aclosing(source.deliveries()) as deliveries:  # type: ignore[type-var]
         async for delivery in deliveries:
             now = time.time()
+            begin = min(begin, now)
             delivery.confirm()
             if now - begin > _WARM:
                 late.append(now - 1e-6 * delivery.samples.source_time)

@@ -1,10 +1,11 @@
 """From a value written to the bytes that each client is sent: CPU of the server's process, beside other servers.
 
 10,000 Doubles change once a second, in every server (:mod:`tests.benchmarks._publishing`) at the same pace; 0, 1 and 5
-clients subscribe to all of them, each a process of its own that takes them as foretag's acquisition does
-(:mod:`tests.benchmarks._drain`). What is counted is the server's CPU, system time and all threads included, for all
-that it does in those seconds: writing, comparing, queueing, encoding, sending, and answering. Channels are not
-encrypted: what encryption costs is the same for every server.
+clients subscribe to all of them, and take them as foretag's acquisition does (:mod:`tests.benchmarks._subscribers`).
+What is counted, once every client has had several values of each, is the server's CPU, system time and all threads
+included, for all that it does in those seconds: writing, comparing, queueing, encoding, sending, and answering.
+Channels are not encrypted: what encryption costs is the same for every server. A server that is too slow for the pace
+is given the time that it needs.
 
 A prediction is written to its nodes in this process, by the sink, with nobody listening. Its way to a client
 (:mod:`tests.benchmarks._arrivals`) ends where acquisition has it as a column, and begins with the run's making.
@@ -12,17 +13,17 @@ A prediction is written to its nodes in this process, by the sink, with nobody l
 
 import asyncio
 import contextlib
-import json
+import math
 import shutil
+import statistics
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlparse
 
 from plugin.diagnostics import Diagnostics
@@ -30,19 +31,19 @@ from plugin.domain import Outcome, OutputTag, Prediction, Run, RunKind, Status
 from plugin.publish.config import PublishConfig
 from plugin.publish.server import OpcUaSink
 from tests.benchmarks._arrivals import outputs
+from tests.benchmarks._asked import Asked, asked
 from tests.benchmarks.harness import Goal, Peer, Row, Spread
 
 _PYTHON = sys.executable, "-m"
 _OTHERS = "tests.benchmarks._publishing"
 _NODE = Path(__file__).parents[1] / "acceptance" / "node_opcua"
 _TAGS = 10_000
-_LIMIT = 120.0
-_SUBSCRIPTIONS = 2
-"""Of each client, which shares its items among them."""
-_SETTLED = 2.0
-"""After so long all clients have their first values [s]."""
+_START = 180.0
+"""A process is up after so long, also on a machine that is fought over [s]."""
 _OUTPUTS = 2000
 """Predictions of a run that is written."""
+_WRITES, _WARM = 30, 3
+"""Such runs, and those of them that are not counted."""
 _RUN = 1000
 """Those of a run whose way to a client is timed."""
 _BUILT = 3100
@@ -57,7 +58,8 @@ class Look:
     time: float
     cpu: float
     written: int
-    subscriptions: int
+    heard: int
+    """Values that clients took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Cost:
     share: float
     """Of a core [%]."""
     heard: float
-    """Values that a client took, as a share of those written."""
+    """Values that a client took, as a share of those written; NaN where there is none."""
 
 
 async def measure(quick: bool) -> Sequence[Row]:
@@ -131,68 +133,41 @@ def _rows(costs: dict[tuple[str, int], list[Cost]]) -> list[Row]:
 
 
 async def _cost(server: str, clients: int, seconds: float) -> Cost:
-    async with _serving(server) as (port, look), contextlib.AsyncExitStack() as stack:
-        taking = [await stack.enter_async_context(_taking(port, seconds + 3)) for _ in range(clients)]
-        ends = asyncio.ensure_future(_first(taking) if taking else asyncio.sleep(seconds + 3, 0.0))
-        looks = [await look()]
-        while not ends.done():
-            await asyncio.wait({ends}, timeout=0.5)
-            looks.append(await look())
-        told = [each for each in looks if each.subscriptions == _SUBSCRIPTIONS * clients]
-        first = next(each for each in told if each.time - told[0].time >= _SETTLED)
-        last = told[-1]
-        spent, written = last.cpu - first.cpu, last.written - first.written
-        return Cost(1e6 * spent / written, 100 * spent / (last.time - first.time), ends.result() / _TAGS)
+    async with _serving(server) as (port, serving), contextlib.AsyncExitStack() as stack:
+        taking = await stack.enter_async_context(_taking(port, clients)) if clients else None
+        first = await _look(serving, taking)
+        last = first
+        while last.written - first.written < _TAGS * seconds:
+            await asyncio.sleep(max(1.0, seconds - (last.written - first.written) / _TAGS))
+            last = await _look(serving, taking)
+    spent, written = last.cpu - first.cpu, last.written - first.written
+    heard = (last.heard - first.heard) / (clients * written) if clients else math.nan
+    return Cost(1e6 * spent / written, 100 * spent / (last.time - first.time), heard)
 
 
-async def _first(taking: Sequence[asyncio.subprocess.Process]) -> float:
-    """Values per second of the client that ends first."""
-    ends = [asyncio.ensure_future(process.communicate()) for process in taking]
-    done, others = await asyncio.wait(ends, timeout=_LIMIT, return_when=asyncio.FIRST_COMPLETED)
-    for other in others:
-        other.cancel()
-    for each in done:
-        output, _ = each.result()
-        result = json.loads(output.splitlines()[-1])
-        return float(result["values"] / result["wall"])
-    raise RuntimeError("no client came to an end")
+async def _look(serving: Asked, taking: Asked | None) -> Look:
+    found = await serving.ask()
+    now = time.perf_counter()
+    heard = (await taking.ask())["values"] if taking is not None else 0
+    return Look(now, found["cpu"], found["written"], heard)
 
 
 @contextlib.asynccontextmanager
-async def _process(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    pipe, none = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(*arguments, stdin=pipe, stdout=pipe, stderr=none)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-
-def _taking(port: int, seconds: float) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
-    shape = ("--kind", "uniform", "--tags", str(_TAGS), "--seconds", str(seconds), "--interval", "1")
-    return _process(*_PYTHON, "tests.benchmarks._drain", "to_batches", str(port), *shape)
-
-
-@contextlib.asynccontextmanager
-async def _serving(server: str) -> AsyncIterator[tuple[int, Callable[[], Awaitable[Look]]]]:
+async def _serving(server: str) -> AsyncIterator[tuple[int, Asked]]:
     command = ("node", str(_NODE / "serve.mjs")) if server == "node-opcua" else (*_PYTHON, _OTHERS, server)
-    async with _process(*command, "--tags", str(_TAGS)) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        async with asyncio.timeout(_LIMIT):
-            port = (await _told(process.stdout))["port"]
+    async with asked(*command, "--tags", str(_TAGS)) as process:
+        yield (await process.told(_START))["port"], process
 
-        async def look() -> Look:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(b"\n")
-            async with asyncio.timeout(_LIMIT):
-                found = await _told(process.stdout)
-            return Look(time.perf_counter(), found["cpu"], found["written"], found["subscriptions"])
 
-        yield port, look
+@contextlib.asynccontextmanager
+async def _taking(port: int, clients: int) -> AsyncIterator[Asked]:
+    """When all have subscribed and had their first values; a server needs half a second for each, or more."""
+    numbers = str(port), str(clients), str(_TAGS)
+    async with asked(*_PYTHON, "tests.benchmarks._subscribers", *numbers) as process:
+        async with asyncio.timeout((1 + clients) * _START):
+            while not (await process.ask())["ready"]:
+                await asyncio.sleep(0.5)
+        yield process
 
 
 @contextlib.asynccontextmanager
@@ -204,47 +179,37 @@ async def _sink(tags: Sequence[OutputTag]) -> AsyncIterator[OpcUaSink]:
             yield sink
 
 
-async def _told(output: asyncio.StreamReader) -> dict[str, Any]:
-    """The next line that is meant for us: node-opcua has more to say."""
-    while not (line := await output.readline()).startswith(b"{"):
-        if not line:
-            raise RuntimeError("the server is gone")
-    found: dict[str, Any] = json.loads(line)
-    return found
-
-
 async def _prediction() -> float:
-    """CPU to write one prediction of a large run [µs]."""
+    """CPU to write one prediction of a large run [µs]: the median of several runs."""
     tags = outputs(_OUTPUTS)
+    costs: list[float] = []
     async with _sink(tags) as sink:
-        await sink.publish(_outcome(tags, 1.0))
-        outcome = _outcome(tags, 2.0)
-        begin = time.process_time()
-        await sink.publish(outcome)
-        return 1e6 * (time.process_time() - begin) / _OUTPUTS
+        for number in range(_WRITES):
+            outcome = _outcome(tags, float(number))
+            begin = time.process_time()
+            await sink.publish(outcome)
+            costs.append(1e6 * (time.process_time() - begin) / _OUTPUTS)
+    return statistics.median(costs[_WARM:])
 
 
 async def _late(seconds: float) -> float:
     """From giving a prediction to the sink to its value at a client, 99th percentile [ms]."""
     tags = outputs(_RUN)
-    async with _sink(tags) as sink:
+    async with _sink(tags) as sink, asyncio.timeout(_START + 10 * seconds):
         port = str(urlparse(sink.endpoint).port)
-        async with _process(*_PYTHON, "tests.benchmarks._arrivals", port, str(_RUN), str(seconds)) as client:
-            end = asyncio.ensure_future(client.communicate())
+        async with asked(*_PYTHON, "tests.benchmarks._arrivals", port, str(_RUN), str(seconds)) as client:
+            end = asyncio.ensure_future(client.told(math.inf))
             value = 0.0
             while not end.done():
                 value += 1.0
                 await sink.publish(_outcome(tags, value))
                 await asyncio.wait({end}, timeout=0.7)
-            output, _ = end.result()
-            return 1e3 * float(json.loads(output.splitlines()[-1])["p99"])
+            return 1e3 * float(end.result()["p99"])
 
 
 async def _built() -> dict[str, float]:
-    async with _process(*_PYTHON, "tests.benchmarks._building", str(_BUILT)) as process, asyncio.timeout(_LIMIT):
-        assert process.stdout is not None
-        found: dict[str, float] = json.loads(await process.stdout.readline())
-        return found
+    async with asked(*_PYTHON, "tests.benchmarks._building", str(_BUILT)) as process:
+        return await process.told(2 * _START)
 
 
 def _outcome(tags: Sequence[OutputTag], value: float) -> Outcome:

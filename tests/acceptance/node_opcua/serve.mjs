@@ -2,8 +2,8 @@
 //
 //   node serve.mjs --tags N
 //
-// Prints {"port": …} when it listens. Each line that it reads is answered by one: CPU of this process so far [s], how
-// many values it wrote, how many subscriptions it has.
+// Prints {"port": …} when it listens. Each line that it reads is answered by one: CPU of this process so far [s], and
+// how many values it wrote.
 
 import fs from "node:fs";
 import os from "node:os";
@@ -68,7 +68,7 @@ async function main() {
   print({ port: server.endpoints[0].port });
   readline.createInterface({ input: process.stdin }).on("line", () => {
     const { user, system } = process.cpuUsage();
-    print({ cpu: (user + system) / 1e6, written, subscriptions: server.currentSubscriptionCount });
+    print({ cpu: (user + system) / 1e6, written });
   });
   let due = performance.now();
   for (let value = 1; ; value += 1) {
