@@ -159,6 +159,9 @@ class Diagnostics:
         self.clients_cut_off = counter(
             "clients_cut_off", "Connections to our OPC UA server that were closed for what they did", "cause"
         )
+        self.client_events_lost = counter(
+            "client_events_lost", "Events that the full queue of a client of our OPC UA server dropped"
+        )
         self.requests_failed = counter(
             "requests_failed", "Requests to our OPC UA server that ended in an internal error, by its name", "cause"
         )

@@ -60,6 +60,9 @@ CutOff = Callable[[str], None]
 Failed = Callable[[str], None]
 """Told the error's name, whenever a request ended in one that nobody foresaw."""
 
+LostEvent = Callable[[], None]
+"""Called for each event that a client's full queue drops."""
+
 ReadHistory = Callable[[ua.HistoryReadParameters, Points], Awaitable[list[ua.HistoryReadResult]]]
 """Answers to HistoryRead; the continuation points are those of the session."""
 
@@ -110,6 +113,7 @@ class PlantInternalServer(InternalServer):
         self.trail = Trail()
         self._max_sessions = max_sessions = limits.sessions
         self.failed: Failed = lambda _: None
+        self.lose_event: LostEvent = lambda: None
         self._failures: set[tuple[int, type]] = set()
         self._permissions = dict.fromkeys(_HARMLESS, Permission.READ)
         self.allow_remote_admin = False
@@ -191,8 +195,8 @@ class PlantServer(Server):
     """``asyncua.Server`` with all of the above.
 
     ``admit`` decides on the certificates of clients, ``people`` on their users. ``cut_off`` is told why, whenever a
-    connection is closed for what it did, ``failed`` of every request that ended in an internal error. ``trail`` is told
-    of what clients do.
+    connection is closed for what it did, ``failed`` of every request that ended in an internal error, ``lose_event``
+    of every event that a client was too slow for. ``trail`` is told of what clients do.
     """
 
     def __init__(
@@ -204,10 +208,11 @@ class PlantServer(Server):
         limits: Limits | None = None,
         cut_off: CutOff = lambda _: None,
         failed: Failed = lambda _: None,
+        lose_event: LostEvent = lambda: None,
         trail: Trail | None = None,
     ) -> None:
         self._inner = PlantInternalServer(people, admit, measure, limits or Limits(), cut_off)
-        self._inner.failed = failed
+        self._inner.failed, self._inner.lose_event = failed, lose_event
         self._inner.trail = trail or self._inner.trail
         super().__init__(iserver=self._inner)
         self.limits = TransportLimits(CHUNK_BYTES, CHUNK_BYTES, _MESSAGE_BYTES // CHUNK_BYTES + 1, _MESSAGE_BYTES)

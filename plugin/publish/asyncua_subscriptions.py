@@ -137,7 +137,7 @@ class PlantItems(MonitoredItemService):
             return ua.MonitoredItemCreateResult(_status(ua.StatusCodes.BadNotSupported))
         result, _ = self._make_monitored_item_common(params)
         try:
-            item = EventItem(result.MonitoredItemId, params, self.isub._triggered_events)
+            item = EventItem(result.MonitoredItemId, params, self.isub._triggered_events, self._server.lose_event)
         except ServiceError as error:
             return ua.MonitoredItemCreateResult(_status(error.code))
         item.allow(WhereClauseEvaluator(self.logger, self.aspace, item.filter.WhereClause))
@@ -331,6 +331,11 @@ class PlantSubscriptions(SubscriptionService):
             items = subscription.monitored_item_srv
             if isinstance(items, PlantItems):
                 items.tell_event(occurrence)
+
+    def lose_event(self) -> None:
+        """A client was too slow for one."""
+        server: Any = self.iserver
+        server.lose_event()
 
     @property
     def measure(self) -> Any:

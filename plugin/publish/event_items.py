@@ -6,6 +6,7 @@ and the client chooses whether the oldest or the newest is dropped; a client tha
 """
 
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,15 +24,18 @@ Waiting = dict[int, list[Any]]
 
 
 class EventItem(MonitoredItemData):
-    """``waiting`` is the subscription's."""
+    """``waiting`` is the subscription's; ``lost`` is called for each event that a full queue drops."""
 
-    def __init__(self, number: int, asked: ua.MonitoredItemCreateRequest, waiting: Waiting) -> None:
+    def __init__(
+        self, number: int, asked: ua.MonitoredItemCreateRequest, waiting: Waiting, lost: Callable[[], None]
+    ) -> None:
         """ServiceError BadEventFilterInvalid."""
         super().__init__()
         self.monitored_item_id = number
         self.read_value_id = asked.ItemToMonitor
         self.mode = asked.MonitoringMode
         self._waiting = waiting
+        self._lost = lost
         self._overflow: ua.EventFieldList | None = None
         self._filter = EventFilter(asked.RequestedParameters.Filter)
         self.ask(asked.RequestedParameters)
@@ -60,6 +64,7 @@ class EventItem(MonitoredItemData):
         if len(queue) < self.queue_size:
             queue.append(self._notification(fields))
             return
+        self._lost()
         place = 0 if self._discard_oldest else -1
         told = self._overflow is not None and queue[place] is self._overflow
         if self._discard_oldest:

@@ -243,6 +243,7 @@ class OpcUaSink:
             limits=Limits(config.max_sessions, config.max_subscriptions, config.max_monitored_items),
             cut_off=lambda cause: self._diagnostics.clients_cut_off.labels(cause).inc(),
             failed=lambda cause: self._diagnostics.requests_failed.labels(cause).inc(),
+            lose_event=self._diagnostics.client_events_lost.inc,
             trail=self._trail,
         )
         try:

@@ -55,7 +55,6 @@ _NODES = 50_000
 class Look:
     """At a server, at one moment."""
 
-    time: float
     cpu: float
     written: int
     heard: int
@@ -68,8 +67,6 @@ class Cost:
 
     per_write: float
     """CPU per value written [µs], whoever is told of it."""
-    share: float
-    """Of a core [%]."""
     heard: float
     """Values that a client took, as a share of those written; NaN where there is none."""
 
@@ -120,7 +117,7 @@ def _rows(costs: dict[tuple[str, int], list[Cost]]) -> list[Row]:
     further = [
         (many.per_write - few.per_write) / 4 for many, few in zip(costs["foretag", 5], costs["foretag", 1], strict=True)
     ]
-    share = Spread.of(cost.share for cost in costs["foretag", 5])
+    share = Spread.of(100 * _TAGS * 1e-6 * cost.per_write for cost in costs["foretag", 5])
     heard = Spread.of(100 * cost.heard for cost in costs["foretag", 5])
     return [
         *beside("write of a value, nobody listens: CPU", 0, None),
@@ -142,14 +139,13 @@ async def _cost(server: str, clients: int, seconds: float) -> Cost:
             last = await _look(serving, taking)
     spent, written = last.cpu - first.cpu, last.written - first.written
     heard = (last.heard - first.heard) / (clients * written) if clients else math.nan
-    return Cost(1e6 * spent / written, 100 * spent / (last.time - first.time), heard)
+    return Cost(1e6 * spent / written, heard)
 
 
 async def _look(serving: Asked, taking: Asked | None) -> Look:
     found = await serving.ask()
-    now = time.perf_counter()
     heard = (await taking.ask())["values"] if taking is not None else 0
-    return Look(now, found["cpu"], found["written"], heard)
+    return Look(found["cpu"], found["written"], heard)
 
 
 @contextlib.asynccontextmanager

@@ -14,8 +14,10 @@ from plugin.diagnostics import Diagnostics
 from plugin.publish import asyncua_connection, asyncua_subscriptions, browsing
 from plugin.publish.asyncua_server import PlantServer
 from plugin.publish.config import PublishConfig
+from plugin.publish.event_filter import Occurrence
 from plugin.publish.people import People
 from tests.integration.acquire_plant import config
+from tests.integration.alarm_plant import event_filter
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -35,6 +37,7 @@ class House:
             people,
             cut_off=lambda cause: self.diagnostics.clients_cut_off.labels(cause).inc(),
             failed=lambda cause: self.diagnostics.requests_failed.labels(cause).inc(),
+            lose_event=self.diagnostics.client_events_lost.inc,
         )
 
     def client(self) -> Client:
@@ -315,3 +318,28 @@ async def test_answers_that_nobody_reads_are_bounded_in_all(house, session, monk
     protocol.transport.abort()
     for task in (client._renew_channel_task, client._supervisor_task, client._stale_watchdog_task):
         await client._cancel_task(task)
+
+
+async def test_events_that_a_client_is_too_slow_for_are_counted_and_told_to_it(house: House) -> None:
+    heard: asyncio.Queue[Any] = asyncio.Queue()
+
+    class Listen:
+        def event_notification(self, event: Any) -> None:
+            heard.put_nowait((event.EventType.Identifier, event.Severity))
+
+    async with house.client() as client:
+        subscription = await client.create_subscription(50, Listen())
+        asked = event_filter("EventType", "Severity")
+        await subscription.subscribe_events(client.nodes.server, evfilter=asked, queuesize=3)
+        before = house.diagnostics.value("client_events_lost_total")
+        for severity in range(1, 6):
+            fields = {
+                "EventType": ua.Variant(_BASE, ua.VariantType.NodeId),
+                "Severity": ua.Variant(severity, ua.VariantType.UInt16),
+            }
+            server = ua.NodeId(ua.Int32(ua.ObjectIds.Server))
+            house.server.subscriptions.tell_event(Occurrence(fields, frozenset((_BASE,)), (server,)))
+        found = [await asyncio.wait_for(heard.get(), _WAIT) for _ in range(4)]
+    assert found[0][0] == ua.ObjectIds.EventQueueOverflowEventType
+    assert [severity for _, severity in found[1:]] == [3, 4, 5]
+    assert house.diagnostics.value("client_events_lost_total") == before + 2

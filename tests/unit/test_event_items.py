@@ -86,10 +86,12 @@ def test_a_full_queue_says_so_once(oldest: bool, severities: list[int | None]) -
     waiting: dict[int, list[Any]] = {}
     asked = ua.MonitoringParameters(7, 0.0, event_filter("Severity", "EventType"), 3, oldest)
     request = ua.MonitoredItemCreateRequest(ua.ReadValueId(), ua.MonitoringMode.Reporting, asked)
-    item = EventItem(1, request, waiting)
+    lost: list[int] = []
+    item = EventItem(1, request, waiting, lambda: lost.append(1))
     for severity in range(1, 7):
         item.offer(Occurrence({"Severity": ua.Variant(severity, _V.UInt16)}, frozenset(), ()))
     overflow = ua.NodeId(ua.Int32(ua.ObjectIds.EventQueueOverflowEventType))
     found = [None if each.EventFields[1].Value == overflow else each.EventFields[0].Value for each in waiting[1]]
     assert found == severities
+    assert len(lost) == 3
     assert {each.ClientHandle for each in waiting[1]} == {7}
