@@ -128,6 +128,7 @@ class OpcUaSink:
             async with asyncio.TaskGroup() as tasks:
                 pulse = tasks.create_task(self._pulse(), name="publish pulse")
                 trust = tasks.create_task(self._admission.watch(server), name="publish trust")
+                archive = tasks.create_task(self._past.watch(), name="publish archive") if self._past else None
                 mirror = tasks.create_task(self._mirror.run(self._now, self._measure), name="publish mirror")
                 try:
                     yield
@@ -135,6 +136,8 @@ class OpcUaSink:
                     pulse.cancel()
                     trust.cancel()
                     mirror.cancel()
+                    if archive is not None:
+                        archive.cancel()
         finally:
             self._nodes, self._tree, self._server, self._port = None, None, None, 0
             self._advices.close()

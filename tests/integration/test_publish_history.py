@@ -1,5 +1,6 @@
 """HistoryRead over a real socket, out of a real database."""
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -15,6 +16,9 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import (
     Event,
     Flag,
+    Gap,
+    GapCause,
+    GapState,
     Meaning,
     Outcome,
     OutputTag,
@@ -46,6 +50,7 @@ _STATE = OutputTag("fault", "e1", "fault", "", 0.0, 2.0, "Fault", Meaning.STATE,
 _OUTPUTS = (_HEALTH, _NOX, _FLAG, _LOAD, _STATE)
 _T24 = Tag("e1.T24", "plant", "nsu=u;s=T24", "e1", "T24", "degR", 600.0, 700.0)
 _DENSE = Tag("e1.P30", "plant", "nsu=u;s=P30", "e1", "P30", "psia", 0.0, 700.0)
+_HOLED = Tag("e1.T30", "plant", "nsu=u;s=T30", "e1", "T30", "degR", 0.0, 700.0)
 _ODD = Tag("e1.note", "plant", "nsu=u;s=note", "e1", "note")
 
 _OPEN = ua.get_win_epoch()
@@ -97,7 +102,7 @@ def details(start: Any, end: Any, number: int = 0, *, bounds: bool = False, modi
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
     folder = tmp_path_factory.mktemp("history")
     async with SqliteStore(f"sqlite+aiosqlite:///{folder}/historian.db") as store:
-        tags = await store.register_tags([_T24, _DENSE, _ODD])
+        tags = await store.register_tags([_T24, _DENSE, _ODD, _HOLED])
         await _fill(store, tags)
         config = PublishConfig(endpoint="opc.tcp://127.0.0.1:0/foretag", security=("None",))
         sink = OpcUaSink(config, folder, Diagnostics(), mirror=Mirror(["*"], tags), store=store)
@@ -119,12 +124,19 @@ async def _fill(store: SqliteStore, tags: Sequence[Tag]) -> None:
     again = await store.write_run(Run(0, "load", RunKind.SCORE, NOON))
     later = replace(_said(_LOAD, 60, 99.0, again.id), target_time=at(120))
     await store.write_outcome(Outcome(again, (later, _said(_HEALTH, 9, 0.5, again.id)), ()))
-    t24, dense, odd = (tag.id for tag in tags)
+    t24, dense, odd, holed = (tag.id for tag in tags)
     times = [0, 1, 1, 1, 1, 1, 2, 2, 3]
     await store.write([_delivery(t24, times, range(600, 609)), _delivery(odd, [0], [np.nan], text="on")])
     await store.write_events([_event(number) for number in range(7)])
+    lost = _gap("1", "e1.T30", 3, 7, GapState.UNFILLABLE), _gap("2", "e1.T30", 10, 12, GapState.FILLED)
+    theirs = _gap("3", "e1.T24", 11, 15, GapState.OPEN)
+    await store.write([replace(_delivery(holed, [*range(3), *range(8, 16)], [10.0] * 11), gaps=(*lost, theirs))])
     seconds = np.arange(20_000) / 60.0
     await store.write([_delivery(dense, seconds, np.arange(20_000.0))])
+
+
+def _gap(id_: str, tag: str, start: float, end: float, state: GapState) -> Gap:
+    return Gap(id_, "plant", tag, at(start), at(end), GapCause.SEQUENCE, at(end), state)
 
 
 def _event(number: int) -> Event:
@@ -349,6 +361,41 @@ async def test_what_roll_ups_give_is_what_the_values_give(house, monkeypatch, ag
         assert one.Value.Value == pytest.approx(other.Value.Value)
     assert rolled[-1].Value.Value is None  # after the last of them
     assert rolled[len(rolled) // 2].Value.Value is not None
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "expected"),
+    [
+        ("PercentGood", [(75.0, "Good"), (0.0, "Good"), (100.0, "Good"), (100.0, "Good")]),
+        ("Average", [(10.0, "UncertainDataSubNormal"), (None, "BadNoData"), (10.0, "Good"), (10.0, "Good")]),
+        ("Count", [(3.0, "UncertainDataSubNormal"), (None, "BadNoData"), (4.0, "Good"), (4.0, "Good")]),
+        ("TimeAverage2", [(10.0, "UncertainDataSubNormal"), (None, "BadNoData"), (10.0, "Good"), (10.0, "Good")]),
+        ("Interpolative", [(10.0, "Good"), (None, "BadNoData"), (10.0, "Good"), (10.0, "Good")]),
+    ],
+)
+@pytest.mark.parametrize("shares", [{}, _RAW])
+async def test_a_recorded_gap_is_no_data_and_one_that_was_filled_is_none(house, aggregate, expected, shares):
+    more = {"PercentDataBad": 80} | shares
+    values, _ = await house.raw("Foretag.Tags.e1.T30", processed(0, 16, 4, aggregate, **more))
+    told = [(one.Value.Value if one.Value else None, _name(one.StatusCode)) for one in values]
+    assert told == expected
+
+
+def _name(status: ua.StatusCode) -> str:
+    """Without the bits of the historian."""
+    return ua.StatusCode(ua.UInt32(status.value & 0xFFFF_0000)).name
+
+
+async def test_a_node_says_since_when_it_has_a_past(house):
+    for name, start in (("Foretag.Tags.e1.T30", at(0)), ("e1.nox.nox", at(0))):
+        node = house.client.get_node(house.id(name))
+        (configuration,) = await node.get_referenced_nodes(ua.ObjectIds.HasHistoricalConfiguration)
+        for text in ("StartOfArchive", "StartOfOnlineArchive"):
+            told = await configuration.get_child(f"0:{text}")
+            async with asyncio.timeout(20):
+                while (await told.read_data_value(raise_on_bad_status=False)).StatusCode.is_bad():
+                    await asyncio.sleep(0.02)
+            assert await told.read_value() == start
 
 
 async def test_processed_values_of_predictions_forwards_backwards_and_cut_short(house):

@@ -20,19 +20,20 @@ from plugin.publish.history.arithmetic import (
     Series,
     Terms,
 )
+from plugin.publish.history.past import NO_GAPS, Gaps
 
 _NAN, _GOOD, _BAD, _UNSURE = math.nan, Status.GOOD, Status.BAD, Status.UNCERTAIN_SUB_NORMAL
 
 
-def _series(rows: Sequence[tuple[int, float, int]], **terms: bool | int) -> Series:
+def _series(rows: Sequence[tuple[int, float, int]], gaps: Gaps = NO_GAPS, **terms: bool | int) -> Series:
     time, value, status = zip(*rows, strict=True) if rows else ((), (), ())
     batch = SampleBatch.of([0] * len(rows), time, np.array(value, np.float64), np.array(status, np.uint32), 0, 0)
-    return Series(batch, Terms(**terms))  # type: ignore[arg-type]
+    return Series(batch, Terms(**terms), gaps)  # type: ignore[arg-type]
 
 
 def _asked(name: str, rows: Sequence[tuple[int, float, int]], low: int, high: int, **terms: bool | int) -> Result:
     aggregate = AGGREGATES[getattr(ua.ObjectIds, f"AggregateFunction_{name}")]
-    return aggregate(_series(rows, **terms), low, high)
+    return aggregate(_series(rows, NO_GAPS, **terms), low, high)
 
 
 _ROWS = [(0, 10.0, _GOOD), (10, 20.0, _GOOD), (20, _NAN, _BAD), (30, 40.0, _GOOD), (40, 50.0, _UNSURE)]
@@ -76,6 +77,37 @@ def test_an_aggregate_of_an_interval(name, low, high, value, status):
     found = _asked(name, _ROWS, low, high)
     assert found.value == (value if value is None else pytest.approx(value))
     assert hex(found.status) == hex(status)
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "value", "status"),
+    [
+        ("PercentGood", 0, 20, 60.0, CALCULATED),  # known until 12, and nothing until the next value
+        ("PercentBad", 0, 20, 40.0, CALCULATED),
+        ("PercentGood", 12, 18, 0.0, CALCULATED),
+        ("DurationBad", 0, 40, 0.008, CALCULATED),
+        ("PercentGood", 20, 40, 100.0, CALCULATED),
+        ("Average", 0, 20, 15.0, SUB_NORMAL | CALCULATED),
+        ("Average", 12, 18, None, NO_DATA),
+        ("Count", 0, 20, 2.0, SUB_NORMAL | CALCULATED),
+        ("Count", 20, 40, 2.0, CALCULATED),
+        ("Interpolative", 10, 20, 20.0, _GOOD),
+        ("Interpolative", 11, 20, 20.0, SUB_NORMAL | INTERPOLATED),
+        ("Interpolative", 12, 20, None, NO_DATA),
+        ("Interpolative", 19, 20, None, NO_DATA),
+        ("Interpolative", 25, 30, 35.0, INTERPOLATED),
+        ("TimeAverage", 0, 20, (10 * 15.0 + 2 * 20.0) / 12, SUB_NORMAL | CALCULATED),
+        ("TimeAverage", 13, 18, None, NO_DATA),
+        ("TimeAverage2", 0, 20, (10 * 15.0 + 2 * 20.0) / 12, SUB_NORMAL | CALCULATED),
+        ("TimeAverage2", 20, 30, 35.0, CALCULATED),
+    ],
+)
+def test_in_a_recorded_gap_nothing_is_known(name, low, high, value, status):
+    rows = [(0, 10.0, _GOOD), (10, 20.0, _GOOD), (20, 30.0, _GOOD), (30, 40.0, _GOOD), (40, 50.0, _GOOD)]
+    series = _series(rows, gaps=np.array([[12, 18]], np.int64))
+    result = AGGREGATES[getattr(ua.ObjectIds, f"AggregateFunction_{name}")](series, low, high)
+    assert result.status == status
+    assert result.value == (None if value is None else pytest.approx(value))
 
 
 def test_start_and_end_are_raw_values_with_their_own_times():

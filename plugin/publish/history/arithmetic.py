@@ -1,7 +1,8 @@
 """Aggregates of values over intervals of time (OPC 10000-13): arrays in, numbers out; no store, no clock.
 
 A value counts where it is a number and not Bad; an Uncertain one counts as a Good one does, unless the client wants it
-treated as Bad, and what is calculated with it is UncertainDataSubNormal.
+treated as Bad, and what is calculated with it is UncertainDataSubNormal. From the start of a recorded gap until the
+next value nothing is known: no value from before it stands, no line crosses it, that time is Bad.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from asyncua import ua
 from numpy.typing import NDArray
 
 from plugin.domain import Micros, Quality, SampleBatch, quality
-from plugin.publish.history.past import usable
+from plugin.publish.history.past import NO_GAPS, Gaps, usable
 
 CALCULATED, INTERPOLATED, PARTIAL = 0x0401, 0x0402, 0x0404
 """InfoType DataValue with a bit of the historian's (OPC 10000-4, 7.39.1)."""
@@ -55,11 +56,17 @@ class Result:
 NOTHING = Result(None, NO_DATA)
 
 
+def lacks(gaps: Gaps, low: Micros, high: Micros) -> bool:
+    """Whether a recorded gap reaches into ``low <= time < high``."""
+    return bool(((gaps[:, 0] < high) & (gaps[:, 1] > low)).any())
+
+
 class Series:
     """Values by time, of equal times the last, with as many before and after the intervals as they need."""
 
-    def __init__(self, batch: SampleBatch, terms: Terms) -> None:
+    def __init__(self, batch: SampleBatch, terms: Terms, gaps: Gaps = NO_GAPS) -> None:
         self.terms = terms
+        self._gaps = gaps
         self.batch = batch
         self.time = batch.source_time
         self.counts = usable(batch, uncertain=terms.uncertain)
@@ -82,14 +89,26 @@ class Series:
         early = int(points[place - 1])
         if self.time[early] == time:
             return Result(float(self.batch.value[early]), int(self.batch.status[early]))
+        if self._gap(self.time[early], time + 1) is not None:
+            return NOTHING
         late = int(points[place]) if place < len(points) else None
-        if late is not None and not self.counts[late]:
+        if late is not None and (not self.counts[late] or self._gap(time, self.time[late]) is not None):
             late = None
         value = float(self.batch.value[early])
         if not self.terms.stepped and late is not None:
             share = (time - self.time[early]) / (self.time[late] - self.time[early])
             value += share * (float(self.batch.value[late]) - value)
         return Result(value, self._doubt(early, late, time) | INTERPOLATED)
+
+    def _gap(self, low: Micros, high: Micros) -> Micros | None:
+        """Where the first gap begins with ``low <= start < high``."""
+        starts = self._gaps[:, 0]
+        place = int(np.searchsorted(starts, low))
+        return int(starts[place]) if place < len(starts) and starts[place] < high else None
+
+    def lacks(self, low: Micros, high: Micros) -> bool:
+        """See :func:`lacks`."""
+        return lacks(self._gaps, low, high)
 
     def _doubt(self, early: int, late: int | None, time: Micros) -> int:
         """Good where nothing between or beside is in doubt, and nothing is extrapolated."""
@@ -113,7 +132,10 @@ class Series:
         for (since, value), (until, after) in pairwise(zip(times, values, strict=True)):
             end_value = value if self.terms.stepped else after
             slope = (end_value - value) / (until - since)
-            begin, stop = max(since, low), min(until, high)
+            broken = self._gap(since, until)
+            if broken is not None:
+                slope = 0.0
+            begin, stop = max(since, low), min(until if broken is None else broken, high)
             if begin < stop:
                 yield begin, stop, value + slope * (begin - since), value + slope * (stop - since)
 
@@ -125,8 +147,11 @@ class Series:
         rows = [-1, *steps.tolist()][first + 1 : end + 1] if first < 0 else steps[first:end].tolist()
         times = [low, *(int(self.time[row]) for row in rows[1:]), high]
         for (since, until), row in zip(pairwise(times), rows, strict=True):
-            if since < until:
-                yield since, until, row
+            broken = self._gap(since if row < 0 else int(self.time[row]), until)
+            if since < (until if broken is None else broken):
+                yield since, until if broken is None else broken, row
+            if broken is not None and max(since, broken) < until:
+                yield max(since, broken), until, -1
 
 
 Aggregate = Callable[[Series, Micros, Micros], Result]
@@ -140,16 +165,20 @@ def _counted(of: Callable[[NDArray[np.float64]], float]) -> Aggregate:
         rows = series.within(low, high)
         counts, total = series.counts[rows], rows.stop - rows.start
         values = series.batch.value[rows][counts]
-        return counted(total, len(values), _good(series.batch.status[rows]), lambda: of(values), series.terms)
+        lacking = series.lacks(low, high)
+        good = _good(series.batch.status[rows])
+        return counted(total, len(values), good, lambda: of(values), series.terms, lacking=lacking)
 
     return aggregate
 
 
-def counted(total: int, number: int, good: int, value: Callable[[], float], terms: Terms) -> Result:
-    """Of so many samples, of which ``number`` count and ``good`` are Good."""
+def counted(
+    total: int, number: int, good: int, value: Callable[[], float], terms: Terms, *, lacking: bool = False
+) -> Result:
+    """Of so many samples, of which ``number`` count and ``good`` are Good; ``lacking``: there may have been more."""
     if not number:
         return NOTHING
-    return Result(float(value()), terms.status(number / total, doubtful=good < number))
+    return Result(float(value()), terms.status(number / total, doubtful=lacking or good < number))
 
 
 def _good(status: NDArray[np.uint32]) -> int:
@@ -159,14 +188,15 @@ def _good(status: NDArray[np.uint32]) -> int:
 def _count(series: Series, low: Micros, high: Micros) -> Result:
     rows = series.within(low, high)
     number, total = int(series.counts[rows].sum()), rows.stop - rows.start
-    return tallied(total, number, _good(series.batch.status[rows]), series.terms)
+    good = _good(series.batch.status[rows])
+    return tallied(total, number, good, series.terms, lacking=series.lacks(low, high))
 
 
-def tallied(total: int, number: int, good: int, terms: Terms) -> Result:
-    """Count (5.4.3.22): zero where there are samples, and none that count."""
+def tallied(total: int, number: int, good: int, terms: Terms, *, lacking: bool = False) -> Result:
+    """Count (5.4.3.22): zero where there are samples, and none that count; ``lacking``: as above."""
     if not total:
         return NOTHING
-    status = terms.status(number / total, doubtful=good < number) if number else SUB_NORMAL | CALCULATED
+    status = terms.status(number / total, doubtful=lacking or good < number) if number else SUB_NORMAL | CALCULATED
     return Result(float(number), status)
 
 

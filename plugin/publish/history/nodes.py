@@ -8,11 +8,12 @@ from asyncua.server.internal_server import InternalServer
 
 from plugin.domain import OutputTag, Tag
 from plugin.publish import points
+from plugin.publish.cells import Cell
 from plugin.publish.history.answering import PAGE
 from plugin.publish.history.finding import TAGS, names, parts
 from plugin.publish.history.past import OutputPast
 from plugin.publish.tree import Tree
-from plugin.publish.types import BOOLEAN, OURS, STANDARD, STRING, Member, Name, Ref
+from plugin.publish.types import BOOLEAN, OURS, STANDARD, STRING, UTC_TIME, Member, Name, Ref
 
 _ID = ua.ObjectIds
 _BYTE = Ref(_ID.Byte)
@@ -27,32 +28,38 @@ _SETTINGS = (
 """Predictions are often Uncertain, and are used nevertheless; what results says so (OPC 10000-13, 4.2.1.2)."""
 
 
-def build(tree: Tree, tags: Sequence[Tag]) -> None:
-    """What all nodes share; ``tags``: those that are mirrored."""
+def build(tree: Tree, tags: Sequence[Tag]) -> tuple[Cell, ...]:
+    """What all nodes share; ``tags``: those that are mirrored. Where it is said since when there are values of them."""
     tree.folder(_FOLDER, "History", tree.id("Foretag"))
     label = Name("AggregateConfiguration", STANDARD)
     tree.object(_AGGREGATION, label, tree.id(_FOLDER), Ref(_ID.AggregateConfigurationType))
     for text, data_type, fact in _SETTINGS:
         tree.member(_AGGREGATION, Member(Name(text, STANDARD), data_type), fact)
-    if tags:
-        _configure(tree, "Measured", stepped=False, definition="As the plant's server gave it.")
+    if not tags:
+        return ()
+    starts = _configure(tree, "Measured", stepped=False, definition="As the plant's server gave it.")
     for tag in tags:
         tree.historize(f"{TAGS}{tag.name}", Ref(f"{_FOLDER}.Measured", OURS))
+    return starts
 
 
-def extend(tree: Tree, tags: Sequence[OutputTag]) -> None:
-    """The nodes of outputs that are there have a past from now on."""
+def extend(tree: Tree, tags: Sequence[OutputTag]) -> dict[tuple[str, str], tuple[Cell, ...]]:
+    """The nodes of outputs that are there have a past from now on. What is new, by model and output: where it is said
+    since when there are values of them."""
+    starts: dict[tuple[str, str], tuple[Cell, ...]] = {}
     for tag in tags:
         for name, part in zip(names(tag), parts(tag).values(), strict=True):
             stepped = OutputPast.stands(tag, part)
             label = f"{tag.model}.{tag.output}{'' if stepped else '.Sloped'}"
             if not tree.has(f"{_FOLDER}.{label}"):
-                _configure(tree, label, stepped=stepped, definition=f"Model {tag.model}: {tag.description}")
+                made = _configure(tree, label, stepped=stepped, definition=f"Model {tag.model}: {tag.description}")
+                starts[tag.model, tag.output] = (*starts.get((tag.model, tag.output), ()), *made)
             tree.historize(name, Ref(f"{_FOLDER}.{label}", OURS))
+    return starts
 
 
-def _configure(tree: Tree, label: str, *, stepped: bool, definition: str) -> None:
-    """An HA Configuration, which nodes of one model's output share."""
+def _configure(tree: Tree, label: str, *, stepped: bool, definition: str) -> tuple[Cell, ...]:
+    """An HA Configuration, which nodes of one model's output share; where it says since when there is an archive."""
     name = f"{_FOLDER}.{label}"
     shown = Name("HA Configuration", STANDARD)
     node = tree.object(name, shown, tree.id(_FOLDER), Ref(_ID.HistoricalDataConfigurationType))
@@ -60,6 +67,11 @@ def _configure(tree: Tree, label: str, *, stepped: bool, definition: str) -> Non
     tree.member(name, Member(Name("Definition", STANDARD), STRING), definition)
     tree.member(name, Member(Name("ServerTimestampSupported", STANDARD), BOOLEAN), True)
     tree.link(node, _ID.HasComponent, Ref(_AGGREGATION, OURS))
+    return tuple(tree.member(name, Member(Name(text, STANDARD), UTC_TIME)) for text in _STARTS)
+
+
+_STARTS = "StartOfArchive", "StartOfOnlineArchive"
+"""One time: there is no other archive."""
 
 
 _CAPABILITIES: dict[int, Any] = {

@@ -4,12 +4,30 @@ from typing import Protocol
 
 import numpy as np
 from asyncua import ua
+from asyncua.common.utils import ServiceError
 from numpy.typing import NDArray
 
-from plugin.domain import Level, Meaning, Micros, Modified, OutputTag, Part, RollUps, SampleBatch, Tag
+from plugin.domain import (
+    GapState,
+    Level,
+    Meaning,
+    Micros,
+    Modified,
+    OutputTag,
+    Part,
+    RollUps,
+    SampleBatch,
+    Tag,
+    from_micros,
+    to_micros,
+)
 from plugin.protocols import Store
 from plugin.publish.nodes import in_percent
 
+Gaps = NDArray[np.int64]
+"""A row for each gap in the order of their starts: start, end [µs]."""
+NO_GAPS: Gaps = np.empty((0, 2), np.int64)
+_MOST_GAPS = 10_000
 EARLIEST, LATEST = -(2**62), 2**62
 """Before and after all times [µs]."""
 _POINTS = 1000
@@ -35,6 +53,9 @@ class Past(Protocol):
 
     async def modified(self, start: Micros, end: Micros) -> Modified | None:
         """None: its values are never corrected."""
+
+    async def gaps(self, start: Micros, end: Micros) -> Gaps:
+        """Where values are, or may be, missing: gaps on record that reach into this time, and were not filled."""
 
 
 class OutputPast:
@@ -68,6 +89,10 @@ class OutputPast:
         """See the protocol."""
         return None
 
+    async def gaps(self, start: Micros, end: Micros) -> Gaps:
+        """See the protocol: what a model did not say is not missing."""
+        return NO_GAPS
+
 
 _KINDS = {Meaning.FLAG: ua.VariantType.Boolean, Meaning.STATE: ua.VariantType.Int32}
 
@@ -80,6 +105,7 @@ class TagPast:
 
     def __init__(self, store: Store, tag: Tag) -> None:
         self._store = store
+        self._tag = tag
         self._tags = [tag.id]
 
     async def read(self, start: Micros, end: Micros, limit: int, *, newest_first: bool = False) -> SampleBatch:
@@ -128,6 +154,19 @@ class TagPast:
     async def modified(self, start: Micros, end: Micros) -> Modified | None:
         """See the protocol."""
         return await self._store.modified(self._tags, start, end)
+
+    async def gaps(self, start: Micros, end: Micros) -> Gaps:
+        """See the protocol. ServiceError BadResourceUnavailable: there are too many since then."""
+        since, tag = from_micros(max(start, 0)), self._tag
+        found = await self._store.gaps(since=since, source=tag.source, tag=tag.name, limit=_MOST_GAPS)
+        if len(found) == _MOST_GAPS:
+            raise ServiceError(ua.StatusCodes.BadResourceUnavailable)
+        spans = [
+            (to_micros(gap.start), LATEST if gap.end is None else to_micros(gap.end))
+            for gap in found
+            if gap.state is not GapState.FILLED
+        ]
+        return np.array(sorted(span for span in spans if span[0] < end), np.int64).reshape(-1, 2)
 
 
 def usable(batch: SampleBatch, *, uncertain: bool = True) -> NDArray[np.bool_]:

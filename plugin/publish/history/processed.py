@@ -22,9 +22,10 @@ from plugin.publish.history.arithmetic import (
     Series,
     Terms,
     counted,
+    lacks,
     tallied,
 )
-from plugin.publish.history.past import EARLIEST, LATEST, Past
+from plugin.publish.history.past import EARLIEST, LATEST, Gaps, Past
 from plugin.publish.history.raw import Page
 from plugin.publish.history.values import Stamps, data_values, history_data
 
@@ -62,7 +63,8 @@ class AtTimeReading:
             await self._find(times[:half], found)
             await self._find(times[half:], found)
             return
-        series = Series(around or SampleBatch.empty(), self.terms)
+        around = around or SampleBatch.empty()
+        series = Series(around, self.terms, await _gaps(self.past, around, times[0], times[-1] + 1))
         found.update({time: series.at(time, simple=self.simple) for time in times})
 
 
@@ -108,20 +110,21 @@ class ProcessedReading:
         if level is not None:
             until = min(until, start + max(1, _ROWS * level.width // self.width))
             low, high = self._interval(start)[0], self._interval(until - 1)[1]
-            found = await self.past.roll_ups(low, high, level)
+            found, gaps = await self.past.roll_ups(low, high, level), await self.past.gaps(low, high)
             if found is not None:
-                return [self._marked(number, self._of_roll_ups(found, number)) for number in range(start, until)]
+                return [self._marked(number, self._of_roll_ups(found, gaps, number)) for number in range(start, until)]
         while True:
             ends = [end for number in (start, until - 1) for end in self._interval(number)]
             around = await _around(self.past, min(ends), max(ends), _ROWS if until - start > 1 else _MOST)
             if around is not None:
-                return await asyncio.to_thread(self._of_values, around, range(start, until))
+                gaps = await _gaps(self.past, around, min(ends), max(ends))
+                return await asyncio.to_thread(self._of_values, around, gaps, range(start, until))
             if until - start == 1:
                 raise ServiceError(ua.StatusCodes.BadResourceUnavailable)
             until = start + (until - start) // 2
 
-    def _of_values(self, around: SampleBatch, numbers: Sequence[int]) -> list[Result]:
-        series, aggregate = Series(around, self.terms), AGGREGATES[self.aggregate]
+    def _of_values(self, around: SampleBatch, gaps: Gaps, numbers: Sequence[int]) -> list[Result]:
+        series, aggregate = Series(around, self.terms, gaps), AGGREGATES[self.aggregate]
         back = self.end < self.begin
         results = []
         for number in numbers:
@@ -144,15 +147,16 @@ class ProcessedReading:
         sizes = self.begin, self.end, self.width
         return next((level for level in _LEVELS if not any(size % level.width for size in sizes)), None)
 
-    def _of_roll_ups(self, found: RollUps, number: int) -> Result:
+    def _of_roll_ups(self, found: RollUps, gaps: Gaps, number: int) -> Result:
         low, high = self._interval(number)
+        lacking = lacks(gaps, low, high)
         first, end = np.searchsorted(found.start, (low, high))
         rows = slice(int(first), int(end))
         total, count, good = (int(column[rows].sum()) for column in (found.samples, found.numbers, found.good))
         if self.aggregate == _ID.AggregateFunction_Count:
-            return tallied(total, count, good, self.terms)
+            return tallied(total, count, good, self.terms, lacking=lacking)
         value = _ROLLED[self.aggregate]
-        return counted(total, count, good, lambda: value(found, rows), self.terms)
+        return counted(total, count, good, lambda: value(found, rows), self.terms, lacking=lacking)
 
 
 def _mean(found: RollUps, rows: slice) -> float:
@@ -180,6 +184,12 @@ async def _around(past: Past, low: Micros, high: Micros, most: int) -> SampleBat
     before = await past.read(EARLIEST, low, _BESIDE, newest_first=True)
     after = await past.read(high, LATEST, _BESIDE)
     return SampleBatch.concatenate([before.take(slice(None, None, -1)), within, after])
+
+
+async def _gaps(past: Past, around: SampleBatch, low: Micros, high: Micros) -> Gaps:
+    """Also those since the last values before: what was before them does not stand into the range."""
+    first = int(around.source_time[0]) if len(around) else low
+    return await past.gaps(min(first, low), high)
 
 
 def _content(
