@@ -4,7 +4,7 @@ import csv
 import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -51,32 +51,44 @@ class Said:
 async def tell_label(config: Config, said: Said) -> tuple[Label, bool]:
     """Store it; whether it says anything new. ConfigError where it names what there is not."""
     async with beside(config) as store:
-        return await _tell(config, store, said)
+        label = await _label(config, store, said)
+        return label, bool(await store.write_labels([label]))
 
 
 async def tell_labels(config: Config, path: Path) -> tuple[int, int]:
     """Those of a CSV file: how many there are, and how many of them are new or other than before.
 
-    Told again, a file says nothing new. ConfigError names what is wrong with the first row that can't be; those before
-    it are stored.
+    Told again, a file says nothing new. ConfigError names all that is wrong with its rows; nothing is stored then.
     """
-    rows = _read_csv(path, _LABEL_COLUMNS, _LABEL_FURTHER)
-    new = 0
+    faults: list[Fault] = []
     async with beside(config) as store:
-        for number, row in enumerate(rows, 1):
-            own = str(uuid.uuid5(_NAMES, "\n".join(row[name] for name in _LABEL_COLUMNS)))
-            said = Said(**{name: value for name, value in row.items() if value} | {"id": row.get("id") or own})
-            if not said.at:  # now would be another time when the file is told again
-                fault = Fault("at", "", "is empty", "Write when it happened or began")
-                raise ConfigError(f"{path}, row {number}", [fault])
-            try:
-                new += (await _tell(config, store, said))[1]
-            except ConfigError as error:
-                raise ConfigError(f"{path}, row {number}", error.faults) from error
-    return len(rows), new
+        rows = _read_csv(path, _LABEL_COLUMNS, _LABEL_FURTHER)
+        labels = [await _row(config, store, row, f"row {n}", faults) for n, row in enumerate(rows, 1)]
+        _refuse(str(path), rows, faults)
+        return len(labels), await store.write_labels([label for label in labels if label is not None])
 
 
-async def _tell(config: Config, store: Store, said: Said) -> tuple[Label, bool]:
+async def _row(config: Config, store: Store, row: Mapping[str, str], place: str, faults: list[Fault]) -> Label | None:
+    own = str(uuid.uuid5(_NAMES, "\n".join(row[name] for name in _LABEL_COLUMNS)))
+    said = Said(**{name: value for name, value in row.items() if value} | {"id": row.get("id") or own})
+    if not said.at:  # now would be another time when the file is told again
+        faults.append(Fault(f"{place}, at", "", "is empty", "Write when it happened or began"))
+        return None
+    try:
+        return await _label(config, store, said)
+    except ConfigError as error:
+        faults += [replace(fault, field=f"{place}, {fault.field.removeprefix('--')}") for fault in error.faults]
+        return None
+
+
+def _refuse(name: str, rows: Sequence[object], faults: Sequence[Fault]) -> None:
+    """Where there are faults."""
+    if faults:
+        more = Fault("rows", str(len(rows)), f"have {len(faults)} faults in all", "Mend these, and try again")
+        raise ConfigError(name, [*faults[:_FAULTS], *([more] * (len(faults) > _FAULTS))])
+
+
+async def _label(config: Config, store: Store, said: Said) -> Label:
     now = datetime.now(UTC)
     faults = list(_asset_faults(config, said.asset))
     if said.kind not in list(LabelKind):
@@ -91,7 +103,7 @@ async def _tell(config: Config, store: Store, said: Said) -> tuple[Label, bool]:
     if faults or start is None:
         raise ConfigError(str(config.path), faults)
     flag = await _flag(config, store, said, start) if said.verdict else None
-    label = Label(
+    return Label(
         id=said.id or str(uuid.uuid4()),
         kind=LabelKind(said.kind),
         asset=said.asset,
@@ -106,7 +118,6 @@ async def _tell(config: Config, store: Store, said: Said) -> tuple[Label, bool]:
         note=said.note,
         user=whoami(),
     )
-    return label, bool(await store.write_labels([label]))
 
 
 async def _flag(config: Config, store: Store, said: Said, by: datetime) -> Flag:
@@ -129,9 +140,7 @@ async def tell_lab(config: Config, rows: Sequence[Mapping[str, str]], name: str)
     now, user = datetime.now(UTC), whoami()
     faults: list[Fault] = []
     samples = [_lab_sample(config, row, f"row {n}", now, user, faults) for n, row in enumerate(rows, 1)]
-    if faults:
-        more = Fault("rows", str(len(rows)), f"have {len(faults)} faults in all", "Mend these, and try again")
-        raise ConfigError(name, faults[:_FAULTS] + [more] * (len(faults) > _FAULTS))
+    _refuse(name, rows, faults)
     async with beside(config) as store:
         return len(samples), await store.write_lab_samples([sample for sample in samples if sample is not None])
 

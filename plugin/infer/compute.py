@@ -2,8 +2,8 @@
 
 A compiled call releases the interpreter lock, so the loop stays prompt while the device works. No prediction waits for
 a fit or for the compiler: they have threads of their own, and the operating system shares the processor out between
-them. All are niced, those two more; JAX's backend starts in the first, so that its worker threads inherit the lower
-priority and never starve acquisition.
+them. All are niced; JAX's backend starts in the first, so that its worker threads inherit the lower priority and never
+starve acquisition.
 """
 
 import asyncio
@@ -47,9 +47,9 @@ class Compute:
         self._allowed = allowed
         self._stopping = threading.Event()
         # No daemons: an interpreter that ends while a thread is inside the compiler is aborted.
-        self._predicting = ThreadPoolExecutor(1, "device", initializer=partial(_niced, _NICENESS))
-        self._preparing = ThreadPoolExecutor(1, "beside the device", initializer=partial(_niced, 2 * _NICENESS))
-        self._training = ThreadPoolExecutor(1, "training", initializer=partial(_niced, 2 * _NICENESS))
+        self._predicting = ThreadPoolExecutor(1, "device", initializer=_nice)
+        self._preparing = ThreadPoolExecutor(1, "beside the device", initializer=_nice)
+        self._training = ThreadPoolExecutor(1, "training", initializer=_nice)
         self._begun: set[Future[Any]] = set()
         self.device: Any = None
         self.kinds: Mapping[str, ModelKind] = {}
@@ -108,7 +108,7 @@ class Compute:
         self.kinds = kinds(self._allowed)
 
 
-def _niced(by: int) -> None:
+def _nice() -> None:
     """The calling thread alone, as Linux can."""
     with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), by)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

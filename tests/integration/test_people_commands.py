@@ -141,9 +141,9 @@ def test_a_csv_of_labels_is_told_once(desk: Desk, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ("broken,pump-01,2026-03-01T12:00Z,", "row 1: 1 fault(s) kind = broken: is no kind of label"),
+        ("broken,pump-01,2026-03-01T12:00Z,", "row 1, kind = broken: is no kind of label"),
         ("failure,pump-09,2026-03-01T12:00Z,", "is no asset"),
-        ("failure,pump-01,,", "row 1: 1 fault(s) at = : is empty"),
+        ("failure,pump-01,,", "row 1, at = : is empty"),
         ("verdict,pump-01,2026-03-01T12:00Z,perhaps", "Verdicts are: confirmed, false_alarm, unclear"),
     ],
 )
@@ -151,6 +151,15 @@ def test_a_csv_of_labels_with_a_fault_names_row_and_field(desk: Desk, tmp_path: 
     (tmp_path / "labels.csv").write_text(f"kind,asset,at,verdict\n{row}\n")
     said = desk("label", "import", str(tmp_path / "labels.csv"), code=2)
     assert told in said.replace("'", "")
+
+
+def test_a_csv_of_labels_with_faults_names_all_and_stores_nothing(desk: Desk, tmp_path: Path) -> None:
+    rows = ["failure,pump-01,2026-03-01T12:00Z", "broken,pump-01,2026-03-01T12:00Z", "failure,pump-01,"]
+    (tmp_path / "labels.csv").write_text("\n".join(["kind,asset,at", *rows]))
+    said = desk("label", "import", str(tmp_path / "labels.csv"), code=2).replace("'", "")
+    assert "row 2, kind = broken" in said
+    assert "row 3, at = : is empty" in said
+    assert desk("label", "list").strip() == "0 labels"
 
 
 def test_a_result_is_told_again_and_corrected(desk: Desk) -> None:
