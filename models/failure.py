@@ -85,6 +85,9 @@ class Classifier(Protocol):
         ``fixed``: what :meth:`learnt` gave.
         """
 
+    def penalty(self, options: Any, weights: Params) -> jax.Array:
+        """What is added to the loss for one member's weights."""
+
 
 class Failure:
     """A kind that classifies; a :class:`Classifier` tells one from another."""
@@ -207,7 +210,8 @@ class Failure:
         wanted = jnp.nan_to_num(target)
         other, failure = shared["weight"]
         error = failure * wanted * jax.nn.softplus(-logit) + other * (1.0 - wanted) * jax.nn.softplus(logit)
-        return jnp.sum(jnp.where(counted, error, 0.0)) / jnp.maximum(counted.sum(), 1)
+        mean = jnp.sum(jnp.where(counted, error, 0.0)) / jnp.maximum(counted.sum(), 1)
+        return mean + self._classifier.penalty(options, weights)
 
     def _held_out(self, spec: Spec, params: Params, shared: Mapping[str, Any], fold: NDArray[np.int32]) -> HeldOut:
         """By the members that had not seen the fold."""

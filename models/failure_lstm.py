@@ -71,6 +71,10 @@ class LstmClassifier:
         found: jax.Array = network(jnp.concatenate([units, share], -1), seen.any(-1))[..., 0]
         return found
 
+    def penalty(self, options: Options, weights: Params) -> jax.Array:
+        """See :class:`models.failure.Classifier`."""
+        return jnp.zeros(())
+
 
 class FailureLstm(Failure):
     """A classifier of a window; see the module."""

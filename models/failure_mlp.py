@@ -1,11 +1,13 @@
 """Kind ``failure_mlp``: the probability of a failure from the present cell alone, for items and states without a past.
 
-With ``products`` every product of two inputs is an input too: what kills a machine often is one (a torque times a speed
-is a power). Inputs are made independent of each other, each with a standard deviation of 1 (whitening: LeCun et al.
-1998, section 4.3), since what matters may be a small difference of two that go together.
+With ``products`` every product of two features is an input too: what kills a machine often is one (a torque times a
+speed is a power). Of two features that go together, what the one has and the other does not explain is an input as
+well, since what matters may be a small difference (a machine hardly warmer than the air). Each has a standard deviation
+of 1.
 
 The network is a few modes of failure with a few conditions each (:class:`models.network.Modes`), or two layers of tanh.
-A feature that is missing counts as its mean.
+A condition is about few inputs, so its weights are drawn to zero by their sum (``sparsity``; Tibshirani 1996). A
+feature that is missing counts as its mean.
 """
 
 from dataclasses import dataclass
@@ -25,8 +27,10 @@ from models.network import CONDITIONS, Mlp, Modes, bound
 from models.options import choice, number
 
 _LIMIT = 6.0
-_FLOOR = 1e-3
-"""Variance that a direction is taken to have at least: one that does not vary must not become loud."""
+_TOGETHER = 0.5
+"""Two features whose correlation is at least so large, up or down, go together."""
+_APART = 0.03
+"""What a feature has that the other does not explain is taken for noise below this [standard deviations]."""
 
 Network = Literal["modes", "tanh"]
 
@@ -42,10 +46,12 @@ class Options(failure.Options):
     hidden: int = number(24, 3, 512)
     """Of ``modes``: conditions, three to a mode."""
     members: int = number(15, 1, 40)
-    steps: int = number(1500, 1, 100_000)
+    steps: int = number(3000, 1, 100_000)
     batch: int = number(512, 1, 65_536)
     rate: float = number(0.05, 1e-6, 1.0)
-    decay: float = number(1.0, 0.0, 10.0)
+    decay: float = number(0.0, 0.0, 10.0)
+    sparsity: float = number(1e-3, 0.0, 10.0)
+    """Penalty on the sum of the weights that read inputs, without their signs."""
 
 
 class MlpClassifier:
@@ -57,17 +63,19 @@ class MlpClassifier:
 
     def unlearnt(self, spec: Spec, options: Options) -> Params:
         """See :class:`models.failure.Classifier`."""
-        width = _width(spec, options)
-        white = {"mean": np.zeros(width, np.float32), "matrix": np.eye(width, dtype=np.float32)}
-        return {"white": white}
+        count = len(process(spec))
+        rest = np.zeros((count, count * (count - 1) // 2), np.float32)
+        return {"rest": rest, "inputs": cells.unscaled(_width(spec, options))}
 
     def learnt(self, spec: Spec, options: Options, scale: Params, data: TrainingData) -> Params:
         """See :class:`models.failure.Classifier`."""
-        inputs = process(spec)
-        units = jax.jit(self.units)(scale, data.values[:, inputs], data.observed[:, inputs])
-        labelled = data.observed[:, inputs].any(1) & ~np.isnan(data.target)
-        table = np.asarray(jax.jit(partial(_inputs, options))(units))[labelled]
-        return {"white": _white(table.astype(np.float64))}
+        features = process(spec)
+        units = jax.jit(self.units)(scale, data.values[:, features], data.observed[:, features])
+        seen = np.swapaxes(data.observed[:, features], 1, 2)
+        labelled = seen.any(-1) & ~np.isnan(data.target)
+        rest = _rest(np.asarray(units)[labelled].astype(np.float64))
+        table = np.asarray(jax.jit(partial(_inputs, options))(rest, units, seen))[labelled]
+        return {"rest": rest, "inputs": cells.scale(table.T[None], np.ones((1, *table.T.shape), bool))}
 
     def units(self, scale: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
         """See :class:`models.failure.Classifier`."""
@@ -88,10 +96,15 @@ class MlpClassifier:
         self, spec: Spec, options: Options, fixed: Params, weights: Params, units: jax.Array, seen: jax.Array
     ) -> jax.Array:
         """See :class:`models.failure.Classifier`."""
-        white = fixed["white"]
-        inputs = jnp.clip((_inputs(options, units) - white["mean"]) @ white["matrix"], -_LIMIT, _LIMIT)
+        inputs = _inputs(options, fixed["rest"], units, seen) - fixed["inputs"]["mean"]
+        inputs = jnp.clip(inputs / fixed["inputs"]["scale"], -_LIMIT, _LIMIT)
         found: jax.Array = bound(self.build(spec, options), weights)(inputs)
         return found
+
+    def penalty(self, options: Options, weights: Params) -> jax.Array:
+        """See :class:`models.failure.Classifier`."""
+        reading = weights["conditions" if options.network == "modes" else "first"]
+        return options.sparsity * jnp.sum(jnp.abs(reading["kernel"]))
 
 
 class FailureMlp(Failure):
@@ -105,19 +118,34 @@ class FailureMlp(Failure):
 
 def _width(spec: Spec, options: Options) -> int:
     count = len(process(spec))
-    return count + options.products * count * (count + 1) // 2
+    return count * (count + 1) // 2 * (1 + options.products)
 
 
-def _inputs(options: Options, units: jax.Array) -> jax.Array:
-    """[..., f] and, where they are asked for, their products."""
+def _inputs(options: Options, rest: jax.Array, units: jax.Array, seen: jax.Array) -> jax.Array:
+    """[..., f], what each of two that go together has of its own and, where they are asked for, products [..., d].
+
+    Chosen by products of matrices: in a training, gathering takes longer than all else.
+    """
+    missing = jnp.matmul((~seen).astype(units.dtype), (rest != 0.0).astype(units.dtype)) > 0.0
+    own = jnp.where(missing, 0.0, jnp.matmul(units, rest, precision="highest"))
     if not options.products:
-        return units
-    first, second = np.triu_indices(units.shape[-1])
-    return jnp.concatenate([units, units[..., first] * units[..., second]], -1)
+        return jnp.concatenate([units, own], -1)
+    every = np.eye(units.shape[-1], dtype=np.float32)
+    first, second = (units @ every[:, chosen] for chosen in np.triu_indices(len(every)))
+    return jnp.concatenate([units, own, first * second], -1)
 
 
-def _white(table: NDArray[np.float64]) -> Params:
-    """Of rows [m, d]: their mean, and the matrix that makes their covariance the identity."""
-    variance, directions = np.linalg.eigh(np.cov(table.T).reshape(table.shape[1], -1))
-    matrix = directions / np.sqrt(np.maximum(variance, 0.0) + _FLOOR)
-    return {"mean": table.mean(0).astype(np.float32), "matrix": matrix.astype(np.float32)}
+def _rest(units: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Of rows [m, f]: what makes of units what the first of each pair has of its own, with a deviation of 1 [f, pairs];
+    0 for two that do not go together, or so closely that nothing is left."""
+    first, second = np.triu_indices(units.shape[1], 1)
+    spread = np.maximum(units.std(0), 1e-6)
+    shared = np.cov(units.T, ddof=0).reshape(units.shape[1], -1)[first, second]
+    together = shared / (spread[first] * spread[second])
+    left = np.sqrt(np.maximum(1.0 - together**2, 0.0))
+    used = (np.abs(together) >= _TOGETHER) & (left >= _APART)
+    scale = np.where(used, 1.0 / (spread[first] * np.maximum(left, _APART)), 0.0)
+    rest, pair = np.zeros((units.shape[1], len(first)), np.float32), np.arange(len(first))
+    rest[first, pair] = scale
+    rest[second, pair] = -scale * shared / spread[second] ** 2
+    return rest

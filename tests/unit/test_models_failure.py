@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from models.cells import unscaled
 from models.failure_held_out import HeldOut
 from models.failure_lstm import FailureLstm
-from models.failure_mlp import FailureMlp
+from models.failure_mlp import FailureMlp, MlpClassifier, Options
 from models.kind import Spec, TrainingData
 from models.probability import sigmoid
 
@@ -50,6 +51,30 @@ def test_a_product_is_learnt_and_told_as_a_calibrated_probability():
     high, low = told(FailureMlp(), MLP, fitted.params, np.array([[[25.0], [25.0]], [[25.0], [19.0]]], np.float32))[0]
     assert high > 80.0
     assert low < 20.0
+
+
+def test_what_one_of_two_features_has_of_its_own_is_an_input():
+    generator = np.random.default_rng(3)
+    air, alone = generator.normal(size=(2, 500))
+    values = np.stack([air, air + 0.1 * generator.normal(size=500), alone, alone], 1)[:, :, None].astype(np.float32)
+    data = TrainingData(
+        values, np.ones(values.shape, bool), np.zeros((500, 1), np.float32), np.arange(500, dtype=np.int32)
+    )
+    spec = replace(MLP, features=("air", "process", "wear", "same"))
+    own = MlpClassifier().learnt(spec, Options(), unscaled(4), data)["rest"]
+    difference = values[:, :, 0] @ own[:, 0]
+    assert difference.std() == pytest.approx(1.0, abs=0.01)
+    assert abs(np.corrcoef(difference, values[:, 1, 0])[0, 1]) < 0.01
+    assert not own[:, 1:].any(), "neither two that have nothing in common nor two that are the same"
+
+
+def test_few_inputs_are_read_where_weights_cost_something():
+    data = items()
+    read = [
+        FailureMlp().fit(replace(MLP, options={**MLP.options, "sparsity": cost}), data, quiet) for cost in (0.0, 3e-3)
+    ]
+    free, sparse = (np.abs(fitted.params["network"]["conditions"]["kernel"]) for fitted in read)
+    assert (sparse < 0.01).mean() > 2 * (free < 0.01).mean()
 
 
 def test_a_window_that_rises_is_told_from_one_that_does_not():
