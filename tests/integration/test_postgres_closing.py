@@ -245,6 +245,14 @@ async def test_a_closing_that_is_cut_off_has_done_nothing(store: PostgresStore, 
     assert await store.write([seconds(0, 1)]) == Written(0, 3)
 
 
+async def hold_first_minute(connection: Any, tag: int) -> None:
+    """Begin a transaction that whoever rolls up this minute of the tag has to wait for."""
+    await connection.execute("BEGIN")
+    columns = "samples, good, numbers, first_time, last_time, last_status, observed, good_time"
+    minute = f"INSERT INTO rollup_minutes (tag_id, start_time, {columns}) VALUES ($1, $2, 0, 0, 0, 0, 0, 0, 0, 0)"  # noqa: S608
+    await connection.execute(minute, tag, BEGIN)
+
+
 async def test_a_closing_that_is_cut_off_between_two_portions_has_closed_the_first(
     store: PostgresStore, migrated_postgres: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,10 +260,7 @@ async def test_a_closing_that_is_cut_off_between_two_portions_has_closed_the_fir
     await store.write([seconds(0, 600)])
     before = await beside(migrated_postgres)
     async with store._server.copying() as other:
-        await other.execute("BEGIN")
-        columns = "samples, good, numbers, first_time, last_time, last_status, observed, good_time"
-        minute = f"INSERT INTO rollup_minutes (tag_id, start_time, {columns}) VALUES (2, $1, 0, 0, 0, 0, 0, 0, 0, 0)"  # noqa: S608
-        await other.execute(minute, BEGIN)  # the second portion has to wait for us
+        await hold_first_minute(other, tag=2)  # the second portion has to wait for us
         closer = asyncio.create_task(store.close_before(BEGIN + 600 * SECOND))
         ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         while not await asyncio.to_thread(migrated_postgres.psql, ends):
@@ -272,6 +277,35 @@ async def test_a_closing_that_is_cut_off_between_two_portions_has_closed_the_fir
     assert equal(kept, before.take(slice(0, 600)))
     assert len(await store.read_samples([1, 3], *EVER)) == 1200
     assert migrated_postgres.psql("SELECT sum(samples + left_out) FROM sample_partitions") == [["1800"]]
+
+
+@pytest.mark.parametrize(("after", "slices"), [(7, 2), (0, 1)], ids=["at another time", "at the time of a row"])
+async def test_what_comes_to_a_portion_while_it_is_closed_is_kept(
+    migrated_postgres: Database, monkeypatch: pytest.MonkeyPatch, after: Micros, slices: int
+) -> None:
+    """At another time it is a slice of its own; at the time of a row of the portion, that is read anew."""
+    monkeypatch.setattr("plugin.historian.closed.closing._AT_ONCE", 3600)
+    tags = np.arange(1, 121)
+    time = BEGIN + SECOND * np.repeat(np.arange(60), len(tags))
+    url = migrated_postgres.secret_url
+    async with PostgresStore(url) as store, PostgresStore(url) as other:
+        for each in (store, other):
+            await each.register_tags([Tag(f"T{tag}", "plant", f"i={tag}") for tag in tags])
+        await store.write([Delivery(SampleBatch.of(np.tile(tags, 60), time, 0.5, 0, time, time))])
+        async with store._server.copying() as connection:
+            await hold_first_minute(connection, tag=61)  # the second portion has to wait for us
+            closer = asyncio.create_task(other.close_before(BEGIN + MINUTE))
+            waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            while not await asyncio.to_thread(migrated_postgres.psql, waits):
+                await asyncio.sleep(0.01)
+            late = SampleBatch.of([61], BEGIN + after, 7.5, 0, BEGIN, BEGIN)
+            assert (await store.write([Delivery(late)])).stored == 1
+            await connection.execute("ROLLBACK")
+        closed = await closer
+        assert (closed.slices, closed.samples) == (slices, 7201)
+        assert migrated_postgres.psql("SELECT count(*) FROM samples") == [["0"]]
+        assert len(await other.read_samples(tags.tolist(), *EVER)) == 7201
+        assert migrated_postgres.psql("SELECT sum(samples) FROM rollup_minutes") == [["7201"]]
 
 
 async def test_the_upkeep_closes_and_the_partition_goes(store: PostgresStore, migrated_postgres: Database) -> None:
