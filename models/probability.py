@@ -1,6 +1,6 @@
 """Probabilities that can be acted on: calibrated where nothing was learnt, with a threshold and figures to judge by."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,12 +42,18 @@ def sigmoid(logit: Column) -> NDArray[np.float64]:
 
 def average_precision(score: Column, came: NDArray[np.bool_]) -> float:
     """Area under precision over recall, without interpolation; rows of one score count together. NaN without a 1."""
+    if not came.any():
+        return float("nan")
+    recall, precision = recalls(score, came)
+    return float(np.sum(np.diff(recall, prepend=0) * precision))
+
+
+def recalls(score: Column, came: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Recall, ascending, and precision at each score from which on one may act."""
     order = np.argsort(-score, kind="stable")
     last = np.append(np.diff(score[order]) != 0, True)
     hits = np.cumsum(came[order])[last]
-    precision = hits / (np.flatnonzero(last) + 1)
-    total = int(came.sum())
-    return float(np.sum(np.diff(hits, prepend=0) * precision) / total) if total else float("nan")
+    return hits / max(int(came.sum()), 1), hits / (np.flatnonzero(last) + 1)
 
 
 def f1(told: NDArray[np.bool_], came: NDArray[np.bool_]) -> float:
@@ -73,8 +79,23 @@ def decision(probability: Column, came: NDArray[np.bool_], cost: float) -> float
     return float((ranked[last[best]] + below) / 2.0)
 
 
+class Bin(NamedTuple):
+    """Of probabilities that are alike."""
+
+    told: float
+    """Their mean, 0..1."""
+    came: float
+    """How often it came, 0..1."""
+    outcomes: int
+
+
+def bins(probability: Column, came: Column) -> tuple[Bin, ...]:
+    """Ten parts of equal size, from low to high."""
+    parts = np.array_split(np.argsort(probability, kind="stable"), min(_BINS, len(probability)))
+    return tuple(Bin(float(probability[part].mean()), float(came[part].mean()), len(part)) for part in parts)
+
+
 def reliability(probability: Column, came: Column) -> float:
     """How far what is told lies from how often it comes: mean over ten parts of equal size (Naeini et al. 2015)."""
-    parts = np.array_split(np.argsort(probability, kind="stable"), min(_BINS, len(probability)))
-    off = [len(part) * abs(float(probability[part].mean()) - float(came[part].mean())) for part in parts]
-    return float(sum(off) / len(probability))
+    found = bins(probability, came)
+    return float(sum(each.outcomes * abs(each.told - each.came) for each in found) / len(probability))

@@ -16,6 +16,7 @@ from plugin.infer.evaluation import Evaluation, evaluate
 from plugin.infer.registry import Registry
 from plugin.opening import open_compute
 from plugin.report.evaluation import evaluation_view
+from plugin.report.plots import can_plot, write_plots
 from plugin.scorers import Scorers
 
 
@@ -27,8 +28,11 @@ async def show_evaluation(
     number: int,
     span: tuple[str, str],
     json_file: Path | None,
+    plots: Path | None = None,
 ) -> None:
     """Version ``number``, 0 being the one in force, from and until as a person writes it. ModelError, ConfigError."""
+    if plots is not None and not can_plot():
+        raise ModelError('--plots needs matplotlib: pip install "foretag[plots]"')
     config.model(model)
     start, end = moment(config, span[0]), moment(config, span[1]) or datetime.now(UTC)
     if start is None or start >= end:
@@ -38,6 +42,9 @@ async def show_evaluation(
     if json_file is not None:
         await asyncio.to_thread(json_file.write_text, json.dumps(found.record(), indent=2), encoding="utf-8")
     console.print(evaluation_view(found))
+    if plots is not None:
+        for path in await asyncio.to_thread(write_plots, found, plots):
+            console.print(f"Picture: {path}", markup=False, highlight=False)
 
 
 async def _evaluated(

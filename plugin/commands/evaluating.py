@@ -14,9 +14,13 @@ def evaluate(
     end: Annotated[str, typer.Option("--to", help="Runs before then; now, if it is not given.")] = "",
     version: Annotated[int, typer.Option(help="Another version than the one in force.", min=0)] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file as well.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Write pictures (PNG) into this folder; needs matplotlib.")] = None,
     config: ConfigPath = DEFAULT,
 ) -> None:
     """Walk a model forward over the past, and show how good it would have been beside simple baselines."""
     from plugin.evaluating import show_evaluation  # noqa: PLC0415
 
-    complete(show_evaluation(load(config), out, model=model, number=version, span=(start, end), json_file=json_file))
+    span = start, end
+    complete(
+        show_evaluation(load(config), out, model=model, number=version, span=span, json_file=json_file, plots=plots)
+    )

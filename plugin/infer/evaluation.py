@@ -6,7 +6,7 @@ the newest cell, without what comes late.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,18 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models import robust
-from models.baselines import baselines
-from models.kind import TrainingData
-from plugin.domain import Flag, Meaning, Micros, ModelVersion, OutputTag, Prediction, micros, to_micros
-from plugin.errors import TrainingDataError
+from models import residuals, robust
+from plugin.domain import Flag, LabelKind, Meaning, ModelVersion, OutputTag, Prediction
 from plugin.infer.backtest import Progress, backtest
-from plugin.infer.config import ModelConfig
-from plugin.infer.outputs import model_spec
+from plugin.infer.occurrences import Occurrence, occurrences
+from plugin.infer.peers import history_before, peers_of
 from plugin.infer.registry import Registry
 from plugin.infer.scoring import Scorer
-from plugin.infer.training import gather
-from plugin.infer.truths import Proof, Truth, judged, proofs, results
+from plugin.infer.truths import Proof, judged, proofs
 from plugin.protocols import Store
 
 _ROWS = 20_000
@@ -88,6 +84,19 @@ class Flags:
     """Of one asset."""
     false_per_week: float | None
     """Rises of which people said that nothing was wrong; None: they said nothing."""
+    budget_per_week: float
+    """False alarms of one asset that the model was allowed."""
+    failures: int
+    """That people told of."""
+    detected: int
+    """Of them with a flag from the model's horizon before it to its end."""
+    delay: timedelta | None
+    """From such a failure to its first flag, the middle one; negative: before it."""
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        figures = {name: getattr(self, name) for name in Flags.__slots__}
+        return {**figures, "delay": None if self.delay is None else self.delay.total_seconds()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,16 +109,18 @@ class Evaluation:
     leak: bool
     """It was trained on what lies in the stretch: its errors say nothing."""
     judgements: tuple[Judgement, ...]
+    occurrences: tuple[Occurrence, ...]
     flags: Flags | None
     note: str
     """Why there are no baselines; empty: there are."""
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        flags = None if self.flags is None else {name: getattr(self.flags, name) for name in Flags.__slots__}
+        flags = None if self.flags is None else self.flags.record()
         stretch = {"version": self.version.version, "start": self.start.isoformat(), "end": self.end.isoformat()}
         judged_ = [each.record() for each in self.judgements]
-        return {**stretch, "leak": self.leak, "outputs": judged_, "flags": flags, "note": self.note}
+        told = {"outputs": judged_, "occurrences": [each.record() for each in self.occurrences], "flags": flags}
+        return {**stretch, "leak": self.leak, **told, "note": self.note}
 
 
 async def evaluate(
@@ -130,17 +141,19 @@ async def evaluate(
     for proof in await proofs(store, scorer.config, scorer.assets, said):
         ahead = proof.prediction.target_time - proof.prediction.as_of - scorer.config.horizon
         by_output[proof.prediction.tag.output, ahead].append(proof)
-    learnt, note = await _learnt(scorer, store, span[0])
+    learnt, note = await history_before(scorer, store, span[0])
     judgements = []
     for (_, ahead), found in sorted(by_output.items()):
         ordered = sorted(found, key=lambda proof: proof.prediction.as_of)
-        peers = await _peers(scorer, store, learnt, ordered, ahead) if learnt is not None else {}
+        numbers = learnt if scorer.config.training.learn not in {"normal", "labels"} else None
+        peers = await peers_of(scorer, store, numbers, ordered, ahead) if numbers is not None else {}
         strain = await _strained(scorer, registry, version, ordered) if not ahead else {}
         judgements.append(_judgement(ordered, ahead, peers, strain))
     trained = str(version.provenance.get("data_end", ""))
     leak = not trained or datetime.fromisoformat(trained) > span[0]
     raised = await _raised(store, scorer, flags, span) if flags else None
-    return Evaluation(version, *span, leak, tuple(judgements), raised, note)
+    whether = await occurrences(scorer, store, said, flags, learnt)
+    return Evaluation(version, *span, leak, tuple(judgements), whether, raised, note)
 
 
 def _judgement(
@@ -167,101 +180,6 @@ def _errors(who: str, said: Column, truth: Column, tag: OutputTag) -> Errors:
     phm = float(np.sum(np.expm1(np.where(error < 0, -error / 13.0, error / 10.0))))
     rmse, mae = float(np.sqrt(np.mean(error**2))), float(np.mean(np.abs(error)))
     return Errors(who, len(error), rmse, mae, r2, phm if tag.meaning is Meaning.LIFETIME else None)
-
-
-# --- baselines ---
-
-
-async def _learnt(scorer: Scorer, store: Store, start: datetime) -> tuple[TrainingData | None, str]:
-    """What there was to learn from before the stretch, or why there is none."""
-    if scorer.config.training.learn in {"normal", "labels"}:
-        return None, ""
-    outputs = scorer.kind.outputs(model_spec(scorer.config))
-    ahead = max((cells for output in outputs for cells in output.ahead), default=0)
-    try:
-        data, _ = await gather(scorer.config, scorer.assets, store, start, ahead=ahead)
-    except TrainingDataError as error:
-        return None, f"no baselines: {error}"
-    return data, ""
-
-
-async def _peers(
-    scorer: Scorer, store: Store, data: TrainingData, found: Sequence[Proof], ahead: timedelta
-) -> Mapping[str, Column]:
-    """By name, what each says of the same."""
-    config, tag = scorer.config, found[0].prediction.tag
-    prompt = np.array([name not in _late(config) for name in config.inputs])
-    inputs, target = _table(data, prompt, ahead // config.step)
-    if tag.meaning is Meaning.LIFETIME:
-        target = np.minimum(target, tag.high)
-    asked = (await _asked(scorer, found))[:, prompt]
-    last = config.roles.get("target")
-    names = [name for name, wanted in zip(config.inputs, prompt, strict=True) if wanted]
-    peers = baselines(last=names.index(last) if last in names else None, seed=config.seed)
-    said = {peer.name: peer.fit(inputs, target)(asked) for peer in peers}
-    if found[0].truth is Truth.LABORATORY:
-        said = {"last result": await _last_results(scorer, store, found), **said}
-    return said
-
-
-def _late(config: ModelConfig) -> set[str]:
-    return {name for name, late in zip(config.features, config.late, strict=True) if late}
-
-
-def _table(data: TrainingData, prompt: NDArray[np.bool_], ahead: int) -> tuple[NDArray[np.float32], Column]:
-    """Inputs [n, d] of labelled cells and what was true so many cells later."""
-    count = data.target.shape[1] - ahead
-    row, cell = np.nonzero(np.isfinite(data.target[:, ahead:]) & data.observed[:, prompt, :count].any(1))
-    if len(row) > _ROWS:
-        chosen = np.sort(np.random.default_rng(0).choice(len(row), _ROWS, replace=False))
-        row, cell = row[chosen], cell[chosen]
-    values = np.where(data.observed[row, :, cell], data.values[row, :, cell], np.float32(np.nan))
-    return values[:, prompt], data.target[row, cell + ahead].astype(np.float64)
-
-
-async def _asked(scorer: Scorer, found: Sequence[Proof]) -> NDArray[np.float32]:
-    """Of each, the newest cell that its prediction saw [n, f]; NaN where not observed."""
-    step, rows = micros(scorer.config.step), {asset.name: row for row, asset in enumerate(scorer.assets)}
-    asked = np.full((len(found), len(scorer.config.inputs)), np.nan, np.float32)
-    ends = np.array([to_micros(proof.prediction.as_of) for proof in found])
-    for first, last in _slices(ends, _CELLS * step):
-        cells = int((ends[last - 1] - ends[first]) // step) + 1
-        windows = await scorer.past(found[last - 1].prediction.as_of, cells)
-        values = np.where(windows.observed, windows.values, np.float32(np.nan))
-        for place in range(first, last):
-            cell = cells - 1 - int((ends[last - 1] - ends[place]) // step)
-            asked[place] = values[rows[found[place].prediction.tag.asset], :, cell]
-    return asked
-
-
-def _slices(ends: NDArray[np.int64], width: Micros) -> Iterator[tuple[int, int]]:
-    first = 0
-    while first < len(ends):
-        last = int(np.searchsorted(ends, ends[first] + width))
-        yield first, last
-        first = last
-
-
-async def _last_results(scorer: Scorer, store: Store, found: Sequence[Proof]) -> Column:
-    """Of the laboratory, as it was known when each prediction was made."""
-    told: dict[str, tuple[list[datetime], list[float]]] = {}
-    start, end = found[0].prediction.as_of - timedelta(days=90), found[-1].prediction.as_of
-    for asset in scorer.assets:
-        tag = next(
-            each for each in scorer.tags if (each.asset, each.output) == (asset.name, found[0].prediction.tag.output)
-        )
-        known = sorted(
-            (known, value) for _, known, value in await results(store, scorer.config, asset, tag, start, end)
-        )
-        told[asset.name] = [each for each, _ in known], [value for _, value in known]
-    said = np.full(len(found), np.nan)
-    for place, proof in enumerate(found):
-        times, values = told[proof.prediction.tag.asset]
-        before = int(
-            np.searchsorted(np.array([to_micros(t) for t in times]), to_micros(proof.prediction.as_of), "right")
-        )
-        said[place] = values[before - 1] if before else np.nan
-    return said
 
 
 # --- strain, flags ---
@@ -307,4 +225,26 @@ async def _raised(store: Store, scorer: Scorer, flags: Sequence[Flag], span: tup
     starts = {(flag.asset, flag.as_of) for flag in rises}
     false = sum((each.flag.asset, each.flag.as_of) in starts and not each.real for each in said)
     share = sum(flag.raised for flag in flags) / len(flags)
-    return Flags(len(flags), share, len(rises) / weeks, false / weeks if said else None)
+    budget = float(scorer.config.options.get("false_alarms_per_week", residuals.Options().false_alarms_per_week))
+    delays = await _delays(store, scorer, by_asset, span)
+    seen = [each for each in delays if each is not None]
+    return Flags(
+        len(flags), share, len(rises) / weeks, false / weeks if said else None, budget,
+        len(delays), len(seen), sorted(seen)[len(seen) // 2] if seen else None,
+    )  # fmt: skip
+
+
+async def _delays(
+    store: Store, scorer: Scorer, flags: Mapping[str, Sequence[Flag]], span: tuple[datetime, datetime]
+) -> list[timedelta | None]:
+    """From each failure of the stretch to its first flag; None: there was none."""
+    found: list[timedelta | None] = []
+    for asset, of_asset in flags.items():
+        for label in await store.labels(asset, *span, kind=LabelKind.FAILURE):
+            if not span[0] <= label.start < span[1]:
+                continue
+            begin, end = label.start - scorer.config.horizon, label.end or label.start
+            raised = (flag.as_of for flag in of_asset if flag.raised and begin <= flag.as_of <= end)
+            first = min(raised, default=None)
+            found.append(None if first is None else first - label.start)
+    return found

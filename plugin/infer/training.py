@@ -21,6 +21,7 @@ from plugin.domain import (
     ModelVersion,
     SampleBatch,
     from_micros,
+    micros,
     to_micros,
 )
 from plugin.domain import Stretch as Hole
@@ -176,6 +177,19 @@ async def gather(
     tally = Counter() if tally is None else tally
     found = await _found(config, assets, store, now, ahead, tally)
     return await _put_together(config, assets, found, tally), _span(found)
+
+
+async def targets(
+    config: ModelConfig, assets: Sequence[Asset], store: Store, now: datetime
+) -> Mapping[tuple[str, datetime], float]:
+    """What is to be predicted, by asset and by the end of the cell; where nobody knows it is left out."""
+    names = {asset.tags[config.features[0]].id: asset.name for asset in assets}
+    step, known = micros(config.step), {}
+    for stretch in await _found(config, assets, store, now, 0, Counter()):
+        for place in np.flatnonzero(np.isfinite(stretch.target)):
+            end = stretch.end - (len(stretch.target) - 1 - int(place)) * step
+            known[names[stretch.group[1]], from_micros(end)] = float(stretch.target[place])
+    return known
 
 
 def _span(found: Sequence[Stretch]) -> tuple[datetime, datetime]:

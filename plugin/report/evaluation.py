@@ -1,11 +1,13 @@
 """``foretag evaluate`` as tables."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from plugin.infer.evaluation import Evaluation, Flags, Judgement
+from plugin.infer.occurrences import Occurrence
 from plugin.report.layout import duration, headed, printable
 
 
@@ -27,6 +29,9 @@ def _parts(found: Evaluation) -> Iterator[RenderableType]:
     for each in found.judgements:
         yield Text()
         yield from _judgement(each)
+    for whether in found.occurrences:
+        yield Text()
+        yield _occurrence(whether)
     if found.flags is not None:
         yield Text()
         yield from _flags(found.flags)
@@ -53,12 +58,28 @@ def _judgement(found: Judgement) -> Iterator[RenderableType]:
         yield strained
 
 
+def _occurrence(found: Occurrence) -> RenderableType:
+    title = f"{found.output}, the case in {100 * found.share:.1f} % of {found.outcomes:,}"
+    table = headed(printable(title), ">PR-AUC", ">Brier", ">calibration error")
+    for each in found.ranked:
+        figures = (f"{each.pr_auc:.3f}", *("" if x is None else f"{x:.4f}" for x in (each.brier, each.reliability)))
+        table.add_row(each.who, *figures)
+    return table
+
+
 def _flags(found: Flags) -> Iterator[RenderableType]:
     yield Text(
         f"Flags: raised in {100 * found.share:.2f} % of {found.runs:,} runs, {found.rises_per_week:.3g} times a week "
-        "and asset."
+        f"and asset; {found.budget_per_week:.3g} false ones were allowed."
     )
+    if found.failures:
+        by = "" if found.delay is None else f", by the middle of them {_apart(found.delay)}"
+        yield Text(f"Of {found.failures} failures that people told of it saw {found.detected}{by}.")
     if found.false_per_week is None:
         yield Text("Nobody has said of any of them whether something was wrong; see `foretag label`.")
     else:
         yield Text(f"Of these {found.false_per_week:.3g} a week were false, by what people said.")
+
+
+def _apart(delay: timedelta) -> str:
+    return f"{duration(abs(delay))} {'before' if delay < timedelta(0) else 'after'} it was told to begin"

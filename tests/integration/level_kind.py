@@ -1,10 +1,11 @@
-"""The simplest soft sensor: a stranger's kind, which learns in no time."""
+"""The simplest soft sensor, and the simplest classifier: a stranger's kinds, which learn in no time."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
+from models.meaning import Meaning
 
 
 class Level:
@@ -31,3 +32,27 @@ class Level:
 
     def uncorrected(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
         return jnp.broadcast_to(params["mean"], values[:, 0].shape)
+
+
+class Odds:
+    """A stranger's kind: how likely a failure is grows with the first feature."""
+
+    name = "odds"
+    roles = ()
+
+    def check(self, spec: Spec) -> None:
+        """Any spec will do."""
+
+    def outputs(self, spec: Spec) -> tuple[OutputSpec, ...]:
+        return (OutputSpec("failure_probability", "%", 0.0, 100.0, "How likely it is", Meaning.PROBABILITY),)
+
+    def init(self, spec: Spec, key: jax.Array) -> Params:
+        return {"mean": np.zeros((), np.float32)}
+
+    def fit(self, spec: Spec, data: TrainingData, progress: Progress) -> Fitted:
+        return Fitted({"mean": np.float32(np.mean(data.values[:, 0][data.observed[:, 0]]))}, {})
+
+    def predict(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
+        value = 100.0 * jax.nn.sigmoid(4.0 * (values[:, 0, -1] - params["mean"]))
+        unknown = jnp.full_like(value, jnp.nan)
+        return {"failure_probability": Estimate(jnp.where(observed[:, 0, -1], value, jnp.nan), unknown, unknown)}

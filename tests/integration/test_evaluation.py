@@ -9,15 +9,29 @@ import pytest
 from rich.console import Console
 
 from models import baselines
+from plugin import evaluating
+from plugin.config import load
 from plugin.domain import Label, LabelKind, SampleBatch, to_micros
+from plugin.errors import ModelError
 from plugin.infer.evaluation import Evaluation, evaluate
 from plugin.infer.scoring import Scorer
 from plugin.protocols import Delivery
 from plugin.report.evaluation import evaluation_view
-from tests.integration.level_kind import Level
-from tests.integration.model_bench import NOW, START, Bench, config
+from plugin.report.plots import write_plots
+from tests.integration.level_kind import Level, Odds
+from tests.integration.model_bench import NOW, SECONDS, START, Bench, config
 
 MINUTES = 20
+PLANT = """
+[[sources]]
+name = "plant"
+endpoint = "opc.tcp://127.0.0.1:1/"
+
+[[assets]]
+names = ["pump-1"]
+node = "nsu=u;s={asset}.{feature}"
+tags = { a = {} }
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -118,3 +132,94 @@ async def test_flags_are_counted_by_week_and_held_against_verdicts(bench):
     told = await judged(bench, scorer, NOW, end)
     assert told.flags is not None
     assert told.flags.false_per_week == told.flags.rises_per_week
+
+
+async def test_scores_and_delays_are_held_against_what_people_said(bench):
+    scorer = bench.scorer(config(horizon="10s"))
+    await bench.training().train(scorer)
+    for name in "abc":
+        await bench.add(name, range(400, 420), 10.0)
+        await bench.add(name, range(420, 440), 60.0)
+    end = NOW + timedelta(seconds=40)
+    labels = [
+        Label("1", LabelKind.NORMAL, "pump-1", NOW, created=end, end=NOW + timedelta(seconds=20), user="anna"),
+        Label("2", LabelKind.FAILURE, "pump-1", NOW + timedelta(seconds=30), created=end, end=end, user="anna"),
+        Label("3", LabelKind.FAILURE, "pump-2", NOW + timedelta(seconds=30), created=end, end=end, user="anna"),
+    ]
+    await bench.store.write_labels(labels)
+    found = await judged(bench, scorer, NOW, end)
+    assert found.flags is not None
+    assert (found.flags.failures, found.flags.detected) == (2, 1), "pump-2 never moved"
+    assert found.flags.delay is not None
+    assert timedelta(seconds=-10) <= found.flags.delay < timedelta(0)
+    assert found.flags.budget_per_week == 1.0
+    (score,) = found.occurrences
+    ways = {each.who: each for each in score.ranked}
+    assert set(ways) == {"this version", "all normal", "PCA"}
+    assert ways["all normal"].pr_auc == pytest.approx(score.share)
+    assert ways["this version"].pr_auc > score.share + 0.1
+    assert ways["this version"].brier is None
+    text = shown(found)
+    assert "Of 2 failures that people told of it saw 1" in text
+    assert "before it was told to begin" in text
+    assert json.loads(json.dumps(found.record()))["flags"]["delay"] < 0
+
+
+async def odds(bench: Bench) -> Evaluation:
+    """Of a kind that knows that ``c`` is 1 where ``a`` is above 10."""
+    bench.compute.kinds = {**bench.compute.kinds, "odds": Odds()}
+    settings = config(
+        name="soft", kind="odds", roles={"outcome": "c"}, window="20s", options={}, training={"learn": "labels"},
+        schedule={"every": "10s", "deadline": "20s"},
+    )  # fmt: skip
+    noise = np.random.default_rng(3)
+    times = to_micros(START) + np.arange(SECONDS + 60 * MINUTES, dtype=np.int64) * 1_000_000
+    for machine in bench.assets:
+        a = noise.normal(10, 1, len(times))
+        columns = {"a": a, "b": noise.normal(10, 1, len(times)), "c": (a > 10.0).astype(float)}
+        for name, values in columns.items():
+            late = times + 1
+            tag = machine.tags[name].id
+            await bench.store.write([Delivery(SampleBatch.of([tag] * len(times), times, values, 0, late, late))])
+    scorer = bench.scorer(settings)
+    await bench.training().train(scorer)
+    return await judged(bench, scorer, NOW, NOW + timedelta(minutes=MINUTES))
+
+
+async def test_a_probability_is_held_against_what_came_beside_what_knows_less(bench, tmp_path):
+    found = await odds(bench)
+    (whether,) = found.occurrences
+    assert whether.output == "failure_probability"
+    assert whether.outcomes == 2 * 6 * MINUTES
+    ways = {each.who: each for each in whether.ranked}
+    assert set(ways) == {"this version", "mean", "ridge"}
+    assert ways["this version"].pr_auc == pytest.approx(1.0)
+    assert ways["mean"].pr_auc == pytest.approx(whether.share)
+    assert ways["this version"].brier == pytest.approx(np.mean((whether.told - whether.came) ** 2))
+    assert sum(each.outcomes for each in whether.bins) == whether.outcomes
+    assert not found.leak
+    assert "calibration error" in shown(found)
+    assert json.loads(json.dumps(found.record()))["occurrences"][0]["ways"][0]["who"] == "this version"
+    paths = write_plots(found, tmp_path / "plots")
+    names = ["soft-1-failure_probability-precision.png", "soft-1-failure_probability-reliability.png"]
+    assert [path.name for path in paths] == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+async def test_numbers_are_drawn_over_time_and_as_residuals(bench, tmp_path):
+    scorer = await sensor(bench)
+    await goes_on(bench)
+    found = await judged(bench, scorer, NOW, NOW + timedelta(minutes=MINUTES))
+    paths = write_plots(found, tmp_path)
+    assert [path.name for path in paths] == ["soft-1-q-over-time.png", "soft-1-q-residuals.png"]
+    assert write_plots(found, tmp_path) == paths, "those of before are replaced"
+
+
+async def test_without_matplotlib_it_is_said_what_to_install_before_anything_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluating, "can_plot", lambda: False)
+    path = tmp_path / "foretag.toml"
+    path.write_text(PLANT, encoding="utf-8")
+    with pytest.raises(ModelError, match=r'pip install "foretag\[plots\]"'):
+        await evaluating.show_evaluation(
+            load(path), Console(quiet=True), model="odd", number=0, span=("1d", ""), json_file=None, plots=tmp_path
+        )
