@@ -44,7 +44,8 @@ class TrainingConfig(Section):
     """What people say (``foretag label``) counts with each: a failure ends a run, a work order begins another, a flag
     that was a false alarm shows healthy cells.
     ``failures``: cycles left until the unit's run ends, a run ending where the role ``age`` starts over, or where a
-    failure is told;
+    failure is told (an overhaul in good time is no end of a life: tell of it as a work order; predictions are proven by
+    failures that are told alone);
     ``laboratory``: the value of the role ``lab`` at its own source time; ``normal``: how it looks while all is well;
     ``series``: what the role ``target`` is later, in blocks of time;
     ``labels``: whether a failure label begins within ``horizon`` or, with a tag in the role ``outcome``, what that says

@@ -10,6 +10,7 @@ from functools import partial
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Outcome, Run, RunKind, RunResult
 from plugin.errors import ForetagError
+from plugin.infer.complaints import Complaints
 from plugin.infer.scoring import Scorer
 from plugin.infer.telling import Telling
 from plugin.protocols import Sink, Store
@@ -36,7 +37,7 @@ class Runs:
         self._diagnostics = diagnostics
         self._clock = clock
         self._telling = Telling(diagnostics, "results")
-        self._complaints: dict[str, str] = {}
+        self._complaints = Complaints()
         self._turns: dict[str, asyncio.Lock] = {}
         self._missed: asyncio.Queue[tuple[str, datetime]] = asyncio.Queue(maxsize=1000)
         self.published: dict[str, datetime] = {}
@@ -101,7 +102,7 @@ class Runs:
             await self._fail(what, run, error)
             return None
         self._count(outcome.run)
-        self._complaints.pop(what, None)
+        self._complaints.over(what)
         return outcome
 
     def miss(self, model: str, scheduled: datetime) -> None:
@@ -153,7 +154,5 @@ class Runs:
             self._diagnostics.run_seconds.labels(run.model).observe((run.finished - run.started).total_seconds())
 
     def _complain(self, what: str, text: str, error: BaseException | None = None) -> None:
-        """Once per change of the text: a fault that lasts does not fill the log."""
-        if self._complaints.get(what) != text:
-            self._complaints[what] = text
-            log.warning("%s: %s", what, text, exc_info=error)
+        if told := self._complaints.about(what, text):
+            log.warning("%s: %s", what, told, exc_info=error)

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from plugin.diagnostics import Diagnostics
 from plugin.errors import PublishError
+from plugin.infer.complaints import Complaints
 from plugin.protocols import Sink
 
 _log = logging.getLogger(__name__)
@@ -18,13 +19,13 @@ _News = TypeVar("_News")
 
 
 class Telling:
-    """Knows what each sink that fails said last."""
+    """Of one thing that sinks are told again and again."""
 
     def __init__(self, diagnostics: Diagnostics, what: str) -> None:
         """``what`` they are told, for the log: "does not show …"."""
         self._diagnostics = diagnostics
         self._what = what
-        self._complaints: dict[str, str] = {}
+        self._complaints = Complaints()
 
     async def each(self, sinks: Sequence[Sink], tell: Callable[[Sink], Awaitable[None]], values: int = 1) -> list[Sink]:
         """One after the other; returns those that took it. A failure counts for so many ``values``."""
@@ -38,17 +39,14 @@ class Telling:
             self._diagnostics.publish_failures.labels(sink.name, type(error).__name__).inc(values)
             self._complain(sink, error)
             return False
-        self._complaints.pop(sink.name, None)
+        self._complaints.over(sink.name)
         return True
 
     def _complain(self, sink: Sink, error: Exception) -> None:
-        """Once per change of its words: a fault that lasts does not fill the log."""
         text = "timed out" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        if self._complaints.get(sink.name) != text:
-            expected = isinstance(error, PublishError | TimeoutError)
-            trace = None if expected else error
-            _log.warning("sink %s does not show %s: %s", sink.name, self._what, text, exc_info=trace)
-            self._complaints[sink.name] = text
+        if told := self._complaints.about(sink.name, text):
+            trace = None if isinstance(error, PublishError | TimeoutError) else error
+            _log.warning("sink %s does not show %s: %s", sink.name, self._what, told, exc_info=trace)
 
 
 class Teller(Generic[_News]):

@@ -8,7 +8,8 @@ The rules are those of the view ``v_prediction_accuracy``:
 ``measured``    The output has the name of a feature that the asset measures: the mean of that tag in the minute of the
                 target time, if all its samples are Good.
 ``failure``     A remaining life and the asset's next failure: in s, min, h and d by the clock, else by how much the tag
-                in the role ``age`` grew from the prediction to the failure.
+                in the role ``age`` grew from the prediction to the failure. An age that starts over proves nothing: an
+                overhaul in good time ends no life, and who predicted a longer one was not wrong.
 """
 
 from bisect import bisect_right
