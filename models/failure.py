@@ -85,6 +85,11 @@ class Classifier(Protocol):
         ``fixed``: what :meth:`learnt` gave.
         """
 
+    def last_logit(
+        self, spec: Spec, options: Any, fixed: Params, weights: Params, units: jax.Array, seen: jax.Array
+    ) -> jax.Array:
+        """[b] of the last cell alone."""
+
     def penalty(self, options: Any, weights: Params) -> jax.Array:
         """What is added to the loss for one member's weights."""
 
@@ -166,8 +171,12 @@ class Failure:
 
     def _members(self, spec: Spec, params: Params, units: jax.Array, seen: jax.Array) -> jax.Array:
         """Logits [members, b] at the last cell."""
-        member = partial(self._classifier.logit, spec, read(self._options, spec), params, units=units, seen=seen)
-        every: jax.Array = jax.vmap(lambda weights: member(weights)[:, -1])(params["network"])
+        options = read(self._options, spec)
+
+        def member(weights: Params) -> jax.Array:
+            return self._classifier.last_logit(spec, options, params, weights, units, seen)
+
+        every: jax.Array = jax.vmap(member)(params["network"])
         return every
 
     def _crops(

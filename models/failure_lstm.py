@@ -66,10 +66,24 @@ class LstmClassifier:
         self, spec: Spec, options: Options, fixed: Params, weights: Params, units: jax.Array, seen: jax.Array
     ) -> jax.Array:
         """See :class:`models.failure.Classifier`."""
-        share = jnp.mean(seen, -1, keepdims=True, dtype=units.dtype)
-        network = bound(self.build(spec, options), weights)
-        found: jax.Array = network(jnp.concatenate([units, share], -1), seen.any(-1))[..., 0]
+        network, inputs, there = self._read(spec, options, weights, units, seen)
+        found: jax.Array = network(inputs, there)[..., 0]
         return found
+
+    def last_logit(
+        self, spec: Spec, options: Options, fixed: Params, weights: Params, units: jax.Array, seen: jax.Array
+    ) -> jax.Array:
+        """See :class:`models.failure.Classifier`."""
+        network, inputs, there = self._read(spec, options, weights, units, seen)
+        return network.last(inputs, there)[..., 0]
+
+    def _read(
+        self, spec: Spec, options: Options, weights: Params, units: jax.Array, seen: jax.Array
+    ) -> tuple[Recurrent, jax.Array, jax.Array]:
+        """The network, what it reads, and which cells are there."""
+        share = jnp.mean(seen, -1, keepdims=True, dtype=units.dtype)
+        network: Recurrent = bound(self.build(spec, options), weights)
+        return network, jnp.concatenate([units, share], -1), seen.any(-1)
 
     def penalty(self, options: Options, weights: Params) -> jax.Array:
         """See :class:`models.failure.Classifier`."""

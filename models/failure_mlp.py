@@ -101,6 +101,12 @@ class MlpClassifier:
         found: jax.Array = bound(self.build(spec, options), weights)(inputs)
         return found
 
+    def last_logit(
+        self, spec: Spec, options: Options, fixed: Params, weights: Params, units: jax.Array, seen: jax.Array
+    ) -> jax.Array:
+        """See :class:`models.failure.Classifier`."""
+        return self.logit(spec, options, fixed, weights, units[:, -1:], seen[:, -1:])[:, 0]
+
     def penalty(self, options: Options, weights: Params) -> jax.Array:
         """See :class:`models.failure.Classifier`."""
         reading = weights["conditions" if options.network == "modes" else "first"]

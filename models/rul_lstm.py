@@ -258,7 +258,7 @@ def _quantiles(spec: Spec, options: Options, network: Params, inputs: jax.Array,
     build = _builder(spec, options)
 
     def member(weights: Params) -> jax.Array:
-        return _ordered(bound(build, weights)(inputs, seen)[:, -1])
+        return _ordered(bound(build, weights).last(inputs, seen))
 
     every: jax.Array = jax.vmap(member)(network)
     return every

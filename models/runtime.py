@@ -14,8 +14,10 @@ from models.kind import Estimate, ModelKind, Params, Spec
 
 log = logging.getLogger(__name__)
 
-_SMALLEST = 64
-"""Windows are at least so many cells long for the compiler: shorter ones would only add programs."""
+_CELLS = 1 << 20
+"""Of the features of a block of windows, at most."""
+_FEWEST = 64
+"""Windows of a block: with fewer, matrix products are slow."""
 
 
 def choose_device(name: str = "auto") -> jax.Device:
@@ -85,6 +87,8 @@ class Predictor:
         self._device = device
         self._params = jax.device_put(light.unpacked(params), device)
         self._programs: dict[int, Any] = {}
+        cells = len(spec.features) * spec.length
+        self._block = max(_FEWEST, bucket(_CELLS // cells + 1) // 2) if device.platform == "cpu" else None
 
         def predict(params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
             return kind.predict(spec, light.widened(params), values, observed)
@@ -100,7 +104,8 @@ class Predictor:
         """Estimates as NumPy arrays [n] for values and observed [n, f, t]; ValueError for axes that are not the spec's.
 
         Padded to the spec's length (with older cells that are not observed) and to a bucket of windows: one program per
-        bucket serves every size.
+        bucket serves every size. On a processor many windows are computed in blocks, of which each stays in its cache
+        and several are under way at once.
         """
         n, f, t = values.shape
         if f != len(self.spec.features) or t > self.spec.length or values.shape != observed.shape:
@@ -108,12 +113,26 @@ class Predictor:
                 f"windows of shape {values.shape} (observed {observed.shape}) do not fit {len(self.spec.features)} "
                 f"features and at most {self.spec.length} cells"
             )
+        block = self._block or bucket(n)
+        begun = [
+            self._begun(values[first : first + block], observed[first : first + block])
+            for first in range(0, max(n, 1), block)
+        ]
+        found = jax.device_get(begun)
+        return {
+            name: Numbers(*(np.concatenate(parts)[:n] for parts in zip(*(part[name] for part in found), strict=True)))
+            for name in found[0]
+        }
+
+    def _begun(self, values: NDArray[np.float32], observed: NDArray[np.bool_]) -> Any:
+        """Estimates of one block, padded, that are being computed; only the last block is padded with windows."""
         values, observed = self._padded(values, np.float32), self._padded(observed, np.bool_)
-        found = jax.device_get(self._program(values, observed)(self._params, values, observed))
-        return {name: Numbers(*(np.asarray(column)[:n] for column in estimate)) for name, estimate in found.items()}
+        return self._program(values, observed)(self._params, values, observed)
 
     def _padded(self, array: NDArray[Any], dtype: Any) -> NDArray[Any]:
         n, f, t = array.shape
+        if (n, t) == (bucket(n), self.spec.length) and array.dtype == dtype:
+            return array
         padded = np.zeros((bucket(n), f, self.spec.length), dtype)
         padded[:n, :, self.spec.length - t :] = array
         return padded

@@ -95,3 +95,15 @@ def test_a_spike_is_clipped_and_what_is_not_observed_is_the_mean():
     values = np.array([[[1e9, -1e9, 12.0, 1e9]]], np.float32)
     found = scaled(scale, values, np.array([[[True, True, True, False]]]), 5.0)
     assert np.asarray(found).tolist() == [[[5.0, -5.0, 1.0, 0.0]]]
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 50])
+def test_the_own_start_is_the_mean_of_what_was_seen_of_it_by_then(length):
+    generator = np.random.default_rng(length)
+    values = generator.normal(100.0, 1.0, (2, 3, length)).astype(np.float32)
+    observed = generator.random(values.shape) < 0.7
+    found = np.asarray(cells.own_start(values, observed))
+    for place in np.ndindex(values.shape):
+        until = (*place[:2], slice(0, place[2] + 1))
+        first = values[until][observed[until]][: cells.BASELINE_CELLS]
+        assert found[place] == pytest.approx(first.mean() if len(first) else 0.0, abs=1e-3)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from models.network import Cell, Recurrent, born, bound
+from models.network import Cell, Layer, Recurrent, born, bound
 
 CELLS = get_args(Cell)
 RNG = np.random.default_rng(0)
@@ -80,3 +80,26 @@ def test_the_equations_are_those_of_the_papers(cell):
     run, weights = network(cell)
     weights = jax.tree.map(partial(np.asarray, dtype=np.float64), weights)
     assert run(INPUTS, SEEN)[0, -1] == pytest.approx(by_hand(cell, weights), abs=1e-4)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_last_cell_alone_is_the_same_number(cell, layers):
+    build = lambda rngs: Recurrent(4, 5, 2, cell, layers, rngs=rngs)  # noqa: E731
+    weights = jax.tree.map(lambda leaf: 3.0 * leaf, born(build, jax.random.split(jax.random.key(1), 2)))
+    hidden = RNG.random((3, 9)) < 0.7
+    wanted = jax.vmap(lambda one: bound(build, one)(INPUTS, hidden)[:, -1])(weights)
+    found = jax.vmap(lambda one: bound(build, one).last(INPUTS, hidden))(weights)
+    assert found.shape == (2, 3, 2)
+    assert np.asarray(found) == pytest.approx(np.asarray(wanted), abs=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_layer_reads_the_one_below(cell):
+    build = lambda rngs: Recurrent(4, 5, 2, cell, 2, rngs=rngs)  # noqa: E731
+    weights = jax.tree.map(lambda leaf: 3.0 * leaf[0], born(build, jax.random.split(jax.random.key(1), 1)))
+    below = {name: weights[name] for name in weights if name in {"gates", "recurrent"}}
+    states = bound(lambda rngs: Layer(4, 5, cell, rngs=rngs), below).states(INPUTS, SEEN)
+    above = bound(lambda rngs: Layer(5, 5, cell, rngs=rngs), weights["above"]["layer_2"]).states(states, SEEN)
+    wanted = above @ weights["head"]["kernel"] + weights["head"]["bias"]
+    assert np.asarray(bound(build, weights)(INPUTS, SEEN)) == pytest.approx(np.asarray(wanted), abs=1e-5)

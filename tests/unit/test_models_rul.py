@@ -203,3 +203,24 @@ def test_settings_are_read_from_an_artifact_as_they_were_given():
         for each in (sorted_by_name, spec)
     )
     assert found.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize(
+    ("cell", "lower", "value"),
+    [
+        ("lstm", [65.695724, 67.050003, 65.890381, 68.008812], [90.313530, 92.296417, 90.948563, 92.614715]),
+        ("gru", [73.844727, 71.659149, 70.636551, 70.294228], [97.559444, 95.282494, 93.275124, 95.341751]),
+    ],
+)
+def test_an_artifact_of_version_0_1_says_what_it_said(cell, lower, value):
+    """The figures were taken with the program that stores every state, before there was one of the last state alone."""
+    spec = Spec("rul_lstm", ("a", "b", "age"), 40, {"age": "age"}, {"context": 24, "cell": cell})
+    params = jax.tree.map(lambda leaf: 2.0 * np.asarray(leaf), KIND.init(spec, jax.random.key(3)))
+    params |= {"beyond": np.float32(9), "margin": np.zeros(2, np.float32)}
+    cells, row = np.arange(40), np.arange(4)[:, None]
+    values = np.stack([np.sin(cells / 3 + row), np.cos(cells * row / 5), cells + 0 * row], 1).astype(np.float32)
+    observed = ((7 * cells + 3 * row) % 11 > 1)[:, None].repeat(3, 1)
+    observed[3, :, :30] = False
+    found = jax.jit(partial(KIND.predict, spec))(params, values, observed)["rul"]
+    assert np.asarray(found.value) == pytest.approx(value, rel=1e-5)
+    assert np.asarray(found.lower) == pytest.approx(lower, rel=1e-5)

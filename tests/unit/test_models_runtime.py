@@ -106,3 +106,18 @@ def test_the_compile_cache_is_ours_alone(tmp_path):
         assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path / "cache")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_many_windows_are_computed_in_blocks_of_one_program(predictor, monkeypatch):
+    monkeypatch.setattr(runtime, "_CELLS", 2 * 200 * 64)
+    blocks = Predictor(Sum(), predictor.spec, {"weight": np.float32(2)}, choose_device("cpu"))
+    for n in (64, 65, 128, 200):
+        values, observed = windows(n, 200)
+        found, wanted = blocks.predict(values, observed)["sum"], predictor.predict(values, observed)["sum"]
+        assert found.value.tolist() == wanted.value.tolist()
+        assert found.upper.shape == (n,)
+    assert blocks.compilations == 3, "of 64 windows, of 1 and of 8"
+
+
+def test_no_window_gives_no_number(predictor):
+    assert predictor.predict(*windows(0, 200))["sum"].value.tolist() == []
