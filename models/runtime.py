@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,8 +52,11 @@ def enable_compile_cache(folder: Path) -> None:
 
 
 def bucket(windows: int) -> int:
-    """The next power of two: few programs serve all numbers of windows."""
-    return 1 << max(0, windows - 1).bit_length()
+    """So many windows or a little more: few programs serve all numbers. Up to 64 the next power of two, then steps of
+    an eighth of the one before: no more than an eighth is computed in vain."""
+    power = 1 << max(0, windows - 1).bit_length()
+    step = max(1, power // 16)
+    return power if power <= 64 else -(-windows // step) * step
 
 
 def program(
@@ -76,6 +80,10 @@ class Numbers(NamedTuple):
     upper: NDArray[np.float32]
 
 
+def _joined(n: int, *parts: NDArray[np.float32]) -> NDArray[np.float32]:
+    return (np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0]))[:n]
+
+
 class Predictor:
     """One model version on one device. Not thread-safe: it belongs to the device's thread."""
 
@@ -88,7 +96,7 @@ class Predictor:
         self._params = jax.device_put(light.unpacked(params), device)
         self._programs: dict[int, Any] = {}
         cells = len(spec.features) * spec.length
-        self._block = max(_FEWEST, bucket(_CELLS // cells + 1) // 2) if device.platform == "cpu" else None
+        self._block = max(_FEWEST, 1 << max(1, _CELLS // cells).bit_length() - 1) if device.platform == "cpu" else None
 
         def predict(params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
             return kind.predict(spec, light.widened(params), values, observed)
@@ -119,10 +127,7 @@ class Predictor:
             for first in range(0, max(n, 1), block)
         ]
         found = jax.device_get(begun)
-        return {
-            name: Numbers(*(np.concatenate(parts)[:n] for parts in zip(*(part[name] for part in found), strict=True)))
-            for name in found[0]
-        }
+        return {name: Numbers(*map(partial(_joined, n), *(part[name] for part in found))) for name in found[0]}
 
     def _begun(self, values: NDArray[np.float32], observed: NDArray[np.bool_]) -> Any:
         """Estimates of one block, padded, that are being computed; only the last block is padded with windows."""

@@ -102,7 +102,7 @@ def test_the_own_start_is_the_mean_of_what_was_seen_of_it_by_then(length):
     generator = np.random.default_rng(length)
     values = generator.normal(100.0, 1.0, (2, 3, length)).astype(np.float32)
     observed = generator.random(values.shape) < 0.7
-    found = np.asarray(cells.own_start(values, observed))
+    found = np.asarray(own_start(values, observed))
     for place in np.ndindex(values.shape):
         until = (*place[:2], slice(0, place[2] + 1))
         first = values[until][observed[until]][: cells.BASELINE_CELLS]

@@ -4,6 +4,7 @@ from functools import partial
 from typing import get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -87,9 +88,9 @@ def test_the_equations_are_those_of_the_papers(cell):
 def test_the_last_cell_alone_is_the_same_number(cell, layers):
     build = lambda rngs: Recurrent(4, 5, 2, cell, layers, rngs=rngs)  # noqa: E731
     weights = jax.tree.map(lambda leaf: 3.0 * leaf, born(build, jax.random.split(jax.random.key(1), 2)))
-    hidden = RNG.random((3, 9)) < 0.7
-    wanted = jax.vmap(lambda one: bound(build, one)(INPUTS, hidden)[:, -1])(weights)
-    found = jax.vmap(lambda one: bound(build, one).last(INPUTS, hidden))(weights)
+    inputs, seen = jnp.asarray(INPUTS), jnp.asarray(RNG.random((3, 9)) < 0.7)
+    wanted = jax.vmap(lambda one: bound(build, one)(inputs, seen)[:, -1])(weights)
+    found = jax.vmap(lambda one: bound(build, one).last(inputs, seen))(weights)
     assert found.shape == (2, 3, 2)
     assert np.asarray(found) == pytest.approx(np.asarray(wanted), abs=1e-5)
 
@@ -98,8 +99,9 @@ def test_the_last_cell_alone_is_the_same_number(cell, layers):
 def test_every_layer_reads_the_one_below(cell):
     build = lambda rngs: Recurrent(4, 5, 2, cell, 2, rngs=rngs)  # noqa: E731
     weights = jax.tree.map(lambda leaf: 3.0 * leaf[0], born(build, jax.random.split(jax.random.key(1), 1)))
+    inputs, seen = jnp.asarray(INPUTS), jnp.asarray(SEEN)
     below = {name: weights[name] for name in weights if name in {"gates", "recurrent"}}
-    states = bound(lambda rngs: Layer(4, 5, cell, rngs=rngs), below).states(INPUTS, SEEN)
-    above = bound(lambda rngs: Layer(5, 5, cell, rngs=rngs), weights["above"]["layer_2"]).states(states, SEEN)
+    states = bound(lambda rngs: Layer(4, 5, cell, rngs=rngs), below).states(inputs, seen)
+    above = bound(lambda rngs: Layer(5, 5, cell, rngs=rngs), weights["above"]["layer_2"]).states(states, seen)
     wanted = above @ weights["head"]["kernel"] + weights["head"]["bias"]
-    assert np.asarray(bound(build, weights)(INPUTS, SEEN)) == pytest.approx(np.asarray(wanted), abs=1e-5)
+    assert np.asarray(bound(build, weights)(inputs, seen)) == pytest.approx(np.asarray(wanted), abs=1e-5)

@@ -79,8 +79,9 @@ def test_axes_that_are_not_the_specs_are_refused(predictor, shape):
         predictor.predict(np.zeros(shape, np.float32), np.zeros(shape, bool))
 
 
-def test_buckets_are_powers_of_two():
-    assert [bucket(size) for size in (0, 1, 2, 3, 9, 64, 65)] == [1, 1, 2, 4, 16, 64, 128]
+def test_few_buckets_serve_all_sizes_and_little_is_computed_in_vain():
+    sizes = (0, 1, 2, 3, 9, 64, 65, 128, 129, 10_000)
+    assert [bucket(size) for size in sizes] == [1, 1, 2, 4, 16, 64, 72, 128, 144, 10_240]
 
 
 def test_a_device_that_is_not_there_falls_back_to_the_cpu_with_the_reason(caplog):
