@@ -46,7 +46,7 @@ class Options(failure.Options):
     hidden: int = number(24, 3, 512)
     """Of ``modes``: conditions, three to a mode."""
     members: int = number(15, 1, 40)
-    steps: int = number(3000, 1, 100_000)
+    steps: int = number(6000, 1, 100_000)
     batch: int = number(512, 1, 65_536)
     rate: float = number(0.05, 1e-6, 1.0)
     decay: float = number(0.0, 0.0, 10.0)

@@ -237,8 +237,8 @@ class Modes(nnx.Module):
 
 CONDITIONS = 3
 """Of a mode; those that it does not need learn to hold always."""
-_SHARPNESS = 4.0
-"""Decay holds weights near 1, and a limit that machines fail at is narrower than a standard deviation."""
+_SHARPNESS = 8.0
+"""A price on weights keeps them small, and a limit that machines fail at is far narrower than a standard deviation."""
 
 
 class Mlp(nnx.Module):
