@@ -51,9 +51,12 @@ def _running_sum(series: jax.Array) -> jax.Array:
     return sums[..., : series.shape[-1]]
 
 
-def moving_mean(values: jax.Array, observed: jax.Array, cells: int) -> tuple[jax.Array, jax.Array]:
-    """Mean over the observed among the last ``cells`` cells, and whether there was any."""
-    lag = np.arange(values.shape[-1])[:, None] - np.arange(values.shape[-1])
+def moving_mean(
+    values: jax.Array, observed: jax.Array, cells: int, last: int | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Mean over the observed among the last ``cells`` cells, and whether there was any; ``last``: at so many alone."""
+    place = np.arange(values.shape[-1])
+    lag = place[slice(0 if last is None else -last, None), None] - place
     band = jnp.asarray((lag >= 0) & (lag < cells), jnp.float32).T
     count = observed.astype(jnp.float32) @ band
     total = jnp.matmul(jnp.where(observed, values, 0.0), band, precision="highest")

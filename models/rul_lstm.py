@@ -6,6 +6,8 @@ for wear.
 
 A window is a stretch of one unit's life that ends now; its cells before the last overhaul (``age`` falls) count as not
 observed. An LSTM reads the last ``context`` cells. What it can't see any more, the own start, stands in its inputs.
+Boosted trees are asked beside it, about means of the last 10, 30 and 100 cells. They err elsewhere: the estimate is
+between the two, as near to the trees as units held out say.
 
 RUL is counted in cells and learnt up to ``cap``: a unit that shows no wear yet says nothing about a longer life (Heimes
 2008). ``rul_state`` is *beyond horizon* from the estimate on above which four of five cells of units held out had the
@@ -27,17 +29,17 @@ import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
-from models import cells, regimes
+from models import boosted, regimes, rul_inputs
 from models.intervals import share_below
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
 from models.meaning import Meaning
 from models.network import Cell, Recurrent, born, bound
 from models.options import check_axes, choice, number, read
-from models.rul_held_out import HeldOut
-from models.training import Budget, alike, descend, folds, pinball
+from models.rul_held_out import HeldOut, part_of_the_way
+from models.rul_lives import Grow, Lives
+from models.training import Budget, descend, folds, pinball
 
 _LEVELS = (0.05, 0.5, 0.95)
-_LIMIT = 5.0
 _STATES = ("within horizon", "beyond horizon")
 _ENDS_PER_WINDOW = 24
 _FOLDS = 5
@@ -61,6 +63,8 @@ class Options:
     """``gru`` and ``mingru`` have fewer weights."""
     hidden: int = number(48, 4, 512)
     members: int = number(5, 1, 16)
+    trees: int = number(250, 1, 10_000)
+    """Of each member."""
     steps: int = number(400, 1, 100_000)
     patience: int = number(0, 0, 100_000)
     """Steps without getting better on held-out units after which the training ends; 0: all steps."""
@@ -129,7 +133,9 @@ class RulLstm:
         options = read(Options, spec)
         return {
             "network": born(_builder(spec, options), jax.random.split(key, options.members)),
-            **_unscaled(spec, options),
+            "trees": jax.tree.map(lambda leaf: np.stack([leaf] * options.members), boosted.ungrown(options.trees)),
+            "share": np.zeros((), np.float32),
+            **rul_inputs.unlearnt(spec, options.conditions),
             "margin": np.zeros(2, np.float32),
             "beyond": np.ones((), np.float32),
         }
@@ -138,23 +144,36 @@ class RulLstm:
         """Targets are RUL [cells] at every labelled cell. Needs five units or runs."""
         self.check(spec)
         options = read(Options, spec)
-        params = self.init(spec, jax.random.key(spec.seed)) | _scale(spec, options, data)
-        return _learnt(spec, params, data, _folds(options, data, spec.seed, _FOLDS), _budget(options), progress)
+        fold = _folds(options, data, spec.seed, _FOLDS)
+        params = self.init(spec, jax.random.key(spec.seed)) | rul_inputs.learnt(spec, options.conditions, data)
+
+        def grow(member: int, rows: Any, target: Any, told: Any) -> Params:
+            return boosted.grown(rows, target, options.trees, spec.seed + member, told)
+
+        return _learnt(spec, params, Lives(spec, params, data, fold, options.cap), grow, _budget(options), progress)
 
     def adapt(self, spec: Spec, start: Params, data: TrainingData, progress: Progress, *, head_only: bool) -> Fitted:
-        """See :class:`models.kind.Adaptable`; needs two units or runs. Head: what reads the recurrent cell's state."""
+        """See :class:`models.kind.Adaptable`; needs two units or runs. Head: what reads the recurrent cell's state.
+
+        The trees go on asking the same questions.
+        """
         self.check(spec)
         options = read(Options, spec)
         budget = _budget(options).onwards(("head",) if head_only else ())
-        return _learnt(spec, start, data, _folds(options, data, spec.seed, _FEWEST_FOLDS), budget, progress)
+        fold = _folds(options, data, spec.seed, _FEWEST_FOLDS)
+
+        def grow(member: int, rows: Any, target: Any, told: Any) -> Params:
+            return boosted.onwards(jax.tree.map(lambda leaf: leaf[member], start["trees"]), rows, target, told)
+
+        return _learnt(spec, start, Lives(spec, start, data, fold, options.cap), grow, budget, progress)
 
     def predict(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
         """See :class:`models.kind.ModelKind`; NaN where none of the last ``context`` cells is observed."""
         options = read(Options, spec)
-        inputs, seen = _inputs(spec, params, values, observed)
-        context = min(options.context, inputs.shape[1])
-        inputs, seen = inputs[:, -context:], seen[:, -context:]
-        low, middle, high = jnp.mean(_quantiles(spec, options, params["network"], inputs, seen), 0).T
+        life = rul_inputs.life(spec, params, values, observed)
+        inputs, seen = rul_inputs.sequence(spec, life)[:, -options.context :], life.there[:, -options.context :]
+        quantiles, trees = _told(spec, options, params, inputs, seen, rul_inputs.summary(life, 1)[:, 0])
+        low, middle, high = jnp.mean(_nearer(quantiles, trees, params["share"]), 0).T
         low = jnp.minimum(low - params["margin"][0], middle)
         high = jnp.maximum(high + params["margin"][1], middle)
         there = seen.any(-1)
@@ -184,17 +203,16 @@ def _folds(options: Options, data: TrainingData, seed: int, least: int) -> NDArr
     return folds(data.group, max(least, min(max(_FOLDS, options.members), units)), seed)
 
 
-def _learnt(
-    spec: Spec, params: Params, data: TrainingData, fold: NDArray[np.int32], budget: Budget, progress: Progress
-) -> Fitted:
+def _learnt(spec: Spec, params: Params, lives: Lives, grow: Grow, budget: Budget, progress: Progress) -> Fitted:
     """From the weights and with the scaling in ``params``, on all folds but each member's own."""
     options = read(Options, spec)
-    crops = _crops(spec, params, options, data, fold)
+    crops = lives.crops(options.context, options.members)
+    trees = lives.grown(grow, options.members, options.late_start, options.dropout, progress)
     loss = partial(_loss, _builder(spec, options), options, len(spec.features))
     key = jax.random.key(spec.seed)
     network = descend(loss, params["network"], crops["shared"], crops["own"], budget, key, progress, crops["held"])
-    params = {**params, "network": network}
-    judged = _held_out(spec, params, options, crops["shared"], data, fold)
+    params = {**params, "network": network, "trees": trees}
+    params["share"], judged = _held_out(spec, params, options, lives, crops["shared"])
     params["margin"] = judged.margin(np.ones(len(judged.fold), bool)).astype(np.float32)
     params["beyond"] = np.float32(judged.beyond())
     return Fitted(jax.device_get(params), judged.metrics(options.cap))
@@ -209,59 +227,22 @@ def _builder(spec: Spec, options: Options) -> Any:
     return build
 
 
-def _inputs(spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What the LSTM reads at each cell, [n, t, 2f + 2], and which cells are there, [n, t].
-
-    All features scaled; those features minus their own start (for ``age``: the age when the unit was first seen); the
-    share of the own start that is known; and the share of features observed. A cell without an age is not there,
-    nor is one whose operating condition is not known.
-    """
-    age = spec.index("age")
-    there = observed[:, age] & (observed.sum(1) > 1)
-    there = there & cells.since_reset(values[:, age], there)
-    observed = observed & there[:, None]
-    units, observed = _scaled(spec, params, values, observed)
-    there = there & observed[:, age]
-    left = jnp.where(observed, units - cells.own_start(units, observed), 0.0)
-    counted = jnp.cumsum(there, -1)
-    first = jnp.take_along_axis(units[:, age], jnp.argmax(there, -1)[:, None], -1)
-    left = left.at[:, age].set(jnp.where(there, first, 0.0))
-    known = jnp.where(there, jnp.minimum(counted, cells.BASELINE_CELLS) / cells.BASELINE_CELLS, 0.0)
-    extra = jnp.stack([known, observed.mean(1)], 1)
-    return jnp.swapaxes(jnp.concatenate([units, left, extra], 1), 1, 2), there
-
-
-def _unscaled(spec: Spec, options: Options) -> Params:
-    """What :func:`_scale` gives before there are data."""
-    if not (settings := regimes.settings(spec)):
-        return {"scale": cells.unscaled(len(spec.features))}
-    return regimes.unlearnt(options.conditions, settings, len(spec.features))
-
-
-def _scale(spec: Spec, options: Options, data: TrainingData) -> Params:
-    if not (settings := regimes.settings(spec)):
-        return {"scale": cells.scale(data.values, data.observed)}
-    common = (spec.index("age"),)
-    return regimes.learnt(data.values, data.observed, settings, common, options.conditions, spec.seed)
-
-
-def _scaled(spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """In standard deviations, and what is observed: nothing in a cell whose condition is not known."""
-    if not (settings := regimes.settings(spec)):
-        return cells.scaled(params["scale"], values, observed, _LIMIT), observed
-    units, known = regimes.scaled(params, values, observed, settings, _LIMIT)
-    return units, observed & known[:, None]
-
-
-def _quantiles(spec: Spec, options: Options, network: Params, inputs: jax.Array, seen: jax.Array) -> jax.Array:
-    """[members, b, 3] at the last cell, as shares of the cap."""
+def _told(
+    spec: Spec, options: Options, params: Params, inputs: jax.Array, seen: jax.Array, summary: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The network's quantiles [members, b, 3] at the last cell, and what the trees say [members, b]: cap's shares."""
     build = _builder(spec, options)
 
-    def member(weights: Params) -> jax.Array:
-        return _ordered(bound(build, weights).last(inputs, seen))
+    def member(weights: Params, trees: Params) -> tuple[jax.Array, jax.Array]:
+        return _ordered(bound(build, weights).last(inputs, seen)), boosted.told(trees, summary)
 
-    every: jax.Array = jax.vmap(member)(network)
+    every: tuple[jax.Array, jax.Array] = jax.vmap(member)(params["network"], params["trees"])
     return every
+
+
+def _nearer(quantiles: Any, trees: Any, part: Any) -> Any:
+    """All three quantiles [..., 3] moved, so that the middle is by a part nearer to what the trees say."""
+    return quantiles + (part * (trees - quantiles[..., 1]))[..., None]
 
 
 def _ordered(raw: jax.Array) -> jax.Array:
@@ -298,65 +279,20 @@ def _loss(
     return loss / jnp.maximum(weight.sum(), 1)
 
 
-def _share(data: TrainingData, options: Options) -> NDArray[np.float32]:
-    """Targets [n, t] as shares of the cap; NaN where not labelled."""
-    share: NDArray[np.float32] = np.clip(data.target / options.cap, 0.0, 1.0).astype(np.float32)
-    return share
-
-
-def _crops(spec: Spec, params: Params, options: Options, data: TrainingData, fold: NDArray[np.int32]) -> dict[str, Any]:
-    """Inputs of whole lives and of lives first seen late, and per member the ends that it may train on."""
-    prepare = jax.jit(partial(_inputs, spec, params))
-    late = data.observed & _after_a_late_start(data, spec)[:, None]
-    whole, partly = jax.device_get((prepare(data.values, data.observed), prepare(data.values, late)))
-    front = ((0, 0), (0, 0), (options.context - 1, 0))
-    target = _share(data, options)
-    labelled = whole[1] & ~np.isnan(target)
-    generator = np.random.default_rng(spec.seed)
-    own, held = [], []
-    for member in range(options.members):
-        apart = (fold == member % (fold.max() + 1))[:, None]
-        ends = np.argwhere(labelled & ~apart)
-        held.append(np.argwhere(labelled & apart))
-        if not len(ends):
-            raise ValueError("there is no labelled cell to train on")
-        own.append(ends[generator.permutation(np.resize(np.arange(len(ends)), max(labelled.sum(), 1)))])
-    shared = {
-        "inputs": np.pad(np.stack([whole[0], partly[0]]), (*front, (0, 0))),
-        "seen": np.pad(np.stack([whole[1], partly[1]]), front),
-        "target": np.pad(target, front[1:]),
-    }
-    return {"shared": shared, "own": np.stack(own), "held": alike(held)}
-
-
-def _after_a_late_start(data: TrainingData, spec: Spec) -> NDArray[np.bool_]:
-    """Per window a random cut that leaves the last 40 observed cells, or half of them, to be seen: [n, t]."""
-    generator = np.random.default_rng(spec.seed + 1)
-    count = np.cumsum(data.observed[:, spec.index("age")], -1)
-    total = count[:, -1]
-    latest = np.maximum(total - 40, total // 2)
-    late: NDArray[np.bool_] = count > generator.integers(0, latest + 1)[:, None]
-    return late
-
-
 def _held_out(
-    spec: Spec,
-    params: Params,
-    options: Options,
-    shared: dict[str, NDArray[Any]],
-    data: TrainingData,
-    fold: NDArray[np.int32],
-) -> HeldOut:
-    target = shared["target"]
-    labelled = shared["seen"][0, :, options.context - 1 :] & ~np.isnan(target[:, options.context - 1 :])
-    rows = np.flatnonzero((fold < options.members) & labelled.any(1))
+    spec: Spec, params: Params, options: Options, lives: Lives, shared: dict[str, NDArray[Any]]
+) -> tuple[np.float32, HeldOut]:
+    """How near to the trees the estimate is to be, and what it is worth then."""
+    rows = np.flatnonzero((lives.fold < options.members) & lives.labelled.any(1))
     if not len(rows):
         raise ValueError("none of the units that were held out has a labelled cell")
-    generator = np.random.default_rng(spec.seed + 2)
-    end = np.concatenate([generator.choice(np.flatnonzero(labelled[row]), _ENDS_PER_WINDOW) for row in rows])
-    row = np.repeat(rows, _ENDS_PER_WINDOW)
+    ends = lives.random_ends(rows, _ENDS_PER_WINDOW, np.random.default_rng(spec.seed + 2))
+    summary = lives.summaries(rows, ends)
+    row, end = np.repeat(rows, _ENDS_PER_WINDOW), ends.ravel()
     span = end[:, None] + np.arange(options.context)
     inputs, seen = (shared[name][0, row[:, None], span] for name in ("inputs", "seen"))
-    every = np.asarray(jax.jit(partial(_quantiles, spec, options))(params["network"], inputs, seen))
-    truth = target[row, end + options.context - 1]
-    return HeldOut(every[fold[row], np.arange(len(row))], truth, fold[row], data.group[row])
+    told = jax.jit(partial(_told, spec, options))(params, inputs, seen, summary.reshape(len(row), -1))
+    fold, truth = lives.fold[row], lives.target[row, end]
+    quantiles, trees = (np.asarray(part)[fold, np.arange(len(row))] for part in told)
+    share = part_of_the_way(quantiles[:, 1], trees, truth)
+    return np.float32(share), HeldOut(_nearer(quantiles, trees, share), truth, fold, lives.data.group[row])

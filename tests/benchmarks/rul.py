@@ -3,8 +3,7 @@
 All units are in a database first, a cycle an hour; the model is trained on it, and asked once for each test unit, at
 its last cycle, by the product's own code. It learns from the units of the training file alone, with its default options
 and the three settings in their roles. Labels are capped at 125 cycles unless a row says otherwise. Each figure is the
-mean of the seeds, with the least and the most. The peers know the same features, scaled by the same conditions, at the
-same cells.
+mean of the seeds, with the least and the most. The peers know what the model's own trees are asked about, at all cells.
 """
 
 import os
@@ -12,15 +11,13 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from models import regimes
+from models import rul_inputs
 from models.baselines import baselines, has_trees
 from models.kind import Spec, TrainingData
 from plugin.domain import Asset
@@ -35,8 +32,6 @@ _SENSORS = 21
 _SETTINGS = ("setting1", "setting2", "setting3")
 FEATURES = ("cycle", *_SETTINGS, *(f"s{number}" for number in range(1, _SENSORS + 1)))
 ROLES = {"age": "cycle", **{f"setting_{number}": name for number, name in enumerate(_SETTINGS, 1)}}
-_START, _LONG, _SHORT = 20, 30, 5
-"""Cycles of the own start, and of the averages that the peers are given."""
 _STEP = timedelta(hours=1)
 """A cycle."""
 
@@ -237,34 +232,15 @@ def _peers(fleet: Fleet) -> Mapping[str, NDArray[Any]]:
     return {"mean life": naive, **{name: np.clip(told, 0, CAP) for name, told in learnt.items()}}
 
 
-def _tables(fleet: Fleet) -> tuple[Sequence[NDArray[np.float64]], Sequence[NDArray[np.float64]]]:
-    """Per unit and cycle [t, d]: age, each feature and its averages in its condition, and how far it left its start."""
+def _tables(fleet: Fleet) -> tuple[Sequence[NDArray[np.float32]], Sequence[NDArray[np.float32]]]:
+    """Per unit and cycle [t, d]: what the model's own trees are asked about."""
     spec = Spec("rul_lstm", FEATURES, fleet.length, ROLES)
-    data = windows(fleet.train, fleet.length)
-    chosen = regimes.settings(spec)
-    learnt = regimes.learnt(data.values, data.observed, chosen, (0,), 8, 0)
-    scaled = jax.jit(partial(regimes.scaled, learnt, chosen=chosen, limit=5.0))
+    learnt = rul_inputs.learnt(spec, 8, windows(fleet.train, fleet.length))
 
-    def tables(lives: Sequence[Array]) -> Sequence[NDArray[np.float64]]:
+    def tables(lives: Sequence[Array]) -> Sequence[NDArray[np.float32]]:
         whole = windows(lives, fleet.length)
-        units, _ = scaled(whole.values, whole.observed)
-        return [
-            _table(np.asarray(each)[:, -life.shape[1] :].T.astype(np.float64))
-            for each, life in zip(units, lives, strict=True)
-        ]
+        every = np.tile(np.arange(fleet.length), (len(lives), 1))
+        rows = rul_inputs.summaries(spec, learnt, whole.values, whole.observed, every)
+        return [each[-life.shape[1] :] for each, life in zip(rows, lives, strict=True)]
 
     return tables(fleet.train), tables(fleet.test)
-
-
-def _table(units: NDArray[np.float64]) -> NDArray[np.float64]:
-    start = _average(units, _START)
-    start[_START:] = start[min(_START, len(start)) - 1]
-    long, short = _average(units, _LONG), _average(units, _SHORT)
-    return np.concatenate([units, short, long, short - long, long - start, short - start], 1)
-
-
-def _average(series: NDArray[np.float64], cells: int) -> NDArray[np.float64]:
-    """Mean of the last ``cells``, or of as many as there are by then."""
-    total = np.cumsum(np.pad(series, ((cells, 0), (0, 0))), 0)
-    mean: NDArray[np.float64] = total[cells:] - total[:-cells]
-    return mean / np.minimum(np.arange(1, len(series) + 1), cells)[:, None]

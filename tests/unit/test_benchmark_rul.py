@@ -38,11 +38,11 @@ def test_scores_of_errors_that_are_known():
     assert rul.rmse(told, left) == pytest.approx(np.sqrt((13**2 + 10**2) / 3))
 
 
-def test_averages_look_back_and_never_ahead():
-    series = np.random.default_rng(1).normal(size=(40, 2))
-    found = rul._average(series, 5)
-    for cell in range(40):
-        assert found[cell] == pytest.approx(series[max(0, cell - 4) : cell + 1].mean(0))
-    table = rul._table(series)
-    assert rul._table(series[:33]) == pytest.approx(table[:33])
-    assert table[39, 8:10] == pytest.approx(series[10:40].mean(0) - series[:20].mean(0))
+def test_the_peers_know_as_much_of_each_cycle_as_the_trees_of_the_model():
+    generator = np.random.default_rng(1)
+    lives = [generator.normal(size=(25, cycles)).astype(np.float32) for cycles in (60, 50, 40)]
+    for life in lives:
+        life[0] = np.arange(life.shape[1])
+    train, test = rul._tables(rul.Fleet(lives[:2], [lives[0][:, :30], lives[2]], np.array([30.0, 0.0])))
+    assert [rows.shape for rows in (*train, *test)] == [(60, 100), (50, 100), (30, 100), (40, 100)]
+    assert test[0] == pytest.approx(train[0][:30], abs=1e-4)

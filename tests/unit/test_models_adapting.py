@@ -16,7 +16,8 @@ from models.quality_mlp import QualityMlp
 from models.rul_lstm import RulLstm
 
 KIND = RulLstm()
-OPTIONS = {"cap": 40, "horizon": 10, "context": 24, "hidden": 12, "members": 1, "steps": 200, "batch": 24}
+OPTIONS = {"cap": 40, "horizon": 10, "context": 24, "hidden": 12, "members": 1, "steps": 200, "batch": 24, "trees": 4}
+"""Few trees: they learn this wear from five runs as well, and it is the network that is to be looked at."""
 SPEC = Spec("rul_lstm", ("cycle", "wear", "noise"), 80, {"age": "cycle"}, OPTIONS)
 SHORT = replace(SPEC, options={**OPTIONS, "steps": 40})
 
@@ -82,6 +83,8 @@ def test_the_head_alone_moves_and_all_of_it_where_that_is_asked_for(start):
     assert [moved(head, branch) for branch in ("gates", "recurrent", "head")] == [False, False, True]
     assert all(moved(whole, branch) for branch in before)
     assert jax.tree.all(jax.tree.map(np.array_equal, head["scale"], start.params["scale"]))
+    kept = [name for name, leaf in head["trees"].items() if np.array_equal(leaf, start.params["trees"][name])]
+    assert sorted(kept) == ["above", "input", "mean"]
     assert not np.array_equal(head["margin"], start.params["margin"])
 
 

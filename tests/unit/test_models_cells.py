@@ -65,6 +65,9 @@ def test_moving_mean_takes_what_is_observed_in_the_last_cells():
             assert bool(there[row, cell]) == (len(seen) > 0)
             if len(seen):
                 assert float(mean[row, cell]) == pytest.approx(seen.mean(), abs=1e-5)
+    last = jax.jit(cells.moving_mean, static_argnums=(2, 3))(values, observed, 4, 5)
+    assert np.asarray(last[0]) == pytest.approx(np.asarray(mean)[:, -5:], abs=1e-6)
+    assert np.array_equal(last[1], there[:, -5:])
 
 
 def test_a_value_is_held_for_so_many_cells_and_no_longer():
