@@ -60,8 +60,8 @@ class Lives:
         return np.asarray(self.fold != member % (self.fold.max() + 1))
 
     def crops(self, context: int, members: int) -> dict[str, Any]:
-        """``shared``: inputs, with room in front for the first crop; per member the ends to train on, ``own``, and those
-        that it is not to see, ``held``."""
+        """``shared``: inputs, with room in front for the first crop; ``own`` and ``held``: per member the ends to train
+        on and those that it is not to see."""
         front = ((0, 0), (0, 0), (context - 1, 0))
         generator = np.random.default_rng(self.spec.seed)
         own, held = [], []
