@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from models import rul_inputs
 from models.baselines import baselines, has_trees
 from models.kind import Spec, TrainingData
-from plugin.domain import Asset
+from plugin.domain import Asset, ModelVersion
 from plugin.infer.config import ModelConfig
-from tests.benchmarks import _history
+from plugin.infer.explaining import MEANS
+from tests.benchmarks import _deletion, _history
 from tests.benchmarks._history import BEGIN, History, Series, numbers
 from tests.benchmarks.harness import Better, Goal, Peer, Row, Spread
 
@@ -103,6 +104,9 @@ class Told:
     lower: NDArray[Any]
     upper: NDArray[Any]
     seconds: float
+    named: float
+    """Area under the deletion curve of its explanations, and of tags in any order."""
+    by_chance: float
 
 
 def rmse(told: NDArray[Any], left: NDArray[np.float64]) -> float:
@@ -141,6 +145,9 @@ def _rows(name: str, goals: Goals, fleet: Fleet, seeds: Sequence[Told]) -> Itera
     yield Row(f"{name}: 90 % interval, coverage", coverage, "%", Better.MORE)
     yield Row(f"{name}: 90 % interval, coverage off by", _off(coverage), "points", goal=Goal(3))
     yield Row(f"{name}: 90 % interval, width", width, "cycles")
+    left = _mean(told.named for told in seeds)
+    chance = Peer("in any order", _mean(told.by_chance for told in seeds))
+    yield Row(f"{name}: left of the fall, tags put back as explained", left, "", peer=chance)
     limit = Goal(300) if name == "FD001" else None
     yield Row(f"{name}: training", _mean(told.seconds for told in seeds), "s", goal=limit)
 
@@ -203,7 +210,15 @@ async def _told(history: History, fleet: Fleet, seed: int, worn: Sequence[Asset]
     version = await history.train(config, worn, now)
     (outcome,) = [outcome async for outcome in history.score(config, asked, [now])]
     value, lower, upper = numbers(outcome.predictions, "rul").T
-    return Told(value, lower, np.where(np.isnan(upper), np.inf, upper), version.provenance["seconds"])
+    named, by_chance = await _explained(history, fleet, config, version)
+    upper = np.where(np.isnan(upper), np.inf, upper)
+    return Told(value, lower, upper, version.provenance["seconds"], named, by_chance)
+
+
+async def _explained(history: History, fleet: Fleet, config: ModelConfig, version: ModelVersion) -> tuple[float, float]:
+    spec, params = await history.registry.load(version)
+    means = [version.provenance[MEANS][name] for name in spec.features]
+    return _deletion.left(history.compute.kinds[config.kind], spec, params, means, windows(fleet.test, fleet.length))
 
 
 def windows(lives: Sequence[Array], length: int) -> TrainingData:
