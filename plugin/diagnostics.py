@@ -162,6 +162,9 @@ class Diagnostics:
         self.client_events_lost = counter(
             "client_events_lost", "Events that the full queue of a client of our OPC UA server dropped"
         )
+        self.client_values_lost = counter(
+            "client_values_lost", "Values that the full queue of a client of our OPC UA server dropped"
+        )
         self.requests_failed = counter(
             "requests_failed", "Requests to our OPC UA server that ended in an internal error, by its name", "cause"
         )

@@ -18,9 +18,10 @@ from plugin.domain import (
     Micros,
     to_micros,
 )
+from plugin.ending import to_its_end
 from plugin.historian import people_records as records
 from plugin.historian import queries, schema
-from plugin.historian.database import Database, to_its_end
+from plugin.historian.database import Database
 from plugin.historian.people_records import Told
 
 _IDS = 500

@@ -28,9 +28,10 @@ from plugin.domain import (
     SampleBatch,
     Tag,
 )
+from plugin.ending import to_its_end
 from plugin.historian import queries, records, schema
 from plugin.historian import told as said
-from plugin.historian.database import Database, to_its_end
+from plugin.historian.database import Database
 from plugin.historian.looks import Looks
 from plugin.historian.people import People, add_audit
 from plugin.historian.people_records import SELF, now, promotions

@@ -24,10 +24,6 @@ from plugin.infer.scoring import Scorer
 from plugin.infer.truths import Proof, judged, proofs
 from plugin.protocols import Store
 
-_ROWS = 20_000
-"""That a baseline learns from, at most."""
-_CELLS = 5_000
-"""That are read at a time."""
 _WINDOWS = 128
 """At which the model is put under strain."""
 _WEEK = timedelta(weeks=1)

@@ -21,7 +21,7 @@ from plugin.publish.asyncua_session import OPERATIONS, PlantSession
 from plugin.publish.browsing import encode
 from plugin.publish.decoding import guard
 from plugin.publish.identity import claimed
-from plugin.publish.trail import answering
+from plugin.publish.trail import NOBODY, answering
 from plugin.publish.wire import publish_response
 
 if TYPE_CHECKING:
@@ -46,9 +46,13 @@ _BROWSE_NEXT = _requests("BrowseNext")
 _BROWSED_ON = ua.FourByteNodeId(ua.Int32(ua.ObjectIds.BrowseNextResponse_Encoding_DefaultBinary))
 _WITHOUT_SESSION = _requests("CreateSession", "ActivateSession", "GetEndpoints", "FindServers", "CloseSecureChannel")
 _REGISTER = _requests("RegisterNodes", "UnregisterNodes")
-_REFUSED = _requests(
-    "RegisterServer", "RegisterServer2", "AddNodes", "DeleteNodes", "AddReferences", "DeleteReferences"
-)
+_REFUSED = _requests("RegisterServer", "RegisterServer2")
+_CHANGES = {
+    request: name
+    for name in ("AddNodes", "DeleteNodes", "AddReferences", "DeleteReferences", "HistoryUpdate")
+    for request in _requests(name)
+}
+"""What nobody may, and is on record where somebody tries."""
 
 
 guard()
@@ -144,6 +148,10 @@ class PlantProcessor(UaProcessor):
 
     async def _answer(self, typeid: ua.NodeId, requesthdr: Any, seqhdr: Any, body: Any) -> Any:
         if typeid in _REFUSED:
+            raise ServiceError(ua.StatusCodes.BadServiceUnsupported)
+        if typeid in _CHANGES:
+            user = self.session.name_of_user if isinstance(self.session, PlantSession) else NOBODY
+            await self.iserver.trail.unsupported(user, str(self.name[0]), _CHANGES[typeid])
             raise ServiceError(ua.StatusCodes.BadServiceUnsupported)
         if typeid in _REGISTER and int.from_bytes(body.copy(4).read(4), "little", signed=True) > OPERATIONS:
             raise ServiceError(ua.StatusCodes.BadTooManyOperations)

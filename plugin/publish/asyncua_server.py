@@ -63,6 +63,9 @@ Failed = Callable[[str], None]
 LostEvent = Callable[[], None]
 """Called for each event that a client's full queue drops."""
 
+LostValues = Callable[[int], None]
+"""Told how many values a client's full queue drops."""
+
 ReadHistory = Callable[[ua.HistoryReadParameters, Points], Awaitable[list[ua.HistoryReadResult]]]
 """Answers to HistoryRead; the continuation points are those of the session."""
 
@@ -114,6 +117,7 @@ class PlantInternalServer(InternalServer):
         self._max_sessions = max_sessions = limits.sessions
         self.failed: Failed = lambda _: None
         self.lose_event: LostEvent = lambda: None
+        self.lose_values: LostValues = lambda _: None
         self._failures: set[tuple[int, type]] = set()
         self._permissions = dict.fromkeys(_HARMLESS, Permission.READ)
         self.allow_remote_admin = False
@@ -196,7 +200,7 @@ class PlantServer(Server):
 
     ``admit`` decides on the certificates of clients, ``people`` on their users. ``cut_off`` is told why, whenever a
     connection is closed for what it did, ``failed`` of every request that ended in an internal error, ``lose_event``
-    of every event that a client was too slow for. ``trail`` is told of what clients do.
+    and ``lose_values`` of what a client was too slow for. ``trail`` is told of what clients do.
     """
 
     def __init__(
@@ -209,10 +213,11 @@ class PlantServer(Server):
         cut_off: CutOff = lambda _: None,
         failed: Failed = lambda _: None,
         lose_event: LostEvent = lambda: None,
+        lose_values: LostValues = lambda _: None,
         trail: Trail | None = None,
     ) -> None:
         self._inner = PlantInternalServer(people, admit, measure, limits or Limits(), cut_off)
-        self._inner.failed, self._inner.lose_event = failed, lose_event
+        self._inner.failed, self._inner.lose_event, self._inner.lose_values = failed, lose_event, lose_values
         self._inner.trail = trail or self._inner.trail
         super().__init__(iserver=self._inner)
         self.limits = TransportLimits(CHUNK_BYTES, CHUNK_BYTES, _MESSAGE_BYTES // CHUNK_BYTES + 1, _MESSAGE_BYTES)

@@ -25,10 +25,12 @@ from asyncua import ua
 from asyncua.common.utils import ServiceError
 from asyncua.server.internal_session import InternalSession
 
+from plugin.ending import to_its_end
 from plugin.publish import browsing, permissions
 from plugin.publish.asyncua_subscriptions import PlantSubscription
 from plugin.publish.people import Call, Permission, Person, calling, may, role_of
 from plugin.publish.points import Points
+from plugin.publish.trail import NOBODY
 
 if TYPE_CHECKING:
     from plugin.publish.asyncua_server import PlantInternalServer
@@ -113,7 +115,7 @@ class PlantSession(InternalSession):
     async def write(self, params: ua.WriteParameters) -> list[ua.StatusCode]:
         """No node can be written by a client."""
         _bounded(params.NodesToWrite)
-        await self.iserver.trail.wrote(self._name_of_user, params.NodesToWrite or ())
+        await self.iserver.trail.wrote(self.name_of_user, params.NodesToWrite or ())
         unknown, denied = map(_status, (ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadUserAccessDenied))
         return [denied if value.NodeId in self.aspace else unknown for value in params.NodesToWrite]
 
@@ -141,6 +143,7 @@ class PlantSession(InternalSession):
         _bounded(params)
         return [await self._call(method) for method in params]
 
+    @to_its_end
     async def _call(self, method: ua.CallMethodRequest) -> ua.CallMethodResult:
         permission = self.iserver.permission(method.MethodId)
         if not isinstance(self.user, Person):
@@ -164,8 +167,9 @@ class PlantSession(InternalSession):
         return result
 
     @property
-    def _name_of_user(self) -> str:
-        return str(self.user.name) if isinstance(self.user, Person) else "anonymous"
+    def name_of_user(self) -> str:
+        """For the audit log."""
+        return str(self.user.name) if isinstance(self.user, Person) else NOBODY
 
     # --- what is the session's own ----------------------------------------------------------------------------------
 

@@ -282,7 +282,7 @@ class PlantSubscriptions(SubscriptionService):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.changes = Changes()
+        self.changes = Changes(self.lose_values)
 
     async def create_subscription(
         self,
@@ -336,6 +336,11 @@ class PlantSubscriptions(SubscriptionService):
         """A client was too slow for one."""
         server: Any = self.iserver
         server.lose_event()
+
+    def lose_values(self, count: int) -> None:
+        """A client was too slow for so many."""
+        server: Any = self.iserver
+        server.lose_values(count)
 
     @property
     def measure(self) -> Any:

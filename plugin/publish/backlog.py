@@ -9,6 +9,7 @@ each item and value, all of them in other lines of the processor's cache, took 1
 Items that choose (a deadband, another trigger, sampling) keep what waits themselves, see :mod:`plugin.publish.items`.
 """
 
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Protocol
 from weakref import WeakSet
@@ -30,9 +31,13 @@ _NOBODY = 0
 
 
 class Changes:
-    """What the cells of one server said to those who want each change, oldest first."""
+    """What the cells of one server said to those who want each change, oldest first.
 
-    def __init__(self) -> None:
+    ``lost`` is told how many values a full queue dropped; one that holds a single value keeps the newest, as is meant.
+    """
+
+    def __init__(self, lost: Callable[[int], None] = lambda _: None) -> None:
+        self.lost = lost
         self.places: list[int] = []
         self.contents: list[bytes] = []
         self.cells = 0
@@ -166,6 +171,8 @@ class Backlog:
         counts = np.bincount(self._places, minlength=len(self._sizes))
         if (counts <= self._sizes).all():
             return
+        if lost := int((counts - self._sizes)[(counts > self._sizes) & (self._sizes > 1)].sum()):
+            self.changes.lost(lost)
         order = np.argsort(self._places, kind="stable")
         places = self._places[order]
         size, count = self._sizes[places], counts[places]

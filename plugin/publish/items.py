@@ -161,12 +161,18 @@ class Item:
         elif len(waiting) < self.queue_size:
             waiting.append(content)
         elif not self._discard_oldest:
+            self._lose(1)
             waiting[-1] = overflowed(content) if self.queue_size > 1 else content
         else:
+            self._lose(len(waiting) - self.queue_size + 1)
             del waiting[: len(waiting) - self.queue_size + 1]
             if waiting:
                 waiting[0] = overflowed(waiting[0])
             waiting.append(content)
+
+    def _lose(self, count: int) -> None:
+        if self.queue_size > 1:
+            self.changes.lost(count)
 
     @property
     def changes(self) -> Changes:

@@ -38,6 +38,7 @@ from asyncua.crypto.permission_rules import User, UserRole
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Audit
+from plugin.ending import to_its_end
 from plugin.pki import thumbprint
 from plugin.publish.config import PublishConfig, UserConfig
 from plugin.publish.lockout import Lockout, Throttle
@@ -207,10 +208,12 @@ class People:
         )
         return tuple(kind for kind, given in offered if given)
 
+    @to_its_end
     async def identify(self, claim: Claim, address: str, client: bytes = b"") -> Person:
         """Whose session it is. ServiceError BadUserAccessDenied, counted and on record, where it is nobody's.
 
         ``client``: the certificate of its channel. Who guesses elsewhere locks nobody out who came from there before.
+        A guess whose client goes away counts all the same, and its hash takes up a turn until it is done.
         """
         try:
             person = await self._identify(claim, address, client)

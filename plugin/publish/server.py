@@ -247,6 +247,7 @@ class OpcUaSink:
             cut_off=lambda cause: self._diagnostics.clients_cut_off.labels(cause).inc(),
             failed=lambda cause: self._diagnostics.requests_failed.labels(cause).inc(),
             lose_event=self._diagnostics.client_events_lost.inc,
+            lose_values=self._diagnostics.client_values_lost.inc,
             trail=self._trail,
         )
         try:

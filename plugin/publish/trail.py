@@ -17,6 +17,7 @@ from typing import Any
 from asyncua import ua
 
 from plugin.domain import Audit
+from plugin.ending import to_its_end
 from plugin.pki import thumbprint
 from plugin.publish.event_filter import Occurrence
 from plugin.publish.lockout import Throttle
@@ -26,9 +27,12 @@ from plugin.publish.types import CALL_AUDIT, Ref
 
 _ID, _T = ua.ObjectIds, ua.VariantType
 _SERVER = ua.NodeId(ua.Int32(_ID.Server))
-_NOBODY = "anonymous"
+NOBODY = "anonymous"
+"""Whose name is not known."""
 _LONGEST, _MOST = 100, 10
-"""Characters of an argument, and arguments, that a row shows."""
+"""Characters of an argument, and arguments, that a row or an event shows."""
+_LONGEST_NAME = 1000
+"""Characters of a NodeId that an event names."""
 _USUAL, _GRAVE = 100, 500
 """Severity of what was done, and of what was refused."""
 
@@ -67,6 +71,14 @@ _ARGUMENTS: Mapping[int, tuple[str, ...]] = {
     _ID.AuditConditionShelvingEventType: ("ShelvingTime",),
 }
 """Fields that are arguments of the call, in their order."""
+_SERVICES: Mapping[str, tuple[int, str]] = {
+    "HistoryUpdate": (_ID.AuditHistoryUpdateEventType, "Attribute/HistoryUpdate"),
+    **{
+        name: (getattr(_ID, f"Audit{name}EventType"), f"NodeManagement/{name}")
+        for name in ("AddNodes", "DeleteNodes", "AddReferences", "DeleteReferences")
+    },
+}
+"""Those that change something, and are refused whatever they name (OPC 10000-5, 6.4.20 to 6.4.25): type, SourceName."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +141,7 @@ class Trail:
     async def session(self, entry: Audit) -> None:
         """A user came in, or did not: action ``session`` or ``session refused``."""
         refused = ua.StatusCodes.BadUserAccessDenied if entry.action == "session refused" else 0
-        token = ua.AnonymousIdentityToken() if entry.user == _NOBODY else ua.UserNameIdentityToken(UserName=entry.user)
+        token = ua.AnonymousIdentityToken() if entry.user == NOBODY else ua.UserNameIdentityToken(UserName=entry.user)
         shown = {"UserIdentityToken": ua.Variant(token, _T.ExtensionObject)}  # of a password, no more than the name
         told = _Told(Ref(_ID.AuditActivateSessionEventType), "Session/ActivateSession", refused, fields=shown)
         await self._keep(entry, told)
@@ -144,7 +156,7 @@ class Trail:
         action = "certificate refused" if by_certificate else "session refused"
         shown = thumbprint(certificate) if certificate else ""
         after = {"cause": cause, "application": repr(application[:_LONGEST])[1:-1], "certificate": shown}
-        entry = _entry(_NOBODY, action, address, after, times)
+        entry = _entry(NOBODY, action, address, after, times)
         if by_certificate:
             kind, name = _CERTIFICATES.get(cause, _ID.AuditCertificateInvalidEventType), "Security/Certificate"
             fields = {"Certificate": ua.Variant(certificate, _T.ByteString)}
@@ -159,14 +171,24 @@ class Trail:
             return
         first, code = values[0], ua.StatusCodes.BadUserAccessDenied
         wanted = first.Value.Value if first.Value is not None else None
+        node = _nameable(first.NodeId)
         after = {"value": _short(wanted), "nodes": len(values), "refused": "BadUserAccessDenied"}
         entry = _entry(user, "write refused", first.NodeId.to_string()[:_LONGEST], after, times)
         fields = {
             "AttributeId": ua.Variant(int(first.AttributeId), _T.UInt32),
-            "NewValue": wanted if wanted is not None else ua.Variant(),
+            "NewValue": _brief(wanted),
         }
-        told = _Told(Ref(_ID.AuditWriteUpdateEventType), "Attribute/Write", code, first.NodeId, fields)
+        told = _Told(Ref(_ID.AuditWriteUpdateEventType), "Attribute/Write", code, node, fields)
         await self._keep(entry, told)
+
+    async def unsupported(self, user: str, address: str, service: str) -> None:
+        """A client wanted a service that nobody gets, one of those that would change something."""
+        times = self._refusals.due(("service", user, address, service))
+        if times:
+            kind, name = _SERVICES[service]
+            code = ua.StatusCodes.BadServiceUnsupported
+            entry = _entry(user, f"{service} refused", address, {"refused": "BadServiceUnsupported"}, times)
+            await self._keep(entry, _Told(Ref(kind), name, code))
 
     async def called(self, call: Call, asked: ua.CallMethodRequest, method: str, status: ua.StatusCode) -> None:
         """A method was called, or was to be; ``method``: its name. What the call says of itself goes into the row."""
@@ -180,16 +202,18 @@ class Trail:
         entry = _entry(user, f"call {method}", call.subject or str(asked.ObjectId.Identifier)[:_LONGEST], facts, times)
         number = asked.MethodId.Identifier if asked.MethodId.NamespaceIndex == 0 else None
         condition = _CALLS.get(number) if isinstance(number, int) else None
+        shown = [_brief(each) for each in given[:_MOST]]
         fields = {
-            "MethodId": ua.Variant(asked.MethodId, _T.NodeId),
-            "InputArguments": ua.Variant(list(given[:_MOST]), _T.Variant, is_array=True),
-            **dict(zip(_ARGUMENTS.get(condition or 0, ()), given, strict=False)),
+            "MethodId": ua.Variant(_nameable(asked.MethodId), _T.NodeId),
+            "InputArguments": ua.Variant(shown, _T.Variant, is_array=True),
+            **dict(zip(_ARGUMENTS.get(condition or 0, ()), shown, strict=False)),
         }
         kind, name = (Ref(condition), f"Method/{method}") if condition else (CALL_AUDIT.id, "Attribute/Call")
-        await self._keep(entry, _Told(kind, name, status.value, asked.ObjectId, fields))
+        await self._keep(entry, _Told(kind, name, status.value, _nameable(asked.ObjectId), fields))
 
     # --- two ways out ------------------------------------------------------------------------------------------------
 
+    @to_its_end
     async def _keep(self, entry: Audit, told: _Told) -> None:
         await self._record(entry)
         if self._tree is not None:
@@ -231,9 +255,29 @@ def _said(entry: Audit, told: _Told) -> str:
     return f"{entry.user}: {entry.action} {entry.subject}{refused}"
 
 
+def _brief(value: ua.Variant | None) -> ua.Variant:
+    """An argument for an event: what a client gave, cut, so that nobody is told megabytes of what another one tried."""
+    found = value.Value if value is not None else None
+    if isinstance(found, ua.LocalizedText):
+        text, language = (found.Text or "")[:_LONGEST], (found.Locale or "")[:_LONGEST]
+        return ua.Variant(ua.LocalizedText(text, language), _T.LocalizedText)
+    if value is None or found is None or isinstance(found, int | float):
+        return value or ua.Variant()
+    if isinstance(found, bytes):
+        return ua.Variant(found[:_LONGEST], _T.ByteString)
+    return ua.Variant(_short(value), _T.String)
+
+
 def _short(value: ua.Variant | None) -> str:
     """An argument for a row."""
     found = value.Value if value is not None else None
+    if isinstance(found, list):
+        return f"{len(found)} values"
     if isinstance(found, ua.LocalizedText):
         found = found.Text
-    return (found.hex() if isinstance(found, bytes) else str(found))[:_LONGEST]
+    return (found[:_LONGEST].hex() if isinstance(found, bytes) else str(found))[:_LONGEST]
+
+
+def _nameable(node: ua.NodeId) -> ua.NodeId:
+    """As a client named it; the server, where the name is no name."""
+    return node if len(str(node.Identifier)) <= _LONGEST_NAME else _SERVER

@@ -1,6 +1,8 @@
 """What clients do and try: rows of the audit log, and audit events for those who may hear them (OPC 10000-5, 6.4)."""
 
+import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from asyncua import Client, ua
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Audit
+from plugin.historian.stores import SqlStore
 from plugin.infer.alarms.config import AlarmsConfig
+from plugin.infer.alarms.room import Room
 from plugin.publish.config import PublishConfig, UserConfig
 from plugin.publish.people import hashed
 from plugin.publish.server import OpcUaSink
@@ -38,8 +42,8 @@ _AUDITS = ua.ContentFilter(
 class House:
     """A server with an alarm, whose audit log is a list."""
 
-    def __init__(self, sink: OpcUaSink, folder: Path, rows: list[Audit]) -> None:
-        self.sink, self.folder, self.rows = sink, folder, rows
+    def __init__(self, sink: OpcUaSink, folder: Path, rows: list[Audit], store: SqlStore, room: Room) -> None:
+        self.sink, self.folder, self.rows, self.store, self.room = sink, folder, rows, store, room
 
     def session(self, user: str) -> contextlib.AbstractAsyncContextManager[Client]:
         return session(self.sink.endpoint, self.folder / "client", self.folder / "pki", user)
@@ -61,10 +65,10 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
     async def record(entry: Audit) -> None:
         rows.append(entry)
 
-    async with furnished(folder, AlarmsConfig(), outputs("pump")) as (_, room, _watch):
+    async with furnished(folder, AlarmsConfig(), outputs("pump")) as (store, room, _watch):
         sink = OpcUaSink(config, folder / "pki", Diagnostics(), record=record, room=room)
         async with sink.open(outputs("pump")):
-            yield House(sink, folder, rows)
+            yield House(sink, folder, rows, store, room)
 
 
 @contextlib.asynccontextmanager
@@ -181,3 +185,72 @@ async def test_operators_and_observers_hear_nothing_of_it(house):
             pass
         await _heard(ada, _ID.AuditActivateSessionEventType)
         assert (olga.heard, otto.heard) == ([], [])
+
+
+async def test_what_a_client_gives_is_cut_before_others_are_told_of_it(house):
+    long = ua.Variant("x" * 1_000_000)
+    add_comment = ua.NodeId(ua.Int32(_ID.ConditionType_AddComment))
+    comment = ua.Variant(ua.LocalizedText("x" * 1_000_000, "y" * 1_000_000), ua.VariantType.LocalizedText)
+    async with listening(house, "ed") as ed, house.session("olga") as olga:
+        written = [ua.WriteValue(ua.NodeId(ua.String("n" * 1_000_000), ua.Int16(1)), ua.AttributeIds.Value, None, None)]
+        written[0].Value = ua.DataValue(long)
+        await olga.uaclient.session.write(ua.WriteParameters(written))
+        with pytest.raises(ua.UaStatusCodeError, match="BadUserAccessDenied"):
+            await (await _condition(olga)).call_method(add_comment, ua.Variant([b"e" * 500_000] * 2), comment, long)
+        written_of = await _heard(ed, _ID.AuditWriteUpdateEventType)
+        called_of = await _heard(ed, _ID.AuditConditionCommentEventType)
+        assert len(repr((written_of, called_of))) < 10_000
+        assert (written_of["NewValue"], written_of["SourceNode"]) == ("x" * 100, _SERVER)
+        assert (called_of["Comment"].Text, called_of["ConditionEventId"]) == ("x" * 100, "2 values")
+    assert len(repr(house.rows[-2:])) < 10_000
+
+
+async def test_services_that_would_change_something_are_refused_on_record(house):
+    async with listening(house, "ed") as ed, house.session("otto") as otto:
+        services = otto.uaclient.session
+        for _ in range(3):
+            for ask in (
+                services.add_nodes([ua.AddNodesItem()]),
+                services.delete_nodes(ua.DeleteNodesParameters([ua.DeleteNodesItem()])),
+                services.history_update(ua.HistoryUpdateParameters()),
+            ):
+                with pytest.raises(ua.UaStatusCodeError, match="BadServiceUnsupported"):
+                    await ask
+        added = await _heard(ed, _ID.AuditAddNodesEventType)
+        assert (added["SourceName"], added["Status"], added["ClientUserId"]) == (
+            "NodeManagement/AddNodes",
+            False,
+            "otto",
+        )
+        await _heard(ed, _ID.AuditDeleteNodesEventType)
+        updated = await _heard(ed, _ID.AuditHistoryUpdateEventType)
+        assert ua.StatusCode(updated["StatusCodeId"].value).name == "BadServiceUnsupported"
+    once = ["AddNodes refused", "DeleteNodes refused", "HistoryUpdate refused"]
+    assert [action for action in house.actions("otto") if action in once] == once
+
+
+async def test_a_call_whose_client_goes_away_ends_and_is_on_record(house):
+    suppress = ua.NodeId(ua.Int32(_ID.AlarmConditionType_Suppress))
+    connections: Any = house.sink._server
+    (path,) = house.folder.glob("*.db")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        async with house.session("ada") as ada:
+            index = await ada.get_namespace_index(URI)
+            score = ada.get_node(ua.NodeId(ua.String("pump.anomaly.flag.Alarm"), ua.Int16(index)))
+            other.execute("BEGIN IMMEDIATE")  # the store has to wait for its turn
+            calling = asyncio.create_task(score.call_method(suppress))
+            async with asyncio.timeout(10):
+                while not house.room._changing.locked():
+                    await asyncio.sleep(0.01)
+                ada.uaclient.protocol.transport.abort()
+                while connections.bserver.clients:
+                    await asyncio.sleep(0.01)
+            other.execute("ROLLBACK")
+            with pytest.raises((ConnectionError, ua.UaError, asyncio.CancelledError, TimeoutError)):
+                await calling
+            async with asyncio.timeout(10):
+                while not any((row.user, row.action) == ("ada", "call Suppress") for row in house.rows):
+                    await asyncio.sleep(0.01)
+    (stored,) = [alarm for alarm in await house.store.alarms() if alarm.id == "pump.anomaly.flag.Alarm"]
+    (shown,) = [state.current for state in house.room._states.values() if state.current.id == stored.id]
+    assert (stored.suppressed, shown.suppressed) == (True, True)

@@ -38,6 +38,7 @@ class House:
             cut_off=lambda cause: self.diagnostics.clients_cut_off.labels(cause).inc(),
             failed=lambda cause: self.diagnostics.requests_failed.labels(cause).inc(),
             lose_event=self.diagnostics.client_events_lost.inc,
+            lose_values=self.diagnostics.client_values_lost.inc,
         )
 
     def client(self) -> Client:

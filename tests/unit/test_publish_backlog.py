@@ -4,6 +4,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from asyncua import ua
 from asyncua.common.utils import Buffer
 from asyncua.ua.ua_binary import struct_from_binary
@@ -229,3 +230,17 @@ def test_who_forgets_items_hears_of_the_others():
     first.close()
     write(one, 9.0)
     assert heard(backlog) == [(2, 0.0, 0), (2, 1.0, 0), (2, 2.0, 0)]
+
+
+@pytest.mark.parametrize("more", [{}, {"Filter": CHOOSES}], ids=["shares", "chooses"])
+@pytest.mark.parametrize("oldest", [True, False])
+def test_values_that_a_full_queue_drops_are_counted_but_not_those_of_a_queue_of_one(more, oldest):
+    lost = list[int]()
+    backlog, (cell, other) = Changes(lost.append).open(), cells(2)
+    item(backlog, cell, 7, queue=3, DiscardOldest=oldest, **more)
+    item(backlog, other, 8, queue=1, DiscardOldest=oldest, **more)
+    for number in range(10):
+        write(cell, float(number))
+        write(other, float(number))
+    assert len(heard(backlog)) == 4
+    assert sum(lost) == 7

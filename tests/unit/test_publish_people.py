@@ -122,6 +122,18 @@ async def test_anonymous_is_an_observer_where_there_are_no_users_or_it_is_said(u
     assert ANONYMOUS.rank is Role.OBSERVER
 
 
+async def test_a_guess_whose_client_goes_away_counts_and_keeps_its_turn():
+    desk = Desk(ANNA)
+    for _ in range(5):
+        guess = asyncio.create_task(desk.people.identify(Claim("anna", "guess"), "10.0.0.1"))
+        await asyncio.sleep(0)
+        guess.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await guess
+    assert desk.diagnostics.value("users_refused_total", cause="password") == 5
+    assert await desk.refuses(Claim("anna", PASSWORD), "10.0.0.2")
+
+
 async def test_who_guesses_is_locked_out_by_name_though_the_password_is_right_then():
     desk = Desk(ANNA)
     for _ in range(5):

@@ -13,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Micros
+from plugin.ending import to_its_end
 from plugin.historian import queries, schema
 from plugin.historian.config import HistorianConfig
-from plugin.historian.database import Database, Room, to_its_end
+from plugin.historian.database import Database, Room
 from plugin.historian.keeping.forecast import HOT_SAMPLE, Marks, Stock, full_in
 from plugin.historian.keeping.upkeep import Chore
 from plugin.historian.queries import insert

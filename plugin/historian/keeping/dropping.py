@@ -16,9 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Audit, GapState, Level, Micros, from_micros, micros
+from plugin.ending import to_its_end
 from plugin.historian import schema
 from plugin.historian.config import HistorianConfig
-from plugin.historian.database import Database, to_its_end
+from plugin.historian.database import Database
 from plugin.historian.keeping.retention import KeepConfig, Partition, RetentionConfig, believed, expired
 from plugin.historian.keeping.upkeep import Chore
 from plugin.historian.people import add_audit

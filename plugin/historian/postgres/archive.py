@@ -10,13 +10,13 @@ import numpy as np
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Level, Micros, Modified, RollUps, SampleBatch
+from plugin.ending import to_its_end
 from plugin.errors import StoreUnavailable
 from plugin.historian.arrived import refuse_strangers
 from plugin.historian.closed.aged import Aged, present_of
 from plugin.historian.closed.closing import Changed, Closed, Slice
 from plugin.historian.config import HistorianConfig
 from plugin.historian.corrected import Act
-from plugin.historian.database import to_its_end
 from plugin.historian.keeping.upkeep import Chore
 from plugin.historian.postgres.closing import close_slice, next_slice, roll_ups, rows_before
 from plugin.historian.postgres.connections import PostgresServer

@@ -11,9 +11,9 @@ from typing import Self
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Grid, Micros, SampleBatch, Tag, Window
+from plugin.ending import to_its_end
 from plugin.historian.arrived import Arrived, refuse_strangers
 from plugin.historian.config import HistorianConfig
-from plugin.historian.database import to_its_end
 from plugin.historian.keeping.disk import watch
 from plugin.historian.keeping.dropping import retention
 from plugin.historian.keeping.upkeep import Chore
