@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, select
+from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, select, tuple_
 
 from plugin.domain import HIGH_LIMITED, Meaning, Micros, OutputTag, Part, RunKind, SampleBatch, Status
 from plugin.historian import schema
@@ -23,8 +23,6 @@ def told(
     tag: OutputTag, part: Part, start: Micros, end: Micros, limit: int | None, *, newest_first: bool
 ) -> Select[Any]:
     """Rows of time, value, status, and when its run had ended. See :meth:`plugin.protocols.Store.told`."""
-    if tag.meaning is Meaning.FORECAST:
-        return _latest_by_target(tag, part, start, end, limit, newest_first=newest_first)
     if tag.flag:
         table, own = _FLAGS, ["model", "asset"]
         mine = and_(table.c.model == tag.model, table.c.asset == tag.asset)
@@ -33,13 +31,14 @@ def told(
         table, own = _PREDICTIONS, ["output_id"]
         mine = table.c.output_id == _key(tag)
         value = _COLUMNS[part]
+    time = table.c.target_time if tag.meaning is Meaning.FORECAST else table.c.as_of
     query = (
-        select(table.c.as_of, value, table.c.status, func.coalesce(_RUNS.c.finished, table.c.as_of))
+        select(time, value, table.c.status, func.coalesce(_RUNS.c.finished, table.c.as_of))
         .join(_RUNS, _RUNS.c.id == table.c.run_id)
-        .where(mine, table.c.as_of >= start, table.c.as_of < end, _RUNS.c.kind != RunKind.SHADOW)
-        .where(~_said_again(table, own))
+        .where(mine, time >= start, time < end, _RUNS.c.kind != RunKind.SHADOW)
+        .where(~_said_again(table, [*own, time.name]))
     )
-    return query.order_by(table.c.as_of.desc() if newest_first else table.c.as_of).limit(limit)
+    return query.order_by(time.desc() if newest_first else time).limit(limit)
 
 
 def _key(tag: OutputTag) -> Any:
@@ -48,35 +47,15 @@ def _key(tag: OutputTag) -> Any:
     return select(of.id).where(*mine).scalar_subquery()
 
 
-def _said_again(table: Table, own: Sequence[str]) -> ColumnElement[bool]:
-    """A later run said it of the same instant."""
+def _said_again(table: Table, same: Sequence[str]) -> ColumnElement[bool]:
+    """Something was said later where these columns are the same.
+
+    Asked of each row, so that a page is read by an index and no further: what ranks all rows first reads them all.
+    """
     later, run = table.alias(), _RUNS.alias()
-    same = [later.c[name] == table.c[name] for name in ("as_of", *own)]
-    return exists().where(*same, later.c.run_id > table.c.run_id, run.c.id == later.c.run_id, run.c.kind != "shadow")
-
-
-def _latest_by_target(
-    tag: OutputTag, part: Part, start: Micros, end: Micros, limit: int | None, *, newest_first: bool
-) -> Select[Any]:
-    table = _PREDICTIONS
-    last = func.row_number().over(
-        partition_by=table.c.target_time, order_by=(table.c.as_of.desc(), table.c.run_id.desc())
-    )
-    said = (
-        select(
-            table.c.target_time.label("time"),
-            _COLUMNS[part].label("value"),
-            table.c.status,
-            func.coalesce(_RUNS.c.finished, table.c.as_of).label("finished"),
-            last.label("place"),
-        )
-        .join(_RUNS, _RUNS.c.id == table.c.run_id)
-        .where(table.c.output_id == _key(tag), table.c.target_time >= start, table.c.target_time < end)
-        .where(_RUNS.c.kind != RunKind.SHADOW)
-        .subquery()
-    )
-    query = select(said.c.time, said.c.value, said.c.status, said.c.finished).where(said.c.place == 1)
-    return query.order_by(said.c.time.desc() if newest_first else said.c.time).limit(limit)
+    alike = [later.c[name] == table.c[name] for name in same]
+    after = tuple_(later.c.as_of, later.c.run_id) > tuple_(table.c.as_of, table.c.run_id)
+    return exists().where(*alike, after, run.c.id == later.c.run_id, run.c.kind != RunKind.SHADOW)
 
 
 def series(rows: Sequence[Sequence[Any]], part: Part) -> SampleBatch:

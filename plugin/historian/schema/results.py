@@ -105,6 +105,8 @@ predictions = Table(
     Column("version", Integer, nullable=False, comment="Model version; 0: no model has run"),
     Index("ix_predictions_output_id_version_target_time", "output_id", "version", "target_time"),
     Index("ix_predictions_output_id_as_of", "output_id", "as_of"),
+    # What was said last of each instant: the past of a forecast.
+    Index("ix_predictions_output_id_target_time_as_of", "output_id", "target_time", "as_of"),
     sqlite_with_rowid=False,
     comment="What models said",
 )
