@@ -93,6 +93,15 @@ def _milliseconds(time: datetime) -> str:
     return f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03}Z"
 
 
+async def test_browses_in_pages_and_finds_the_same(second_stack, tmp_path):
+    async with _served(tmp_path, "None") as sink:
+        whole, paged = await asyncio.gather(
+            *(second_stack(sink.endpoint, "browse", _node("Foretag"), *size) for size in ((), ("3",)))
+        )
+    assert len(whole) > 50
+    assert paged == whole
+
+
 async def test_reads_lives_states_forecasts_and_the_assets_health(second_stack, tmp_path):
     state = OutputTag("kind", "engine-01", "state", "", 0.0, 1.0, "", Meaning.STATE, ("fine", "worn"))
     load = OutputTag("load", "engine-01", "load", "kWh", 0.0, 50.0, "", Meaning.FORECAST)
@@ -185,9 +194,9 @@ async def test_a_set_point_is_approved_by_an_operator_and_by_nobody_else(second_
             keys: Any = {"certificate": certificate.cert_path, "key": certificate.key_path}
 
             async def approve(name: str, value: str) -> str:
-                asked = "call", advice, f"{advice}.Approve", value
+                asked = "call", advice, "Approve", value
                 (answer,) = await second_stack(sink.endpoint, *asked, user=(name, f"{name}'s own"), **keys)
-                return str(answer["name"])
+                return str(answer["status"])
 
             for each in (sink, back):
                 await each.publish(_outcome(71.5))

@@ -1,125 +1,42 @@
 """Methods of our server: what a person has the service do, over a secured socket, with real models behind it."""
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from asyncua import Client, ua
-from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
-from asyncua.crypto.uacrypto import CertProperties
+from asyncua import ua
 
-from plugin import pki
 from plugin.acting import Acting
-from plugin.domain import Audit, LabelKind, RunKind, RunResult
+from plugin.domain import LabelKind, RunKind, RunResult
 from plugin.errors import ConfigError, ModelError
-from plugin.publish.config import PublishConfig, UserConfig
-from plugin.publish.people import hashed
-from plugin.publish.server import OpcUaSink
-from plugin.reloading import Reloaded
-from tests.integration.model_bench import NOW, SECONDS, Bench, config, opened
+from tests.integration.methods_house import ASSET, MODEL, House, housed
+from tests.integration.model_bench import NOW, SECONDS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-_PASSWORD = "correct horse"
 _SPAN = timedelta(days=3650)
-
-
-@dataclass
-class House:
-    """A server with methods, and whoever calls them."""
-
-    bench: Bench
-    sink: OpcUaSink
-    folder: Path
-    acting: Acting
-    audit: list[Audit] = field(default_factory=list)
-    reloads: list[str] = field(default_factory=list)
-    faults: list[ConfigError] = field(default_factory=list)
-
-    @contextlib.asynccontextmanager
-    async def session(self, user: str) -> AsyncIterator["Person"]:
-        own = pki.ensure_own_certificate(self.folder / "client", "urn:test:client", ["localhost"])
-        client = Client(self.sink.endpoint, timeout=10.0)
-        client.application_uri = own.application_uri
-        await client.set_security(SecurityPolicyBasic256Sha256, own.cert_path, CertProperties(own.key_path, "pem"))
-        client.set_user(user)
-        client.set_password(_PASSWORD)
-        async with client:
-            yield Person(client, await client.get_namespace_index("urn:foretag:predictions"))
-
-
-@dataclass
-class Person:
-    client: Client
-    namespace: int
-
-    def id(self, name: str) -> ua.NodeId:
-        return ua.NodeId(ua.String(name), ua.Int16(self.namespace))
-
-    async def call(self, owner: str, method: str, *given: ua.Variant) -> ua.CallMethodResult:
-        asked = ua.CallMethodRequest(self.id(owner), self.id(f"Foretag.Methods.{method}"), list(given))
-        (result,) = await self.client.uaclient.call([asked])
-        return result
-
-    async def says(self, owner: str, method: str, *given: ua.Variant) -> Any:
-        result = await self.call(owner, method, *given)
-        result.StatusCode.check()
-        return result.OutputArguments[0].Value
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    folder = tmp_path_factory.mktemp("methods")
-    own = pki.ensure_own_certificate(folder / "client", "urn:test:client", ["localhost"])
-    pki.trust(folder, own.cert_path.read_bytes())
-    hash_ = hashed(_PASSWORD)
-    roles: Any = {"olga": "observer", "otto": "operator", "ed": "engineer", "ada": "administrator"}
-    users = tuple(UserConfig(name=name, role=role, password_hash=hash_) for name, role in roles.items())
-    async with opened(folder) as bench:
-        scorer = bench.scorer(config())
-        made: House
-
-        async def reload(user: str, origin: str) -> Reloaded:
-            made.reloads.append(f"{user} {origin}")
-            if made.faults:
-                raise made.faults.pop()
-            return Reloaded(added=("e1.T24",))
-
-        async def record(entry: Audit) -> None:
-            made.audit.append(entry)
-
-        acting = Acting(bench.store, folder / "models", [scorer], reload, bench.diagnostics)
-        publish = PublishConfig(endpoint="opc.tcp://127.0.0.1:0/foretag", users=users)
-        sink = OpcUaSink(publish, folder, bench.diagnostics, record=record, store=bench.store, verbs=acting)
-        made = House(bench, sink, folder, acting)
-        async with sink.open(scorer.tags), acting.ready(bench.runs(sink), bench.training()):
-            yield made
-
-
-_MODEL, _ASSET = "Foretag.Models.odd", "Foretag.Assets.pump-1"
+    async with housed(tmp_path_factory.mktemp("methods")) as made:
+        yield made
 
 
 async def test_a_model_is_trained_promoted_rolled_back_and_scored(house):
     store = house.bench.store
     async with house.session("ed") as ed:
-        assert (await ed.call(_MODEL, "ScoreNow")).StatusCode.name == "BadInvalidState"  # there is no version yet
+        assert (await ed.call(MODEL, "ScoreNow")).StatusCode.name == "BadInvalidState"  # there is no version yet
         for version in (1, 2):
-            key = await ed.says(_MODEL, "Retrain")
-            async with asyncio.timeout(30):
-                while (run := next(r for r in await store.runs("odd") if r.id == key)).result is RunResult.RUNNING:
-                    await asyncio.sleep(0.02)
+            run = await house.ends(await ed.says(MODEL, "Retrain"))
             assert (run.kind, run.result, run.version) == (RunKind.TRAIN, RunResult.DONE, version)
-        assert await ed.says(_MODEL, "Promote", ua.Variant(2, ua.VariantType.UInt32)) == 2
-        again = await ed.call(_MODEL, "Promote", ua.Variant(2, ua.VariantType.UInt32))
+        assert await ed.says(MODEL, "Promote", ua.Variant(2, ua.VariantType.UInt32)) == 2
+        again = await ed.call(MODEL, "Promote", ua.Variant(2, ua.VariantType.UInt32))
         assert again.StatusCode.name == "BadInvalidState"
-        assert await ed.says(_MODEL, "RollBack") == 1
-        key = await ed.says(_MODEL, "ScoreNow")
+        assert await ed.says(MODEL, "RollBack") == 1
+        key = await ed.says(MODEL, "ScoreNow")
         (scored,) = [run for run in await store.runs("odd") if run.id == key]
         assert scored.kind is RunKind.SCORE
     entries = [(e.user, e.origin, e.action, e.subject) for e in house.audit if e.action.startswith("call")]
@@ -159,8 +76,8 @@ def _label(kind: Any = "failure", start: Any = NOW, end: Any = None, note: Any =
 
 async def test_an_operator_says_what_happened_to_an_asset(house):
     async with house.session("otto") as otto:
-        key = await otto.says(_ASSET, "Label", *_label())
-        lasting = await otto.says(_ASSET, "Label", *_label("normal", end=NOW + timedelta(seconds=SECONDS)))
+        key = await otto.says(ASSET, "Label", *_label())
+        lasting = await otto.says(ASSET, "Label", *_label("normal", end=NOW + timedelta(seconds=SECONDS)))
     labels = {label.id: label for label in await house.bench.store.labels("pump-1", NOW - _SPAN, NOW + _SPAN)}
     told = labels[key]
     assert (told.kind, told.start, told.end, told.note, told.user) == (
@@ -174,15 +91,15 @@ async def test_an_operator_says_what_happened_to_an_asset(house):
 @pytest.mark.parametrize(
     ("owner", "given", "code"),
     [
-        (_ASSET, _label("verdict"), "BadInvalidArgument"),
-        (_ASSET, _label("explosion"), "BadInvalidArgument"),
-        (_ASSET, _label(start=datetime.now(UTC) + timedelta(days=1)), "BadInvalidArgument"),
-        (_ASSET, _label(end=NOW - timedelta(days=1)), "BadInvalidArgument"),
-        (_ASSET, _label(note="x" * 1001), "BadInvalidArgument"),
-        (_ASSET, _label()[:3], "BadArgumentsMissing"),
-        (_ASSET, [*_label(), ua.Variant(1)], "BadTooManyArguments"),
-        (_ASSET, [ua.Variant(1), *_label()[1:]], "BadInvalidArgument"),
-        (_MODEL, _label(), "BadMethodInvalid"),
+        (ASSET, _label("verdict"), "BadInvalidArgument"),
+        (ASSET, _label("explosion"), "BadInvalidArgument"),
+        (ASSET, _label(start=datetime.now(UTC) + timedelta(days=1)), "BadInvalidArgument"),
+        (ASSET, _label(end=NOW - timedelta(days=1)), "BadInvalidArgument"),
+        (ASSET, _label(note="x" * 1001), "BadInvalidArgument"),
+        (ASSET, _label()[:3], "BadArgumentsMissing"),
+        (ASSET, [*_label(), ua.Variant(1)], "BadTooManyArguments"),
+        (ASSET, [ua.Variant(1), *_label()[1:]], "BadInvalidArgument"),
+        (MODEL, _label(), "BadMethodInvalid"),
     ],
 )
 async def test_a_label_that_can_not_be_is_refused(house, owner, given, code):
@@ -205,7 +122,7 @@ async def test_methods_say_what_they_take_and_give(house):
     async with house.session("olga") as olga:
         methods = {
             (await node.read_browse_name()).Name: node
-            for node in await olga.client.get_node(olga.id(_MODEL)).get_methods()
+            for node in await olga.client.get_node(olga.id(MODEL)).get_methods()
         }
         assert set(methods) == {"ScoreNow", "Retrain", "Promote", "RollBack"}
         (argument,) = await (await methods["Promote"].get_child("0:InputArguments")).read_value()

@@ -33,7 +33,7 @@ const shown = (step, fields) => ({
   event: fields.eventId.value.toString("hex"),
 });
 
-export async function alarms(session, condition, print) {
+export async function alarms(session, condition, judge, print) {
   const list = await installAlarmMonitoring(session); // refreshes: what stands already is shown
   const shelf = resolveNodeId(`${condition.toString()}.ShelvingState`);
   const call = async (methodId, ...inputArguments) =>
@@ -48,6 +48,8 @@ export async function alarms(session, condition, print) {
   print({ step: "acknowledged twice", status: (await alarm.acknowledge(session, "again")).name });
   print({ step: "confirmed", status: (await alarm.confirm(session, "washed")).name });
   print(shown("done", (await until(list, condition, (fields) => fields.confirmedState.id.value)).fields));
+  print({ step: "judged", status: await judge(alarm.eventId, "confirmed", "a fouled compressor") });
+  await until(list, condition, (fields) => fields.comment.value?.text.startsWith("confirmed: "));
   print({ step: "shelved", status: await call(SHELVE, new Variant({ dataType: DataType.Double, value: 60_000 })) });
   print(shown("aside", (await until(list, condition, (fields) => fields.suppressedOrShelved.value)).fields));
   print({ step: "unshelved", status: await call(UNSHELVE) });

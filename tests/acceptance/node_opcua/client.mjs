@@ -1,14 +1,16 @@
 // A second OPC UA stack as a client: prints what it finds as JSON, one object per line.
 //
-//   node client.mjs ENDPOINT [--certificate FILE --key FILE] [--pki FOLDER] [--user NAME --password TEXT] COMMAND
+//   node client.mjs ENDPOINT [--certificate FILE --key FILE] [--pki FOLDER] [--user NAME --password TEXT]
+//                   COMMAND [then COMMAND ...]
 //
-//   alarms CONDITION                 waits for the alarm, comments, acknowledges, confirms, shelves and unshelves it
-//   browse [NODE]                    all nodes below a node (default: the Objects folder, without the Server object)
+//   alarms CONDITION                 waits for the alarm, comments, acknowledges, confirms, judges, shelves, unshelves it
+//   browse [NODE [SIZE]]             all nodes below a node (default: the Objects folder, without the Server object);
+//                                    SIZE: so many references in one answer
 //   read NODE...                     value, status, times, data type, EURange and EngineeringUnits
 //   subscribe NODE SECONDS [COUNT] [absolute|percent SIZE]
 //                                    data changes, for so many seconds or until so many came, beyond a deadband
-//   call OBJECT METHOD [NUMBER...]   calls a method with Doubles
-//   history NODE START END SIZE AGGREGATE MILLISECONDS   raw values in pages, and an aggregate of intervals
+//   call OBJECT METHOD [TEXT...]     calls a method by its name; the texts become what its InputArguments say
+//   history KIND NODE ...            see history.mjs
 //
 // Nodes are written by namespace URI: "nsu=urn:plant;s=Engine01.T24". With a certificate the channel is
 // Basic256Sha256, signed and encrypted; without one it is None. Exit code 1 and {"error": …} where anything fails.
@@ -20,6 +22,7 @@ import opcua from "node-opcua-client";
 
 import { alarms } from "./alarms.mjs";
 import { history } from "./history.mjs";
+import { call } from "./methods.mjs";
 
 const {
   AttributeIds,
@@ -27,7 +30,6 @@ const {
   ClientMonitoredItem,
   DataChangeFilter,
   DataChangeTrigger,
-  DataType,
   DeadbandType,
   MessageSecurityMode,
   NodeClass,
@@ -49,8 +51,7 @@ function parseArguments(words) {
   while (rest[0]?.startsWith("--")) {
     options[rest.shift().slice(2)] = rest.shift();
   }
-  const [command, ...operands] = rest;
-  return { endpoint, options, command, operands };
+  return { endpoint, options, commands: [...pieces(rest)] };
 }
 
 async function makeClient({ certificate, key, pki }) {
@@ -88,11 +89,13 @@ async function children(session, nodeId) {
   while (result.continuationPoint?.length) {
     result = await session.browseNext(result.continuationPoint, false);
     found.push(...(result.references ?? []));
+    if (result.references?.length > session.requestedMaxReferencesPerNode) throw new Error("too many references");
   }
   return found;
 }
 
-async function browse(session, [start]) {
+async function browse(session, [start, size]) {
+  session.requestedMaxReferencesPerNode = Number(size ?? session.requestedMaxReferencesPerNode);
   const open = [[start ? await nodeIdOf(session, start) : resolveNodeId("i=85"), ""]];
   const seen = new Set(["ns=0;i=2253"]);
   while (open.length) {
@@ -172,33 +175,41 @@ async function subscribe(session, [text, seconds, count = "Infinity", kind, size
   await subscription.terminate();
 }
 
-async function call(session, [object, method, ...numbers]) {
-  const result = await session.call({
-    objectId: await nodeIdOf(session, object),
-    methodId: await nodeIdOf(session, method),
-    inputArguments: numbers.map((number) => ({ dataType: DataType.Double, value: Number(number) })),
-  });
-  print({ status: result.statusCode.value, name: result.statusCode.name });
+async function act(session, [object, ...asked]) {
+  const objectId = await nodeIdOf(session, object);
+  return call(session, objectId, await children(session, objectId), asked);
 }
 
 async function operate(session, [node]) {
-  await alarms(session, await nodeIdOf(session, node), print);
+  const condition = await nodeIdOf(session, node);
+  const judge = async (event, ...said) =>
+    (await act(session, [node, "Verdict", event.toString("hex"), ...said])).status;
+  await alarms(session, condition, judge, print);
 }
 
-async function past(session, [node, ...asked]) {
-  await history(session, await nodeIdOf(session, node), asked, print);
+async function past(session, [kind, node, ...asked]) {
+  await history(session, kind, await nodeIdOf(session, node), asked, print);
+}
+
+function* pieces(words) {
+  for (let rest = words; rest.length; ) {
+    const end = rest.includes("then") ? rest.indexOf("then") : rest.length;
+    yield rest.slice(0, end);
+    rest = rest.slice(end + 1);
+  }
 }
 
 async function main() {
-  const { endpoint, options, command, operands } = parseArguments(process.argv.slice(2));
-  const commands = { alarms: operate, browse, call, history: past, read, subscribe };
-  if (!(command in commands)) throw new Error(`no command ${command}; known are ${Object.keys(commands)}`);
+  const { endpoint, options, commands } = parseArguments(process.argv.slice(2));
+  const known = { alarms: operate, browse, call: async (session, asked) => print(await act(session, asked)), history: past, read, subscribe };
+  const odd = commands.find(([name]) => !(name in known));
+  if (odd) throw new Error(`no command ${odd[0]}; known are ${Object.keys(known)}`);
   const client = await makeClient(options);
   try {
     await client.connect(endpoint);
     const user = { type: UserTokenType.UserName, userName: options.user, password: options.password };
     const session = await client.createSession(options.user ? user : undefined);
-    await commands[command](session, operands);
+    for (const [name, ...operands] of commands) await known[name](session, operands);
     await session.close();
   } finally {
     await client.disconnect();
