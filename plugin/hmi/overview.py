@@ -142,7 +142,7 @@ class Overview:
         now = self._clock()
         by_asset: dict[str, list[Prediction]] = {}
         for prediction in (p for outcome in self._outcomes.values() for p in outcome.predictions):
-            by_asset.setdefault(prediction.tag.asset, []).append(self._as_seen(prediction))
+            by_asset.setdefault(prediction.tag.asset, []).append(self._as_seen(prediction, now))
         flags = {flag.asset: flag for outcome in reversed(self._outcomes.values()) for flag in outcome.flags}
         return Snapshot(
             uptime=now - self._started,
@@ -156,10 +156,15 @@ class Overview:
             totals=self._totals(now),
         )
 
-    def _as_seen(self, prediction: Prediction) -> Prediction:
-        if prediction.tag.name not in self._cut_off or quality(prediction.status) is Quality.BAD:
+    def _as_seen(self, prediction: Prediction, now: datetime) -> Prediction:
+        """With the status that its node shows too."""
+        if quality(prediction.status) is Quality.BAD:
             return prediction
-        return replace(prediction, status=Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE)
+        if prediction.valid_until < now:
+            return replace(prediction, status=Status.UNCERTAIN_LAST_USABLE_VALUE)
+        if prediction.tag.name in self._cut_off:
+            return replace(prediction, status=Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE)
+        return prediction
 
     def _asset_line(
         self, asset: Asset, predictions: Sequence[Prediction], flag: Flag | None, now: datetime

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
 from plugin.diagnostics import Diagnostics
@@ -33,9 +33,9 @@ class Plant:
         yield Delivery(SampleBatch.empty())
 
 
-def overview(plant: Plant, diagnostics: Diagnostics) -> Overview:
+def overview(plant: Plant, diagnostics: Diagnostics, clock: Callable[[], datetime] = lambda: NOW) -> Overview:
     tag = Tag("engine-01.T24", "plant", "i=1", "engine-01", "T24", id=1)
-    return Overview([plant], Asset.gather([tag]), (), diagnostics, clock=lambda: NOW)
+    return Overview([plant], Asset.gather([tag]), (), diagnostics, clock)
 
 
 def outcome(status: int, value: float | None = 50.0) -> Outcome:
@@ -58,6 +58,19 @@ async def test_results_of_a_source_that_is_away_are_shown_in_doubt_and_bad_ones_
     await view.publish(outcome(Status.GOOD))
     await view.degrade(Outage(frozenset(), 1, frozenset()))
     assert view.snapshot().assets[0].status == Status.GOOD
+
+
+async def test_a_result_that_nothing_renewed_is_shown_as_stale_and_a_bad_one_stays_bad():
+    now = NOW + timedelta(hours=1)
+    view = overview(Plant(), Diagnostics(), lambda: now)
+    await view.publish(outcome(Status.GOOD))
+    assert view.snapshot().assets[0].status == Status.GOOD
+    now += timedelta(seconds=1)
+    (line,) = view.snapshot().assets
+    assert line.rul
+    assert (line.status, line.rul.status) == (Status.UNCERTAIN_LAST_USABLE_VALUE,) * 2
+    await view.publish(outcome(Status.BAD_NO_DATA, None))
+    assert view.snapshot().assets[0].status == Status.BAD_NO_DATA
 
 
 def test_a_source_is_shown_with_what_is_not_well():
