@@ -147,6 +147,9 @@ class Diagnostics:
             "cells_cleaned", "Cells of windows that a step of the cleaning took for not observed", "model", "step"
         )
         self.compilations = counter("compilations", "Programs that JAX compiled", "model")
+        self.explanations_late = counter(
+            "explanations_late", "Runs whose results did not wait for all their explanations", "model"
+        )
         self.drifts_open = gauge("drifts_open", "Drifts of a model's version in force that last", "model")
         self.coverage = gauge("coverage", "Share of its last truths that an output's bounds held", "model", "output")
         self.monitor_seconds = histogram("monitor_seconds", "Wall time of a look at whether a model fits", "model")

@@ -1,9 +1,9 @@
-"""The one bridge from the event loop to JAX: a thread for predictions, and two for what may take long.
+"""The one bridge from the event loop to JAX: a thread for predictions, and three for what may take long.
 
 A compiled call releases the interpreter lock, so the loop stays prompt while the device works. No prediction waits for
-a fit or for the compiler: they have threads of their own, and the operating system shares the processor out between
-them. All are niced; JAX's backend starts in the first, so that its worker threads inherit the lower priority and never
-starve acquisition.
+a fit, for the compiler or for the reasons of another: they have threads of their own, and the operating system shares
+the processor out between them. All are niced; JAX's backend starts in the first, so that its worker threads inherit the
+lower priority and never starve acquisition.
 """
 
 import asyncio
@@ -49,6 +49,7 @@ class Compute:
         # No daemons: an interpreter that ends while a thread is inside the compiler is aborted.
         self._predicting = ThreadPoolExecutor(1, "device", initializer=_nice)
         self._preparing = ThreadPoolExecutor(1, "beside the device", initializer=_nice)
+        self._explaining = ThreadPoolExecutor(1, "explaining", initializer=_nice)
         self._training = ThreadPoolExecutor(1, "training", initializer=_nice)
         self._begun: set[Future[Any]] = set()
         self.device: Any = None
@@ -62,7 +63,7 @@ class Compute:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopping.set()
-        for threads in (self._predicting, self._preparing, self._training):
+        for threads in (self._predicting, self._preparing, self._explaining, self._training):
             threads.shutdown(wait=False, cancel_futures=True)
         _, going_on = await asyncio.to_thread(wait, tuple(self._begun), _PATIENCE)
         if going_on:
@@ -75,6 +76,10 @@ class Compute:
     async def fit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """A training; one after the other."""
         return await asyncio.wrap_future(self._begin(self._training, "train", partial(function, *args, **kwargs)))
+
+    async def explain(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Why predictions are as they are. Cancelling ends the wait, and what had not begun."""
+        return await asyncio.wrap_future(self._begin(self._explaining, "explain", partial(function, *args, **kwargs)))
 
     def aside(self, stage: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Begin what makes a version ready, and compiles: no prediction is to wait for it."""

@@ -121,7 +121,7 @@ class ExplainConfig(Section):
     """Which features made a result what it is: told with every raised flag, and with every short remaining life."""
 
     most: int = Field(default=20, ge=0, le=1000)
-    """Assets of one run that are explained, those that are worst; 0: none."""
+    """Assets of one run that are explained, those that are worst; 0: none. Half the deadline is the time for it."""
     below: float | None = Field(default=None, allow_inf_nan=False)
     """A remaining life [its unit] is explained from there on; default: the first of ``warnings``."""
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)

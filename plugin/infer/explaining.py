@@ -1,9 +1,12 @@
 """Why: which features made the flags that are raised, and the lives that are short, what they are.
 
 As many programs as a kind has outputs to explain, each compiled once for the same number of windows, so that a run
-that is computed again gives the same shares.
+that is computed again gives the same shares. It is a small number: reasons cost many times what the estimate does, and
+few assets need them.
 """
 
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
@@ -26,6 +29,8 @@ _SMALLEST = 0.01
 """A share below it is left out."""
 _LONGEST = 10
 """Features that are named, at most."""
+_AT_ONCE = 4
+"""Windows of one call; between two there is a look at the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class Reasons:
             for output in self._worse
         }
         for explainer in found.values():
-            explainer.warm(bucket(self._most))
+            explainer.warm(min(_AT_ONCE, bucket(self._most)))
         return found
 
     def of(
@@ -79,13 +84,20 @@ class Reasons:
         observed: NDArray[np.bool_],
         given: Sequence[Prediction],
         flags: Sequence[Flag],
-    ) -> tuple[Explanation, ...]:
-        """Of one run: the worst assets of each output, the worst first. Takes the device for a while."""
-        return tuple(
-            told
-            for output, explainer in explainers.items()
-            for told in self._told(explainer, [*self._cases(output, given, flags)], values, observed, given)
-        )
+        until: float = math.inf,
+    ) -> tuple[tuple[Explanation, ...], bool]:
+        """Of one run: the worst assets of each output, the worst first; and whether there was time for all of them.
+
+        None is begun after ``until`` [s of :func:`time.monotonic`]. Takes its thread for a while.
+        """
+        told: list[Explanation] = []
+        for output, explainer in explainers.items():
+            worst = nlargest(self._most, self._cases(output, given, flags), key=lambda case: case.badness)
+            for first in range(0, len(worst), _AT_ONCE):
+                if time.monotonic() > until:
+                    return tuple(told), False
+                told += self._told(explainer, worst[first : first + _AT_ONCE], values, observed, given[0])
+        return tuple(told), True
 
     def _cases(self, output: str, given: Sequence[Prediction], flags: Sequence[Flag]) -> Iterator[_Case]:
         if output == _SCORE:
@@ -107,14 +119,12 @@ class Reasons:
         cases: Sequence[_Case],
         values: NDArray[np.float32],
         observed: NDArray[np.bool_],
-        given: Sequence[Prediction],
+        one: Prediction,
     ) -> Iterator[Explanation]:
-        worst = nlargest(self._most, cases, key=lambda case: case.badness)
-        if not worst:
-            return
-        rows = [self._rows[case.tag.asset] for case in worst]
-        shares = explainer.shares(values[rows], observed[rows], self._worse[worst[0].output])
-        for case, found in zip(worst, shares, strict=True):
+        """``cases``: some, of one output. ``one``: any of the run."""
+        rows = [self._rows[case.tag.asset] for case in cases]
+        shares = explainer.shares(values[rows], observed[rows], self._worse[cases[0].output])
+        for case, found in zip(cases, shares, strict=True):
             named = {name: share for name, share in [*found.items()][:_LONGEST] if share >= _SMALLEST}
             if named:
-                yield Explanation(case.tag, given[0].as_of, given[0].run, named)
+                yield Explanation(case.tag, one.as_of, one.run, named)

@@ -4,7 +4,9 @@ Live, replay and backtest call :meth:`Scorer.score`; they differ in the clock al
 """
 
 import asyncio
+import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -17,6 +19,7 @@ from models.runtime import Numbers, Predictor
 from plugin.diagnostics import Diagnostics
 from plugin.domain import (
     Asset,
+    Explanation,
     Flag,
     Meaning,
     Micros,
@@ -154,9 +157,10 @@ class Scorer:
         if champion is None:
             return None
         run = replace(run, unheard=self._looking.sources_away())
+        until = time.monotonic() + self.config.schedule.limit.total_seconds() / 2
         self._look = await self._looking.look(run, end, known_by)
         self._looking.count(self._look, self._diagnostics)
-        return await self._outcome(champion, self._look)
+        return await self._outcome(champion, self._look, until)
 
     async def shadow(self, version: ModelVersion, run: Run) -> Outcome:
         """What a challenger says of what the last :meth:`score` saw; ``run`` is of the kind that says so.
@@ -212,7 +216,8 @@ class Scorer:
             champion = await self._load(await self._registry.version(run.model, run.version))
         return await self._outcome(replace(champion, decisions={}), await self._looking.look(run, end))
 
-    async def _outcome(self, ready: Ready, look: Look) -> Outcome:
+    async def _outcome(self, ready: Ready, look: Look, until: float = math.inf) -> Outcome:
+        """``until``: reasons are waited for no longer [s of :func:`time.monotonic`]."""
         begin = time.perf_counter()
         estimates = await self._predict(ready.predictor, look.windows)
         run = replace(
@@ -232,9 +237,21 @@ class Scorer:
         flags = self._decide(ready.version, given, ready.decisions)
         if run.kind is RunKind.SHADOW or not ready.explainers:
             return Outcome(run, given, flags)
-        windows = look.windows.values, look.windows.observed
-        told = await self._compute.run("explain", self._reasons.of, ready.explainers, *windows, given, flags)
-        return Outcome(run, given, flags, told)
+        return Outcome(run, given, flags, await self._explain(ready, look.windows, given, flags, until))
+
+    async def _explain(
+        self, ready: Ready, windows: Windows, given: Sequence[Prediction], flags: Sequence[Flag], until: float
+    ) -> tuple[Explanation, ...]:
+        """No result is lost for its reasons: what is not found in time is left out, and counted."""
+        seen = ready.explainers, windows.values, windows.observed
+        told: tuple[Explanation, ...] = ()
+        complete = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if math.isinf(until) else max(0.0, until - time.monotonic())):
+                told, complete = await self._compute.explain(self._reasons.of, *seen, given, flags, until)
+        if not complete:
+            self._diagnostics.explanations_late.labels(self.config.name).inc()
+        return told
 
     async def _load(self, version: ModelVersion) -> Ready:
         spec, params = await self._registry.load(version)

@@ -1,13 +1,19 @@
 """Why a flag is raised and a life is short: told with the run, stored, and told again in the same words."""
 
 from datetime import timedelta
+from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from plugin.domain import Asset, Run, RunKind, SampleBatch, Tag, to_micros
+from models.explain import Explainer
+from models.rul_lstm import RulLstm
+from plugin.domain import Asset, Prediction, Run, RunKind, RunResult, SampleBatch, Tag, to_micros
 from plugin.historian.memory import MemoryStore
-from plugin.infer.outputs import model_spec
+from plugin.infer.explaining import Reasons
+from plugin.infer.outputs import model_spec, output_tag
 from plugin.protocols import Delivery
 from tests.integration.model_bench import FEATURES, NOW, SECONDS, START, Bench, config
 
@@ -60,6 +66,58 @@ async def test_groups_and_the_number_of_assets_are_as_configured(bench):
     (explanation,) = outcome.explanations
     assert explanation.tag.asset == "pump-2", "the worse one"
     assert next(iter(explanation.shares)) == "both"
+
+
+async def test_a_result_is_not_lost_for_its_reasons_nor_is_that_of_another_model(bench, monkeypatch):
+    scorer = bench.scorer(config(schedule={"every": "1s", "deadline": "4s"}))
+    other = bench.scorer(config(name="other"))
+    for each in (scorer, other):
+        await bench.training().train(each)
+    await leave(bench, 0, "b", 60.0)
+    go_on = Event()
+    monkeypatch.setattr("models.explain.Explainer.shares", lambda self, values, *_: go_on.wait() and [{}] * len(values))
+    runs = bench.runs()
+    try:
+        for second in (7, 8):
+            end = NOW + timedelta(seconds=second)
+            outcome = await runs.score(scorer, end, end)
+            assert await runs.score(other, end, end)
+    finally:
+        go_on.set()
+    assert [flag.asset for flag in outcome.flags if flag.raised] == ["pump-1"]
+    assert outcome.explanations == ()
+    late = bench.diagnostics.value("explanations_late_total", model="odd")
+    assert late == 1.0
+    (stored, *_) = await bench.store.runs("odd")
+    assert stored.result is RunResult.DONE
+
+
+def test_the_worst_are_explained_first_and_none_is_begun_when_the_time_is_over(monkeypatch):
+    asked: list[int] = []
+    now = iter(range(100))
+    monkeypatch.setattr("plugin.infer.explaining.time.monotonic", lambda: float(next(now)))
+    settings = config(**LIVES)
+    spec, kind = model_spec(settings), RulLstm()
+    assets = Asset.gather([Tag(f"p-{n}.age", "plant", f"i={n}", f"p-{n}", "age") for n in range(7)])
+    tags = {o.name: [output_tag(settings, asset, o) for asset in assets] for o in kind.outputs(spec)}
+    given = [
+        Prediction(tag, 1, NOW, NOW, NOW, float(7 - n), None, None, 0, 1.0, 3) for n, tag in enumerate(tags["rul"])
+    ]
+
+    class Asked(Explainer):
+        def __init__(self) -> None:
+            """Nothing to compile."""
+
+        def shares(self, values: NDArray[Any], observed: NDArray[Any], worse: float) -> list[dict[str, float]]:
+            asked.append(len(values))
+            return [{"wear": 1.0}] * len(values)
+
+    windows = np.zeros((7, 3, 80), np.float32), np.ones((7, 3, 80), bool)
+    reasons = Reasons(settings, kind, spec, tags)
+    told, complete = reasons.of({"rul": Asked()}, *windows, given, (), until=0.5)
+    assert ([each.tag.asset for each in told], complete) == (["p-6", "p-5", "p-4", "p-3"], False)
+    told, complete = reasons.of({"rul": Asked()}, *windows, given, ())
+    assert (len(told), complete, asked) == (7, True, [4, 4, 3])
 
 
 async def test_neither_a_challenger_in_shadow_nor_a_walk_over_the_past_explains(bench):
