@@ -97,6 +97,7 @@ async def browse(view: ViewService, params: ua.BrowseParameters, points: Points)
     if params.View is not None and params.View.ViewId != ua.NodeId():
         raise ServiceError(ua.StatusCodes.BadViewIdUnknown)
     most = int(params.RequestedMaxReferencesPerNode or 0)
+    points.begin()
     return await _pages(view, [_Rest(description, most) for description in asked], points)
 
 
@@ -105,6 +106,7 @@ async def browse_next(view: ViewService, params: ua.BrowseNextParameters, points
     tokens = params.ContinuationPoints or ()
     if len(tokens) > NODES:
         raise ServiceError(ua.StatusCodes.BadTooManyOperations)
+    points.begin()
     left: list[_Rest | None] = [points.take(None, token) for token in tokens]
     if params.ReleaseContinuationPoints:
         invalid = ua.StatusCodes.BadContinuationPointInvalid

@@ -3,11 +3,18 @@
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 MOST = 1000
 """Of one session at a time, of HistoryRead."""
 _SECONDS = 600.0
+
+
+class _Kept(NamedTuple):
+    time: float
+    request: int
+    node: Any
+    rest: Any
 
 
 class Points:
@@ -17,27 +24,35 @@ class Points:
         """``most``: how many there may be at a time."""
         self._clock = clock
         self._most = most
-        self._kept: dict[bytes, tuple[float, Any, Any]] = {}
+        self._kept: dict[bytes, _Kept] = {}
+        self._request = 0
+
+    def begin(self) -> None:
+        """Another request: those of earlier ones, which nobody may ever come back to, make room for it."""
+        self._request += 1
 
     def keep(self, node: Any, rest: Any) -> bytes | None:
-        """What to say to go on; None: there are too many already."""
+        """What to say to go on; None: there are too many of this request already."""
         self._forget_old()
         if len(self._kept) >= self._most:
-            return None
+            oldest = next(iter(self._kept))
+            if self._kept[oldest].request == self._request:
+                return None
+            del self._kept[oldest]
         token = secrets.token_bytes(16)
-        self._kept[token] = self._clock(), node, rest
+        self._kept[token] = _Kept(self._clock(), self._request, node, rest)
         return token
 
     def take(self, node: Any, token: bytes) -> Any | None:
         """What is left to read, once; None: there is no such point of this node."""
         self._forget_old()
         kept = self._kept.get(token)
-        if kept is None or kept[1] != node:
+        if kept is None or kept.node != node:
             return None
         del self._kept[token]
-        return kept[2]
+        return kept.rest
 
     def _forget_old(self) -> None:
         old = self._clock() - _SECONDS
-        for token in [token for token, kept in self._kept.items() if kept[0] <= old]:
+        for token in [token for token, kept in self._kept.items() if kept.time <= old]:
             del self._kept[token]

@@ -69,6 +69,7 @@ class History:
         stamps = _STAMPS.get(params.TimestampsToReturn)
         if stamps is None:
             raise ServiceError(_CODES.BadTimestampsToReturnInvalid)
+        points.begin()
         ends, left, results = asyncio.get_running_loop().time() + _SECONDS, _ANSWER, []
         for place, node in enumerate(nodes):
             most = max(1, min(PAGE, left // (len(nodes) - place)))
