@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 from models.kind import Adaptable, Fitted, ModelKind, Params, Progress, Spec, TrainingData
 from models.light import unpacked, widened
+from models.runtime import check_tree
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +31,7 @@ def fit(kind: ModelKind, spec: Spec, start: Start, data: TrainingData, progress:
         raise ValueError(message)  # noqa: TRY004 - it is what was asked for that is wrong
     _check_spec(kind, spec, start.spec)
     params: Params = jax.device_get(widened(unpacked(start.params)))
-    _check_tree(kind.init(spec, jax.random.key(spec.seed)), params)
+    check_tree(kind, spec, params)
     return kind.adapt(spec, params, data, progress, head_only=start.head_only)
 
 
@@ -52,16 +52,3 @@ def _check_same(field: str, ours: Any, theirs: Any) -> None:
 def _plain(value: Any) -> Any:
     """Lists and tuples alike: an artifact knows no tuples."""
     return list(value) if isinstance(value, tuple) else value
-
-
-def _check_tree(fresh: Params, start: Params) -> None:
-    ours, theirs = (
-        {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (fresh, start)
-    )
-    for name in sorted({*ours, *theirs}):
-        if ours.get(name) != theirs.get(name):
-            raise ValueError(
-                f"the version to begin from holds {name} of shape {theirs.get(name)}, here it is {ours.get(name)}: "
-                "another release made it; train from scratch"
-            )

@@ -51,6 +51,21 @@ def enable_compile_cache(folder: Path) -> None:
         jax.config.update(setting, value)  # type: ignore[no-untyped-call]
 
 
+def check_tree(kind: ModelKind, spec: Spec, params: Params) -> None:
+    """ValueError where parameters are not of the names and shapes that the kind of this release gives them."""
+    fresh, params = kind.init(spec, jax.random.key(spec.seed)), light.widened(light.unpacked(params))
+    ours, theirs = (
+        {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (fresh, params)
+    )
+    for name in sorted({*ours, *theirs}):
+        if ours.get(name) != theirs.get(name):
+            raise ValueError(
+                f"the version holds {name} of shape {theirs.get(name)}, this release's {kind.name} "
+                f"{ours.get(name)}: another release made it; train it again"
+            )
+
+
 def bucket(windows: int) -> int:
     """So many windows or a little more: few programs serve all numbers. Up to 64 the next power of two, then steps of
     an eighth of the one before: no more than an eighth is computed in vain."""

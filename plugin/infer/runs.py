@@ -9,7 +9,7 @@ from functools import partial
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Outcome, Run, RunKind, RunResult
-from plugin.errors import ForetagError
+from plugin.errors import ForetagError, StoreError
 from plugin.infer.complaints import Complaints
 from plugin.infer.scoring import Scorer
 from plugin.infer.telling import Telling
@@ -141,7 +141,7 @@ class Runs:
         self._complain(what, text, None if isinstance(error, ForetagError | TimeoutError) else error)
         failed = replace(run, finished=self._clock(), result=RunResult.FAILED, error=text)
         self._count(failed)
-        if run.id:
+        if run.id or not isinstance(error, StoreError):
             try:
                 await self._store.write_run(failed)
             except ForetagError as second:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from models.explain import Explainer
 from models.kind import ModelKind, Params, Spec
-from models.runtime import Numbers, Predictor
+from models.runtime import Numbers, Predictor, check_tree
 from plugin.diagnostics import Diagnostics
 from plugin.domain import (
     Asset,
@@ -30,7 +30,7 @@ from plugin.domain import (
     Run,
     RunKind,
 )
-from plugin.errors import ModelError
+from plugin.errors import ArtifactError, ModelError
 from plugin.infer.compute import Compute, T
 from plugin.infer.config import ExplainConfig, ModelConfig
 from plugin.infer.explaining import Reasons
@@ -192,6 +192,10 @@ class Scorer:
         return ready
 
     def _compiled(self, version: ModelVersion, spec: Spec, params: Params) -> Ready:
+        try:
+            check_tree(self.kind, spec, params)
+        except ValueError as error:
+            raise ArtifactError(f"model {version.label}: {error}") from error
         predictor = Predictor(self.kind, spec, params, self._compute.device)
         predictor.warm(len(self.assets))
         return Ready(version, predictor, self._reasons.explainers(version, spec, params, self._compute.device))

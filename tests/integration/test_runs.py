@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from models.kind import Fitted
 from plugin.domain import (
     Asset,
     Fill,
@@ -323,7 +324,22 @@ async def test_an_altered_artifact_fails_the_run_with_its_reason(bench, tmp_path
     (artifact,) = (tmp_path / "models").glob("*.safetensors")
     artifact.write_bytes(artifact.read_bytes()[:-1] + b"\x01")
     assert await bench.runs().score(bench.scorer(config()), NOW, NOW) is None
+    (run,) = (run for run in await bench.store.runs("odd") if run.kind is RunKind.SCORE)
+    assert (run.result, "was altered or cut short" in run.error) == (RunResult.FAILED, True)
     assert bench.diagnostics.value("runs_total", model="odd", kind="score", result="failed") == 1
+
+
+async def test_an_artifact_of_another_release_fails_the_run_with_its_reason(bench):
+    scorer = bench.scorer(config())
+    await bench.training().train(scorer)
+    spec, params = await bench.registry.load(await bench.registry.version("odd", 1))
+    (_, *kept) = params.items()
+    older = await bench.registry.add("odd", spec, Fitted(dict(kept), {}), {}, NOW)
+    await bench.registry.promote("odd", older.version, spec)
+    assert await bench.runs().score(bench.scorer(config()), NOW, NOW) is None
+    (run,) = (run for run in await bench.store.runs("odd") if run.kind is RunKind.SCORE)
+    assert "this release's pca_anomaly" in run.error
+    assert "train it again" in run.error
 
 
 async def test_a_model_for_another_configuration_is_trained_anew_and_takes_over(bench):
