@@ -102,13 +102,10 @@ def _same(offer: Endpoint, policy: Policy, mode: Mode) -> bool:
 
 
 def _have_trusted(offer: Endpoint, url: str, pki_folder: Path, confirm: Confirm) -> bool:
-    """Whether the certificate, which a person trusts now, names the endpoint's host."""
-    question = f"The server {offer.application_uri} shows a certificate with thumbprint {offer.thumbprint}. Trust it?"
-    if not confirm(question):
-        raise SourceRefused(f"{offer.url}: its certificate is not trusted; compare the thumbprint on the server itself")
-    pki.trust(pki_folder, offer.certificate)
-    trusted = {"place": pki.Place.TRUSTED.value, "name": offer.application_uri}
-    leave(pki_folder.parent, entry("trust", offer.thumbprint, before={}, after=trusted))
+    """Whether the certificate, which a person trusts by now, names the endpoint's host."""
+    before = pki.refusal(pki_folder, offer.certificate, peer=url)
+    if before is not None and before.reason is pki.Reason.UNTRUSTED:
+        _decide(offer, pki_folder, confirm)
     refusal = pki.refusal(pki_folder, offer.certificate, peer=url, host=urlparse(url).hostname)
     if refusal is None:
         return True
@@ -118,8 +115,26 @@ def _have_trusted(offer: Endpoint, url: str, pki_folder: Path, confirm: Confirm)
     return False
 
 
+def _decide(offer: Endpoint, pki_folder: Path, confirm: Confirm) -> None:
+    """Raises SourceRefused where a person does not trust it."""
+    question = f"The server {offer.application_uri} shows a certificate with thumbprint {offer.thumbprint}. Trust it?"
+    if not confirm(question):
+        raise SourceRefused(f"{offer.url}: its certificate is not trusted; compare the thumbprint on the server itself")
+    pki.trust(pki_folder, offer.certificate)
+    trusted = {"place": pki.Place.TRUSTED.value, "name": offer.application_uri}
+    leave(pki_folder.parent, entry("trust", offer.thumbprint, before={}, after=trusted))
+
+
+def _table(*columns: str, title: str) -> Table:
+    """On a narrow screen its cells go on in the next line: names and thumbprints are there to be compared."""
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
 def _endpoint_table(offered: Sequence[Endpoint]) -> Table:
-    table = Table("policy", "mode", "users", "certificate", title="The server offers")
+    table = _table("policy", "mode", "users", "certificate", title="The server offers")
     for offer in offered:
         table.add_row(offer.policy, offer.mode, ", ".join(offer.users), offer.thumbprint or "none")
     return table
@@ -171,7 +186,7 @@ async def browse_source(
         console.print(f"Wrote {len(fitting)} tags to {csv_file}", markup=False)
         return
     known = {tag.node: tag.name for tag in config.tags if tag.source == section.name}
-    table = Table("path", "node", "type", "unit", "value", "status", "tag", title=f"{len(fitting)} variables")
+    table = _table("path", "node", "type", "unit", "value", "status", "tag", title=f"{len(fitting)} variables")
     for reading in fitting:
         tag = Tag(known.get(reading.node, ""), section.name, reading.node)
         _, *cells = _row(tag, reading)
@@ -203,7 +218,7 @@ async def _hint(config: Config, section: SourceConfig, console: Console) -> None
 
 async def check_tags(config: Config, console: Console) -> bool:
     """Read each tag once and show what came; True where every one is Good. A dead server does not stop the others."""
-    table = Table("tag", "node", "type", "unit", "value", "status", title=str(config.path))
+    table = _table("tag", "node", "type", "unit", "value", "status", title=str(config.path))
     good = True
     for section in config.sources:
         tags = [tag for tag in config.tags if tag.source == section.name]

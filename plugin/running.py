@@ -202,4 +202,4 @@ async def train_once(config: Config, model: str, console: Console, wish: Wish | 
             newest = (await store.versions(model))[0]
     if step := newest.provenance.get("resumed_at_step"):
         console.print(f"The training that was begun {newest.provenance['begun']} was resumed at step {step}.")
-    console.print(f"{newest.label} is stored as {newest.state.value}: {dict(newest.metrics)}", markup=False)
+    console.print(f"{newest.label} is stored as {newest.state.value}: {newest.figures}", markup=False)

@@ -1,6 +1,8 @@
 """What every command needs: the terminal, the file that it is told of, and how it ends."""
 
 import asyncio
+import os
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-out = Console()
+_NO_TERMINAL = 200
+"""Columns of what is written into a file or a pipe: a table there is cut by no screen."""
+
+out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _NO_TERMINAL)
 err = Console(stderr=True)
 
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", envvar="FORETAG_CONFIG")]

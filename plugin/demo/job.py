@@ -29,7 +29,7 @@ from plugin.running import stop_on_signals
 
 _PLANT_START_LIMIT = 60.0
 _PLANT_STOP_LIMIT = 3.0
-_STOP_LIMIT = 5.0
+_STOP_LIMIT = 20.0
 _CYCLE = timedelta(seconds=1)
 _RUL_CAP = 125.0
 _TURBINE_START = "2013"
@@ -112,7 +112,7 @@ async def _copy(output: asyncio.StreamReader, log: Any) -> None:
 
 
 async def _foretag(demo: Demo, config: Path) -> int:
-    """``foretag run`` with this terminal; signals are passed on, and it has 5 s to stop in order."""
+    """``foretag run`` with this terminal; signals are passed on, and it has 20 s to stop in order."""
     seconds = [] if demo.seconds is None else ["--seconds", str(demo.seconds)]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "plugin", "run", "--config", str(config), "--report", str(_report(demo)), *seconds

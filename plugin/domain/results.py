@@ -43,6 +43,11 @@ class ModelVersion:
         """How it is named in logs and nodes, such as ``rul-3``."""
         return f"{self.model}-{self.version}"
 
+    @property
+    def figures(self) -> str:
+        """Its metrics for a person, such as ``rmse 10.09, coverage 0.967``."""
+        return ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+
 
 @dataclass(frozen=True, slots=True)
 class OutputTag:

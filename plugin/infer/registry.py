@@ -223,7 +223,7 @@ class Registry:
         elif await self.champion(model, spec) is None:
             await self._set(version, ModelState.CHAMPION, {})
             version = replace(version, state=ModelState.CHAMPION)
-        log.info("model %s stored as %s: %s", version.label, version.state.value, dict(version.metrics))
+        log.info("model %s stored as %s: %s", version.label, version.state.value, version.figures)
         return version
 
 

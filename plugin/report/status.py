@@ -251,7 +251,7 @@ def _models(
     table = headed("Model", "version in force", "metrics", ">last run", "result", "error")
     for model, run in runs.items():
         champion = champions[model]
-        metrics = ", ".join(f"{k} {v:.3g}" for k, v in champion.metrics.items()) if champion else ""
+        metrics = champion.figures if champion else ""
         table.add_row(
             model,
             champion.label if champion else Text("none: not trained yet", "yellow"),

@@ -278,6 +278,25 @@ async def test_the_first_configuration_asks_where_the_name_does_not_fit(
     assert "is for plc9" in asked[1]
 
 
+async def test_a_second_init_does_not_ask_again_for_a_certificate_that_is_trusted(
+    plant: SecuredPlant, tmp_path: Path
+) -> None:
+    await plant.show(server_certificate())
+    ours(tmp_path / "data")
+    asked: list[str] = []
+
+    def confirm(question: str) -> bool:
+        asked.append(question)
+        return True
+
+    url, narrow = f"opc.tcp://127.0.0.1:{plant.port}/plant", Console(record=True, width=80, quiet=False)
+    for _ in range(2):
+        await write_first_config(url, tmp_path, root="", force=True, confirm=confirm, console=narrow)
+    assert len(asked) == 1
+    shown = narrow.export_text()
+    assert "…" not in shown, "a thumbprint is to be compared: none of it is cut off"
+
+
 # --- our own certificate ---------------------------------------------------------------------------------------------
 
 
