@@ -81,14 +81,7 @@ async def train(
             left.remove()
             raise TrainingDataError(f"model {config.name}: {error}") from error
         references = await compute.fit(references_of, config, kind, learnt.found, fitted.params)
-        provenance = {
-            **_told_of(config, assets, learnt),
-            "python": platform.python_version(),
-            "device": str(compute.device),
-            "seconds": round((datetime.now(UTC) - began).total_seconds(), 3),
-            **(begin.provenance if begin is not None else {}),
-            **left.provenance,
-        }
+        provenance = {**_told_of(config, assets, learnt), **_how(compute, began, begin), **left.provenance}
         version = await registry.add(config.name, model_spec(config), fitted, provenance, began, references)
         left.remove()
     return version
@@ -143,6 +136,15 @@ def _told_of(config: ModelConfig, assets: Sequence[Asset], learnt: _Learnt) -> M
         MEANS: _means(config.inputs, data),
         "seed": config.seed,
         "code": __version__,
+    }
+
+
+def _how(compute: Compute, began: datetime, begin: Ancestor | None) -> Mapping[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "device": str(compute.device),
+        "seconds": round((datetime.now(UTC) - began).total_seconds(), 3),
+        **(begin.provenance if begin is not None else {}),
     }
 
 
