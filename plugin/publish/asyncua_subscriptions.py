@@ -13,6 +13,7 @@ Private names of asyncua are used: ``tests/contracts`` fails when one of them ch
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from functools import partial
@@ -282,6 +283,8 @@ class PlantSubscriptions(SubscriptionService):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # asyncua begins at 77: a client that comes back after a restart would take along another's, by its old number.
+        self._sub_id_counter = secrets.randbelow(2**31)
         self.changes = Changes(self.lose_values)
 
     async def create_subscription(

@@ -196,6 +196,21 @@ async def test_a_client_takes_its_subscription_along_to_a_new_session(house):
     assert [value for value, _ in heard.values] == [1.0]
 
 
+async def test_numbers_of_subscriptions_do_not_come_again_after_a_restart(tmp_path):
+    """Programs on one machine often share a certificate: one that asks for its old subscription gets no other's."""
+    numbers = []
+    for _ in range(2):
+        sink = OpcUaSink(
+            PublishConfig(endpoint="opc.tcp://127.0.0.1:0/foretag", security=("None",)), tmp_path, Diagnostics()
+        )
+        async with sink.open([_TAG]), Client(sink.endpoint) as client:
+            made = [await client.create_subscription(1000, _Heard()) for _ in range(3)]
+            numbers += [subscription.subscription_id for subscription in made]
+            for subscription in made:
+                await subscription.delete()
+    assert len(set(numbers)) == 6, numbers
+
+
 async def test_sessions_and_subscriptions_are_limited(house):
     async with contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(house.session("friend")) for _ in range(4)]
