@@ -1,14 +1,15 @@
 """Kind ``forecast_lstm``: what a measurement will be, at several instants to come, with a likely range for each.
 
-Two forecasters on the same inputs, which are of the past but for the calendar (see :mod:`models.lagged`). A ridge
-(Hoerl & Kennard 1970), in closed form. And an ensemble that learns what the ridge leaves: a recurrent layer reads the
+Three forecasters on the same inputs, which are of the past but for the calendar (see :mod:`models.lagged`). A ridge
+(Hoerl & Kennard 1970), in closed form. An ensemble that learns what the ridge leaves: a recurrent layer reads the
 last ``context`` cells, and per horizon two layers see its state and the ridge's inputs; a middle and, below and above
-it, 10 and 90 % quantiles (Koenker & Bassett 1978) that can't cross by construction.
+it, 10 and 90 % quantiles (Koenker & Bassett 1978) that can't cross by construction. And boosted trees (see
+:mod:`models.boosted`), for what goes up or down at a threshold.
 
-Blocks of time are dealt to folds; each member, with a ridge of its own, is trained without one of them. Errors there
-say how much of the ensemble is added to the ridge, horizon by horizon: all of it, a share, or nothing where the ridge
-is better; and they widen or narrow the range to 80 % (CQR, Romano et al. 2019), lower and upper side apart. Where the
-network has no number, as after an outage that is longer than its ``context``, the ridge stands in.
+Blocks of time are dealt to folds; each member, with a ridge and trees of its own, is trained without one of them.
+Errors there say what share each of the three has, horizon by horizon, down to nothing; and they widen or narrow the
+range to 80 % (CQR, Romano et al. 2019), lower and upper side apart. Where the network has no number, as after an outage
+that is longer than its ``context``, the ridge stands in.
 """
 
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
-from models import cells
-from models.horizons import HIGH, LOW, HeldOut
+from models import boosted, cells
+from models.forecast_trees import grown, told_ahead
+from models.horizons import HIGH, LOW, HeldOut, mixed
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
-from models.lagged import Lags, series, table, width
+from models.lagged import Lags, plain, series, table, width
 from models.meaning import Meaning
 from models.network import Ahead, Cell, born, bound
 from models.options import ascending, check_axes, choice, number, read
@@ -56,6 +58,8 @@ class Options:
     cell: Cell = choice("lstm", get_args(Cell))
     hidden: int = number(48, 4, 512)
     members: int = number(5, 1, 16)
+    trees: int = number(300, 1, 10_000)
+    """Of each member and horizon."""
     steps: int = number(800, 1, 100_000)
     patience: int = number(0, 0, 100_000)
     """Steps without getting better on held-out blocks after which the training ends; 0: all steps."""
@@ -93,10 +97,11 @@ class ForecastLstm:
         return {
             "network": born(_builder(spec, options), jax.random.split(key, count)),
             "ridges": np.tile(line, (count, 1, 1)),
+            "trees": jax.tree.map(lambda leaf: np.tile(leaf, (count, horizons)), boosted.ungrown(options.trees)),
             "ridge": line,
             "scale": cells.unscaled(len(spec.features)),
             "spread": np.ones(horizons, np.float32),
-            "share": np.zeros(horizons, np.float32),
+            "share": np.zeros((2, horizons), np.float32),
             "margin": np.zeros((2, horizons), np.float32),
             "ridge_margin": np.zeros((2, horizons), np.float32),
         }
@@ -114,6 +119,9 @@ class ForecastLstm:
         blocks = _blocks(spec, options, params, data)
         ridges = _ridges(spec, options, blocks, fold)
         params |= {"ridge": ridges.whole, "ridges": ridges.without[: options.members], "spread": ridges.spread}
+        rows = blocks.rows[:, _TAIL - 1 :]
+        count = options.members, options.trees
+        params["trees"] = grown(spec, _lags(spec, options), rows, blocks.truth, fold, *count, progress)
         params["network"] = _train(spec, options, params, blocks, fold, progress)
         judged = _held_out(spec, options, params, blocks, ridges, fold)
         params |= judged.calibration()
@@ -130,7 +138,7 @@ class ForecastLstm:
         below, above = params["ridge_margin"]
         alone = jnp.stack([told.ridge - below, told.ridge, told.ridge + above])
         network = jnp.mean(told.members, 0)
-        middle = told.ridge + params["share"] * (network[..., 0] - told.ridge)
+        middle = mixed(params["share"], told.ridge, network[..., 0], jnp.mean(told.trees, 0))
         low = jnp.minimum(middle - network[..., 1] - params["margin"][0], middle)
         high = jnp.maximum(middle + network[..., 2] + params["margin"][1], middle)
         both = jnp.stack([low, middle, high])
@@ -162,18 +170,21 @@ class _Told(NamedTuple):
     """[n, horizon], of all data."""
     members: jax.Array
     """[member, n, horizon, 3]: middle, and how far the quantiles are below and above it."""
+    trees: jax.Array
+    """[member, n, horizon]."""
 
 
 def _told(spec: Spec, options: Options, params: Params, rows: jax.Array, seen: jax.Array) -> _Told:
-    known = table(spec, _lags(spec, options), rows, 1)
-    build = _builder(spec, options)
+    lags, build = _lags(spec, options), _builder(spec, options)
+    known, asked = table(spec, lags, rows, 1), plain(spec, lags, rows, 1)[:, 0]
 
     def member(weights: Params, line: jax.Array) -> jax.Array:
         found = bound(build, weights)(rows[:, -options.context :], seen[:, -options.context :], known)
         return _numbers(found, _line(known, line), params["spread"])[:, 0]
 
     members = jax.vmap(member)(params["network"], params["ridges"])
-    return _Told(_line(known, params["ridge"])[:, 0], members)
+    trees = jax.vmap(told_ahead, (0, None))(params["trees"], asked)
+    return _Told(_line(known, params["ridge"])[:, 0], members, trees)
 
 
 def _line(known: jax.Array, weights: jax.Array) -> jax.Array:
@@ -324,7 +335,8 @@ def _held_out(
         own["ridge"] = ridges.without[fold[row]]
         found = jax.device_get(told(own, blocks.rows[row][span], blocks.seen[row][span]))
         last = blocks.rows[row, ends + spec.length + _TAIL - 2, :1]
-        parts.append((blocks.truth[row, ends], found.ridge, *np.moveaxis(found.members[0], -1, 0), last))
+        network, *aside = np.moveaxis(found.members[0], -1, 0)
+        parts.append((blocks.truth[row, ends], found.ridge, network, found.trees[0], *aside, last))
     if not parts:
         raise ValueError("none of the blocks that were held out holds the target")
     seen = int(labelled[fold < options.members].sum())
@@ -333,4 +345,4 @@ def _held_out(
 
 
 def _of_members(params: Params) -> Params:
-    return {"network": params["network"], "ridges": params["ridges"]}
+    return {name: params[name] for name in ("network", "ridges", "trees")}

@@ -1,7 +1,9 @@
 """How good a forecaster is at each of its horizons, and what follows from that: whom to believe, and how wide to be."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ LOW, HIGH = 0.1, 0.9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """At instants that neither the member nor its ridge had seen, all [m, horizon], in standard deviations."""
+    """At instants that neither the member nor its ridge or trees had seen, all [m, horizon], in standard deviations."""
 
     days: int
     """Errors of one day are alike: so many count as independent."""
@@ -23,24 +25,25 @@ class HeldOut:
     """NaN: not known."""
     line: NDArray[np.float32]
     network: NDArray[np.float32]
+    trees: NDArray[np.float32]
     below: NDArray[np.float32]
     above: NDArray[np.float32]
     last: NDArray[np.float32]
     """[m, 1] the target's last value."""
 
     def calibration(self) -> Mapping[str, NDArray[np.float32]]:
-        """The network's share, and what is added to the range on either side; of the ridge alone, the whole range."""
+        """Shares of the network and the trees, and what is added to the range on either side; of the ridge alone, the
+        whole range."""
         found = [self._of(horizon) for horizon in range(self.truth.shape[1])]
         return {name: np.stack([each[name] for each in found], -1).astype(np.float32) for name in found[0]}
 
     def _of(self, horizon: int) -> dict[str, NDArray[np.float64]]:
         known = np.isfinite(self.truth[:, horizon])
-        truth, line, network, below, above = (
-            part[known, horizon] for part in (self.truth, self.line, self.network, self.below, self.above)
+        truth, line, network, trees, below, above = (
+            part[known, horizon] for part in (self.truth, self.line, self.network, self.trees, self.below, self.above)
         )
-        apart = network - line
-        share = np.clip(np.sum(apart * (truth - line)) / max(float(np.sum(apart**2)), 1e-9), 0.0, 1.0)
-        error = truth - line - share * apart
+        share = shares((line, network, trees), truth)[1:]
+        error = truth - mixed(share, line, network, trees)
 
         def margin(*sides: NDArray[np.float32]) -> NDArray[np.float64]:
             return np.array([conformal(side, HIGH, self.days) for side in sides])
@@ -53,25 +56,53 @@ class HeldOut:
         }
 
     def metrics(self, params: Params, ahead: tuple[int, ...], unit: float) -> dict[str, float]:
-        """By horizon: errors [the target's unit] of what is used, of the ridge and of the last value; the network's
-        share; how much the range covers, and its width."""
+        """By horizon: errors [the target's unit] of what is used, of the ridge and of the last value; the shares of
+        network and trees; how much the range covers, and its width."""
         found: dict[str, float] = {"days": float(self.days)}
         for place, cells_ahead in enumerate(ahead):
             known = np.isfinite(self.truth[:, place])
-            truth, line, network = (part[known, place] for part in (self.truth, self.line, self.network))
-            used = line + params["share"][place] * (network - line)
+            truth, *parts = (part[known, place] for part in (self.truth, self.line, self.network, self.trees))
+            used = mixed(params["share"][:, place], *parts)
             low = np.minimum(used - self.below[known, place] - params["margin"][0, place], used)
             high = np.maximum(used + self.above[known, place] + params["margin"][1, place], used)
             figures = {
                 "rmse": unit * _root(truth - used),
-                "rmse_ridge": unit * _root(truth - line),
+                "rmse_ridge": unit * _root(truth - parts[0]),
                 "rmse_last_value": unit * _root(truth - self.last[known, 0]),
-                "network_share": float(params["share"][place]),
+                "network_share": float(params["share"][0, place]),
+                "trees_share": float(params["share"][1, place]),
                 "coverage": float(np.mean((low <= truth) & (truth <= high))),
                 "width": unit * float(np.mean(high - low)),
             }
             found |= {f"{name}_{cells_ahead}": figure for name, figure in figures.items()}
         return found
+
+
+def mixed(share: Any, line: Any, network: Any, trees: Any) -> Any:
+    """Of shares [2, ...] of network and trees; what is left of 1 is the ridge's."""
+    return line + share[0] * (network - line) + share[1] * (trees - line)
+
+
+def shares(parts: Sequence[NDArray[np.floating[Any]]], truth: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Shares of the parts [m], none below 0 and 1 together, whose sum has the least squared error.
+
+    Exact: by least squares for each choice of parts, among those choices that leave no share below 0.
+    """
+    left = np.stack(parts).astype(np.float64) - truth
+    square = left @ left.T
+    return min(_feasible(square), key=lambda share: float(share @ square @ share))
+
+
+def _feasible(square: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+    """Of each choice of parts, with the products of their errors: the shares where the error has its least, if all are
+    at least 0. One part alone always has them."""
+    for count in range(1, len(square) + 1):
+        for chosen in combinations(range(len(square)), count):
+            share = np.zeros(len(square))
+            found = np.linalg.pinv(square[np.ix_(chosen, chosen)], hermitian=True).sum(1)
+            share[list(chosen)] = found / found.sum() if count > 1 and found.sum() else 1.0 / count
+            if (share >= 0.0).all():
+                yield share
 
 
 def _root(error: NDArray[np.float32]) -> float:

@@ -66,7 +66,21 @@ def _dates(spec: Spec) -> list[int]:
 
 
 def table(spec: Spec, lags: Lags, rows: jax.Array, last: int) -> jax.Array:
-    """What is known of each horizon at the last cells of ``rows`` [n, length + last - 1, f]: [n, last, horizon, d].
+    """What is known of each horizon at the last cells of ``rows`` [n, length + last - 1, f]: [n, last, horizon, d]."""
+    past, told = _past(spec, lags, rows, last)
+    dates = [calendar.coming(told, lags.ahead, lags.day)] if told else []
+    return jnp.concatenate([past, *dates], -1)
+
+
+def plain(spec: Spec, lags: Lags, rows: jax.Array, last: int) -> jax.Array:
+    """As :func:`table`, with the instant that is foretold in few columns: what trees are asked about."""
+    past, told = _past(spec, lags, rows, last)
+    dates = [calendar.instants(told, lags.ahead, lags.day)] if told else []
+    return jnp.concatenate([past[..., 1:], *dates], -1)
+
+
+def _past(spec: Spec, lags: Lags, rows: jax.Array, last: int) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The table without the time to come, ones first; and the calendar's features of the present cells [n, last].
 
     Gathered, not put together from slices: those take the compiler minutes.
     """
@@ -83,8 +97,7 @@ def table(spec: Spec, lags: Lags, rows: jax.Array, last: int) -> jax.Array:
     told = {spec.features[place]: rows[:, now, 1 + count + number] for number, place in enumerate(_dates(spec))}
     common = jnp.concatenate([jnp.ones((n, last, 1)), means, beside], -1)[:, :, None]
     common = jnp.broadcast_to(common, (n, last, len(lags.ahead), common.shape[-1]))
-    dates = [calendar.coming(told, lags.ahead, lags.day)] if told else []
-    return jnp.concatenate([common, lagged, *dates], -1)
+    return jnp.concatenate([common, lagged], -1), told
 
 
 def _back(lags: Lags, ahead: int) -> Iterator[int]:
