@@ -76,7 +76,9 @@ class Told:
     numbers: Column
     seconds: float
     share: float
-    """Of the network in what is said; the rest is the ridge's."""
+    """Of the network in what is said."""
+    trees: float
+    """Share of the trees; the rest is the ridge's."""
 
 
 async def measure(quick: bool) -> Sequence[Row]:
@@ -117,6 +119,7 @@ def _rows(year: Year, ahead: int, seeds: Sequence[Told]) -> Iterator[Row]:
     yield Row(f"{name}: 80 % interval, coverage", inside, "%", Better.MORE)
     yield Row(f"{name}: 80 % interval, width", _mean(float(np.mean(each[:, 2] - each[:, 1])) for each in values), "kWh")
     yield Row(f"{name}: share of the network", _mean(100.0 * each.share for each in seeds), "%")
+    yield Row(f"{name}: share of its trees", _mean(100.0 * each.trees for each in seeds), "%")
 
 
 def rmse(said: Column, truth: Column) -> float:
@@ -166,7 +169,12 @@ async def _trained(history: History, works: Sequence[Asset], year: Year, seed: i
     outcomes = [outcome async for outcome in history.score(config(seed), works, ends)]
     of_all = np.stack([numbers(outcome.predictions, "usage") for outcome in outcomes])
     return {
-        ahead: Told(of_all[:, place], version.provenance["seconds"], version.metrics[f"network_share_{ahead}"])
+        ahead: Told(
+            of_all[:, place],
+            version.provenance["seconds"],
+            version.metrics[f"network_share_{ahead}"],
+            version.metrics[f"trees_share_{ahead}"],
+        )
         for place, ahead in enumerate(AHEAD)
     }
 

@@ -20,7 +20,7 @@ from models.quality_mlp import QualityMlp
 from models.rul_lstm import RulLstm
 from models.var_anomaly import VarAnomaly
 
-FORECAST = {"ahead": [1, 4], "day": 4, "context": 8}
+FORECAST = {"ahead": [1, 4], "day": 4, "context": 8, "trees": 8}
 TINY = {"hidden": 4, "members": 2, "steps": 20, "batch": 4}
 SMALL = {"context": 8, "hidden": 4, "latent": 2, "steps": 8, "batch": 4}
 CONDITIONS = Spec(

@@ -20,7 +20,9 @@ def config() -> ModelConfig:
         "name": "energy", "kind": "forecast_lstm", "assets": ["*"], "features": ["load"], "roles": {"target": "load"},
         "calendar": ["hour_of_day", "day_off"], "window": 16 * STEP, "step": STEP, "hold": 0,
         "training": {"learn": "series"},
-        "options": {"ahead": list(AHEAD), "day": 8, "context": 4, "hidden": 4, "members": 1, "steps": 8, "batch": 4},
+        "options": {
+            "ahead": list(AHEAD), "day": 8, "context": 4, "hidden": 4, "members": 1, "trees": 8, "steps": 8, "batch": 4,
+        },
     }  # fmt: skip
     return ModelConfig.model_validate(fields)
 

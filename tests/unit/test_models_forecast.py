@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import calendar
+from models import boosted, calendar, forecast_trees
 from models.forecast_lstm import ForecastLstm
 from models.kind import Spec, TrainingData
-from models.lagged import Lags, series, table, width
+from models.lagged import Lags, plain, series, table, width
 
 DAY, LENGTH, AHEAD = 8, 64, [1, 8]
-SMALL = {"ahead": AHEAD, "day": DAY, "context": 8, "hidden": 4, "members": 2, "steps": 8, "batch": 4}
+SMALL = {"ahead": AHEAD, "day": DAY, "context": 8, "hidden": 4, "members": 2, "trees": 40, "steps": 8, "batch": 4}
 SPEC = Spec("forecast_lstm", ("load", "other", *calendar.NAMES), LENGTH, {"target": "load"}, SMALL)
 
 
@@ -74,23 +74,47 @@ def test_each_horizon_is_foretold_from_the_past_and_the_date(fitted):
     assert inside.min() > 0.6
 
 
-def test_its_metrics_name_the_ridge_and_the_share_of_the_network(fitted):
+def test_its_metrics_name_the_ridge_and_the_shares_of_network_and_trees(fitted):
     assert {"rmse_1", "rmse_ridge_1", "network_share_8", "coverage_8", "rmse_last_value_8"} <= set(fitted.metrics)
-    assert 0.0 <= fitted.metrics["network_share_8"] <= 1.0
+    shares = [fitted.metrics[f"{part}_share_8"] for part in ("network", "trees")]
+    assert min(shares) >= 0.0
+    assert sum(shares) <= 1.0 + 1e-6
     assert fitted.metrics["rmse_8"] <= fitted.metrics["rmse_ridge_8"] + 1e-6
     assert fitted.metrics["rmse_8"] < fitted.metrics["rmse_last_value_8"] * 1.5
+
+
+def test_what_goes_up_at_a_threshold_is_left_to_the_trees():
+    values = plant(np.arange(1500))
+    values[0, 1:] = 10.0 * (np.abs(values[1, :-1]) > 1.0)
+    spec = replace(SPEC, options={**SMALL, "trees": 150})
+    told = ForecastLstm().fit(spec, blocks(values), lambda share, message: None)
+    assert told.metrics["trees_share_1"] > 0.8
+    assert told.metrics["rmse_1"] < 0.5 * told.metrics["rmse_ridge_1"]
+
+
+def test_a_members_trees_see_nothing_of_its_fold():
+    lags, generator = Lags(LENGTH, tuple(AHEAD), DAY, 4), np.random.default_rng(1)
+    rows = generator.normal(size=(2, LENGTH + 99, len(SPEC.features))).astype(np.float32)
+    truth = np.full((2, 100, 2), np.nan, np.float32)
+    truth[0, 10:], truth[1, 20:, 0] = 3.0, 5.0
+    fold = np.array([0, 1], np.int32)
+    told = set()
+    trees = forecast_trees.grown(SPEC, lags, rows, truth, fold, 2, 6, lambda share, message: told.add(message))
+    assert trees["mean"].tolist() == [[5.0, 0.0], [3.0, 3.0]]  # of the one block that the member may see
+    assert told == {f"trees of member {member} of 2: {tree}" for member in (1, 2) for tree in (0, 4)}
+    assert trees["leaf"].shape == (2, 2 * 6 << boosted.DEPTH)
 
 
 def test_after_an_outage_longer_than_its_context_the_ridge_stands_in(fitted):
     values = plant(np.arange(1500, 1500 + LENGTH))[None]
     observed = np.ones(values.shape, bool)
-    observed[:, :2, -9:] = False
+    observed[:, :2, -13:] = False
     told = asked(fitted, values, observed)
     lags = Lags(LENGTH, tuple(AHEAD), DAY, 4)
     rows, seen = prepared(lags, fitted.params["scale"], np.where(observed, values, 0), observed)
     line = np.einsum("hd,hd->h", known(lags, rows)[0, 0], fitted.params["ridge"])
     mean, scale = (fitted.params["scale"][name][0] for name in ("mean", "scale"))
-    assert not seen[:, -5:].any()
+    assert not seen[:, -8:].any()
     np.testing.assert_allclose(told.value[0], mean + scale * line, rtol=1e-4)
 
 
@@ -146,6 +170,16 @@ def test_the_date_to_come_follows_from_the_present_one(start, ahead):
     assert told[15] == (then[4] if (start % DAY + ahead) < 2 * DAY else 0)
     angle = 2 * np.pi * (start + ahead + 0.5) / DAY
     assert told[[0, 4]] == pytest.approx([np.sin(angle), np.cos(angle)], abs=1e-5)
+    instant = np.asarray(calendar.instants(rows, (1, ahead), DAY))[0, 1]
+    assert instant[:8].tolist() == told[:8].tolist()
+    assert instant[8:] == pytest.approx([(start + ahead + 0.5) % DAY / DAY, weekday, told[15]], abs=1e-5)
+
+
+def test_without_a_calendar_trees_are_asked_about_the_past_alone():
+    rows = np.zeros((1, LENGTH, 1), np.float32)
+    spec = replace(SPEC, features=("load",))
+    lags = Lags(LENGTH, (1,), DAY, 0)
+    assert plain(spec, lags, rows, 1).shape[-1] == width(spec, lags) - 1  # less the ones
 
 
 def test_of_later_days_than_tomorrow_nothing_is_claimed():
