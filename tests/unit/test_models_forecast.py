@@ -179,7 +179,7 @@ def test_without_a_calendar_trees_are_asked_about_the_past_alone():
     rows = np.zeros((1, LENGTH, 1), np.float32)
     spec = replace(SPEC, features=("load",))
     lags = Lags(LENGTH, (1,), DAY, 0)
-    assert plain(spec, lags, rows, 1).shape[-1] == width(spec, lags) - 1  # less the ones
+    assert plain(spec, lags, jnp.asarray(rows), 1).shape[-1] == width(spec, lags) - 1  # less the ones
 
 
 def test_of_later_days_than_tomorrow_nothing_is_claimed():

@@ -13,7 +13,7 @@ from models.horizons import mixed, shares
 def test_no_other_shares_have_a_smaller_error(seed, count):
     generator = np.random.default_rng(seed)
     parts, truth = generator.normal(size=(count, 12)), generator.normal(size=12)
-    found = shares(parts, truth)
+    found = shares(tuple(parts), truth)
     assert found.min() >= 0.0
     assert found.sum() == pytest.approx(1.0)
     others = generator.dirichlet(np.full(count, 0.5), 300)
