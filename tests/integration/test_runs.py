@@ -385,6 +385,16 @@ async def test_a_model_whose_source_is_away_holds_up_no_other(bench):
         await task
 
 
+async def test_a_model_whose_artifact_was_altered_holds_up_no_other_and_is_not_trained_by_itself(bench, tmp_path):
+    await bench.training().train(bench.scorer(config()))
+    (artifact,) = (tmp_path / "models").glob("odd-*.safetensors")
+    artifact.write_bytes(artifact.read_bytes()[:-1])
+    altered, ready = bench.scorer(config()), bench.scorer(config(name="ready"))
+    await bench.training().train_missing([altered, ready], lambda _: True)
+    assert len(await bench.store.versions("ready")) == 1
+    assert len(await bench.store.versions("odd")) == 1, "whether it is to be trained again is for a person to say"
+
+
 async def test_a_missed_run_and_one_that_a_killed_process_left_get_their_rows(bench):
     runs = bench.runs()
     runs.miss("odd", NOW)
