@@ -63,7 +63,7 @@ class Training:
                     group.create_task(self._until_trained(scorer, past_is_read, turn))
 
     async def _lacks_a_version(self, scorer: Scorer) -> bool:
-        """One that waits for a signature, or can't be loaded, is there: a person looks at it, it is not trained again."""
+        """One that waits for a signature, or can't be loaded, is there: it is for a person, not to be trained anew."""
         if not (scorer.config.enabled and scorer.config.training.at_start) or await scorer.version() is not None:
             return False
         return not await self._registry.waits_for_signature(scorer.config.name, model_spec(scorer.config))
