@@ -67,6 +67,8 @@ def healthy(spec: Spec, means: jax.Array, values: jax.Array, observed: jax.Array
 def _alike(spec: Spec, values: jax.Array, observed: jax.Array, first: jax.Array) -> jax.Array:
     """[n, t, start]: weights of the cells of the start for each cell, those under the same settings alone."""
     settings = list(regimes.settings(spec))
+    if not settings:  # what follows would be constants, which the compiler computes for seconds, and says so on stderr
+        return jnp.full((values.shape[0], values.shape[2], first.shape[2]), 1.0 / first.shape[2])
     asked = jnp.where(observed, values, 0.0)[:, settings]
     there = jnp.take_along_axis(asked, first, axis=2)
     spread = jnp.maximum(jnp.ptp(asked, axis=2, keepdims=True), 1e-6)

@@ -156,7 +156,7 @@ def test_what_does_not_fit_is_named(start, change, told):
 
 def test_a_start_of_another_shape_is_refused(start):
     less = {**start.params, "network": {**start.params["network"], "head": start.params["network"]["gates"]}}
-    with pytest.raises(ValueError, match=r"holds \['network'\]\['head'\].*train from scratch"):
+    with pytest.raises(ValueError, match=r"holds \['network'\]\['head'\].*train it again"):
         adapting.fit(KIND, SPEC, replace(start, params=less), lives(3, 5), silent)
 
 
