@@ -31,6 +31,7 @@ from plugin.domain import (
     micros,
     to_micros,
 )
+from plugin.historian.recent.ring import Ring
 from plugin.historian.sqlite.store import SqliteStore
 from plugin.infer.compute import Compute
 from plugin.infer.config import ModelConfig
@@ -110,12 +111,12 @@ class History:
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[History]:
-    """An empty history in a folder that goes away with it."""
+async def opened(ring: Ring | None = None) -> AsyncIterator[History]:
+    """An empty history in a folder that goes away with it; without a ring all is read from the database."""
     with tempfile.TemporaryDirectory(prefix="foretag-benchmark-") as name:
         folder, diagnostics = Path(name), Diagnostics()
         compute = Compute("cpu", Path(_compiled().name), diagnostics)
-        async with SqliteStore(f"sqlite+aiosqlite:///{folder / 'historian.db'}") as store, compute:
+        async with SqliteStore(f"sqlite+aiosqlite:///{folder / 'historian.db'}", ring=ring) as store, compute:
             yield History(store, Registry(store, folder / "models"), compute, diagnostics)
 
 
