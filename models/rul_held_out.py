@@ -1,7 +1,6 @@
 """What the units that a member of the ensemble had not seen say of a remaining useful life: bounds, horizon, errors."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,11 +58,3 @@ class HeldOut:
             "width": float(np.mean(high - low)),
             "units": float(len(np.unique(self.unit))),
         }
-
-
-def part_of_the_way(
-    here: NDArray[np.floating[Any]], there: NDArray[np.floating[Any]], truth: NDArray[np.floating[Any]]
-) -> float:
-    """From one estimate to another [m], the least squared error lies so far: 0..1."""
-    apart = (there - here).astype(np.float64)
-    return float(np.clip(apart @ (truth - here) / max(float(apart @ apart), 1e-12), 0.0, 1.0))

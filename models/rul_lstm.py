@@ -30,12 +30,13 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from models import boosted, regimes, rul_inputs
+from models.blend import shares
 from models.intervals import share_below
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
 from models.meaning import Meaning
 from models.network import Cell, Recurrent, born, bound
 from models.options import check_axes, choice, number, read
-from models.rul_held_out import HeldOut, part_of_the_way
+from models.rul_held_out import HeldOut
 from models.rul_lives import Grow, Lives
 from models.training import Budget, descend, folds, pinball
 
@@ -294,5 +295,5 @@ def _held_out(
     told = jax.jit(partial(_told, spec, options))(params, inputs, seen, summary.reshape(len(row), -1))
     fold, truth = lives.fold[row], lives.target[row, end]
     quantiles, trees = (np.asarray(part)[fold, np.arange(len(row))] for part in told)
-    share = part_of_the_way(quantiles[:, 1], trees, truth)
-    return np.float32(share), HeldOut(_nearer(quantiles, trees, share), truth, fold, lives.data.group[row])
+    share = np.float32(shares((quantiles[:, 1], trees), truth)[1])
+    return share, HeldOut(_nearer(quantiles, trees, share), truth, fold, lives.data.group[row])

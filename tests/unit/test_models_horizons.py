@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.horizons import mixed, shares
+from models.blend import shares
+from models.horizons import mixed
 
 
 @settings(max_examples=30, deadline=None)

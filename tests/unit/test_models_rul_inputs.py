@@ -1,14 +1,12 @@
 """What a model of remaining useful life reads of a life."""
 
-from functools import partial
-
 import jax
 import numpy as np
 import pytest
 
 from models import rul_inputs
+from models.blend import shares
 from models.kind import Spec
-from models.rul_held_out import part_of_the_way
 
 SPEC = Spec("rul_lstm", ("cycle", "a", "b"), 140, {"age": "cycle"})
 PARAMS = rul_inputs.unlearnt(SPEC, 8)
@@ -55,9 +53,9 @@ def test_the_way_between_two_estimates_goes_as_far_as_errors_become_smaller():
     generator = np.random.default_rng(3)
     truth = generator.random(4000)
     near, far = (truth + generator.normal(0, spread, 4000) for spread in (0.1, 0.2))
-    share = partial(part_of_the_way, near, far)(truth)
+    share = shares((near, far), truth)[1]
     # Of two that err apart, the weights are as the inverse of their variances.
     assert share == pytest.approx(0.2, abs=0.03)
-    assert part_of_the_way(near, near, truth) == 0.0
-    assert part_of_the_way(near, truth, truth) == 1.0
-    assert part_of_the_way(near, 2 * near - truth, truth) == 0.0
+    assert shares((near, near), truth)[1] == 0.0
+    assert shares((near, truth), truth)[1] == 1.0
+    assert shares((near, 2 * near - truth), truth)[1] == 0.0
