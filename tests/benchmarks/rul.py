@@ -8,6 +8,7 @@ mean of the seeds, with the least and the most. The peers know what the model's 
 
 import os
 import statistics
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -77,7 +78,7 @@ async def measure(quick: bool) -> Sequence[Row]:
     rows: list[Row] = []
     for name, goals in GOALS.items():
         fleet = read(folder, name)
-        rows += _rows(name, goals, fleet, await _trained(fleet, range(seeds)))
+        rows += _rows(name, goals, fleet, await _trained(name, fleet, range(seeds)))
     return rows
 
 
@@ -104,6 +105,8 @@ class Told:
     lower: NDArray[Any]
     upper: NDArray[Any]
     seconds: float
+    busy: float
+    """Of all processors, for the training [s]."""
     named: float
     """Area under the deletion curve of its explanations, and of tags in any order."""
     by_chance: float
@@ -129,15 +132,20 @@ def _coverage(told: Told, left: NDArray[np.float64]) -> float:
     return 100.0 * float(np.mean((told.lower <= left) & (left <= told.upper)))
 
 
+def _width(told: Told) -> float:
+    return float(np.mean(np.minimum(told.upper, CAP) - told.lower))
+
+
 def _rows(name: str, goals: Goals, fleet: Fleet, seeds: Sequence[Told]) -> Iterable[Row]:
     capped = np.minimum(fleet.left, CAP)
     error, score = _mean(rmse(told.value, capped) for told in seeds), _mean(phm(told.value, capped) for told in seeds)
     coverage = _mean(_coverage(told, capped) for told in seeds)
-    width = _mean(float(np.mean(np.minimum(told.upper, CAP) - told.lower)) for told in seeds)
+    width = _mean(_width(told) for told in seeds)
     yield Row(f"{name}: RMSE", error, "cycles", goal=Goal(goals.rmse))
     yield Row(f"{name}: PHM score", score, "", goal=Goal(goals.phm))
     for peer, told in _peers(fleet).items():
         beside = Peer(peer, Spread.of([rmse(told, capped)])), Peer(peer, Spread.of([phm(told, capped)]))
+        print(f"rul: {name}, {peer}: RMSE {rmse(told, capped):.2f}, PHM score {phm(told, capped):.0f}", flush=True)
         yield Row(f"{name}: RMSE", error, "cycles", peer=beside[0])
         yield Row(f"{name}: PHM score", score, "", peer=beside[1])
     yield Row(f"{name}: RMSE, labels not capped", _mean(rmse(told.value, fleet.left) for told in seeds), "cycles")
@@ -150,6 +158,18 @@ def _rows(name: str, goals: Goals, fleet: Fleet, seeds: Sequence[Told]) -> Itera
     yield Row(f"{name}: left of the fall, tags put back as explained", left, "", peer=chance)
     limit = Goal(300) if name == "FD001" else None
     yield Row(f"{name}: training", _mean(told.seconds for told in seeds), "s", goal=limit)
+    yield Row(f"{name}: training, of all processors", _mean(told.busy for told in seeds), "s")
+
+
+def _line(name: str, seed: int, told: Told, left: NDArray[np.float64]) -> str:
+    """One seed's figures, said at once: whoever waits sees how far it is, and what ends early has said them."""
+    capped = np.minimum(left, CAP)
+    return (
+        f"rul: {name}, seed {seed}: RMSE {rmse(told.value, capped):.2f}, PHM score {phm(told.value, capped):.0f}, "
+        f"not capped {rmse(told.value, left):.2f}, RUL below 30 {_worn(told.value, capped):.2f}, "
+        f"coverage {_coverage(told, capped):.1f} %, width {_width(told):.1f}, "
+        f"deletion {told.named:.3f} beside {told.by_chance:.3f}, {told.seconds:.0f} s ({told.busy:.0f} s of processors)"
+    )
 
 
 def _mean(figures: Iterable[float]) -> Spread:
@@ -165,10 +185,14 @@ def _off(coverage: Spread) -> Spread:
 # --- ours --------------------------------------------------------------------------------------------------------
 
 
-async def _trained(fleet: Fleet, seeds: Iterable[int]) -> list[Told]:
+async def _trained(name: str, fleet: Fleet, seeds: Iterable[int]) -> list[Told]:
+    every = []
     async with _history.opened() as history:
         worn, asked = await _kept(history, fleet)
-        return [await _told(history, fleet, seed, worn, asked) for seed in seeds]
+        for seed in seeds:
+            every.append(await _told(history, fleet, seed, worn, asked))
+            print(_line(name, seed, every[-1], fleet.left), flush=True)
+    return every
 
 
 async def _kept(history: History, fleet: Fleet) -> tuple[Sequence[Asset], Sequence[Asset]]:
@@ -207,12 +231,14 @@ def _config(fleet: Fleet, seed: int) -> ModelConfig:
 
 async def _told(history: History, fleet: Fleet, seed: int, worn: Sequence[Asset], asked: Sequence[Asset]) -> Told:
     config, now = _config(fleet, seed), _seen(fleet)
+    begin = time.process_time()
     version = await history.train(config, worn, now)
+    busy = time.process_time() - begin
     (outcome,) = [outcome async for outcome in history.score(config, asked, [now])]
     value, lower, upper = numbers(outcome.predictions, "rul").T
     named, by_chance = await _explained(history, fleet, config, version)
     upper = np.where(np.isnan(upper), np.inf, upper)
-    return Told(value, lower, upper, version.provenance["seconds"], named, by_chance)
+    return Told(value, lower, upper, version.provenance["seconds"], busy, named, by_chance)
 
 
 async def _explained(history: History, fleet: Fleet, config: ModelConfig, version: ModelVersion) -> tuple[float, float]:
