@@ -22,7 +22,7 @@ from plugin.publish.browsing import encode
 from plugin.publish.decoding import guard
 from plugin.publish.identity import claimed
 from plugin.publish.trail import NOBODY, answering
-from plugin.publish.wire import publish_response
+from plugin.publish.wire import Notice, publish_response
 
 if TYPE_CHECKING:
     from plugin.publish.asyncua_server import PlantInternalServer
@@ -92,6 +92,13 @@ class PlantProcessor(UaProcessor):
     def in_use(self) -> bool:
         """A user stands behind it."""
         return self.session is not None and self.session.is_activated()
+
+    async def part_with(self, subscription: ua.IntegerId, parting: Notice) -> None:
+        """It goes on elsewhere: the client here is told, and no other request of it is answered for that one."""
+        request = self.get_publish_request(subscription)
+        self._publish_results_subs.pop(subscription, None)
+        if request is not None and not self._transport.is_closing():
+            await self.forward_publish_response(parting, request)
 
     def part(self, session: PlantSession) -> None:
         """The session goes on elsewhere: it does not end with this connection, nor is it reached over it."""
@@ -225,8 +232,10 @@ class PlantProcessor(UaProcessor):
             raise
 
     def _certificate(self) -> bytes | None:
-        certificate: bytes | None = self._connection.security_policy.peer_certificate
-        return certificate
+        """DER; None over an open channel: there a client sends any certificate, and shows no key for it."""
+        policy = self._connection.security_policy
+        certificate: bytes | None = policy.peer_certificate
+        return None if policy.Mode == ua.MessageSecurityMode.None_ else certificate
 
     def _check_policy(self) -> None:
         policy = self._connection.security_policy

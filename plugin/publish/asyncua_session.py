@@ -28,7 +28,7 @@ from asyncua.server.internal_session import InternalSession
 from plugin.ending import to_its_end
 from plugin.publish import browsing, permissions
 from plugin.publish.asyncua_subscriptions import PlantSubscription
-from plugin.publish.people import Call, Permission, Person, calling, may, role_of
+from plugin.publish.people import ANONYMOUS, Call, Permission, Person, calling, may, role_of
 from plugin.publish.points import Points
 from plugin.publish.trail import NOBODY
 
@@ -63,7 +63,7 @@ class PlantSession(InternalSession):
     iserver: "PlantInternalServer"
 
     channel_certificate: bytes | None = None
-    """DER of the certificate that opened the channel on which the session was created."""
+    """DER of the certificate that opened the channel on which the session was created; None: nobody proved one."""
 
     connection: Any = None
     """The one over which it was activated last, which alone carries its requests."""
@@ -182,6 +182,14 @@ class PlantSession(InternalSession):
             raise ServiceError(ua.StatusCodes.BadSubscriptionIdInvalid)
         return params
 
+    async def create_subscription(self, *asked: Any, **callbacks: Any) -> ua.CreateSubscriptionResult:
+        """As asyncua's; it knows whose it is, also when the session is closed and leaves it behind."""
+        result = await super().create_subscription(*asked, **callbacks)
+        made = self.subscription_service.subscriptions.get(result.SubscriptionId)
+        if isinstance(made, PlantSubscription):
+            made.owner = self
+        return result
+
     async def create_monitored_items(self, params: Any) -> Any:
         """BadSubscriptionIdInvalid for another's subscription, here and below."""
         _bounded(params.ItemsToCreate)
@@ -250,24 +258,33 @@ class PlantSession(InternalSession):
     async def transfer_subscriptions(  # type: ignore[override]
         self, params: ua.TransferSubscriptionsParameters, callback: Callable[..., Any]
     ) -> list[ua.TransferResult]:
-        """From a session of the same client, known by its certificate, and of the same user (OPC 10000-4, 5.14.7)."""
+        """From a session, also a closed one, of the same user (OPC 10000-4, 5.14.7)."""
         _bounded(params.SubscriptionIds)
         return [await self._transfer(int(i), callback) for i in params.SubscriptionIds]
 
     async def _transfer(self, subscription: int, callback: Callable[..., Any]) -> ua.TransferResult:
         service = self.subscription_service
         found = service.subscriptions.get(subscription)
-        owner = next((s for s in self.iserver.sessions() if found and s.session_id == found.session_id), None)
-        if found is None or owner is None:
+        if not isinstance(found, PlantSubscription) or not isinstance(found.owner, PlantSession):
             return ua.TransferResult(_status(ua.StatusCodes.BadSubscriptionIdInvalid))
-        same_client = self.channel_certificate is not None and self.channel_certificate == owner.channel_certificate
-        if not same_client or self.user != owner.user:
+        if not self._is_same_user(found.owner):
             return ua.TransferResult(_status(ua.StatusCodes.BadUserAccessDenied))
+        before, parting = found.owner.connection, found.parting()
         one = ua.TransferSubscriptionsParameters([ua.IntegerId(subscription)])
         (result,) = await service.transfer_subscriptions(one, self.session_id, callback)
+        found.owner = self
         # asyncua forgets this half: the subscription would go on asking the old connection for publish requests
         found.pub_request_callback = callback.__self__.get_publish_request  # type: ignore[attr-defined]
+        if before is not None and before is not self.connection:
+            await before.part_with(ua.IntegerId(subscription), parting)
         return result
+
+    def _is_same_user(self, other: "PlantSession") -> bool:
+        """Who has shown no user is known by the certificate of its channel, and over an open channel by nothing."""
+        if self.user != other.user:
+            return False
+        same_client = self.channel_certificate is not None and self.channel_certificate == other.channel_certificate
+        return same_client or self.user is not ANONYMOUS
 
 
 def _first(arguments: Sequence[ua.Variant] | None) -> int:

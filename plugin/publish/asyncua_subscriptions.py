@@ -195,6 +195,8 @@ class PlantSubscription(InternalSubscription):
         self, server: "PlantSubscriptions", data: ua.CreateSubscriptionResult, *args: Any, at_once: int, **kwargs: Any
     ) -> None:
         super().__init__(data, server.aspace, *args, **kwargs)
+        self.owner: Any = None
+        """The session that made it or took it over, open or closed."""
         self.backlog = server.changes.open()
         self._triggered_datachanges: Any = self.backlog  # asyncua asks it whether there is anything to say
         self.monitored_item_srv = PlantItems(self, server)
@@ -252,6 +254,12 @@ class PlantSubscription(InternalSubscription):
                 del self._triggered_events[number]
         if events:
             result.NotificationMessage.NotificationData.append(ua.EventNotificationList(events))
+
+    def parting(self) -> wire.Notice:
+        """To the session that it leaves (OPC 10000-4, 5.14.7)."""
+        moved = ua.StatusChangeNotification(_status(ua.StatusCodes.GoodSubscriptionTransferred))
+        message = wire.message(self._notification_seq, [wire.notification(moved)], datetime.now(UTC))
+        return wire.Notice(self.data.SubscriptionId, (), False, message)
 
     def _keep(self, number: int, message: bytes) -> None:
         kept = self._not_acknowledged_results

@@ -41,6 +41,7 @@ _SIGNATURES = {
     InternalSession.republish: "self, params",
     InternalSession.delete_subscriptions: "self, ids",
     InternalSession.transfer_subscriptions: "self, params, callback",
+    InternalSession.create_subscription: "self, params, callback, request_callback",
     InternalSubscription.publish_results: "self, requestdata",
     InternalSubscription._pop_publish_result: "self",
     InternalSubscription._pop_triggered_events: "self, result",
@@ -116,7 +117,7 @@ def test_a_function_that_is_used_or_overridden_takes_what_it_took(function):
         (AttributeValue.__init__, "value value_callback value_setter datachange_callbacks"),
         (NodeData.__init__, "nodeid attributes references call"),
         (OPCUAProtocol.__init__, "_buffer transport"),
-        (UaProcessor.__init__, "_transport"),
+        (UaProcessor.__init__, "_transport _publish_results_subs"),
         (Client.__init__, "_renew_channel_task certificate_validator uaclient"),
     ],
 )
