@@ -123,6 +123,8 @@ class Writer:
             rest = replace(each.delivery, samples=SampleBatch.empty(), gaps=gaps)
             try:
                 written = await self.store.write([rest, *marks])
+            except (StoreUnavailable, StoreDamaged):  # it says nothing of what it was given: all is tried again
+                raise
             except StoreError:
                 written = await self._probe(marks)
             _log.error("%d samples of %s are left out: %s", len(samples), source, error)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,9 +14,10 @@ import pytest
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, GapCause, GapState, SampleBatch, Tag
+from plugin.errors import StoreUnavailable
 from plugin.historian.ingest import Ingest
 from plugin.historian.sqlite.store import SqliteStore
-from plugin.protocols import Delivery, Health, HistoryProgress
+from plugin.protocols import Delivery, Health, HistoryProgress, Written
 
 EVER = (-(2**60), 2**60)
 
@@ -191,6 +192,35 @@ async def test_samples_that_the_store_refuses_leave_a_gap_and_stop_no_other(stor
     assert "77" in gap.detail
     assert diagnostics.value("samples_dropped_total", source="a", cause="decode_error") == 3
     assert await store.checkpoints("tag 77") == {"tag 77": "13"}
+
+
+class BrieflyLocked(SqliteStore):
+    """Another program has locked the file; it lets go when it has been in the way once."""
+
+    async def write(self, deliveries: Sequence[Delivery]) -> Written:
+        try:
+            return await super().write(deliveries)
+        except StoreUnavailable:
+            self.other.execute("ROLLBACK")
+            raise
+
+    def lock(self) -> None:
+        self.other = sqlite3.connect(self.path, isolation_level=None)
+        self.other.execute("BEGIN IMMEDIATE")
+
+
+async def test_a_lock_in_the_moment_of_a_refusal_costs_neither_the_gap_nor_the_progress(path: Path) -> None:
+    async with BrieflyLocked(f"sqlite+aiosqlite:///{path}", busy_timeout=timedelta(0)) as store:
+        await store.register_tags([Tag("T1", "plant", "nsu=urn:plant;s=T1")])
+        diagnostics = Diagnostics()
+        store.lock()
+        await Ingest([Script("a", [delivery(77, 10, 3)])], store, diagnostics, sleep=at_once).run()
+        store.other.close()
+        (gap,) = await store.gaps()
+        assert (gap.source, gap.cause) == ("a", GapCause.DECODE_ERROR)
+        assert await store.checkpoints("tag 77") == {"tag 77": "13"}
+        assert diagnostics.value("samples_dropped_total", source="a", cause="decode_error") == 3
+        assert diagnostics.value("gaps_total", source="a", cause="decode_error") == 1
 
 
 async def test_a_store_that_takes_nothing_is_away_and_nothing_is_left_out(
