@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Gap, GapCause, GapState, Micros, Remark, RemarkKind, SampleBatch, Tag, from_micros
+from plugin.domain import Gap, GapCause, GapState, Level, Micros, Remark, RemarkKind, SampleBatch, Tag, from_micros
 from plugin.fields import ByteCount
 from plugin.historian.closed import chunks
 from plugin.historian.database import Database
@@ -277,6 +277,7 @@ def roll_ups(path: Path, table: str, tags: Sequence[int], starts: Sequence[Micro
     row = "(?, ?, 1, 1, 1.0, 1.0, 1.0, 1, ?2, 1.0, ?2, 1.0, 0, 1.0, 1, 1)"
     keys = [(tag, start) for tag in tags for start in starts]
     execute(path, f"INSERT INTO {table} VALUES {row}", keys)  # noqa: S608
+    execute(path, "INSERT OR REPLACE INTO bookkeeping VALUES ('closed_until', ?)", [(NOW,)])
 
 
 async def test_roll_ups_have_ages_of_their_own(store, path, retention):
@@ -353,6 +354,7 @@ async def test_the_same_on_postgresql(migrated_postgres):
         start = NOW - 5 * DAY
         async with store._server.copying() as connection:
             await connection.execute("INSERT INTO latest_samples VALUES (1, $1, 0, 1.0, 0, 0, 0)", NOW)
+            await connection.execute("UPDATE bookkeeping SET value = $1 WHERE name = 'closed_until'", NOW)
             for tag, at in ((1, start), (1, NOW - DAY)):
                 (chunk,) = chunks.encode(samples([tag], at, count=100), np.zeros(100, np.int16))
                 partition = await connection.fetchval(
@@ -384,3 +386,21 @@ async def test_the_same_on_postgresql(migrated_postgres):
         assert not await store.remarks()
         assert await store.kept_since([1]) == {1: start + 99_000_001}
         assert len(await store.audit()) == 2
+
+
+async def test_roll_ups_wait_until_the_coarser_ones_are_made_of_them(store, path, retention):
+    """Samples are closed so late here that their minutes are old when they are made."""
+    batch = samples([1], NOW - 3 * DAY, 24 * 60, 60_000_000)
+    await store.write([Delivery(batch)])
+    short = RetentionConfig(name="default", minutes=timedelta(hours=1), hours=timedelta(hours=1))
+    await newest(store, path, NOW)
+    await store.close_before(NOW - 3 * DAY + 90 * 60_000_000)  # in the middle of an hour
+    await retention(short)
+    await store.close_before(NOW - 3 * DAY + 20 * HOUR)  # in the middle of a day
+    await retention(short)
+    await store.close_before(NOW - 2 * DAY)
+    await retention(short)
+    days = await store.roll_ups([1], NOW - 3 * DAY, NOW - 2 * DAY, level=Level.DAY)
+    assert days.samples.tolist() == [24 * 60]
+    assert rows(path, "SELECT count(*) FROM rollup_minutes") == [(0,)]
+    assert rows(path, "SELECT count(*) FROM rollup_hours") == [(0,)]

@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 _EVERY = timedelta(minutes=10)
 _DAY: Micros = 86_400_000_000
+_FIRST, _END = -(2**63), 2**63 - 1
+"""The times that there are [µs]."""
 _CHUNKS = 1_500
 """In a piece, which costs a flush of the disk whatever is in it; a tag's chunks of a partition are never parted."""
 _TEXTS = 2_000
@@ -76,7 +78,7 @@ class Dropping:
             await self._drop_samples(each, now)
             for level, age in ((Level.MINUTE, each.minutes), (Level.HOUR, each.hours), (Level.DAY, each.days)):
                 if age is not None:
-                    await self._drop_roll_ups(each, level, _days_before(now, age))
+                    await self._drop_roll_ups(each, level, min(_days_before(now, age), await self._needed(level)))
         for table, age, column in (
             (schema.predictions, self._keep.predictions, schema.predictions.c.as_of),
             (schema.flags, self._keep.flags, schema.flags.c.as_of),
@@ -203,6 +205,15 @@ class Dropping:
         return samples
 
     # --- roll-ups, results, events ---
+
+    async def _needed(self, level: Level) -> Micros:
+        """From when on the next coarser roll-ups are still to be made of these."""
+        coarser = {Level.MINUTE: Level.HOUR, Level.HOUR: Level.DAY}.get(level)
+        if coarser is None:
+            return _END
+        books = schema.bookkeeping.c
+        closed = await self._ask(select(books.value).where(books.name == "closed_until"))
+        return _FIRST if closed is None else max(_FIRST, closed // coarser.width * coarser.width)
 
     async def _drop_roll_ups(self, config: RetentionConfig, level: Level, bound: Micros) -> None:
         """Those that begin before ``bound``."""

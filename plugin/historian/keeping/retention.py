@@ -1,7 +1,8 @@
 """``[[historian.retention]]``: how long what is kept of which tags, and what of it has to go.
 
 Closed partitions are dropped whole, so a class keeps up to one partition more than it says. What is not closed, and so
-not rolled up, is never dropped, nor what a gap overlaps that may still be filled.
+not rolled up, is never dropped, nor a roll-up that a coarser one is still to be made of, nor what a gap overlaps that
+may still be filled.
 """
 
 import re
