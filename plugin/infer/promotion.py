@@ -4,8 +4,11 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
+from plugin.domain import ModelVersion
+from plugin.errors import ModelError
 from plugin.infer.comparing import Comparison, compare
-from plugin.infer.config import PromotionConfig
+from plugin.infer.complaints import Complaints
+from plugin.infer.config import ModelConfig, PromotionConfig
 from plugin.infer.outputs import model_spec
 from plugin.infer.registry import Registry
 from plugin.infer.scoring import Scorer
@@ -31,6 +34,7 @@ class Promotion:
         self._registry = registry
         self._scorers = scorers
         self._clock = clock
+        self._complaints = Complaints()
 
     async def look(self) -> None:
         """Promote what its model's rule allows; the audit log has the figures."""
@@ -48,14 +52,23 @@ class Promotion:
             span = max(challenger.created, now - _LONGEST), now
             versions = line_up.champion, challenger
             found = await compare(self._store, config, scorer.assets, scorer.tags, versions, span)
-            if passes(config.promotion, found):
-                because = {"rule": config.promotion.model_dump(mode="json"), **found.figures()}
-                await self._registry.promote(config.name, challenger.version, model_spec(config), because=because)
+            if passes(config.promotion, found) and await self._promoted(config, challenger, found):
                 log.warning(
                     "model %s is promoted by rule: its error is %.0f %% lower than that of %s over %d outcomes",
                     challenger.label, 100 * found.better, line_up.champion.label, found.outcomes,
                 )  # fmt: skip
                 return
+
+    async def _promoted(self, config: ModelConfig, challenger: ModelVersion, found: Comparison) -> bool:
+        """False: it can't be put in force, of which the log is told once; the next one may be."""
+        because = {"rule": config.promotion.model_dump(mode="json"), **found.figures()}
+        try:
+            await self._registry.promote(config.name, challenger.version, model_spec(config), because=because)
+        except ModelError as error:
+            if told := self._complaints.about(challenger.label, str(error)):
+                log.warning("a challenger that was better in shadow is not promoted: %s", told)
+            return False
+        return True
 
 
 def passes(rule: PromotionConfig, found: Comparison) -> bool:

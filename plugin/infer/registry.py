@@ -10,7 +10,8 @@ The database refuses a second one. A running service looks at each run: a change
 import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +21,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from models import signature
+from models.artifact import Artifact, load, save
 from models.artifact import ArtifactError as BrokenArtifact
-from models.artifact import load, save
 from models.kind import Fitted, Params, Spec
 from models.references import References
 from plugin.domain import Audit, ModelState, ModelVersion
@@ -185,9 +186,22 @@ class Registry:
         except signature.SignatureError as error:
             told = f"look at it with `foretag models show`, then use `foretag models sign {version.model}`"
             raise ArtifactError(f"model {version.label}: {error}; {told}") from error
-        except (BrokenArtifact, OSError) as error:
-            raise ArtifactError(f"model {version.label}: {path.name}: {error}; train it again") from error
+        except BrokenArtifact as error:
+            raise ArtifactError(f"model {version.label}: {error}; train it again") from error
+        for field, row, file in self._told_twice(version, artifact):
+            if row != file:
+                told = f"{field} = {row!r} in the database, {file!r} in {path.name}"
+                raise ArtifactError(f"model {version.label} is not what its row says: {told}; train it again")
         return artifact.spec, artifact.params
+
+    def _told_twice(self, version: ModelVersion, artifact: Artifact) -> Iterator[tuple[str, Any, Any]]:
+        """Field by field what the row says, and what the artifact does. Where versions are signed the metrics too: a
+        threshold decides on flags."""
+        spec = as_json(artifact.spec)
+        yield from ((f"spec.{name}", version.spec.get(name), spec.get(name)) for name in sorted({*spec, *version.spec}))
+        if self._key is not None:
+            for name in sorted({*version.metrics, *artifact.metrics}):
+                yield f"metrics.{name}", _finite(version.metrics.get(name)), _finite(artifact.metrics.get(name))
 
     async def add(
         self,
@@ -199,11 +213,15 @@ class Registry:
         references: References | None = None,
     ) -> ModelVersion:
         """Write the artifact, then the row; the first version for a configuration becomes the champion, but where it
-        has to be signed first."""
+        has to be signed first. ModelError where the folder takes no artifact."""
         name = f"{model}-{created:%Y%m%dT%H%M%S%f}"
         content = {"metrics": fitted.metrics, "provenance": provenance}
         params = fitted.params if references is None else {**fitted.params, _REFERENCES: references.packed()}
-        artifact = await asyncio.to_thread(save, self._folder, name, spec, params, **content)
+        try:
+            artifact = await asyncio.to_thread(save, self._folder, name, spec, params, **content)
+        except OSError as error:
+            told = "make room in that folder, and let foretag write there"
+            raise ModelError(f"model {model}: {self._folder} takes no artifact: {error.strerror}; {told}") from error
         version = await self._store.add_version(
             ModelVersion(
                 model=model,
@@ -248,6 +266,11 @@ def _in_force(model: str, entries: Sequence[Audit]) -> list[int]:
         else:
             order.append(version)
     return order
+
+
+def _finite(number: float | None) -> float | None:
+    """A row has no other numbers."""
+    return number if number is not None and math.isfinite(number) else None
 
 
 def as_json(spec: Spec) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import ModelState, ModelVersion, Run, RunKind, RunResult
-from plugin.errors import ForetagError, TrainingDataError
+from plugin.errors import ForetagError, ModelError, StoreError
 from plugin.infer.ancestors import Wish, ancestor
+from plugin.infer.complaints import Complaints
 from plugin.infer.compute import Compute
 from plugin.infer.config import RetrainingConfig
 from plugin.infer.outputs import model_spec
@@ -49,6 +51,7 @@ class Training:
         self._listener = listener
         self._clock = clock
         self._tried: dict[str, datetime] = {}
+        self._complaints = Complaints()
 
     async def train_missing(self, scorers: Sequence[Scorer], past_is_read: Callable[[Scorer], bool]) -> None:
         """Train each model that has none in force, in their order, once the past of its own sources has been read.
@@ -124,7 +127,7 @@ class Training:
             await self._registry.retire(new.model, new.version, because=because)
 
     async def train(self, scorer: Scorer, begun: Callable[[Run], None] | None = None, wish: Wish | None = None) -> Run:
-        """Train one model now; the run's row tells how it went. Raises ModelError. ``begun`` is told of the run.
+        """Train one model now; the run's row tells how it went. Raises ForetagError. ``begun`` is told of the run.
 
         ``wish``: not from scratch.
         """
@@ -140,10 +143,13 @@ class Training:
                 lambda share, message: self._listener(name, share, message), begin,
             )  # fmt: skip
         except (ForetagError, asyncio.CancelledError) as error:
-            text = str(error) or "stopped"
-            await self._store.write_run(replace(run, finished=self._clock(), result=RunResult.FAILED, error=text))
-            self._diagnostics.runs.labels(name, RunKind.TRAIN.value, RunResult.FAILED.value).inc()
+            await self._fail(run, str(error) or "stopped")
             raise
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            log.exception("model %s could not be trained, in a way that nobody foresaw", name)
+            await self._fail(run, text)
+            raise ModelError(f"model {name}: {text}; the log has more") from error
         finally:
             self._listener(name, None, "")
         self._diagnostics.runs.labels(name, RunKind.TRAIN.value, RunResult.DONE.value).inc()
@@ -152,13 +158,26 @@ class Training:
         )
         return await self._store.write_run(done)
 
+    async def _fail(self, run: Run, text: str) -> None:
+        """Counted, also where the row can't be written: then the next start gives it its end."""
+        self._diagnostics.runs.labels(run.model, RunKind.TRAIN.value, RunResult.FAILED.value).inc()
+        try:
+            await self._store.write_run(replace(run, finished=self._clock(), result=RunResult.FAILED, error=text))
+        except StoreError as error:
+            log.warning("that the training of model %s failed (%s) is not on record: %s", run.model, text, error)
+
     async def _try(self, scorer: Scorer) -> bool:
+        """Whatever is wrong with one model, the others learn on; the log hears of it once."""
+        name = scorer.config.name
         try:
             await self.train(scorer)
-            await scorer.refresh()
-        except TrainingDataError as error:
-            log.warning("%s; trying again in %s", error, scorer.config.training.retry)
+        except ForetagError as error:
+            if told := self._complaints.about(name, str(error)):
+                log.warning("%s; trying again every %s", told, scorer.config.training.retry)
             return False
+        self._complaints.over(name)
+        with suppress(ForetagError):  # the next run tells of it
+            await scorer.refresh()
         return True
 
 

@@ -1,6 +1,7 @@
 """With ``foretag.model_key`` a version is used when somebody with the private key has vouched for it, not before."""
 
 import base64
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -90,6 +91,18 @@ async def test_a_signature_of_another_key_or_of_another_file_is_refused(bench, t
     with pytest.raises(ArtifactError, match="not by the key that is configured"):
         await registry.load(first)
     await registry.load(second)
+
+
+async def test_a_threshold_is_believed_as_it_was_signed(bench, tmp_path):
+    """Whoever writes into the database alone could have no flag raised any more."""
+    key, public = pair(tmp_path)
+    registry = signing(bench, tmp_path, public)
+    await bench.training().train(bench.scorer(config()))
+    await registry.sign(await registry.version("odd", 1), key)
+    versions = bench.store._versions["odd"]
+    versions[1] = replace(versions[1], metrics={**versions[1].metrics, "threshold": 1e9})
+    with pytest.raises(ArtifactError, match=r"metrics\.threshold = 1000000000.0 in the database"):
+        await registry.promote("odd", 1, SPEC)
 
 
 async def test_what_was_altered_is_neither_signed_nor_used(bench, tmp_path):

@@ -225,20 +225,21 @@ async def test_a_promoted_challenger_is_published_as_good_from_the_next_run_on(b
     assert (await bench.store.runs("odd"))[0].kind is RunKind.SCORE, "nothing is left to run in shadow"
 
 
-async def false_alarms(bench: Bench, ticks: int) -> None:
+async def false_alarms(bench: Bench, ticks: int, model: str = "odd") -> None:
     """Runs of which the champion raises a flag at each, the challenger never; a person says that all were false."""
     champion, challenger = 1, 2
-    versions = bench.store._versions["odd"]
+    versions = bench.store._versions[model]
     for number, threshold in ((champion, -1.0), (challenger, 1e12)):
         versions[number] = replace(versions[number], metrics={**versions[number].metrics, "threshold": threshold})
-    scorer, runs = bench.scorer(config(persistence=1)), bench.runs()
+    scorer, runs = bench.scorer(config(name=model, persistence=1)), bench.runs()
     for second in range(ticks):
         assert await runs.score(scorer, NOW, NOW - timedelta(seconds=second))
-    flags = await bench.store.flags(NOW - timedelta(hours=1), NOW + timedelta(hours=1))
+    flags, false = await bench.store.flags(NOW - timedelta(hours=1), NOW + timedelta(hours=1)), Verdict.FALSE_ALARM
     await bench.store.write_labels(
         [
-            Label(f"{n}", LabelKind.VERDICT, flag.asset, flag.as_of, NOW, None, Verdict.FALSE_ALARM, "odd", flag.as_of)
+            Label(f"{model} {n}", LabelKind.VERDICT, flag.asset, flag.as_of, NOW, None, false, model, flag.as_of)
             for n, flag in enumerate(flags)
+            if flag.model == model
         ]
     )
 
@@ -266,6 +267,24 @@ async def test_a_challenger_that_was_better_in_shadow_is_promoted_by_rule_with_i
     assert entry.after["outputs"]["flag"]["errors"] == (1.0, 0.0)
     assert entry.after["rule"]["outcomes"] == 8
     assert (await person(bench, tmp_path).roll_back("odd", SPEC)).version == 1
+
+
+async def test_a_challenger_that_can_not_be_put_in_force_holds_up_no_other_model(bench, tmp_path, caplog):
+    scorers = [bench.scorer(config(name=name, promotion={"by": "rule", "outcomes": 4})) for name in ("odd", "other")]
+    for scorer in scorers:
+        for _ in range(2):
+            await bench.training().train(scorer)
+        versions = bench.store._versions[scorer.config.name]
+        versions[2] = replace(versions[2], created=NOW - timedelta(days=1))
+        await false_alarms(bench, 2, scorer.config.name)
+    artifact = tmp_path / "models" / (await bench.registry.version("odd", 2)).artifact
+    artifact.write_bytes(artifact.read_bytes()[:-1])
+    look = Promotion(bench.store, bench.registry, scorers, clock=lambda: NOW + timedelta(hours=1)).look
+    await look()
+    await look()
+    assert [v.state for v in await bench.store.versions("odd")] == [CHALLENGER, CHAMPION]
+    assert [v.state for v in await bench.store.versions("other")] == [CHAMPION, RETIRED]
+    assert len([each for each in caplog.records if "was altered or cut short" in each.message]) == 1, "it is told once"
 
 
 # --- trained again ---
