@@ -216,6 +216,7 @@ class MemoryStore(MemoryResults):
         *,
         open_only: bool = False,
         since: datetime | None = None,
+        until: datetime | None = None,
         source: str | None = None,
         tag: str | None = None,
         cause: GapCause | None = None,
@@ -230,6 +231,7 @@ class MemoryStore(MemoryResults):
             gap
             for gap in newest_first
             if since is None or gap.end is None or gap.end >= since
+            if until is None or gap.start < until
             if source in {None, gap.source} and cause in {None, gap.cause}
             if tag is None or gap.tag in {None, tag}
             if not open_only or gap.state is GapState.OPEN

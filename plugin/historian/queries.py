@@ -74,17 +74,21 @@ async def put_tags(connection: AsyncConnection, tags: Sequence[Tag]) -> tuple[Ma
 def gaps(
     open_only: bool,
     since: datetime | None,
+    until: datetime | None,
     source: str | None,
     tag: str | None,
     cause: GapCause | None,
     known_by: Micros | None,
     limit: int,
 ) -> Select[Any]:
-    """Newest first; ``since``: only those that had not ended by then; ``tag``: its own and those of all tags."""
+    """Newest first; ``since``: only those that had not ended by then, ``until``: that had begun before; ``tag``: its
+    own and those of all tags."""
     table: FromClause = schema.gaps if known_by is None else _gaps_as_known(known_by)
     query = select(table).order_by(table.c.detected.desc(), table.c.id).limit(limit)
     if since is not None:
         query = query.where(or_(table.c.end_time.is_(None), table.c.end_time >= to_micros(since)))
+    if until is not None:
+        query = query.where(table.c.start_time < to_micros(until))
     if source is not None:
         query = query.where(table.c.source == source)
     if tag is not None:

@@ -101,6 +101,7 @@ class Tables(People):
         *,
         open_only: bool = False,
         since: datetime | None = None,
+        until: datetime | None = None,
         source: str | None = None,
         tag: str | None = None,
         cause: GapCause | None = None,
@@ -108,7 +109,7 @@ class Tables(People):
         limit: int = 1000,
     ) -> tuple[Gap, ...]:
         """See the protocol."""
-        query = queries.gaps(open_only, since, source, tag, cause, known_by, limit)
+        query = queries.gaps(open_only, since, until, source, tag, cause, known_by, limit)
         return tuple(records.gap_of(row) for row in await self._rows(query))
 
     @to_its_end

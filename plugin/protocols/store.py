@@ -138,13 +138,14 @@ class Store(Protocol):
         *,
         open_only: bool = False,
         since: datetime | None = None,
+        until: datetime | None = None,
         source: str | None = None,
         tag: str | None = None,
         cause: GapCause | None = None,
         known_by: Micros | None = None,
         limit: int = 1000,
     ) -> tuple[Gap, ...]:
-        """Gaps, newest first; ``since``: only those that had not ended by then.
+        """Gaps, newest first; ``since``: only those that had not ended by then, ``until``: that had begun before.
 
         ``tag``: only those of the tag and those of all tags; name its source too, or gaps of other sources are among
         them. ``known_by``: as the store had them then, by our clock [µs]: what was found, ended or filled afterwards

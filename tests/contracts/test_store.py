@@ -356,6 +356,8 @@ async def test_gaps_are_replaced_by_id_and_listed_newest_first(store: Store) -> 
     lasting = gap("c", end=None)
     await store.write([delivery(SampleBatch.empty(), lasting)])
     assert lasting in await store.gaps(since=NOON + 9 * HOUR)
+    assert await store.gaps(until=NOON) == (filled, lasting), "of the other one the first moment is not before it"
+    assert await store.gaps(since=NOON - HOUR, until=NOON - HOUR) == ()
     assert (await store.counts())["gaps"] == 3
 
 

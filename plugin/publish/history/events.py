@@ -11,6 +11,7 @@ from asyncua import ua
 from plugin.domain import Event, Micros, from_micros, to_micros
 from plugin.protocols import Store
 from plugin.publish.event_filter import CONDITION_ID, EventFilter, Occurrence
+from plugin.publish.history.past import YEAR_1, YEAR_9999
 from plugin.publish.history.raw import Page
 from plugin.publish.tree import Tree
 from plugin.publish.types import event_type
@@ -18,8 +19,6 @@ from plugin.publish.types import event_type
 PAGE = 500
 """Events of one node in one answer, at most, and as many as are looked at for it."""
 _T = ua.VariantType
-_EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_214_400_000_000
-"""The years 1 to 9999 [µs]."""
 _FOREIGN = ua.NodeId()
 
 
@@ -58,8 +57,8 @@ class EventReading:
 
     def _span(self) -> tuple[Micros, Micros]:
         if self.backwards:
-            return (_EARLIEST if self.end is None else self.end + 1), self.begin + 1
-        return self.begin, (_LATEST if self.end is None else max(self.end, self.begin + (self.end == self.begin)))
+            return (YEAR_1 if self.end is None else self.end + 1), self.begin + 1
+        return self.begin, (YEAR_9999 if self.end is None else max(self.end, self.begin + (self.end == self.begin)))
 
     def _after(self, looked: tuple[Event, ...], given: int) -> "EventReading | None":
         left = None if self.left is None else self.left - given
@@ -82,7 +81,7 @@ class Told:
 
     async def read(self, asset: str | None, start: Micros, end: Micros, limit: int, newest: bool) -> tuple[Event, ...]:
         """At most so many with ``start <= time < end``."""
-        span = from_micros(max(start, _EARLIEST)), from_micros(min(end, _LATEST))
+        span = from_micros(max(start, YEAR_1)), from_micros(min(end, YEAR_9999))
         return await self._store.events(*span, asset=asset, limit=limit, oldest_first=not newest)
 
     def occurrence(self, event: Event) -> Occurrence:

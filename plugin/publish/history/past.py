@@ -30,6 +30,8 @@ NO_GAPS: Gaps = np.empty((0, 2), np.int64)
 _MOST_GAPS = 10_000
 EARLIEST, LATEST = -(2**62), 2**62
 """Before and after all times [µs]."""
+YEAR_1, YEAR_9999 = -62_135_596_800_000_000, 253_402_214_400_000_000
+"""What a datetime holds [µs]."""
 _POINTS = 1000
 _SLICE = Level.MINUTE.width
 
@@ -156,9 +158,12 @@ class TagPast:
         return await self._store.modified(self._tags, start, end)
 
     async def gaps(self, start: Micros, end: Micros) -> Gaps:
-        """See the protocol. ServiceError BadResourceUnavailable: there are too many since then."""
-        since, tag = from_micros(max(start, 0)), self._tag
-        found = await self._store.gaps(since=since, source=tag.source, tag=tag.name, limit=_MOST_GAPS)
+        """See the protocol. ServiceError BadResourceUnavailable: there are too many."""
+        since, until = from_micros(max(start, 0)), from_micros(min(max(end, 0), YEAR_9999))
+        tag = self._tag
+        found = await self._store.gaps(
+            since=since, until=until, source=tag.source, tag=tag.name, limit=_MOST_GAPS
+        )  # fmt: skip
         if len(found) == _MOST_GAPS:
             raise ServiceError(ua.StatusCodes.BadResourceUnavailable)
         spans = [
@@ -166,7 +171,7 @@ class TagPast:
             for gap in found
             if gap.state is not GapState.FILLED
         ]
-        return np.array(sorted(span for span in spans if span[0] < end), np.int64).reshape(-1, 2)
+        return np.array(sorted(spans), np.int64).reshape(-1, 2)
 
 
 def usable(batch: SampleBatch, *, uncertain: bool = True) -> NDArray[np.bool_]:
