@@ -25,6 +25,7 @@ from plugin.domain import (
 )
 from plugin.errors import StoreUnavailable
 from plugin.historian.memory import MemoryStore
+from plugin.infer.alarms.acts import By, acknowledge
 from plugin.infer.alarms.catalogue import case_of, conditions, drift_of, instruments_of, loss_of
 from plugin.infer.alarms.config import AlarmsConfig
 from plugin.infer.alarms.findings import of_health, of_proof, of_standings
@@ -183,6 +184,24 @@ def test_the_load_is_what_calls_for_an_operator():
     late = meter.load(NOON + timedelta(minutes=40, seconds=-1))
     assert late == Load(1, 4 / (2399 / 600), 3, NOON, 4, none, none, 0)
     assert meter.load(NOON + timedelta(days=2)) == Load(0, 0.0, 3, NOON, 4, none, none, 0)
+
+
+async def test_a_branch_that_nobody_acknowledges_waits_on_whatever_becomes_of_the_alarm():
+    """It comes, goes, and comes back: what is acknowledged then is the second coming alone."""
+    house = await House().open(*STATES[:1])
+    key = "pump.kind.state0.Alarm"
+    for value in (1.0, 0.0, 1.0):
+        await house.state(0, value)
+    minute, raised = timedelta(minutes=1), NOON + SECOND
+    house.now = raised + 2 * minute
+    current = house.current(key).event_id
+    await house.room.act(key, lambda state, now: acknowledge(state, current, By("otto", now)))
+    house.now = raised + 7 * minute
+    assert house.room.load.longest_unacknowledged == 7 * minute
+    (branch,) = house.room.states[key].branches
+    await house.room.act(key, lambda state, now: acknowledge(state, branch.event_id, By("otto", now)))
+    house.now = raised + 60 * minute
+    assert house.room.load.longest_unacknowledged == 7 * minute
 
 
 def test_how_long_alarms_stand_and_wait_is_metered_until_it_is_reset():

@@ -1,6 +1,7 @@
 """How many alarms operators have to deal with (EEMUA 191; AlarmMetricsType of OPC 10000-9, 9.2)."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -45,6 +46,11 @@ class _Longest:
         elif key in self._open:
             self._ended = max(self._ended, now - self._open.pop(key))
 
+    def hand_on(self, key: str, heir: str) -> None:
+        """What lasts goes on under another key."""
+        if key in self._open:
+            self._open[heir] = self._open.pop(key)
+
     def reset(self, now: datetime) -> None:
         """What lasts begins anew."""
         self._open, self._ended = dict.fromkeys(self._open, now), timedelta(0)
@@ -62,6 +68,8 @@ class Meter:
         self._raised: deque[datetime] = deque()
         self._maximum = self._count = self._repeats = 0
         self._active, self._waiting = _Longest(), _Longest()
+        self._branches: dict[str, frozenset[str]] = {}
+        """By alarm, keys of its branches."""
 
     def count(self, now: datetime) -> None:
         """One more."""
@@ -69,11 +77,18 @@ class Meter:
         self._count += 1
         self._maximum = max(self._maximum, self._recent(now))
 
-    def follow(self, alarm: Alarm, now: datetime) -> None:
-        """The current state of a condition, whenever it has changed."""
-        since = alarm.active_time or now
-        self._active.follow(alarm.id, alarm.active, since, now)
-        self._waiting.follow(alarm.id, not alarm.acknowledged, since, now)
+    def follow(self, alarm: Alarm, now: datetime, branches: Sequence[Alarm] = ()) -> None:
+        """The current state of a condition, whenever it has changed, and its branches, which wait as well."""
+        self._active.follow(alarm.id, alarm.active, alarm.active_time or now, now)
+        waiting = {f"{alarm.id} {branch.branch}": branch for branch in branches}
+        known = self._branches.get(alarm.id, frozenset())
+        for key in waiting.keys() - known:  # it is what the current state was
+            self._waiting.hand_on(alarm.id, key)
+        for key in known - waiting.keys():
+            self._waiting.follow(key, False, now, now)
+        for key, each in {alarm.id: alarm, **waiting}.items():
+            self._waiting.follow(key, not each.acknowledged, each.active_time or now, now)
+        self._branches[alarm.id] = frozenset(waiting)
         self._repeats = max(self._repeats, alarm.repeats)
 
     def reset(self, now: datetime) -> None:

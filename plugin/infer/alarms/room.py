@@ -202,7 +202,7 @@ class Room:
 
     def _file(self, key: str, now: datetime) -> None:
         state = self._states[key]
-        self._meter.follow(state.current, now)
+        self._meter.follow(state.current, now, state.branches)
         (self._timed.add if inputs.due(state) is not None else self._timed.discard)(key)
         if state.retained:
             self._shown[key] = None
