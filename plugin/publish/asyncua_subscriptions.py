@@ -17,12 +17,12 @@ import secrets
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from asyncua import ua
 from asyncua.common.utils import ServiceError
 from asyncua.server.internal_subscription import InternalSubscription
-from asyncua.server.monitored_item_service import MonitoredItemService, WhereClauseEvaluator
+from asyncua.server.monitored_item_service import MonitoredItemService
 from asyncua.server.subscription_service import SubscriptionService
 
 from plugin.publish import wire
@@ -141,11 +141,14 @@ class PlantItems(MonitoredItemService):
             item = EventItem(result.MonitoredItemId, params, self.isub._triggered_events, self._server.lose_event)
         except ServiceError as error:
             return ua.MonitoredItemCreateResult(_status(error.code))
-        item.allow(WhereClauseEvaluator(self.logger, self.aspace, item.filter.WhereClause))
         result.RevisedQueueSize = item.queue_size
         self._commit_monitored_item(result, item)
         self._monitored_events.setdefault(node, []).append(result.MonitoredItemId)
         return result
+
+    async def trigger_event(self, event: Any, mid: int | None = None) -> NoReturn:
+        """UaError: asyncua's events go past the filters, and past the queues that count what they drop."""
+        raise ua.UaError(f"{event}: events of this server are told by PlantSubscriptions.tell_event")
 
     def tell_event(self, occurrence: Occurrence) -> None:
         """To the items at the nodes that emit it, each once."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from asyncua import ua
-from asyncua.server.monitored_item_service import MonitoredItemData, WhereClauseEvaluator
+from asyncua.server.monitored_item_service import MonitoredItemData
 
 from plugin.publish.event_filter import EventFilter, Fields, Occurrence
 
@@ -44,15 +44,10 @@ class EventItem(MonitoredItemData):
         """Take up what the client asks for; how many events may wait. ServiceError BadEventFilterInvalid."""
         if asked.Filter is not None:
             self._filter = EventFilter(asked.Filter)
-            self.filter = asked.Filter
         self.client_handle = asked.ClientHandle
         self.queue_size = min(asked.QueueSize, MOST_EVENTS) if asked.QueueSize > 1 else _USUAL
         self._discard_oldest = asked.DiscardOldest
         return self.queue_size
-
-    def allow(self, evaluator: WhereClauseEvaluator) -> None:
-        """For events that are asyncua's own."""
-        self.where_clause_evaluator = evaluator
 
     def offer(self, occurrence: Occurrence, *, always: bool = False) -> None:
         """Take an event if it passes the filter; ``always``: whatever the filter says."""

@@ -52,6 +52,7 @@ _SIGNATURES = {
     SubscriptionService.transfer_subscriptions: "self, params, session_id, callback",
     SubscriptionService._clamp_lifetime_count: "self, requested",
     SubscriptionService._clamp_keep_alive_count: "self, requested",
+    MonitoredItemService.trigger_event: "self, event, mid",
     MonitoredItemService._create_data_change_monitored_item: "self, params",
     MonitoredItemService._make_monitored_item_common: "self, params",
     MonitoredItemService._commit_monitored_item: "self, result, mdata",

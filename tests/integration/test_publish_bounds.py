@@ -344,3 +344,12 @@ async def test_events_that_a_client_is_too_slow_for_are_counted_and_told_to_it(h
     assert found[0][0] == ua.ObjectIds.EventQueueOverflowEventType
     assert [severity for _, severity in found[1:]] == [3, 4, 5]
     assert house.diagnostics.value("client_events_lost_total") == before + 2
+
+
+async def test_no_event_goes_past_the_queues_that_count(house: House) -> None:
+    async with house.client() as client:
+        subscription = await client.create_subscription(50, None)
+        await subscription.subscribe_events(client.nodes.server, evfilter=event_filter("Severity"))
+        strangers = await house.server.get_event_generator()
+        with pytest.raises(ua.UaError, match="tell_event"):
+            await strangers.trigger()
