@@ -43,14 +43,22 @@ class Points:
         self._kept[token] = _Kept(self._clock(), self._request, node, rest)
         return token
 
-    def take(self, node: Any, token: bytes) -> Any | None:
-        """What is left to read, once; None: there is no such point of this node."""
+    def find(self, node: Any, token: bytes) -> Any | None:
+        """What is left to read; None: there is no such point of this node."""
         self._forget_old()
         kept = self._kept.get(token)
-        if kept is None or kept.node != node:
-            return None
-        del self._kept[token]
-        return kept.rest
+        return kept.rest if kept is not None and kept.node == node else None
+
+    def release(self, token: bytes) -> None:
+        """It was answered, or nobody wants it any more."""
+        self._kept.pop(token, None)
+
+    def take(self, node: Any, token: bytes) -> Any | None:
+        """What is left to read, once; None: there is no such point of this node."""
+        rest = self.find(node, token)
+        if rest is not None:
+            self.release(token)
+        return rest
 
     def _forget_old(self) -> None:
         old = self._clock() - _SECONDS

@@ -33,7 +33,7 @@ from plugin.domain import (
 from plugin.historian.sqlite.store import SqliteStore
 from plugin.protocols import Delivery
 from plugin.publish.config import PublishConfig
-from plugin.publish.history import answering
+from plugin.publish.history import answering, past
 from plugin.publish.history import processed as processing
 from plugin.publish.mirror import Mirror
 from plugin.publish.server import OpcUaSink
@@ -297,6 +297,30 @@ async def test_a_continuation_point_is_one_sessions_one_nodes_and_of_one_use(hou
     (released,) = await house.ask(details(0, 4, 2), again, release=True)
     assert released.StatusCode.name == "Good"
     assert (await house.ask(details(0, 4, 2), again))[0].StatusCode.name == "BadContinuationPointInvalid"
+
+
+async def test_what_took_too_long_is_asked_for_again_with_the_same_point(house, monkeypatch):
+    (first,) = await house.ask(details(0, 4, 2), _NOX.name)
+    rest = ua.HistoryReadValueId(house.id(_NOX.name), ContinuationPoint=first.ContinuationPoint)
+    with monkeypatch.context() as patch:
+        patch.setattr(answering, "_SECONDS", 0.0)
+        (late,) = await house.ask(details(0, 4, 2), rest)
+        assert (late.StatusCode.name, late.ContinuationPoint) == ("BadTimeout", None)
+    (second,) = await house.ask(details(0, 4, 2), rest)
+    assert second.StatusCode.name == "Good"
+    whole, _ = await house.raw(_NOX.name, details(0, 4, 4))
+    assert seen([*first.HistoryData.DataValues, *second.HistoryData.DataValues]) == seen(whole)
+    (over,) = await house.ask(details(0, 4, 2), rest)
+    assert over.StatusCode.name == "BadContinuationPointInvalid"
+
+
+async def test_gaps_after_what_is_asked_for_do_not_count(house, monkeypatch):
+    """However many there are: a tag of a poor line has thousands of them each year."""
+    name = "Foretag.Tags.e1.T30"
+    asked = processed(0, 8, 8, "PercentBad")
+    monkeypatch.setattr(past, "_MOST_GAPS", 2)
+    assert (await house.ask(asked, name))[0].StatusCode.name == "Good"
+    assert (await house.ask(processed(0, 16, 8, "PercentBad"), name))[0].StatusCode.name == "BadResourceUnavailable"
 
 
 async def test_a_value_that_was_corrected_is_seen_with_who_did_it(house):

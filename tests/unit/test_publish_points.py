@@ -25,6 +25,12 @@ def test_a_point_is_good_once_for_its_node_and_for_ten_minutes():
     assert points.take("another", token) is None
     assert points.take("node", token) == "rest"
     assert points.take("node", token) is None
+    token = points.keep("node", "rest") or b""
+    assert [points.find("node", token), points.find("node", token), points.find("another", token)] == [
+        "rest", "rest", None,
+    ]  # fmt: skip
+    points.release(token)
+    assert points.find("node", token) is None
     old = points.keep("node", "rest") or b""
     now[0] = 600.0
     assert points.take("node", old) is None

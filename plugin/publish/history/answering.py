@@ -86,6 +86,8 @@ class History:
             async with asyncio.timeout_at(ends), self._turn:
                 reading = self._reading(node, place, details, stamps, points)
                 page = await reading.page(most)
+            if node.ContinuationPoint:  # what could not be answered may be asked for again
+                points.release(node.ContinuationPoint)
             count = page.count
             point = points.keep(node.NodeId, page.rest) if page.rest is not None else None
             status = _CODES.Good if page.count or page.rest is not None else _CODES.GoodNoData
@@ -104,7 +106,7 @@ class History:
     def _reading(self, asked: Any, place: int, details: Any, stamps: Stamps, points: Points) -> Reading:
         """What is to be read; ServiceError where it can't be."""
         if asked.ContinuationPoint:
-            rest: Reading | None = points.take(asked.NodeId, asked.ContinuationPoint)
+            rest: Reading | None = points.find(asked.NodeId, asked.ContinuationPoint)
             if rest is None:
                 raise ServiceError(_CODES.BadContinuationPointInvalid)
             return rest
