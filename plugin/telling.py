@@ -98,6 +98,8 @@ async def _label(config: Config, store: Store, said: Said) -> Label:
     if (said.kind == LabelKind.VERDICT) != (said.verdict in list(Verdict)):
         choices = ", ".join(Verdict)
         faults.append(Fault("--verdict", said.verdict, "goes with the kind verdict", f"Verdicts are: {choices}"))
+    if start is not None and start > now:
+        faults.append(Fault("--at", said.at, "is in the future", "Write when it happened or began"))
     if end is not None and start is not None and end <= start:
         faults.append(Fault("--until", said.until, "is not after --at", "Name the later time"))
     if faults or start is None:

@@ -9,10 +9,11 @@ The rules are those of the view ``v_prediction_accuracy``:
                 target time, if all its samples are Good.
 ``failure``     A remaining life and the asset's next failure: in s, min, h and d by the clock, else by how much the tag
                 in the role ``age`` grew from the prediction to the failure. An age that starts over proves nothing: an
-                overhaul in good time ends no life, and who predicted a longer one was not wrong.
+                overhaul in good time ends no life, and who predicted a longer one was not wrong. Nor does a failure
+                that comes after a work order has ended: it is of the life that began then.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -265,9 +266,8 @@ async def _lives(
     ]
     if not failures:
         return []
-    starts = [label.start for label in failures]
-    pairs = [(each, bisect_right(starts, each.as_of)) for each in given]
-    known = [(each, failures[place]) for each, place in pairs if place < len(failures)]
+    orders = await store.labels(asset.name, start, FOREVER, kind=LabelKind.WORK_ORDER, known_by=by)
+    known = [*_own_failures(given, failures, sorted(label.end for label in orders if label.end is not None))]
     unit = given[0].tag.unit
     age = None if unit in _SPANS else await _age(store, config, asset, start, failures[-1].start)
     found: list[Proof] = []
@@ -279,6 +279,17 @@ async def _lives(
         if left is not None and left >= 0:
             found += _proof(each, Truth.FAILURE, label.start, label.created, left)
     return found
+
+
+def _own_failures(
+    given: Iterable[Prediction], failures: Sequence[Label], overhauled: Sequence[datetime]
+) -> Iterator[tuple[Prediction, Label]]:
+    """Each with the failure of the life that it speaks of, where that one came. All in order of time."""
+    starts = [label.start for label in failures]
+    for each in given:
+        place = bisect_right(starts, each.as_of)
+        if place < len(starts) and bisect_right(overhauled, each.as_of) == bisect_left(overhauled, starts[place]):
+            yield each, failures[place]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

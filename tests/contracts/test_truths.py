@@ -140,6 +140,20 @@ async def test_what_came_true_is_the_same_by_the_code_and_by_the_view(plant: Pla
     assert pairs == EXPECTED
 
 
+async def test_a_failure_after_an_overhaul_proves_nothing_of_the_life_before(plant: Plant) -> None:
+    await told(plant.store)
+    order = Label("3", LabelKind.WORK_ORDER, "pump", NOON - 40 * MINUTE, NOON, NOON - 20 * MINUTE)
+    about_the_failure = replace(order, id="4", start=NOON + 50 * MINUTE, end=NOON + 70 * MINUTE)
+    await plant.store.write_labels([order, about_the_failure])
+    for minutes, value in ((-61, 10.0), (-1, 40.0), (59, 90.0)):
+        await plant.roll_up("minute", 3, NOON + minutes * MINUTE, last_value=value)
+    theirs = await plant.rows("SELECT model, value, actual FROM v_prediction_accuracy WHERE truth = 'failure'")
+    proven = [proof for proof in await found(plant.store) if proof.truth is Truth.FAILURE]
+    ours = [(proof.prediction.tag.model, proof.value, proof.actual) for proof in proven]
+    assert sorted(ours) == sorted(tuple(each.values()) for each in theirs)
+    assert sorted(ours) == [("life", 1000.0, 997.0), ("rul", 60.0, 50.0)]
+
+
 @pytest.fixture
 async def store() -> MemoryStore:
     made = MemoryStore()

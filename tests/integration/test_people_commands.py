@@ -114,6 +114,7 @@ def test_a_verdict_is_on_the_newest_raised_flag(desk: Desk) -> None:
     [
         (["failure", "pump-1"], "ASSET = pump-1: is no asset. Assets are: pump-01, pump-02"),
         (["failure", "pump-01", "--at", "yesterday"], "--at = yesterday: is no time"),
+        (["failure", "pump-01", "--at", "2126-03-01"], "--at = 2126-03-01: is in the future. Write when it happened"),
         (["failure", "pump-01", "--at", "1h", "--until", "2h"], "--until = 2h: is not after --at"),
         (["failure", "pump-01", "--verdict", "confirmed"], "goes with the kind verdict"),
         (["verdict", "pump-01"], "Verdicts are: confirmed, false_alarm, unclear"),

@@ -125,7 +125,8 @@ WHERE p.value IS NOT NULL AND r.mean IS NOT NULL AND r.good = r.samples"""
 
 
 def _failures(sql: Words) -> str:
-    """Each remaining life, with the failure that came: in time, or by how much the unit's age grew until then."""
+    """Each remaining life, with the failure that came: in time, or by how much the unit's age grew until then. What
+    failed after an overhaul was another life."""
     age = (
         "(SELECT r.last_value FROM rollup_minutes AS r WHERE r.tag_id = t.id AND r.start_time <= {} - 60000000 "
         "ORDER BY r.start_time DESC LIMIT 1)"
@@ -146,7 +147,10 @@ def _failures(sql: Words) -> str:
   )
   LEFT JOIN {_spec(sql, "age")} AS m ON m.model = o.model
   LEFT JOIN tags AS t ON t.asset = o.asset AND t.feature = m.feature
-  WHERE p.value IS NOT NULL
+  WHERE p.value IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM labels AS w
+    WHERE w.asset = o.asset AND w.kind = 'work_order' AND w.end_time > p.as_of AND w.end_time < f.start_time
+  )
 ) AS lives WHERE actual >= 0"""
 
 
