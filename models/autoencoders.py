@@ -164,7 +164,7 @@ class Autoencoder:
 
     def roots(self, options: Options, residuals_: NDArray[np.float64]) -> NDArray[np.float64]:
         """Of the Mahalanobis distance."""
-        return residuals.mahalanobis(residuals_)
+        return residuals.mahalanobis(residuals_, options.smooth)
 
     def _builder(self, options: Options, features: int) -> Any:
         def build(rngs: nnx.Rngs) -> nnx.Module:

@@ -48,7 +48,8 @@ class Options:
     cells_per_week: float = number(604_800.0, 1.0, 1e9)
     """604800: a cell is a second; 168: an hour."""
     threshold: str = choice("pareto", LAWS)
-    """How the threshold follows from healthy scores: by extreme values, or by what was seen alone."""
+    """How the threshold follows from healthy scores: by one of two laws of extreme values, or by what was seen alone;
+    ``gumbel`` for hours of healthy data, ``pareto`` for weeks."""
 
 
 class Smoothed(NamedTuple):
@@ -141,9 +142,19 @@ def parts(params: Params, mean: jax.Array) -> jax.Array:
     return jnp.square(jnp.einsum("...d,cde->...ce", centred, params["roots"], precision="highest"))
 
 
-def mahalanobis(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """M^½ of the inverse covariance, [1, d, d]."""
-    values, vectors = np.linalg.eigh(residuals.T @ residuals / len(residuals))
+def mahalanobis(residuals: NDArray[np.float64], spacing: int) -> NDArray[np.float64]:
+    """M^½ of the inverse covariance, [1, d, d]; of ``spacing`` means that overlap one counts.
+
+    Few independent residuals make some directions look smaller than they are, and every fresh one far away. The
+    covariance is drawn to its mean variance by as much as that takes (oracle approximating shrinkage: Chen et al. 2010,
+    equation 23).
+    """
+    covariance, d = residuals.T @ residuals / len(residuals), residuals.shape[1]
+    size, squares = float(np.trace(covariance)), float(np.sum(covariance**2))
+    independent = len(residuals) / spacing
+    uneven = (independent + 1.0 - 2.0 / d) * (squares - size**2 / d)
+    share = min(1.0, ((1.0 - 2.0 / d) * squares + size**2) / max(uneven, 1e-12))
+    values, vectors = np.linalg.eigh((1.0 - share) * covariance + share * size / d * np.eye(d))
     root: NDArray[np.float64] = (vectors / np.sqrt(np.maximum(values, _FLOOR))) @ vectors.T
     return root[None]
 

@@ -75,7 +75,7 @@ class Var:
 
     def roots(self, options: Options, residuals_: NDArray[np.float64]) -> NDArray[np.float64]:
         """Of the Mahalanobis distance."""
-        return residuals.mahalanobis(residuals_)
+        return residuals.mahalanobis(residuals_, options.smooth)
 
 
 def _past(

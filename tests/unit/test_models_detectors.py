@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from models import faults, thresholds
+from models import faults, residuals, thresholds
 from models.anomaly import Anomaly
 from models.autoencoders import ConvAutoencoderKind
 from models.kind import Spec, TrainingData
@@ -110,3 +110,37 @@ def test_extreme_values_reach_beyond_the_data():
     # Of an exponential law a share p lies above -log(p).
     assert thresholds.threshold(runs, 1, 1e-5, "pareto") == pytest.approx(-np.log(1e-5), rel=0.35)
     assert thresholds.threshold(runs, 1, 1e-5, "pareto") > runs[0].max()
+
+
+def test_a_law_of_block_maxima_reaches_beyond_a_few_hundred_scores():
+    generator = np.random.default_rng(1)
+    found = [thresholds.threshold([generator.exponential(size=300)], 10, 1e-4, "gumbel") for _ in range(200)]
+    # Of an exponential law a block of ten passes -log(1 - (1 - p)^(1/10)) with probability p.
+    assert np.median(found) == pytest.approx(-np.log(1.0 - (1.0 - 1e-3) ** 0.1), rel=0.1)
+    few = [generator.exponential(size=40)]
+    assert thresholds.threshold(few, 10, 1e-4, "gumbel") == few[0].max(), "four blocks tell no law"
+
+
+def distances(root, fresh):
+    return np.square(fresh @ root[0].T).sum(1)
+
+
+def test_few_residuals_make_no_direction_look_smaller_than_it_is():
+    generator = np.random.default_rng(1)
+    few, fresh = generator.normal(size=(20, 8)), generator.normal(size=(2000, 8))
+    overlapping = np.repeat(few, 15, axis=0)
+    counted = distances(residuals.mahalanobis(overlapping, 15), fresh).mean()
+    assert counted == pytest.approx(8.0, rel=0.3)
+    assert distances(residuals.mahalanobis(overlapping, 1), fresh).mean() > 1.3 * counted
+
+
+def test_many_residuals_are_taken_as_they_are():
+    generator = np.random.default_rng(1)
+    mixed = generator.normal(size=(20_000, 3)) @ np.array([[1.0, 0.8, 0.0], [0.0, 0.3, 0.0], [0.0, 0.0, 2.0]])
+    (root,) = residuals.mahalanobis(mixed, 1)
+    assert root @ root.T @ np.cov(mixed.T) == pytest.approx(np.eye(3), abs=0.02)
+
+
+def test_what_never_moved_is_at_no_infinite_distance():
+    assert np.isfinite(residuals.mahalanobis(np.zeros((50, 1)), 5)).all()
+    assert np.isfinite(residuals.mahalanobis(np.zeros((50, 4)), 5)).all()
