@@ -21,3 +21,7 @@ class Meaning(StrEnum):
     """A class: the index of one of the output's states."""
     FORECAST = "forecast"
     """A quantity at several instants to come."""
+
+
+WITHIN_OR_BEYOND = ("within horizon", "beyond horizon")
+"""States of an output that says whether a remaining life can be told, or is longer than one looks: no trouble."""

@@ -33,7 +33,7 @@ from models import boosted, regimes, rul_inputs
 from models.blend import shares
 from models.intervals import share_below
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
-from models.meaning import Meaning
+from models.meaning import WITHIN_OR_BEYOND, Meaning
 from models.network import Cell, Recurrent, born, bound
 from models.options import check_axes, choice, number, read
 from models.rul_held_out import HeldOut
@@ -41,7 +41,6 @@ from models.rul_lives import Grow, Lives
 from models.training import Budget, descend, folds, pinball
 
 _LEVELS = (0.05, 0.5, 0.95)
-_STATES = ("within horizon", "beyond horizon")
 _ENDS_PER_WINDOW = 24
 _FOLDS = 5
 _FEWEST_FOLDS = 2
@@ -116,7 +115,7 @@ class RulLstm:
                 1.0,
                 f"Whether it fails within {options.cap:g} cycles, as far as can be told",
                 Meaning.STATE,
-                _STATES,
+                WITHIN_OR_BEYOND,
             ),
             OutputSpec("health", "%", 0.0, 100.0, "Remaining useful life as a share of its range", Meaning.HEALTH),
             OutputSpec(

@@ -17,6 +17,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from plugin import pki
 from plugin.config import Config, load
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Prediction
@@ -32,6 +33,7 @@ _PLANT_STOP_LIMIT = 3.0
 _STOP_LIMIT = 20.0
 _CYCLE = timedelta(seconds=1)
 _RUL_CAP = 125.0
+_OPERATOR = "urn:foretag:demo:operator"
 _TURBINE_START = "2013"
 """Two years of past to learn from, and a year that behaves like them: from 2014 on the emissions drift."""
 _LABORATORY = 24 * _CYCLE
@@ -66,6 +68,7 @@ def write_config(demo: Demo, plant: str) -> Path:
         publish=f"opc.tcp://127.0.0.1:{demo.publish_port}/foretag",
         first="1".zfill(max(2, len(str(demo.engines)))),
         last=str(demo.engines).zfill(2),
+        operator=pki.ensure_own_certificate(demo.folder / "operator", _OPERATOR, ["localhost"]).thumbprint,
     )
     path = demo.folder / "foretag.toml"
     path.write_text(text, encoding="utf-8")

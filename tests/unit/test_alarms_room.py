@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from models.meaning import WITHIN_OR_BEYOND
 from plugin.diagnostics import Diagnostics
 from plugin.domain import (
     Alarm,
@@ -75,6 +76,13 @@ class House:
 
     def current(self, key: str) -> Alarm:
         return self.room.states[key].current
+
+
+def test_a_life_that_is_longer_than_one_looks_is_no_trouble():
+    horizon = OutputTag("rul", "pump", "rul_state", "", 0.0, 1.0, "", Meaning.STATE, WITHIN_OR_BEYOND)
+    made = [each.input for each in conditions(AlarmsConfig(), (horizon, STATES[0]), (), ())]
+    assert STATES[0].name in made
+    assert horizon.name not in made
 
 
 async def test_a_state_that_is_not_normal_is_an_alarm_stored_with_its_event_before_it_is_told():

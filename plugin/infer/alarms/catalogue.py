@@ -5,7 +5,7 @@ of each                type, class                          active while
 =====================  ===================================  ==========================================================
 remaining life         ExclusiveLevel, maintenance          less is left than the first (Low), the second limit (LowLow)
 flag                   ExclusiveLevel, maintenance          it is raised (High); the score is far over (HighHigh)
-state                  OffNormal, process                   it is none of the normal ones
+state                  OffNormal, process                   it is none of the normal ones; of a life's horizon: none
 value                  ExclusiveDeviation, process          what was measured is far from what was expected
 model                  SystemDiagnostic, system             it drifts
 source                 SourceLost (of ours), system         it is away
@@ -17,6 +17,7 @@ asset                  OffNormal, maintenance               its case: it has rai
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from models.meaning import WITHIN_OR_BEYOND
 from plugin.domain import Meaning, OutputTag
 from plugin.infer.alarms.condition import Condition, ConditionClass, ConditionType
 from plugin.infer.alarms.config import AlarmsConfig
@@ -83,7 +84,7 @@ def _of_output(config: AlarmsConfig, tag: OutputTag, outputs: Sequence[OutputTag
     elif tag.meaning is Meaning.FLAG:
         scores = (each.name for each in outputs if _scores(each, tag))
         yield replace(made, name=f"{tag.model}: anomaly", input=next(scores, tag.name))
-    elif tag.meaning is Meaning.STATE:
+    elif tag.meaning is Meaning.STATE and tag.states != WITHIN_OR_BEYOND:
         yield replace(
             made, name=f"{tag.model}: {tag.output} not normal", type=ConditionType.OFF_NORMAL,
             classed=ConditionClass.PROCESS, severities=(config.warning,),
