@@ -19,7 +19,7 @@ demo: $(VENV)/.installed ## a plant, its historian and predictions, live [SECOND
 	@$(VENV)/bin/foretag demo --folder demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ENGINES),--engines $(ENGINES))
 
 node-red: examples/node-red/node_modules/.installed ## the demo in Node-RED: http://127.0.0.1:1880/dashboard/engines (Node.js 20)
-	@cd examples/node-red && node node_modules/node-red/red.js --settings settings.js
+	@cd examples/node-red && node start.mjs
 
 fuxa: examples/fuxa/node_modules/.installed ## the demo in FUXA: http://127.0.0.1:1881 (Node.js 20)
 	@cd examples/fuxa && node start.mjs

@@ -12,6 +12,7 @@ from plugin.domain import (
     Alarm,
     Drift,
     DriftKind,
+    Flag,
     Meaning,
     ModelStanding,
     ModelState,
@@ -94,6 +95,22 @@ async def test_a_state_that_is_not_normal_is_an_alarm_stored_with_its_event_befo
     assert (event.id, event.condition, event.fields["ActiveState/Id"]) == (alarm.event_id, alarm.id, True)
     assert [notice.alarm for notice in house.told] == [alarm]
     assert house.diagnostics.value("alarms_active") == 1
+
+
+async def test_a_message_does_not_say_over_of_a_score_that_is_under_while_the_flag_lasts():
+    tag = OutputTag("kind", "pump", "flag", "", 0.0, 1.0, "", Meaning.FLAG)
+    house = await House().open()
+    await house.watch.furnish([tag])
+    messages = []
+    for score in (4.0, 0.03):
+        house.now += SECOND
+        flag = Flag("kind", "pump", 1, house.now, True, score, 1.8, Status.GOOD, 1)
+        await house.watch.publish(Outcome(Run(1, "kind", RunKind.SCORE, house.now), (), (flag,)))
+        messages.append(house.current("pump.kind.flag.Alarm").message)
+    assert messages == [
+        "Anomaly score 4 is over 1.8.",
+        "Anomaly score 0.03 is no longer over 1.8, and not yet for long enough.",
+    ]
 
 
 async def test_what_can_not_be_stored_is_not_told_and_found_again(monkeypatch):

@@ -126,8 +126,10 @@ def _of_flag(config: AlarmsConfig, state: State, flag: Flag, cause: Explanation 
     """The flag decides, so that it and its alarm are never at odds; the score says how bad it is."""
     urgent = flag.threshold > 0.0 and flag.score > config.urgent_score * flag.threshold
     level = 0 if not flag.raised else 2 if urgent or (state.current.level == 2 and flag.score > flag.threshold) else 1
-    text = f"Anomaly score {flag.score:.3g} is over {flag.threshold:.3g}.{_because(cause)}" if flag.raised else ""
-    return Seen(level, text, flag.status, flag.model, flag.version, flag.run, flag.as_of)
+    text = f"Anomaly score {flag.score:.3g} is over {flag.threshold:.3g}.{_because(cause)}"
+    if flag.score <= flag.threshold:  # it outlasts the score by the off-delay
+        text = f"Anomaly score {flag.score:.3g} is no longer over {flag.threshold:.3g}, and not yet for long enough."
+    return Seen(level, text if flag.raised else "", flag.status, flag.model, flag.version, flag.run, flag.as_of)
 
 
 def _origin(prediction: Prediction) -> dict[str, Any]:
