@@ -188,7 +188,7 @@ class Explainer:
         n, _, t = values.shape
         room = ((0, rows - n), (0, 0), (self.spec.length - t, 0))
         found = self._effects(self._params, self._masks, self._means, np.pad(values, room), np.pad(observed, room))
-        return np.asarray(jax.device_get(found))[:n]
+        return np.asarray(found)[:n]
 
     def shares(self, values: NDArray[np.float32], observed: NDArray[np.bool_], worse: float) -> list[dict[str, float]]:
         """Per window the groups and their shares, largest first; empty where nothing has any effect."""

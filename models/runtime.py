@@ -2,16 +2,16 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from models import light
-from models.kind import Estimate, ModelKind, Params, Spec
+from models.kind import ModelKind, Params, Spec
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def program(
         return function(spec, light.widened(params), values, observed)
 
     jitted = jax.jit(widened)
-    return lambda params, *window: np.asarray(jax.device_get(jitted(light.unpacked(params), *window)))
+    return lambda params, *window: np.asarray(jitted(light.unpacked(params), *window))
 
 
 class Numbers(NamedTuple):
@@ -93,10 +93,6 @@ class Numbers(NamedTuple):
     value: NDArray[np.float32]
     lower: NDArray[np.float32]
     upper: NDArray[np.float32]
-
-
-def _joined(n: int, *parts: NDArray[np.float32]) -> NDArray[np.float32]:
-    return (np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0]))[:n]
 
 
 class Predictor:
@@ -110,13 +106,16 @@ class Predictor:
         self._device = device
         self._params = jax.device_put(light.unpacked(params), device)
         self._programs: dict[int, Any] = {}
+        self._ahead = {output.name: len(output.ahead) for output in kind.outputs(spec)}
         cells = len(spec.features) * spec.length
         self._block = max(_FEWEST, 1 << max(1, _CELLS // cells).bit_length() - 1) if device.platform == "cpu" else None
 
-        def predict(params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
-            return kind.predict(spec, light.widened(params), values, observed)
+        def told(params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
+            estimates = kind.predict(spec, light.widened(params), values, observed)
+            parts = [part for name in self._ahead for part in estimates[name]]
+            return jnp.concatenate([part.reshape(len(values), -1).T for part in parts])
 
-        self._predict = jax.jit(predict)
+        self._told = jax.jit(told)
 
     def warm(self, n: int) -> None:
         """Compile what :meth:`predict` needs for ``n`` windows, and run it once."""
@@ -141,13 +140,25 @@ class Predictor:
             self._begun(values[first : first + block], observed[first : first + block])
             for first in range(0, max(n, 1), block)
         ]
-        found = jax.device_get(begun)
-        return {name: Numbers(*map(partial(_joined, n), *(part[name] for part in found))) for name in found[0]}
+        told = [np.asarray(block) for block in begun]
+        return self._numbers((np.concatenate(told, axis=1) if len(told) > 1 else told[0])[:, :n])
 
     def _begun(self, values: NDArray[np.float32], observed: NDArray[np.bool_]) -> Any:
-        """Estimates of one block, padded, that are being computed; only the last block is padded with windows."""
+        """Estimates of one block, padded, that are being computed; only the last block is padded with windows.
+
+        [numbers, windows]: one array, for to fetch a dozen small ones takes as long as a small network does.
+        """
         values, observed = self._padded(values, np.float32), self._padded(observed, np.bool_)
         return self._program(values, observed)(self._params, values, observed)
+
+    def _numbers(self, told: NDArray[np.float32]) -> Mapping[str, Numbers]:
+        found, first = {}, 0
+        for name, ahead in self._ahead.items():
+            width = ahead or 1
+            rows = told[first : first + 3 * width].reshape(3, width, -1)
+            found[name] = Numbers(*(rows.swapaxes(1, 2) if ahead else rows[:, 0]))
+            first += 3 * width
+        return found
 
     def _padded(self, array: NDArray[Any], dtype: Any) -> NDArray[Any]:
         n, f, t = array.shape
@@ -162,5 +173,5 @@ class Predictor:
         if windows not in self._programs:
             self.compilations += 1
             with jax.default_device(self._device):
-                self._programs[windows] = self._predict.lower(self._params, values, observed).compile()
+                self._programs[windows] = self._told.lower(self._params, values, observed).compile()
         return self._programs[windows]

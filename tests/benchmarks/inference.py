@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kind import Estimate, Params, Spec
+from models.kind import Estimate, OutputSpec, Params, Spec
 from models.network import Recurrent, born, bound
 from models.rul_lstm import RulLstm
 from models.runtime import Predictor
@@ -67,26 +67,32 @@ def _build(rngs: Any) -> Recurrent:
     return Recurrent(len(FEATURES), 64, 1, "lstm", 2, rngs=rngs)
 
 
-class _Lstm:
-    """The product's recurrent network, one member of it."""
+class _Network:
+    """What a kind needs to be predicted with."""
 
-    name, roles = "lstm", ()
+    roles = ()
 
     def check(self, spec: Spec) -> None:
         pass
+
+    def outputs(self, spec: Spec) -> tuple[OutputSpec, ...]:
+        return (OutputSpec("told", "", 0.0, 1.0, "What the network tells"),)
+
+
+class _Lstm(_Network):
+    """The product's recurrent network, one member of it."""
+
+    name = "lstm"
 
     def predict(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
         told = bound(_build, params).last(jnp.swapaxes(values, 1, 2), observed.any(1))[:, 0]
         return {"told": Estimate(told, told, told)}
 
 
-class _Mlp:
+class _Mlp(_Network):
     """The newest cell through two layers."""
 
-    name, roles = "mlp", ()
-
-    def check(self, spec: Spec) -> None:
-        pass
+    name = "mlp"
 
     def predict(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
         first, second, last = (params[name] for name in ("first", "second", "last"))

@@ -36,6 +36,18 @@ class Sum:
         return {"sum": Estimate(value, value - 1, value + 1)}
 
 
+class Ahead(Sum):
+    """A number for each of two cells to come, beside one of the window."""
+
+    def outputs(self, spec):
+        return (OutputSpec("later", "", 0.0, 1.0, "Later", ahead=(1, 2)), *super().outputs(spec))
+
+    def predict(self, spec, params, values, observed):
+        found = super().predict(spec, params, values, observed)
+        later = [jnp.stack([part, 10 * part], 1) for part in found["sum"]]
+        return found | {"later": Estimate(*later)}
+
+
 @pytest.fixture
 def predictor():
     return Predictor(Sum(), Spec("sum", ("a", "b"), 200), {"weight": np.float32(2)}, choose_device("cpu"))
@@ -53,6 +65,17 @@ def test_rows_come_back_as_they_went_in(predictor, n, t):
     assert found.value.tolist() == [4.0 * row * t for row in range(1, n + 1)]
     assert found.lower.tolist() == (found.value - 1).tolist()
     assert all(isinstance(part, np.ndarray) and part.dtype == np.float32 for part in found)
+
+
+@pytest.mark.parametrize("n", [1, 3, 128, 130])
+def test_a_forecast_comes_back_by_window_and_cell_to_come(predictor, monkeypatch, n):
+    monkeypatch.setattr(runtime, "_CELLS", 2 * 200 * 64)
+    ahead = Predictor(Ahead(), predictor.spec, {"weight": np.float32(2)}, choose_device("cpu"))
+    told, plain = ahead.predict(*windows(n, 200)), predictor.predict(*windows(n, 200))["sum"]
+    assert list(told) == ["later", "sum"]
+    for later, once, alone in zip(told["later"], told["sum"], plain, strict=True):
+        assert later.tolist() == [[value, 10 * value] for value in alone.tolist()]
+        assert once.tolist() == alone.tolist()
 
 
 def test_once_warm_nothing_is_compiled(predictor):
