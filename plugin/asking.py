@@ -158,7 +158,7 @@ def _choice(
         faults.append(Fault("--cause", chosen.cause, "is no cause", f"Causes are: {', '.join(causes)}"))
     try:
         since = parse_moment(chosen.since, now) if chosen.since else None
-    except ValueError:
+    except (ValueError, OverflowError):
         since = None
         faults.append(_no_time(chosen.since))
     if faults:
@@ -230,16 +230,16 @@ def _show(
         console.print(view(found))
 
 
-def moment(config: Config, text: str) -> datetime | None:
-    """Of the option --since, as a person writes it; None: it is empty. ConfigError."""
+def moment(config: Config, text: str, option: str = "--since") -> datetime | None:
+    """Of an option, as a person writes it; None: it is empty. ConfigError."""
     try:
         return parse_moment(text, datetime.now(UTC)) if text else None
     except (ValueError, OverflowError):
-        raise ConfigError(str(config.path), [_no_time(text)]) from None
+        raise ConfigError(str(config.path), [_no_time(text, option)]) from None
 
 
-def _no_time(text: str) -> Fault:
-    return Fault("--since", text, "is neither", 'Write a duration, such as "24h", or a date: "2026-03-01T08:00"')
+def _no_time(text: str, option: str = "--since") -> Fault:
+    return Fault(option, text, "is neither", 'Write a duration, such as "24h", or a date: "2026-03-01T08:00"')
 
 
 def beside(config: Config) -> SqlStore:

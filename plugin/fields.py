@@ -15,11 +15,18 @@ def parse_duration(value: Any) -> timedelta:
     if isinstance(value, timedelta):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        return timedelta(seconds=value)
+        return _seconds(value)
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError('is no duration; write a number with a unit, such as "500ms", "30s", "5min", "24h" or "7d"')
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    return _seconds(float(match[1]) * _UNITS[match[2]])
+
+
+def _seconds(number: float) -> timedelta:
+    try:
+        return timedelta(seconds=number)
+    except OverflowError as error:
+        raise ValueError("is too long a duration; the longest has 999999999 days") from error
 
 
 def parse_moment(text: str, now: datetime) -> datetime:

@@ -113,7 +113,10 @@ async def _reload_on(hangup: asyncio.Event, service: Service, stop: asyncio.Even
         for line in reloaded.lines(names=5):
             log.log(logging.ERROR if reloaded.faults else logging.INFO, "reload: %s", line)
         outcome = {"pid": os.getpid(), "begun": begun, **asdict(reloaded)}
-        await asyncio.to_thread(_write_json, service.config.data / OUTCOME, outcome)
+        try:
+            await asyncio.to_thread(_write_json, service.config.data / OUTCOME, outcome)
+        except OSError as error:  # who asked hears nothing, and the plant is acquired all the same
+            log.warning("what became of the reload can't be left in %s: %s", service.config.data, error)
 
 
 async def _reload(service: Service, user: str | None) -> Reloaded:

@@ -81,6 +81,13 @@ def _named(label: str, model: str) -> tuple[str, int]:
     return name or model, int(number)
 
 
+def seen_until(version: ModelVersion) -> datetime | None:
+    """Until when anything was learnt from, by the version or by those that it comes from; None: it does not say."""
+    told = version.provenance
+    ends = [told["data_end"], *told.get(_SEEN, {}).values()] if "data_end" in told else []
+    return max(map(datetime.fromisoformat, ends), default=None)
+
+
 def _seen(version: ModelVersion) -> Mapping[str, datetime]:
     told = version.provenance
     if "data_end" not in told or "assets" not in told:

@@ -28,7 +28,7 @@ class ScheduleConfig(Section):
     """Time between two runs."""
     offset: Duration = timedelta(0)
     """How long a run waits for late data: the run at 12:00:05 with an offset of 5 s looks at data before 12:00:00."""
-    deadline: Duration | None = None
+    deadline: Duration | None = Field(default=None, gt=timedelta(0))
     """A run that takes longer is given up, counted and recorded; default: ``every``."""
 
     @property
@@ -163,7 +163,7 @@ class ModelConfig(Section):
     """Share of the recent cells that must be observed for a Good prediction."""
     horizon: Duration = timedelta(0)
     """How far ahead the prediction speaks; 0 for the present."""
-    valid: Duration | None = None
+    valid: Duration | None = Field(default=None, gt=timedelta(0))
     """How long a prediction stands before it is stale; default: three times the longer of ``schedule.every`` and
     ``step``."""
     persistence: int = Field(default=3, ge=1)
@@ -273,6 +273,10 @@ class ModelConfig(Section):
     def _fits_together(self) -> Self:
         if self.window < self.step:
             raise ValueError("window is shorter than step; make it a multiple of step")
+        if self.recent is not None and self.recent < self.step:
+            raise ValueError("recent is shorter than step; make it a multiple of step, or leave it out for the window")
+        if all(self.late):
+            raise ValueError("features: all come late (roles lab, outcome); name one more, from which to tell")
         if len(set(self.features)) != len(self.features):
             raise ValueError("features names one twice; name each once")
         if len(set(self.calendar)) != len(self.calendar) or set(self.inputs[len(self.features) :]) & set(self.features):

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import residuals, robust
+from models.rul_held_out import phm_score
 from plugin.domain import Flag, LabelKind, Meaning, ModelVersion, OutputTag, Prediction
+from plugin.infer.ancestors import seen_until
 from plugin.infer.backtest import Progress, backtest
 from plugin.infer.occurrences import Occurrence, occurrences
 from plugin.infer.peers import history_before, peers_of
@@ -42,7 +44,7 @@ class Errors:
     mae: float
     r2: float
     phm: float | None = None
-    """Of a remaining life: sum of exp(−d/13) − 1 or exp(d/10) − 1 with d = predicted − true (Saxena et al. 2008)."""
+    """Of a remaining life, see :func:`models.rul_held_out.phm_score`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,8 +66,9 @@ class Judgement:
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        errors = [{name: getattr(each, name) for name in Errors.__slots__} for each in self.errors]
-        figures = {"coverage": self.coverage, "width": self.width, "strain": dict(self.strain)}
+        errors = [{name: _plain(getattr(each, name)) for name in Errors.__slots__} for each in self.errors]
+        strain = {name: _plain(error) for name, error in self.strain.items()}
+        figures = {"coverage": self.coverage, "width": self.width, "strain": strain}
         return {"output": self.output, "unit": self.unit, "ahead": str(self.ahead), "errors": errors, **figures}
 
 
@@ -103,7 +106,7 @@ class Evaluation:
     start: datetime
     end: datetime
     leak: bool
-    """It was trained on what lies in the stretch: its errors say nothing."""
+    """It was trained on what lies in the stretch, or began from one that was: its errors say nothing."""
     judgements: tuple[Judgement, ...]
     occurrences: tuple[Occurrence, ...]
     flags: Flags | None
@@ -117,6 +120,11 @@ class Evaluation:
         judged_ = [each.record() for each in self.judgements]
         told = {"outputs": judged_, "occurrences": [each.record() for each in self.occurrences], "flags": flags}
         return {**stretch, "leak": self.leak, **told, "note": self.note}
+
+
+def _plain(figure: Any) -> Any:
+    """JSON knows no number that is not finite."""
+    return None if isinstance(figure, float) and not np.isfinite(figure) else figure
 
 
 async def evaluate(
@@ -145,8 +153,8 @@ async def evaluate(
         peers = await peers_of(scorer, store, numbers, ordered, ahead) if numbers is not None else {}
         strain = await _strained(scorer, registry, version, ordered) if not ahead else {}
         judgements.append(_judgement(ordered, ahead, peers, strain))
-    trained = str(version.provenance.get("data_end", ""))
-    leak = not trained or datetime.fromisoformat(trained) > span[0]
+    trained = seen_until(version)
+    leak = trained is None or trained > span[0]
     raised = await _raised(store, scorer, flags, span) if flags else None
     whether = await occurrences(scorer, store, said, flags, learnt)
     return Evaluation(version, *span, leak, tuple(judgements), whether, raised, note)
@@ -173,9 +181,9 @@ def _errors(who: str, said: Column, truth: Column, tag: OutputTag) -> Errors:
     error = said - truth
     spread = float(np.sum((truth - truth.mean()) ** 2))
     r2 = 1.0 - float(np.sum(error**2)) / spread if spread > 0 else float("nan")
-    phm = float(np.sum(np.expm1(np.where(error < 0, -error / 13.0, error / 10.0))))
+    phm = phm_score(error) if tag.meaning is Meaning.LIFETIME else None
     rmse, mae = float(np.sqrt(np.mean(error**2))), float(np.mean(np.abs(error)))
-    return Errors(who, len(error), rmse, mae, r2, phm if tag.meaning is Meaning.LIFETIME else None)
+    return Errors(who, len(error), rmse, mae, r2, phm)
 
 
 # --- strain, flags ---

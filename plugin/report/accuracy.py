@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from models.rul_held_out import phm_score
 from plugin.domain import Prediction
 
 
@@ -32,7 +33,7 @@ class Accuracy:
     r2: float | None
     """1 − Σ error² / Σ (true − mean true)², over these very rows; None where the truth does not vary."""
     phm: float
-    """See :func:`phm_score`."""
+    """See :func:`models.rul_held_out.phm_score`."""
     bounded: int
     """Pairs whose prediction has a bound; of two, one that is not there is open."""
     coverage: float | None
@@ -91,17 +92,6 @@ def pair(
         if key not in best or distance < best[key][0]:
             best[key] = distance, prediction, nearest
     return [(prediction, nearest) for _, prediction, nearest in best.values()]
-
-
-def phm_score(error: NDArray[np.float64]) -> float:
-    """Σ exp(−e/13) − 1 for e < 0, exp(e/10) − 1 for e ≥ 0, with e = predicted − true in cycles; 0 is best.
-
-    The score of the PHM 2008 data challenge (Saxena, Goebel, Simon, Eklund: Damage Propagation Modeling for Aircraft
-    Engine Run-to-Failure Simulation): late predictions (e > 0) cost more than early ones. Infinite where one error is
-    beyond the exponent of a float.
-    """
-    with np.errstate(over="ignore"):
-        return float(np.sum(np.expm1(np.where(error < 0, -error / 13, error / 10))))
 
 
 def _r2(error: NDArray[np.float64], true: NDArray[np.float64]) -> float | None:

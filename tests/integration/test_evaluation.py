@@ -12,7 +12,7 @@ from models import baselines
 from plugin import evaluating
 from plugin.config import load
 from plugin.domain import Label, LabelKind, SampleBatch, to_micros
-from plugin.errors import ModelError
+from plugin.errors import ConfigError, ModelError
 from plugin.infer.evaluation import Evaluation, evaluate
 from plugin.infer.scoring import Scorer
 from plugin.protocols import Delivery
@@ -31,6 +31,16 @@ endpoint = "opc.tcp://127.0.0.1:1/"
 names = ["pump-1"]
 node = "nsu=u;s={asset}.{feature}"
 tags = { a = {} }
+"""
+MODEL = """
+[[models]]
+name = "odd"
+kind = "pca_anomaly"
+assets = ["*"]
+features = ["a"]
+window = "20s"
+step = "1s"
+training = { learn = "normal" }
 """
 
 
@@ -222,4 +232,14 @@ async def test_without_matplotlib_it_is_said_what_to_install_before_anything_is_
     with pytest.raises(ModelError, match=r'pip install "foretag\[plots\]"'):
         await evaluating.show_evaluation(
             load(path), Console(quiet=True), model="odd", number=0, span=("1d", ""), json_file=None, plots=tmp_path
+        )
+
+
+@pytest.mark.parametrize(("span", "told"), [(("soon", ""), "--from = soon"), (("1d", "soon"), "--to = soon")])
+async def test_a_time_that_is_none_is_told_by_the_name_of_its_option(tmp_path, span, told):
+    path = tmp_path / "foretag.toml"
+    path.write_text(PLANT + MODEL, encoding="utf-8")
+    with pytest.raises(ConfigError, match=told):
+        await evaluating.show_evaluation(
+            load(path), Console(quiet=True), model="odd", number=0, span=span, json_file=None
         )

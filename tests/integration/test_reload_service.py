@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from plugin import lock
 from plugin.__main__ import app
-from plugin.asking import beside
+from plugin.asking import OUTCOME, beside
 from plugin.auditing import whoami
 from plugin.config import load
 from plugin.diagnostics import Diagnostics
@@ -27,7 +27,9 @@ from plugin.opening import open_store
 from plugin.publish.config import WriteBackConfig, WriteRule
 from plugin.publish.server import OpcUaSink
 from plugin.reloading import writing
+from plugin.running import _reload_on
 from plugin.service import Service
+from plugin.tasks import running
 from tests.integration.acquire_plant import EPOCH, URI, Plant, until
 
 FILE = """
@@ -353,3 +355,16 @@ def scored(folder: Path) -> set[str]:
             "SELECT DISTINCT asset FROM predictions JOIN output_tags ON output_tags.id = output_id WHERE value NOT NULL"
         )
         return {asset for (asset,) in database.execute(wanted)}
+
+
+async def test_a_reload_whose_outcome_can_not_be_left_ends_nothing(tmp_path, caplog):
+    file = write(tmp_path, 1, "T1")
+    service = Service(load(file))
+    (service.config.data / OUTCOME).mkdir(parents=True)
+    hangup, stop = asyncio.Event(), asyncio.Event()
+    async with running(_reload_on(hangup, service, stop)):
+        for times in (1, 2):
+            hangup.set()
+            async with asyncio.timeout(20):
+                while caplog.text.count("can't be left") < times:
+                    await asyncio.sleep(0.01)

@@ -1,5 +1,6 @@
 """What a version that a training begins from has seen, and what is left to learn from."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from models.adapting import Start
 from models.kind import Spec
 from plugin.domain import ModelState, ModelVersion, to_micros
-from plugin.infer.ancestors import Ancestor
+from plugin.infer.ancestors import Ancestor, seen_until
 from plugin.infer.config import ModelConfig
 from plugin.infer.cutting import Stretch
 
@@ -42,3 +43,12 @@ def test_a_run_that_ended_since_is_new_as_a_whole_and_a_block_only_if_it_began_s
     kept = ancestor().unseen(config, "a", found)
     assert [stretch(*hours).group for hours in left] == [each.group for each in kept]
     assert ancestor().unseen(config, "another", found) == found
+
+
+def test_what_was_seen_is_what_its_ancestors_saw_too():
+    """Else an evaluation of the time in between would be told to be of what nobody had seen."""
+    version = replace(ancestor().version, provenance={"data_end": UNTIL.isoformat(), "assets": ["b"]})
+    assert seen_until(version) == UNTIL
+    told = {**version.provenance, "seen_before": {"a": (UNTIL + timedelta(days=1)).isoformat()}}
+    assert seen_until(replace(version, provenance=told)) == UNTIL + timedelta(days=1)
+    assert seen_until(replace(version, provenance={})) is None

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from models.rul_held_out import phm_score
 from plugin.domain import OutputTag, Prediction, Status
-from plugin.report.accuracy import Truth, accuracy, pair, phm_score
+from plugin.report.accuracy import Truth, accuracy, pair
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
