@@ -17,6 +17,7 @@ _DELAYS = {"server_delay": "Server time less source time [µs]", "received_delay
 
 def upgrade() -> None:
     _stamps_to_delays()
+    _ordinals_to("integer")
     op.create_table(
         "audit_log",
         sa.Column("id", sa.Integer(), sa.Identity(always=False), nullable=False),
@@ -128,7 +129,7 @@ def upgrade() -> None:
         "latest_samples",
         sa.Column("tag_id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("source_time", sa.BigInteger(), nullable=False),
-        sa.Column("ordinal", sa.SmallInteger(), nullable=False),
+        sa.Column("ordinal", sa.Integer(), nullable=False),
         sa.Column("value", sa.Double(), nullable=True),
         sa.Column("status", sa.BigInteger(), nullable=False),
         sa.Column("server_time", sa.BigInteger(), nullable=False),
@@ -163,7 +164,7 @@ def upgrade() -> None:
         "modified_samples",
         sa.Column("tag_id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("source_time", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("ordinal", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("ordinal", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("modified", sa.BigInteger(), autoincrement=False, nullable=False, comment="When, by our clock"),
         sa.Column("value", sa.Double(), nullable=True),
         sa.Column("status", sa.BigInteger(), nullable=False),
@@ -204,7 +205,7 @@ def upgrade() -> None:
             nullable=False,
             comment="Source time of the first sample",
         ),
-        sa.Column("first_ordinal", sa.SmallInteger(), autoincrement=False, nullable=False, comment="Its ordinal"),
+        sa.Column("first_ordinal", sa.Integer(), autoincrement=False, nullable=False, comment="Its ordinal"),
         sa.Column("last_time", sa.BigInteger(), nullable=False, comment="Source time of the last sample"),
         sa.Column("samples", sa.Integer(), nullable=False, comment="How many, 1 to 512"),
         sa.Column("partition_id", sa.Integer(), nullable=False),
@@ -246,7 +247,7 @@ def upgrade() -> None:
         ),
         sa.Column("received_unit", sa.Integer(), nullable=False, comment="[µs]"),
         sa.Column("received_width", sa.SmallInteger(), nullable=False),
-        sa.Column("ordinal_base", sa.SmallInteger(), nullable=False),
+        sa.Column("ordinal_base", sa.Integer(), nullable=False),
         sa.Column("ordinal_width", sa.SmallInteger(), nullable=False),
         sa.Column(
             "data",
@@ -458,6 +459,13 @@ def _delays_to_stamps() -> None:
             op.execute(f"COMMENT ON COLUMN samples.{clock}_time IS NULL")
 
 
+def _ordinals_to(kind: str) -> None:
+    """SQLite's have no width."""
+    if op.get_context().dialect.name == "postgresql":
+        for table in ("samples", "sample_texts"):
+            op.execute(f"ALTER TABLE {table} ALTER COLUMN ordinal TYPE {kind}")
+
+
 def _create_roll_ups(level: str) -> None:
     op.create_table(
         f"rollup_{level}s",
@@ -489,6 +497,7 @@ def downgrade() -> None:
     views.drop(op.get_bind())
     sample_views.reopen(op.get_bind())
     _delays_to_stamps()
+    _ordinals_to("smallint")
     op.drop_index("ix_predictions_output_id_version_target_time", "predictions")
     op.drop_index("ix_predictions_output_id_as_of", "predictions")
     op.drop_index("ix_predictions_output_id_target_time_as_of", "predictions")

@@ -5,7 +5,20 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Select, Subquery, Table, delete, func, or_, select, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    Subquery,
+    Table,
+    bindparam,
+    delete,
+    func,
+    or_,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -50,13 +63,10 @@ def upsert(connection: AsyncConnection, table: Table, *key: str) -> Insert:
 
 async def same_tags(connection: AsyncConnection, tags: Sequence[Tag]) -> tuple[Mapping[str, int], int] | None:
     """What :func:`put_tags` would give, where it would change nothing; else None."""
-    rows = {row["name"]: dict(row) for row in (await connection.execute(select(schema.tags))).mappings()}
-    for tag in tags:
-        record = records.tag_record(tag)
-        if tag.name not in rows or record != {name: rows[tag.name][name] for name in record}:
-            return None
-    keys: dict[str, int] = {name: row["id"] for name, row in rows.items()}
-    return keys, max(keys.values(), default=0)
+    known = await _known_tags(connection)
+    if any(tag.name not in known or _differs(tag, known[tag.name]) for tag in tags):
+        return None
+    return _keys(known)
 
 
 async def put_tags(connection: AsyncConnection, tags: Sequence[Tag]) -> tuple[Mapping[str, int], int]:
@@ -64,10 +74,28 @@ async def put_tags(connection: AsyncConnection, tags: Sequence[Tag]) -> tuple[Ma
     assets = [{"name": asset} for asset in dict.fromkeys(tag.asset for tag in tags if tag.asset)]
     if assets:
         await connection.execute(insert(connection, schema.assets).on_conflict_do_nothing(), assets)
-    if tags:
-        await connection.execute(upsert(connection, schema.tags, "name"), [records.tag_record(tag) for tag in tags])
-    rows = await connection.execute(select(schema.tags.c.name, schema.tags.c.id))
-    keys: dict[str, int] = {row.name: row.id for row in rows}
+    known = await _known_tags(connection)
+    # A conflict costs PostgreSQL a key: only new tags are inserted.
+    if new := [records.tag_record(tag) for tag in tags if tag.name not in known]:
+        await connection.execute(upsert(connection, schema.tags, "name"), new)
+    changed = [tag for tag in tags if tag.name in known and _differs(tag, known[tag.name])]
+    if changed:
+        statement = update(schema.tags).where(schema.tags.c.name == bindparam("known"))
+        await connection.execute(statement, [records.tag_record(tag) | {"known": tag.name} for tag in changed])
+    return _keys(await _known_tags(connection))
+
+
+async def _known_tags(connection: AsyncConnection) -> Mapping[str, Mapping[str, Any]]:
+    return {row["name"]: row for row in (await connection.execute(select(schema.tags))).mappings()}
+
+
+def _differs(tag: Tag, row: Mapping[str, Any]) -> bool:
+    record = records.tag_record(tag)
+    return record != {name: row[name] for name in record}
+
+
+def _keys(rows: Mapping[str, Mapping[str, Any]]) -> tuple[Mapping[str, int], int]:
+    keys: dict[str, int] = {name: row["id"] for name, row in rows.items()}
     return keys, max(keys.values(), default=0)
 
 

@@ -432,3 +432,30 @@ async def test_a_partition_that_is_read_is_not_waited_for_long_and_two_do_not_ge
         assert len(await listed(store)) == 7
     finally:
         await other.close()
+
+
+async def test_a_clock_that_stands_still_for_hours_stops_nobody(store: PostgresStore) -> None:
+    """Its values all carry one stamp, and each is another: more than 16 bits can number."""
+    many = 33_000
+    async with store._server.copying() as connection:
+        await connection.execute(
+            "INSERT INTO samples SELECT $1, 1, n, n, 0, 0, 0 FROM generate_series(0, $2::integer - 1) AS n", NOW, many
+        )
+    for value in (0.5, 1.5):
+        one = SampleBatch.of([1, 2], NOW, value, 0, NOW, NOW)
+        assert await store.write([Delivery(one)]) == Written(2, 0)
+    stored = (await store.read_samples([1], *EVER)).value.tolist()
+    assert stored == [*map(float, range(many)), 0.5, 1.5]
+    await store.close_before(NOW + MINUTE)
+    assert (await store.read_samples([1], *EVER)).value.tolist() == stored
+    assert await store.write([Delivery(SampleBatch.of([1], NOW, 2.5, 0, NOW, NOW))]) == Written(1, 0)
+    assert (await store.latest([1])).value.tolist() == [2.5]
+
+
+async def test_keys_of_tags_have_no_holes_however_often_tags_change(store: PostgresStore) -> None:
+    """What is kept by key, in memory and out of it, is as long as the highest."""
+    for unit in ("bar", "kPa", "Pa"):
+        changed = await store.register_tags([replace(tag, unit=unit) for tag in TAGS])
+        assert [tag.id for tag in changed] == [1, 2, 3]
+    added = await store.register_tags([Tag("T4", "plant", "nsu=urn:plant;s=T4"), *TAGS])
+    assert [tag.id for tag in added] == [4, 1, 2, 3]

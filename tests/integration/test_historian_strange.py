@@ -219,3 +219,28 @@ async def test_closing_without_room_loses_nothing_and_goes_on_when_there_is(path
         await store.close_before(NOW - DAY)
         assert same(await store.read_samples(ALL, *EVER), before)
         assert (await store.counts())["samples"] == len(before)
+
+
+MANY = 33_000
+"""Values of one stamp: more than 16 bits can number."""
+
+
+async def test_a_clock_that_stands_still_for_hours_stops_nobody(store, path):
+    """Its values all carry one stamp, and each is another."""
+    stamp = NOW - 5 * DAY
+    with closing(sqlite3.connect(path)) as database, database:
+        numbered = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+        database.execute(f"INSERT INTO samples {numbered} SELECT ?, 4, i, i, 0, 0, 0 FROM n", (MANY - 1, stamp))  # noqa: S608
+    diagnostics = await ingest(store, batch(4, np.full(3, stamp), [0.5, 1.5, 2.5]), batch(7, [NOW], [1.0]))
+    assert diagnostics.total("samples_dropped_total") == 0
+    stored = await store.read_samples([4], *EVER)
+    assert stored.value.tolist() == [*map(float, range(MANY)), 0.5, 1.5, 2.5]
+    await store.close_before(NOW - DAY)
+    assert rows(path, "SELECT count(*) FROM samples WHERE tag_id = 4") == [(0,)]
+    assert same(await store.read_samples([4], *EVER), stored)
+    assert rows(path, "SELECT max(ordinal), count(DISTINCT ordinal) FROM v_samples WHERE tag = 'T4'") == [
+        (MANY + 2, MANY + 3)
+    ]
+    await ingest(store, batch(4, np.full(2, stamp), [0.5, 3.5]))
+    assert (await store.latest([4])).value.tolist() == [3.5]
+    assert len(await store.read_samples([4], *EVER)) == MANY + 4

@@ -80,13 +80,13 @@ def encode(samples: SampleBatch, ordinals: NDArray[np.integer]) -> list[Chunk]:
     return list(map(Chunk, *listed[:9], scale, *listed[9:], data))
 
 
-def decode(chunks: Sequence[Chunk], *, clocks: bool = True) -> tuple[SampleBatch, NDArray[np.int16]]:
+def decode(chunks: Sequence[Chunk], *, clocks: bool = True) -> tuple[SampleBatch, NDArray[np.int32]]:
     """What :func:`encode` was given, without texts, and the ordinals.
 
     ``clocks``: False leaves server and received time undecoded, which takes half the time; they say the source time.
     """
     if not chunks:
-        return SampleBatch.empty(), np.zeros(0, np.int16)
+        return SampleBatch.empty(), np.zeros(0, np.int32)
     return _Chunks(chunks).samples(clocks)
 
 
@@ -144,7 +144,7 @@ class _Chunks:
         self._runs = Runs(np.cumsum(counts) - counts, counts)
         self._offset = np.zeros(len(counts), np.int64)
 
-    def samples(self, clocks: bool) -> tuple[SampleBatch, NDArray[np.int16]]:
+    def samples(self, clocks: bool) -> tuple[SampleBatch, NDArray[np.int32]]:
         of, runs = self._of, self._runs
         source = self._times()
         value = self._values()
@@ -155,7 +155,7 @@ class _Chunks:
         else:
             server = received = source
             self._offset += (of["server_width"] + of["received_width"]) * of["samples"]
-        ordinals = self._column("ordinal").astype(np.int16)
+        ordinals = self._column("ordinal").astype(np.int32)
         tag = runs.spread(of["tag_id"].astype(np.int32))
         return SampleBatch(tag, source, value, status, server, received), ordinals
 

@@ -17,7 +17,7 @@ class Keyed:
     """Samples and their ordinals: 0, 1, … for different values that carry one source time, in order of arrival."""
 
     samples: SampleBatch
-    ordinals: NDArray[np.int16]
+    ordinals: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -25,7 +25,7 @@ class Keyed:
     @classmethod
     def empty(cls) -> "Keyed":
         """None at all."""
-        return cls(SampleBatch.empty(), np.zeros(0, np.int16))
+        return cls(SampleBatch.empty(), np.zeros(0, np.int32))
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> "Keyed":
         """The rows of an index array, a mask or a slice."""
@@ -74,7 +74,7 @@ def newest(kept: Keyed, newer: Keyed) -> Keyed:
     return found.take(np.append(np.diff(found.samples.tag) > 0, True)[: len(found)])
 
 
-def _order(samples: SampleBatch, ordinals: NDArray[np.int16]) -> NDArray[np.intp] | None:
+def _order(samples: SampleBatch, ordinals: NDArray[np.int32]) -> NDArray[np.intp] | None:
     """None: they are in order already. Usually they are, or in order but for the tag: older parts came first."""
     tag, time = samples.tag, samples.source_time
     same = tag[1:] == tag[:-1]

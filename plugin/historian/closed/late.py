@@ -94,4 +94,4 @@ def _of_stamps(closed: Keyed, batch: SampleBatch) -> list[tuple[int, Micros, int
 
 def _sorted(batch: SampleBatch) -> Keyed:
     order = np.lexsort((batch.source_time, batch.tag))
-    return Keyed(batch.take(order), np.zeros(len(batch), np.int16))
+    return Keyed(batch.take(order), np.zeros(len(batch), np.int32))

@@ -301,7 +301,7 @@ async def _take_out(connection: Connection, replaced: Sequence[Chunk]) -> None:
     columns = [list(column) for column in zip(*map(key_of, replaced), strict=True)]
     rows = await connection.fetch(
         "DELETE FROM sample_chunks AS c "
-        "USING unnest($1::integer[], $2::bigint[], $3::smallint[]) AS k (tag, time, nth) "
+        "USING unnest($1::integer[], $2::bigint[], $3::integer[]) AS k (tag, time, nth) "
         "WHERE c.tag_id = k.tag AND c.first_time = k.time AND c.first_ordinal = k.nth "
         "RETURNING c.tag_id, c.first_time, c.first_ordinal, c.partition_id",
         *columns,

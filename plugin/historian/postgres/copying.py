@@ -23,7 +23,7 @@ _NULL = -1
 Fields = Sequence[tuple[str, str]]
 
 STORED: Fields = (
-    ("source_time", ">i8"), ("tag_id", ">i4"), ("ordinal", ">i2"), ("value", ">f8"), ("status", ">i8"),
+    ("source_time", ">i8"), ("tag_id", ">i4"), ("ordinal", ">i4"), ("value", ">f8"), ("status", ">i8"),
     ("server_delay", ">i8"), ("received_delay", ">i8"),
 )  # fmt: skip
 """Columns of ``samples``, in their order."""
@@ -101,16 +101,16 @@ class Decoder:
             self._parts.append(np.frombuffer(data, _ROWS[STORED], whole))
         self._left = data[whole * size :]
 
-    def rows(self) -> tuple[SampleBatch, NDArray[np.int16]]:
+    def rows(self) -> tuple[SampleBatch, NDArray[np.int32]]:
         """All samples ordered by (tag, source time, ordinal), and their ordinals."""
         rows = np.concatenate(self._parts) if self._parts else np.empty(0, _ROWS[STORED])
         batch = from_rows([rows[name] for name in COLUMNS.split(", ")])
-        ordinal = rows["ordinal"].astype(np.int16)
+        ordinal = rows["ordinal"].astype(np.int32)
         order = _order(batch, ordinal)
         return batch.take(order), ordinal[order]
 
 
-def _order(batch: SampleBatch, ordinal: NDArray[np.int16]) -> NDArray[np.intp]:
+def _order(batch: SampleBatch, ordinal: NDArray[np.int32]) -> NDArray[np.intp]:
     """By tag, then source time, then ordinal: two stable sorts where, as nearly always, every ordinal is 0."""
     if ordinal.any():
         return np.lexsort((ordinal, batch.source_time, batch.tag))

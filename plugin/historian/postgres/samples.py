@@ -45,7 +45,7 @@ coalesce((SELECT max(old.ordinal) FROM closed AS old WHERE old.source_time = fre
 """
 _CLOSED = """
 closed AS (
-  SELECT * FROM unnest($5::integer[], $6::bigint[], $7::smallint[], $8::float8[], $9::bigint[])
+  SELECT * FROM unnest($5::integer[], $6::bigint[], $7::integer[], $8::float8[], $9::bigint[])
   AS closed (tag_id, source_time, ordinal, value, status)),
 """
 

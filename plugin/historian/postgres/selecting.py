@@ -67,7 +67,7 @@ def keyed(rows: Sequence[Sequence[Any]]) -> Keyed:
         return Keyed.empty()
     tag, time, value, status, server, received, ordinal = zip(*rows, strict=True)
     batch = SampleBatch.of(tag, time, np.array(value, np.float64), status, server, received)
-    return Keyed(batch, np.array(ordinal, np.int16))
+    return Keyed(batch, np.array(ordinal, np.int32))
 
 
 def both(rows: Keyed, closed: Keyed) -> Keyed:
@@ -131,7 +131,7 @@ async def closed_at(connection: Connection, batch: SampleBatch) -> Keyed:
     if not len(found):
         return found
     order = np.lexsort((batch.source_time, batch.tag))
-    ours = Keyed(batch.take(order), np.zeros(len(batch), np.int16))
+    ours = Keyed(batch.take(order), np.zeros(len(batch), np.int32))
     return found.take(places(ours, found.samples) >= 0)
 
 

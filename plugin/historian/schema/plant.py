@@ -52,6 +52,9 @@ tags = Table(
     comment="Configured plant measurements",
 )
 
+# A clock that stands still gives one stamp to whatever comes. SQLite heeds no width, and need not write a table anew.
+_ORDINAL = SmallInteger().with_variant(Integer(), "postgresql")
+
 # Keyed by time first: appending stays as fast as in an empty table however many rows there are, and neighbours in time
 # share pages. There is no foreign key to tags, which would cost a look-up per row: SqliteStore.write checks the keys.
 samples = Table(
@@ -61,7 +64,7 @@ samples = Table(
     Column("tag_id", Integer, primary_key=True, autoincrement=False),
     Column(
         "ordinal",
-        SmallInteger,
+        _ORDINAL,
         primary_key=True,
         autoincrement=False,
         comment="0, 1, … for different values that carry one source time, in order of arrival",
@@ -89,7 +92,7 @@ sample_texts = Table(
     metadata,
     Column("source_time", BigInteger, primary_key=True, autoincrement=False),
     Column("tag_id", Integer, primary_key=True, autoincrement=False),
-    Column("ordinal", SmallInteger, primary_key=True, autoincrement=False, comment="Key of the sample"),
+    Column("ordinal", _ORDINAL, primary_key=True, autoincrement=False, comment="Key of the sample"),
     Column("text", Text, nullable=False),
     sqlite_with_rowid=False,
     comment="What the number of a sample can't say",

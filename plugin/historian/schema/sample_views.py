@@ -12,7 +12,7 @@ from plugin.historian.schema.plant_views import STATUS, TAG
 from plugin.historian.schema.view import Column, View, Words, quality
 
 _COLUMNS = ("time", "value", "status", "server", "received", "ordinal")
-_MOST = {"time": 5, "value": 8, "status": 4, "server": 8, "received": 8, "ordinal": 2}
+_MOST = {"time": 5, "value": 8, "status": 4, "server": 8, "received": 8, "ordinal": 4}
 """Bytes of a code at most; a chunk lasts a day, which is less than 2^40 µs."""
 _USUAL = 3
 """Up to so many bytes SQL looks at nothing else."""
@@ -58,7 +58,7 @@ _TEXT = """(SELECT x.text FROM sample_texts AS x
 # SQLite takes a union apart, and leaves out what nobody asks for, where the columns of its halves have the same types.
 _TYPES = {
     "source_time": "BIGINT",
-    "ordinal": "SMALLINT",
+    "ordinal": "INTEGER",
     "value": "DOUBLE PRECISION",
     "status": "BIGINT",
     "server": "BIGINT",

@@ -69,7 +69,7 @@ def _states(rows: Sequence[tuple[Any, ...]]) -> Keyed:
     """From whole columns and text."""
     tag, time, value, status, server, received, ordinals, text = zip(*rows, strict=True)
     batch = SampleBatch.of(tag, time, np.array(value, np.float64), status, server, received)
-    return Keyed(replace(batch, text=np.array(text, np.object_)), np.array(ordinals, np.int16))
+    return Keyed(replace(batch, text=np.array(text, np.object_)), np.array(ordinals, np.int32))
 
 
 def select_keyed(database: sqlite3.Connection, tags: Sequence[int], start: Micros, end: Micros) -> Keyed:
@@ -188,7 +188,7 @@ def fetch(cursor: sqlite3.Cursor) -> Keyed:
     parts = []
     while rows := cursor.fetchmany(_FETCH):
         *columns, ordinals = zip(*rows, strict=True)
-        parts.append((from_rows(columns), np.array(ordinals, np.int16)))
+        parts.append((from_rows(columns), np.array(ordinals, np.int32)))
     if not parts:
         return Keyed.empty()
     return Keyed(SampleBatch.concatenate([batch for batch, _ in parts]), np.concatenate([each for _, each in parts]))
