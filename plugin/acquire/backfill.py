@@ -18,8 +18,9 @@ from plugin.acquire.config import HistoryConfig
 from plugin.acquire.gaps import REMOVED, Gaps, Loss
 from plugin.acquire.intake import Intake
 from plugin.acquire.items import in_batches, too_much
+from plugin.acquire.measuring import Malformed
 from plugin.acquire.outbox import Outbox
-from plugin.acquire.server import ServerInfo, resolve
+from plugin.acquire.server import ServerInfo, describe, resolve
 from plugin.acquire.session import ServiceFault, status_name, translated
 from plugin.acquire.wire import Page, history_read, now_micros, release
 from plugin.diagnostics import Diagnostics
@@ -164,7 +165,7 @@ class Backfill:
             with translated("read access levels"):
                 ids = [nodes[handle] for handle in part]
                 values = await services.read_attributes(ids, ua.AttributeIds.AccessLevel)
-            for handle, value in zip(part, values, strict=True):
+            for handle, value in zip(part, values, strict=False):
                 level = value.Value.Value if value.Value else None
                 if isinstance(level, int):
                     self._readable[handle] = bool(level >> ua.AccessLevel.HistoryRead & 1)
@@ -197,7 +198,8 @@ class Backfill:
                     with translated("release continuation points"):
                         await release(services, left)
         except SourceUnreachable as error:
-            await self._refused(windows, error, size)
+            if not self._refused(windows, error, size):
+                await self._unanswered(windows, error, services)
 
     def _goes_on(self, window: Window, page: Page, size: int, point: bytes) -> bool:
         """Note what a page says of its window; True: its continuation point leads on."""
@@ -228,8 +230,8 @@ class Backfill:
         if status in _CANNOT or status in _NO_NODE or window.tries >= tries:
             window.done, window.failure = True, status_name(status)
 
-    async def _refused(self, windows: Sequence[Window], error: SourceUnreachable, size: int) -> None:
-        """The whole request failed: ask for less, or give up on it; a lost connection is raised on."""
+    def _refused(self, windows: Sequence[Window], error: SourceUnreachable, size: int) -> bool:
+        """The whole request failed: ask for less, or give up on it. False: the server did not say why."""
         if too_much(error) and len(windows) > 1:
             self._together = max(1, len(windows) // 2)
         elif too_much(error) and size > 100:
@@ -242,7 +244,24 @@ class Backfill:
             for window in windows:
                 self._failed(window, error.code)
         else:
+            return False
+        return True
+
+    async def _unanswered(self, windows: Sequence[Window], error: SourceUnreachable, services: UaSession) -> None:
+        """No answer, or none that can be read, from a server that answers else: it is not asked for this for ever.
+
+        A lost connection is raised.
+        """
+        if not isinstance(error.__cause__, TimeoutError | Malformed):
             raise error
+        await describe(services)
+        if len(windows) > 1:  # one of them must not cost the others
+            self._together = max(1, len(windows) // 2)
+            return
+        for window in windows:
+            window.tries += 1
+            if window.tries >= _TRIES:
+                window.done, window.failure = True, str(error)
 
     async def _deliver(self, job: Job, windows: Sequence[Window], pages: Sequence[Page]) -> None:
         """Hand over a request's values; for tags that are new, with how far their past is complete."""

@@ -90,8 +90,10 @@ async def history_read(
     parameters.ReleaseContinuationPoints = False  # asyncua's default is True: release, and read nothing
     parameters.NodesToRead = [_to_read(node, point) for node, point in nodes]
     reader = await ask(session, request)
-    received = now_micros()
-    return [_page(reader, received) for _ in range(reader.count())]
+    received, count = now_micros(), reader.count()
+    if count != len(nodes):
+        raise Malformed(f"{count} answers to {len(nodes)} questions")
+    return [_page(reader, received) for _ in range(count)]
 
 
 async def read(session: UaSession, asked: Sequence[tuple[ua.NodeId, int]]) -> Values:

@@ -548,3 +548,39 @@ async def endless(folder: Path, page: Callable[[int], tuple[bytes, bytes]]) -> N
         await until(lambda: parts.source.history_progress().finished, 30)
         assert server.calls["HistoryRead"] < 1500
         await well_again(parts)
+
+
+def no_results(_: Any) -> list[ua.HistoryReadResult] | None:
+    return []
+
+
+def broken_pages(request: Any) -> list[ua.HistoryReadResult] | None:
+    many = ua.ExtensionObject(ua.FourByteNodeId(ua.Int32(658)), ua.ByteString(struct.pack("<i", 1_000_000)))
+    result = ua.HistoryReadResult(ua.StatusCode(ua.UInt32(0)), ua.ByteString(b""), many)
+    return [result] * len(request.Parameters.NodesToRead)
+
+
+def no_answer(_: Any) -> list[ua.HistoryReadResult] | None:
+    return None
+
+
+async def test_history_that_can_not_be_read_costs_no_connection(tmp_path: Path) -> None:
+    answers = (no_results, broken_pages, no_answer)
+    await at_once({each.__name__: unreadable(tmp_path / each.__name__, each) for each in answers})
+
+
+async def unreadable(folder: Path, results: Callable[[Any], list[ua.HistoryReadResult] | None]) -> None:
+    server = Server(3)
+    server.access_level = 5
+
+    async def read(request: Any, _connection: Connection) -> Any:
+        response, found = ua.HistoryReadResponse(), results(request)
+        response.Results = found or []
+        return None if found is None else response
+
+    server.answers["HistoryRead"] = read
+    history = {"back": "all", "settle": "0s", "tags": 2, "page": 100}
+    async with line(folder, server=server, history=history, timeout="700ms") as parts:
+        await until(lambda: parts.source.history_progress().finished, 60)
+        assert parts.proxy.accepted == 1
+        await well_again(parts)
