@@ -157,7 +157,7 @@ async def test_over_its_size_a_class_loses_its_oldest_partitions(store, path, re
 async def test_what_an_open_gap_overlaps_waits_for_its_end(store, path, retention):
     await newest(store, path, NOW)
     start = NOW - 5 * DAY
-    held, later = close(path, "", samples([1], start)), close(path, "", samples([1], start + DAY))
+    held, later = close(path, "", samples([1, 2], start)), close(path, "", samples([1, 2], start + DAY))
     gap = Gap("g", "plant", None, from_micros(start), None, GapCause.SERVER_DOWN, from_micros(start))
     until = from_micros(start + 1)
     for each in (gap, replace(gap, tag="T2", start=until), replace(gap, start=from_micros(start - HOUR), end=until)):
@@ -173,6 +173,17 @@ async def test_what_an_open_gap_overlaps_waits_for_its_end(store, path, retentio
     await retention(USUAL)
     assert partitions(path) == []
     assert retention.diagnostics.value("partitions_held", **{"class": "default"}) == 0
+
+
+async def test_a_tag_that_the_server_refuses_for_ever_holds_nothing_of_the_others(store, path, retention):
+    await newest(store, path, NOW)
+    start = NOW - 5 * DAY
+    (before, *_) = [close(path, "", samples(tags, start + n * DAY)) for n, tags in enumerate(([1, 2], [1], [1]))]
+    refused = Gap("g", "plant", "T2", from_micros(start), None, GapCause.BAD_ITEM, from_micros(start))
+    await store.write([Delivery(SampleBatch.empty(), gaps=(refused,))])
+    await retention(USUAL)
+    assert partitions(path) == [before]
+    assert retention.diagnostics.value("partitions_held", **{"class": "default"}) == 1
 
 
 async def test_a_gap_of_a_tag_that_has_changed_its_class_holds_what_it_left_behind(store, path, retention):

@@ -100,7 +100,7 @@ class Dropping:
     async def _drop_samples(self, config: RetentionConfig, now: Micros) -> None:
         held = 0
         for partition in await self._expired(config, now):
-            if await self._held(config.stored_name, partition):
+            if await self._held(partition):
                 held += 1
             else:
                 await self._drop(config, partition)
@@ -121,14 +121,17 @@ class Dropping:
         rows = await self._rows(query.limit(_PARTITIONS))
         return expired([Partition(*row) for row in rows], bound, surplus)
 
-    async def _held(self, name: str, partition: Partition) -> bool:
-        """Whether a gap that may still be filled overlaps it."""
+    async def _held(self, partition: Partition) -> bool:
+        """Whether a gap of a tag that it has samples of, and that may still be filled, overlaps it.
+
+        What comes of other tags after all is closed by itself: a tag that the server refuses for ever holds nothing.
+        """
         gaps, tags, chunks = schema.gaps, schema.tags, schema.sample_chunks
         within = exists().where(chunks.c.partition_id == partition.id, chunks.c.tag_id == tags.c.id)
         concerned = exists().where(
             tags.c.source == gaps.c.source,
             or_(gaps.c.tag.is_(None), gaps.c.tag == tags.c.name),
-            or_(tags.c.retention == name, within),
+            within,
         )
         overlapping = (
             gaps.c.state == GapState.OPEN,
