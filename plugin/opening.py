@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID, uuid4
 
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Tag
+from plugin.domain import Gap, SampleBatch, Tag
 from plugin.errors import StoreUnavailable
 from plugin.historian.postgres.connections import Place, PostgresServer
 from plugin.historian.postgres.fence import Fence
@@ -20,7 +21,7 @@ from plugin.historian.sqlite.integrity import check
 from plugin.historian.stores import SqlStore, configured
 from plugin.infer.compute import Compute
 from plugin.pki import write_private
-from plugin.protocols import Store
+from plugin.protocols import Delivery, Store
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,29 @@ async def open_spill(spill: Spill | None, store: Store, tags: Sequence[Tag], dia
     if spill.rows:
         log.warning("%d samples of a run before this one are in the spill %s", spill.rows, spill.folder)
     return left
+
+
+async def give_up_forsaken(store: SqlStore, sources: Collection[str]) -> None:
+    """Open gaps of sources that were taken out of the file: else they would last for ever."""
+    gaps = await store.forsaken_gaps(sources)
+    if not gaps:
+        return
+    why, now = "the source was removed from the configuration", datetime.now(UTC)
+    given_up = Delivery(SampleBatch.empty(), tuple(gap.given_up(why, now) for gap in gaps))
+    names = ", ".join(sorted({gap.source for gap in gaps}))
+    try:
+        await store.write([given_up])
+    except StoreUnavailable as error:  # nothing has to wait for it
+        log.warning(
+            "%d gap(s) of %s, configured no longer, stay open until the next start: %s", len(gaps), names, error
+        )
+    else:
+        log.warning("%d gap(s) of %s, configured no longer, can't be filled any more", len(gaps), names)
+
+
+async def open_gaps(store: Store, source: str) -> tuple[Gap, ...]:
+    """All of a source's that may still be filled."""
+    return await store.gaps(open_only=True, source=source, limit=_GAPS)
 
 
 async def know_gaps(spill: Spill, store: Store) -> None:

@@ -47,7 +47,17 @@ from plugin.infer.registry import Registry
 from plugin.infer.runs import Runs
 from plugin.infer.standings import Standings
 from plugin.infer.training_runs import Training
-from plugin.opening import Stopped, look_over, open_compute, open_spill, open_store, spill_of, when_available
+from plugin.opening import (
+    Stopped,
+    give_up_forsaken,
+    look_over,
+    open_compute,
+    open_gaps,
+    open_spill,
+    open_store,
+    spill_of,
+    when_available,
+)
 from plugin.pki import Caretaker
 from plugin.protocols import Sink, Source, Store
 from plugin.publish.admission import certificate_hosts
@@ -143,6 +153,7 @@ class Service:
         left = await wait(lambda: open_spill(spill, store, tags, self.diagnostics))
         if spill is not None:
             stack.callback(spill.close)
+        await wait(lambda: give_up_forsaken(store, [source.name for source in self.config.sources]))
         await enter(self._certificate())
         sources = await wait(lambda: self._sources(tags, store, left))
         overview = Overview(sources, Asset.gather(tags), self.config.models, self.diagnostics)
@@ -307,6 +318,7 @@ class Service:
                 left.checkpoints_after(await store.checkpoints(f"{section.name}/"), f"{section.name}/"),
                 self.config.publish.application_uri,
                 self.config.data / "sessions",
+                await open_gaps(store, section.name),
             )
             for section in self.config.sources
             if section.enabled

@@ -1,7 +1,7 @@
 """Gaps: opened when values are or may be missing, and remembered until history has filled them or can't."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from plugin.acquire.wire import now_micros
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Gap, GapCause, GapState, Micros, Tag, from_micros
+from plugin.domain import Gap, GapCause, GapState, Micros, Tag, from_micros, to_micros
 from plugin.protocols import Delivery
 
 _MAX_REMEMBERED = 1000
@@ -28,16 +28,24 @@ class Gaps:
     """The open gaps of a source. What changes is told with the next delivery; what is open outlives our own restart."""
 
     def __init__(
-        self, source: str, tags: Sequence[Tag], diagnostics: Diagnostics, checkpoints: Mapping[str, str]
+        self,
+        source: str,
+        tags: Sequence[Tag],
+        diagnostics: Diagnostics,
+        checkpoints: Mapping[str, str],
+        stored: Iterable[Gap] = (),
     ) -> None:
+        """``stored``: those that the store has as open; few of very many are remembered by a checkpoint."""
         self._source = source
         self._names: list[str] = []
         self.admit(tags)
         self._metric = diagnostics.gaps
         self._key = f"{source}/gaps"
         self._untold: dict[str, Gap] = {}
-        found = (self._read(row) for row in json.loads(checkpoints.get(self._key) or "[]"))
+        handles = {name: handle for handle, name in enumerate(self._names)}
+        found = (self._read(row, handles) for row in json.loads(checkpoints.get(self._key) or "[]"))
         self._open = {loss.gap.id: loss for loss in found}
+        self._open |= {gap.id: _loss_of(gap, handles) for gap in stored if gap.id not in self._open}
 
     def admit(self, tags: Sequence[Tag]) -> None:
         """More tags, with the handles that follow."""
@@ -120,10 +128,15 @@ class Gaps:
             "reached": {self._names[handle]: reached for handle, reached in loss.reached.items()},
         }
 
-    def _read(self, row: Mapping[str, Any]) -> Loss:
+    def _read(self, row: Mapping[str, Any], handles: Mapping[str, int]) -> Loss:
         end = datetime.fromisoformat(row["end"]) if row["end"] else None
         start, detected = datetime.fromisoformat(row["start"]), datetime.fromisoformat(row["detected"])
         tag, cause = row["tag"] or None, GapCause(row["cause"])
         gap = Gap(row["id"], self._source, tag, start, end, cause, detected, detail=row["detail"])
-        handles = {name: handle for handle, name in enumerate(self._names)}
         return Loss(gap, {handles[name]: time for name, time in row["reached"].items() if name in handles})
+
+
+def _loss_of(gap: Gap, handles: Mapping[str, int]) -> Loss:
+    """How far each tag had come is not known; no further than to where the gap begins."""
+    wanted = handles.values() if gap.tag is None else [handles[gap.tag]] if gap.tag in handles else []
+    return Loss(gap, dict.fromkeys(wanted, to_micros(gap.start)))

@@ -43,8 +43,10 @@ class Past:
         for loss in self._gaps.left_open():
             if loss.gap.id not in self._inherited:
                 continue
-            if loss.gap.cause is GapCause.BAD_ITEM and loss.gap.end is None and loss.gap.tag in by_name:
-                self._refusals.resume(by_name[loss.gap.tag], loss)
+            handle = by_name.get(loss.gap.tag or "")
+            refused = loss.gap.cause is GapCause.BAD_ITEM and loss.gap.end is None
+            if refused and handle is not None and handle not in self._refusals.handles:
+                self._refusals.resume(handle, loss)
             else:
                 self._losses.resume(loss)
         self._total = self._losses.first(items, self._checkpoints)

@@ -12,7 +12,7 @@ the server only after :attr:`Delivery.confirm`; a value that did not come is ins
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -40,7 +40,7 @@ from plugin.acquire.subscription import restarted
 from plugin.acquire.watchdog import Watchdog
 from plugin.acquire.wire import now_micros
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Micros, Tag
+from plugin.domain import Gap, Micros, Tag
 from plugin.errors import SourceError, SourceRefused
 from plugin.protocols import Delivery, Health, HistoryProgress
 
@@ -68,7 +68,8 @@ class OpcUaSource:
     """Samples of one plant server.
 
     ``known``: the newest stored source time by :attr:`Tag.id`; ``checkpoints``: what deliveries left in the store under
-    keys that begin with ``<name>/``. Both empty: a first start.
+    keys that begin with ``<name>/``; ``open_gaps``: those of the source that the store has as open. All empty: a first
+    start.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class OpcUaSource:
         checkpoints: Mapping[str, str] | None = None,
         application_uri: str = "urn:foretag",
         session_folder: Path | None = None,
+        open_gaps: Iterable[Gap] = (),
     ) -> None:
         self.state = State.DISABLED
         self.trouble = ""
@@ -94,7 +96,7 @@ class OpcUaSource:
         self._session = Session(config, pki_folder, application_uri, SessionFile(kept))
         self._structures = Structures(config.name, lambda: self._session.services)
         self._intake = Intake(config.name, tags, known or {}, diagnostics, self._structures)
-        gaps = Gaps(config.name, tags, diagnostics, left)
+        gaps = Gaps(config.name, tags, diagnostics, left, open_gaps)
         self._outbox = Outbox(config.buffer, gaps, diagnostics.queue_depth.labels(config.name))
         self._backfill = Backfill(config.name, config.history, self._intake, self._outbox, gaps, diagnostics)
         self._losses = Losses(config.name, config.history, self._intake, gaps, self._backfill)

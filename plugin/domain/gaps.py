@@ -1,6 +1,6 @@
 """What did not arrive, and what was odd about what did."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -44,6 +44,11 @@ class Gap:
     state: GapState = GapState.OPEN
     rows_filled: int = 0
     detail: str = ""
+
+    def given_up(self, why: str, end: datetime) -> "Gap":
+        """Nobody looks after it any more; where it still lasts it is said to end then."""
+        detail = "; ".join(part for part in (self.detail, why) if part)
+        return replace(self, state=GapState.UNFILLABLE, end=self.end or max(self.start, end), detail=detail)
 
 
 class RemarkKind(StrEnum):

@@ -1,6 +1,6 @@
 """What the store asks of its tables, but for samples: statements to run inside a transaction, and queries."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,7 @@ from sqlalchemy import (
     Table,
     bindparam,
     delete,
+    exists,
     func,
     or_,
     select,
@@ -86,7 +87,7 @@ async def put_tags(connection: AsyncConnection, tags: Sequence[Tag]) -> tuple[Ma
 
 
 async def _known_tags(connection: AsyncConnection) -> Mapping[str, Mapping[str, Any]]:
-    return {row["name"]: row for row in (await connection.execute(select(schema.tags))).mappings()}
+    return {row["name"]: dict(row) for row in (await connection.execute(select(schema.tags))).mappings()}
 
 
 def _differs(tag: Tag, row: Mapping[str, Any]) -> bool:
@@ -124,6 +125,13 @@ def gaps(
     if cause is not None:
         query = query.where(table.c.cause == cause)
     return query.where(table.c.state == GapState.OPEN) if open_only else query
+
+
+def forsaken_gaps(sources: Collection[str]) -> Select[Any]:
+    """Open gaps of sources that are neither among these nor claimed by a shard of the database."""
+    table, claims = schema.gaps, schema.claims
+    claimed = exists().where(claims.c.kind == "source", claims.c.name == table.c.source)
+    return select(table).where(table.c.state == GapState.OPEN, table.c.source.not_in(sources), ~claimed)
 
 
 def _gaps_as_known(by: Micros) -> Subquery:

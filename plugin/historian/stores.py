@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from plugin.diagnostics import Diagnostics
+from plugin.domain import Gap
 from plugin.historian.config import HistorianConfig
 from plugin.historian.keeping.upkeep import Chore
 from plugin.historian.postgres.fence import Fence
@@ -19,6 +20,9 @@ class SqlStore(Store, Protocol):
 
     async def keep_recent(self, tags: Collection[int]) -> None:
         """Have the ring, where there is one, hold these tags and no others: those that are read again and again."""
+
+    async def forsaken_gaps(self, sources: Collection[str]) -> tuple[Gap, ...]:
+        """Open gaps that nobody looks after: their source is none of these, nor another gateway's."""
 
     async def product(self) -> str:
         """What database it is, with its version, for a person."""

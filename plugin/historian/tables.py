@@ -1,6 +1,6 @@
 """Everything that a store keeps but samples: SQLAlchemy Core, the same for every database."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
@@ -111,6 +111,10 @@ class Tables(People):
         """See the protocol."""
         query = queries.gaps(open_only, since, until, source, tag, cause, known_by, limit)
         return tuple(records.gap_of(row) for row in await self._rows(query))
+
+    async def forsaken_gaps(self, sources: Collection[str]) -> tuple[Gap, ...]:
+        """Open gaps that nobody looks after: their source is none of these, nor another gateway's."""
+        return tuple(records.gap_of(row) for row in await self._rows(queries.forsaken_gaps(sources)))
 
     @to_its_end
     async def open_gaps(self) -> int:

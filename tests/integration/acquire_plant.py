@@ -13,7 +13,7 @@ from asyncua.server.history import HistoryDict
 from plugin.acquire.config import SourceConfig
 from plugin.acquire.source import OpcUaSource
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Gap, Micros, SampleBatch, Tag
+from plugin.domain import Gap, GapState, Micros, SampleBatch, Tag
 from plugin.protocols import Delivery
 
 URI = "urn:test:plant"
@@ -238,4 +238,8 @@ def make(
     marks = historian.checkpoints if historian else {}
     own = tags(count) if isinstance(count, int) else count
     sessions = folder / "sessions" if historian else None
-    return OpcUaSource(config(port, **more), own, Diagnostics(), folder / "pki", known, marks, session_folder=sessions)
+    gaps = [gap for gap in historian.gaps.values() if gap.state is GapState.OPEN] if historian else []
+    settings, diagnostics = config(port, **more), Diagnostics()
+    return OpcUaSource(
+        settings, own, diagnostics, folder / "pki", known, marks, session_folder=sessions, open_gaps=gaps
+    )

@@ -147,6 +147,30 @@ async def test_a_gap_that_was_not_filled_before_we_stopped_is_filled_after(tmp_p
     assert historian.stored(1) == [4, 5, 6]
 
 
+async def test_gaps_that_no_checkpoint_remembers_are_looked_after_all_the_same(tmp_path: Path) -> None:
+    plant, historian = Plant(TAGS, history=True), Historian()
+    await plant.start()
+    await plant.write(1)
+    first = make(plant.port, TAGS, tmp_path, **PAST)
+    async with running(first, historian):
+        await until(lambda: first.history_progress().finished and historian.stored(2) == [1])
+    causes = {
+        "refused": ("t0", GapCause.BAD_ITEM),
+        "twice": ("t0", GapCause.BAD_ITEM),
+        "all": (None, GapCause.SEQUENCE),
+    }
+    causes |= {"gone": ("was here", GapCause.BAD_ITEM)}
+    historian.gaps = {name: Gap(name, "plant", tag, EPOCH, None, cause, EPOCH) for name, (tag, cause) in causes.items()}
+    again = make(plant.port, TAGS, tmp_path, historian, **PAST)
+    async with running(again, historian):
+        await until(lambda: not _open(historian))
+    await plant.stop()
+    states = {name: historian.gaps[name].state for name in causes}
+    assert states.pop("gone") is GapState.UNFILLABLE
+    assert set(states.values()) == {GapState.FILLED}
+    assert all(gap.end is not None for gap in historian.gaps.values())
+
+
 async def test_more_values_of_one_time_than_a_page_holds(tmp_path: Path) -> None:
     plant, historian = Plant(1, history=True), Historian()
     await plant.start()

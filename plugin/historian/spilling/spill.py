@@ -353,11 +353,10 @@ def _without_progress(kept: Kept, known: Collection[str]) -> Kept:
 
 
 def _settled(gap: Gap) -> Gap:
-    """Nobody looks after it any more; the gateway that went on has a gap of its own for what it missed."""
+    """The gateway that went on has a gap of its own for what it missed."""
     if gap.state is not GapState.OPEN:
         return gap
-    detail = "; ".join(part for part in (gap.detail, "another gateway went on before it could be filled") if part)
-    return replace(gap, state=GapState.UNFILLABLE, end=gap.end or max(gap.start, gap.detected), detail=detail)
+    return gap.given_up("another gateway went on before it could be filled", gap.detected)
 
 
 def _overflow(source: str, batch: SampleBatch, before: Gap | None) -> Gap:
