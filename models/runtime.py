@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models import light
 from models.kind import ModelKind, Params, Spec
+from models.meaning import Meaning
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,8 @@ class Predictor:
         self._device = device
         self._params = jax.device_put(light.unpacked(params), device)
         self._programs: dict[int, Any] = {}
-        self._ahead = {output.name: len(output.ahead) for output in kind.outputs(spec)}
+        given = (output for output in kind.outputs(spec) if output.meaning is not Meaning.FLAG)  # decided outside
+        self._ahead = {output.name: len(output.ahead) for output in given}
         cells = len(spec.features) * spec.length
         self._block = max(_FEWEST, 1 << max(1, _CELLS // cells).bit_length() - 1) if device.platform == "cpu" else None
 
