@@ -44,6 +44,7 @@ from plugin.publish.capabilities import tell_limits
 from plugin.publish.event_filter import Occurrence
 from plugin.publish.people import People, Permission, may, role_of
 from plugin.publish.points import Points
+from plugin.publish.resending import Resending
 from plugin.publish.trail import Trail
 
 _log = logging.getLogger(__name__)
@@ -130,10 +131,12 @@ class PlantInternalServer(InternalServer):
         self.max_pending_activation_seconds = _ACTIVATION_SECONDS
         self.max_unacked_messages_per_subscription = 500
         self.supported_tokens = people.tokens  # type: ignore[assignment]
+        self._resending = Resending(self.plant_subscriptions)
 
     async def setup_nodes(self) -> None:
         """As asyncua's, with the limits that are not its own."""
         await super().setup_nodes()
+        self._resending.open(self.aspace)
         tell_limits(
             self.aspace,
             sessions=self._max_sessions,

@@ -27,7 +27,7 @@ from asyncua.server.internal_session import InternalSession
 
 from plugin.ending import to_its_end
 from plugin.publish import browsing, permissions
-from plugin.publish.asyncua_subscriptions import PlantSubscription
+from plugin.publish.asyncua_subscriptions import PlantItems, PlantSubscription
 from plugin.publish.people import ANONYMOUS, Call, Permission, Person, calling, may, role_of
 from plugin.publish.points import Points
 from plugin.publish.trail import NOBODY
@@ -35,16 +35,23 @@ from plugin.publish.trail import NOBODY
 if TYPE_CHECKING:
     from plugin.publish.asyncua_server import PlantInternalServer
 
+_A = ua.AttributeIds
 OPERATIONS = 10_000
 """Nodes of one request, as the nodes below OperationLimits say."""
 
 _AT_ONCE = 1000
 """Values that are read before the loop has its turn: some ms."""
 
-_REFRESH = frozenset(
+_OF_SUBSCRIPTION = frozenset(
     ua.NodeId(ua.Int32(number))
-    for number in (ua.ObjectIds.ConditionType_ConditionRefresh, ua.ObjectIds.ConditionType_ConditionRefresh2)
+    for number in (
+        ua.ObjectIds.ConditionType_ConditionRefresh,
+        ua.ObjectIds.ConditionType_ConditionRefresh2,
+        ua.ObjectIds.Server_GetMonitoredItems,
+        ua.ObjectIds.Server_ResendData,
+    )
 )
+"""Methods whose first argument is a subscription, which has to be the caller's."""
 
 
 def _status(code: int) -> ua.StatusCode:
@@ -160,11 +167,24 @@ class PlantSession(InternalSession):
     ) -> ua.CallMethodResult:
         if not may(role_of(self), permission):
             return ua.CallMethodResult(_status(ua.StatusCodes.BadUserAccessDenied))
-        if method.MethodId in _REFRESH and not self._owns(_first(method.InputArguments)):
-            return ua.CallMethodResult(_status(ua.StatusCodes.BadSubscriptionIdInvalid))
+        if refusal := self._uncallable(method):
+            return ua.CallMethodResult(_status(refusal))
         with calling(call):
             (result,) = await super().call([method])
         return result
+
+    def _uncallable(self, method: ua.CallMethodRequest) -> int:
+        """Why there is nothing to be called (OPC 10000-4, 5.12.2); 0: there is."""
+        found = self.aspace.get(method.MethodId)
+        if method.ObjectId not in self.aspace:
+            return int(ua.StatusCodes.BadNodeIdUnknown)
+        if found is None or _A.Executable not in found.attributes:
+            return int(ua.StatusCodes.BadMethodInvalid)
+        if found.call is None:
+            return int(ua.StatusCodes.BadNotExecutable)
+        if method.MethodId in _OF_SUBSCRIPTION and not self._owns(_first(method.InputArguments)):
+            return int(ua.StatusCodes.BadSubscriptionIdInvalid)
+        return 0
 
     @property
     def name_of_user(self) -> str:
@@ -260,9 +280,10 @@ class PlantSession(InternalSession):
     ) -> list[ua.TransferResult]:
         """From a session, also a closed one, of the same user (OPC 10000-4, 5.14.7)."""
         _bounded(params.SubscriptionIds)
-        return [await self._transfer(int(i), callback) for i in params.SubscriptionIds]
+        anew = bool(params.SendInitialValues)
+        return [await self._transfer(int(i), callback, anew) for i in params.SubscriptionIds]
 
-    async def _transfer(self, subscription: int, callback: Callable[..., Any]) -> ua.TransferResult:
+    async def _transfer(self, subscription: int, callback: Callable[..., Any], anew: bool) -> ua.TransferResult:
         service = self.subscription_service
         found = service.subscriptions.get(subscription)
         if not isinstance(found, PlantSubscription) or not isinstance(found.owner, PlantSession):
@@ -272,6 +293,8 @@ class PlantSession(InternalSession):
         before, parting = found.owner.connection, found.parting()
         one = ua.TransferSubscriptionsParameters([ua.IntegerId(subscription)])
         (result,) = await service.transfer_subscriptions(one, self.session_id, callback)
+        if anew and isinstance(found.monitored_item_srv, PlantItems):
+            await found.monitored_item_srv.resend()
         found.owner = self
         # asyncua forgets this half: the subscription would go on asking the old connection for publish requests
         found.pub_request_callback = callback.__self__.get_publish_request  # type: ignore[attr-defined]

@@ -109,6 +109,10 @@ class Item:
                 self._status = _NEVER
         return before == _DISABLED and mode != before
 
+    def forget(self) -> None:
+        """What was reported before: the present value is news."""
+        self._status = _NEVER
+
     def watch(self, cell: Cell) -> None:
         """It is told of the cell's values from now on; :meth:`plugin.publish.cells.Cell.tell` tells the present one."""
         self.cell = cell

@@ -12,7 +12,7 @@ from asyncua.server.address_space import AddressSpace, NodeData
 from plugin.publish.people import Permission, Role, may
 
 _A, _MAY = ua.AttributeIds, ua.PermissionType
-ASKED = frozenset((_A.RolePermissions, _A.UserRolePermissions, _A.UserExecutable))
+ASKED = frozenset((_A.RolePermissions, _A.UserRolePermissions, _A.Executable, _A.UserExecutable))
 """Attributes that depend on who asks, or on what the server enforces."""
 _ROLES: Mapping[Role, int] = {
     Role.OBSERVER: ua.ObjectIds.WellKnownRole_Observer,
@@ -31,10 +31,11 @@ def read(
     node = space.get(asked.NodeId)
     if node is None:
         return _bad(ua.StatusCodes.BadNodeIdUnknown)
-    if asked.AttributeId == _A.UserExecutable:
+    if asked.AttributeId in {_A.Executable, _A.UserExecutable}:
         if _fact(node, _A.Executable) is None:
             return _bad(ua.StatusCodes.BadAttributeIdInvalid)
-        return ua.DataValue(ua.Variant(may(role, permission(asked.NodeId)), ua.VariantType.Boolean))
+        allowed = asked.AttributeId == _A.Executable or may(role, permission(asked.NodeId))
+        return ua.DataValue(ua.Variant(node.call is not None and allowed, ua.VariantType.Boolean))
     if asked.AttributeId == _A.UserRolePermissions:
         roles: Iterable[Role] = [] if role is None else [role]
     elif not may(role, Permission.AUDIT):
@@ -60,7 +61,7 @@ def _permissions(
         ((levels or 0) & ua.AccessLevel.HistoryRead.mask, Permission.HISTORY, _MAY.ReadHistory),
         (notifier & ua.EventNotifier.HistoryRead.mask, Permission.HISTORY, _MAY.ReadHistory),
         (notifier & ua.EventNotifier.SubscribeToEvents.mask, Permission.READ, _MAY.ReceiveEvents),
-        (kind == ua.NodeClass.Method, permission(name), _MAY.Call),
+        (kind == ua.NodeClass.Method and node.call is not None, permission(name), _MAY.Call),
         (True, Permission.AUDIT, _MAY.ReadRolePermissions),
     )
     for there, needed, bit in granted:

@@ -164,11 +164,21 @@ async def test_what_makes_no_sense_is_refused_by_its_status_code(served, clients
         (_ID.ShelvedStateMachineType_TimedShelve, (_ms(float("nan")),), "BadShelvingTimeOutOfRange"),
         (_ID.ConditionType_Enable, (), "BadConditionAlreadyEnabled"),
         (_ID.ConditionType_Disable, (_ms(1),), "BadTooManyArguments"),
+        (_ID.AcknowledgeableConditionType_Acknowledge, (_many(b"none"), text), "BadTypeMismatch"),
+        (_ID.ConditionType_AddComment, (known, _many(ua.LocalizedText("x"))), "BadTypeMismatch"),
+        (_ID.ShelvedStateMachineType_TimedShelve, (_many(1.0),), "BadTypeMismatch"),
+        (_ID.DialogConditionType_Respond, (), "BadNotExecutable"),
+        (_ID.ConditionType, (), "BadMethodInvalid"),
     ):
         with pytest.raises(ua.UaStatusCodeError, match=code):
             await call(client, alarm("wrong"), method, *arguments)
     with pytest.raises(ua.UaStatusCodeError, match="BadNodeIdUnknown"):
         await call(client, "wrong.rul.rul", _ID.AlarmConditionType_Suppress)
+
+
+def _many(value: Any) -> ua.Variant:
+    """Where one is wanted."""
+    return ua.Variant([value])
 
 
 async def test_roles_decide(served, clients):

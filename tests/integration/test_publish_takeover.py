@@ -140,8 +140,8 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[_Hous
         yield made
 
 
-async def _transfer(client: Client, number: int) -> str:
-    asked = ua.TransferSubscriptionsParameters([ua.IntegerId(number)], False)
+async def _transfer(client: Client, number: int, anew: bool = False) -> str:
+    asked = ua.TransferSubscriptionsParameters([ua.IntegerId(number)], anew)
     (result,) = await client.uaclient.session.transfer_subscriptions(asked)
     return str(result.StatusCode.name)
 
@@ -205,3 +205,48 @@ async def test_what_a_closed_session_leaves_behind_is_still_its_users(house):
     async with house.signed("other") as stranger, house.signed("friend") as again:
         assert await _transfer(stranger, subscription.subscription_id) == "BadUserAccessDenied"
         assert await _transfer(again, subscription.subscription_id) == "Good"
+
+
+async def test_who_takes_a_subscription_over_has_present_values_first_if_it_likes(house):
+    async with house.signed("friend") as old, house.signed("friend") as new:
+        before, after = _Heard(), _Heard()
+        subscription = await old.create_subscription(100, before)
+        await subscription.subscribe_data_change(old.get_node(_NODE))
+        await before.until(value=1.0)
+        session = new.uaclient.session
+        session._subscription_callbacks[subscription.subscription_id] = after.answered
+        assert await _transfer(new, subscription.subscription_id, anew=True) == "Good"
+        session.ensure_publish_loop()
+        await after.until(value=1.0)
+
+
+async def test_a_client_asks_for_its_items_and_for_their_values_again_and_for_nobody_elses(house):
+    async with house.signed("friend") as friend, house.signed("other") as other:
+        heard = _Heard()
+        subscription = await friend.create_subscription(100, heard)
+        items = await subscription.subscribe_data_change([friend.get_node(_NODE)] * 2)
+        await heard.until(value=1.0)
+        heard.values.clear()
+        monitored, again = (ua.ObjectIds.Server_GetMonitoredItems, ua.ObjectIds.Server_ResendData)
+        number = ua.Variant(subscription.subscription_id, ua.VariantType.UInt32)
+        for method, given, code in (
+            (again, [], "BadSubscriptionIdInvalid"),
+            (again, [ua.Variant([number.Value], ua.VariantType.UInt32)], "BadSubscriptionIdInvalid"),
+            (again, [number, number], "BadTooManyArguments"),
+            (monitored, [ua.Variant(number.Value, ua.VariantType.UInt64)], "BadTypeMismatch"),
+        ):
+            assert (await _call(friend, method, given)).StatusCode.name == code
+        for method in (monitored, again):
+            assert (await _call(other, method, [number])).StatusCode.name == "BadSubscriptionIdInvalid"
+        servers, clients = (told.Value for told in (await _call(friend, monitored, [number])).OutputArguments)
+        assert (servers, len(set(clients))) == (items, 2)
+        assert (await _call(friend, again, [number])).StatusCode.is_good()
+        async with asyncio.timeout(_WAIT):
+            while heard.values != [1.0, 1.0]:
+                await asyncio.sleep(0.01)
+
+
+async def _call(client: Client, method: int, given: list[ua.Variant]) -> ua.CallMethodResult:
+    server, called = (ua.NodeId(ua.Int32(number)) for number in (ua.ObjectIds.Server, method))
+    (result,) = await client.uaclient.call([ua.CallMethodRequest(server, called, given)])
+    return result

@@ -55,6 +55,11 @@ async def test_each_user_is_told_what_its_role_may_do_and_the_engineer_what_all_
                     assert bool((await _may(client, _standard(method)))[role] & _PERMISSIONS.Call) is allowed
                     executable = await _attribute(client, _standard(method), _A.UserExecutable)
                     assert executable.Value.Value is allowed
+                for method in (_ID.RoleSetType_AddRole, _ID.Server_RequestServerStateChange, _ID.Server_ResendData):
+                    there = method == _ID.Server_ResendData
+                    for asked in (_A.Executable, _A.UserExecutable):
+                        assert (await _attribute(client, _standard(method), asked)).Value.Value is there
+                    assert bool((await _may(client, _standard(method)))[role] & _PERMISSIONS.Call) is there
                 events = await _may(client, _standard(_ID.AuditWriteUpdateEventType))
                 assert bool(events[role] & _PERMISSIONS.ReceiveEvents) is (user == "ada")
                 events = await _may(client, _standard(_ID.AlarmConditionType))

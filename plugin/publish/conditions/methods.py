@@ -8,12 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from asyncua import ua
+from asyncua.common.utils import ServiceError
 
 from plugin.domain import Verdict
 from plugin.infer.alarms import acts
 from plugin.infer.alarms.acts import By, Refusal, Refused
 from plugin.infer.alarms.room import Room
 from plugin.infer.alarms.state import State, Step
+from plugin.publish.arguments import checked
 from plugin.publish.asyncua_server import PlantServer
 from plugin.publish.people import Permission, caller
 from plugin.publish.tree import Tree
@@ -81,7 +83,7 @@ class Methods:
         """Of one notification: EventId and Comment."""
 
         async def answer(condition: ua.NodeId, *arguments: ua.Variant) -> ua.StatusCode:
-            event_id, comment = _checked(arguments, _T.ByteString, _T.LocalizedText)
+            event_id, comment = checked(arguments, _T.ByteString, _T.LocalizedText)
             user, words, event = str(caller().name), _words(comment), (event_id or b"").hex()
             return await self._act(condition, lambda state, now: act(state, event, By(user, now, words)))
 
@@ -89,7 +91,7 @@ class Methods:
 
     def _plain(self, act: Callable[[State, By], Step]) -> Answer:
         async def answer(condition: ua.NodeId, *arguments: ua.Variant) -> ua.StatusCode:
-            _checked(arguments)
+            checked(arguments)
             user = str(caller().name)
             return await self._act(condition, lambda state, now: act(state, By(user, now)))
 
@@ -98,7 +100,7 @@ class Methods:
     @property
     def _shelve(self) -> Answer:
         async def answer(condition: ua.NodeId, *arguments: ua.Variant) -> ua.StatusCode:
-            (milliseconds,) = _checked(arguments, _T.Double)
+            (milliseconds,) = checked(arguments, _T.Double)
             if not 0.0 < milliseconds < 1e12:  # beyond it no timedelta, and no shelf; NaN is refused too
                 raise Refused(Refusal.SHELF_TIME)
             user, span = str(caller().name), timedelta(milliseconds=milliseconds)
@@ -109,7 +111,7 @@ class Methods:
     @property
     def _judge(self) -> Answer:
         async def answer(condition: ua.NodeId, *arguments: ua.Variant) -> ua.StatusCode:
-            event_id, verdict, comment = _checked(arguments, _T.ByteString, _T.String, _T.LocalizedText)
+            event_id, verdict, comment = checked(arguments, _T.ByteString, _T.String, _T.LocalizedText)
             if verdict not in set(Verdict):
                 raise Refused(Refusal.ARGUMENT)
             words = _words(comment) or ""
@@ -126,7 +128,7 @@ class Methods:
     @property
     def _refresh_all(self) -> Answer:
         async def answer(_: ua.NodeId, *arguments: ua.Variant) -> ua.StatusCode:
-            (subscription,) = _checked(arguments, _T.UInt32)
+            (subscription,) = checked(arguments, _T.UInt32)
             return self._refresh(subscription, None)
 
         return _answered(answer)
@@ -134,7 +136,7 @@ class Methods:
     @property
     def _refresh_one(self) -> Answer:
         async def answer(_: ua.NodeId, *arguments: ua.Variant) -> ua.StatusCode:
-            subscription, item = _checked(arguments, _T.UInt32, _T.UInt32)
+            subscription, item = checked(arguments, _T.UInt32, _T.UInt32)
             return self._refresh(subscription, item)
 
         return _answered(answer)
@@ -149,12 +151,6 @@ _VERDICT_ARGUMENTS = [
 ]
 
 
-class _Wrong(Exception):
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
-
-
 def _answered(answer: Answer) -> Answer:
     """With the status code that says why not, where it can't be done."""
 
@@ -163,22 +159,10 @@ def _answered(answer: Answer) -> Answer:
             return await answer(condition, *arguments)
         except Refused as refused:
             return ua.StatusCode(ua.UInt32(getattr(ua.StatusCodes, refused.reason.value)))
-        except _Wrong as wrong:
+        except ServiceError as wrong:
             return ua.StatusCode(ua.UInt32(wrong.code))
 
     return call
-
-
-def _checked(arguments: tuple[ua.Variant, ...], *kinds: ua.VariantType) -> list[Any]:
-    """The values, if there are as many as there should be and of their types (OPC 10000-4, 5.12.2)."""
-    if len(arguments) != len(kinds):
-        few = len(arguments) < len(kinds)
-        raise _Wrong(ua.StatusCodes.BadArgumentsMissing if few else ua.StatusCodes.BadTooManyArguments)
-    for argument, kind in zip(arguments, kinds, strict=True):
-        nullable = kind is not _T.Double and kind is not _T.UInt32
-        if argument.VariantType != kind and not (nullable and argument.Value is None):
-            raise _Wrong(ua.StatusCodes.BadTypeMismatch)
-    return [argument.Value for argument in arguments]
 
 
 def _words(comment: ua.LocalizedText | None) -> str | None:
