@@ -51,10 +51,11 @@ class Changes:
         self.cells += 1
         return self.cells - 1
 
-    def add(self, place: int, content: bytes) -> None:
-        """A cell says this DataValue."""
-        self.places.append(place)
-        self.contents.append(content)
+    def add(self, places: tuple[int, ...], content: bytes) -> None:
+        """A cell says this DataValue at its places."""
+        for place in places:
+            self.places.append(place)
+            self.contents.append(content)
         if len(self.places) >= _KEPT:
             for backlog in self._backlogs:
                 backlog.collect()

@@ -151,24 +151,30 @@ class Cell(AttributeValue):
     def write(self, fact: Any, status: int, source: datetime, now: datetime, made: ua.DataValue | None = None) -> None:
         """Set value, status and times, and hand them to the subscriptions before it returns; ``made``: all in one."""
         audience = self._audience
-        changed = stamped = False
-        if audience is not None:
-            changed = status != self._status or (status < _BAD and fact != self.fact)
-            stamped = changed or source != self.source_time
+        # What was reported to those that share is what was said before: it is compared once for all of them.
+        if audience is None:
+            places = None
+        elif status != self._status or (status < _BAD and fact != self.fact):
+            places = audience.at_change
+        else:
+            places = audience.at_stamp if source != self.source_time else None
         self.fact = fact
         self.source_time = source
         self._status = status
         self._now = now
         self._made = made
-        if audience is not None and stamped:
-            self._tell_all(audience, audience.at_change if changed else audience.at_stamp)
+        if places is None or audience is None:
+            return
+        if places:
+            plain = made is None and status < _BAD  # nearly all: they save a call
+            said = data_value(fact, self._kind, status, source, now) if plain else self._content()
+            audience.changes.add(places, said)
+        if audience.choosy:
+            self._tell_choosy(audience.choosy)
 
-    def _tell_all(self, audience: _Audience, places: tuple[int, ...]) -> None:
-        """What was reported to those that share is what was said before: it is compared once for all of them."""
-        content = self._content() if places else b""
-        for place in places:
-            audience.changes.add(place, content)
-        for each in audience.choosy:
+    def _tell_choosy(self, watchers: tuple[Watcher, ...]) -> None:
+        content = b""
+        for each in watchers:
             if each.takes(*self._present):
                 content = content or self._content()
                 each.put(content)

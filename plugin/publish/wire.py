@@ -25,7 +25,8 @@ _SCALARS = {
     ua.VariantType.DateTime: struct.Struct("<BBqI"),
 }
 _DOUBLE, _DATE_TIME = ua.VariantType.Double, ua.VariantType.DateTime
-_pack_double = _SCALARS[_DOUBLE].pack
+_WHOLE_DOUBLE = _WHOLE | _DOUBLE.value << 8
+_pack_double = struct.Struct("<HdI16s").pack
 _NULL = struct.Struct("<BBI")
 _STATUS = struct.Struct("<I")
 _STAMPS = struct.Struct("<qq")
@@ -49,15 +50,16 @@ def _ticks(time: datetime) -> int:
 class _Stamps:
     """Source and server time. Thousands of values in a row have the same: they are packed once."""
 
-    __slots__ = ("_packed", "_server", "_source")
+    __slots__ = ("packed", "server", "source")
 
     def __init__(self) -> None:
-        self._source, self._server, self._packed = _EPOCH, _EPOCH, bytes(16)
+        self.source, self.server, self.packed = _EPOCH, _EPOCH, bytes(16)
 
-    def __call__(self, source: datetime, server: datetime) -> bytes:
-        if source is not self._source or server is not self._server:
-            self._source, self._server, self._packed = source, server, _STAMPS.pack(_ticks(source), _ticks(server))
-        return self._packed
+    def of(self, source: datetime, server: datetime) -> bytes:
+        """As they go over the wire."""
+        if source is not self.source or server is not self.server:
+            self.source, self.server, self.packed = source, server, _STAMPS.pack(_ticks(source), _ticks(server))
+        return self.packed
 
 
 _stamps = _Stamps()
@@ -66,14 +68,14 @@ _stamps = _Stamps()
 def data_value(value: Any, kind: ua.VariantType, status: int, source: datetime, server: datetime) -> bytes:
     """A DataValue. ``source`` and ``server`` are aware; None is a null value of whatever ``kind``."""
     if kind is _DOUBLE and isinstance(value, float):  # nearly all
-        return _pack_double(_WHOLE, 11, value, status) + _stamps(source, server)
+        return _pack_double(_WHOLE_DOUBLE, value, status, _stamps.of(source, server))
     if value is None:
-        return _NULL.pack(_WHOLE, 0, status) + _stamps(source, server)
+        return _NULL.pack(_WHOLE, 0, status) + _stamps.of(source, server)
     scalar = _SCALARS.get(kind)
     if scalar is None or isinstance(value, list):
         return any_data_value(_whole(value, kind, status, source, server))
     said = _ticks(value) if kind is _DATE_TIME else value
-    return scalar.pack(_WHOLE, kind.value, said, status) + _stamps(source, server)
+    return scalar.pack(_WHOLE, kind.value, said, status) + _stamps.of(source, server)
 
 
 def _whole(value: Any, kind: ua.VariantType, status: int, source: Any, server: Any) -> ua.DataValue:
