@@ -23,7 +23,9 @@ STUDENT = {"hidden": 16, "members": 1}
 PRUNED = 0.3
 """Share of the weights that pruning leaves out, the smallest ones (Han et al. 2015)."""
 _ASKED = 6000
-"""Cells at which a student hears its teacher; at the others it learns from the label itself."""
+"""Cells at which a student hears its teacher; at the others it learns from the label alone."""
+_BELIEVED = 0.5
+"""Share of what the teacher says in what a student learns there; the rest is the label."""
 _AT_ONCE = 256
 _CHECKED = 1024
 """Windows that a light model is compared at."""
@@ -42,7 +44,9 @@ def fit(kind: ModelKind, spec: Spec, data: TrainingData, form: Form, bound: floa
     """A light model of what ``kind`` learns with ``spec``; a student is one of :func:`student` of the spec.
 
     ``bound``: how far it may stray from the full model, see :func:`strayed`; metrics ``light_error``. ValueError where
-    it strays farther, or the kind can't be made light in this way.
+    it strays farther, or the kind can't be made light in this way. A student is told labels alone of the groups that
+    its teacher never saw, and that the two are compared at: a kind of one member holds out the same ones, to judge
+    itself by what is true and not by what a teacher says.
     """
     if form == "no":
         return kind.fit(spec, data, progress)
@@ -50,7 +54,7 @@ def fit(kind: ModelKind, spec: Spec, data: TrainingData, form: Form, bound: floa
     full = kind.fit(spec, data if form != "student" else _only(data, ~apart), progress)
     if form == "student":
         small = student(spec)
-        light = kind.fit(small, taught(kind, spec, full.params, _only(data, ~apart)), progress)
+        light = kind.fit(small, taught(kind, spec, full.params, data, ~apart), progress)
     else:
         small, light = spec, replace(full, params=quantised(full.params, PRUNED if form == "pruned" else 0.0))
     values, observed = _windows(spec, _only(data, apart))
@@ -122,8 +126,9 @@ def size(params: Params) -> int:
     return sum(int(np.asarray(leaf).nbytes) for leaf in jax.tree.leaves(params))
 
 
-def taught(kind: ModelKind, spec: Spec, params: Params, data: TrainingData) -> TrainingData:
-    """The same windows; at random labelled cells the target is what the teacher says there (Hinton et al. 2015).
+def taught(kind: ModelKind, spec: Spec, params: Params, data: TrainingData, asked: NDArray[np.bool_]) -> TrainingData:
+    """The same windows; at random labelled cells of the rows ``asked`` [n] the target is half-way between the label and
+    what the teacher says there (Hinton et al. 2015).
 
     ValueError for a kind whose first output is neither a remaining life nor a probability.
     """
@@ -131,7 +136,7 @@ def taught(kind: ModelKind, spec: Spec, params: Params, data: TrainingData) -> T
     unit = {Meaning.LIFETIME: 1.0, Meaning.PROBABILITY: 0.01}.get(output.meaning)
     if unit is None:
         raise ValueError(f"light = 'student': {spec.kind} gives no life and no probability that one could be taught")
-    known = np.argwhere(~np.isnan(data.target) & data.observed.any(1))
+    known = np.argwhere(~np.isnan(data.target) & data.observed.any(1) & asked[:, None])
     chosen = np.random.default_rng(spec.seed).permutation(len(known))[:_ASKED]
     row, cell = known[chosen].T
     told = np.concatenate(
@@ -142,8 +147,9 @@ def taught(kind: ModelKind, spec: Spec, params: Params, data: TrainingData) -> T
             for at in range(0, len(row), _AT_ONCE)
         ]
     )
+    label = np.minimum(data.target[row, cell], unit * output.high)
     target = data.target.copy()
-    target[row, cell] = np.where(np.isnan(told), target[row, cell], unit * told)
+    target[row, cell] = np.where(np.isnan(told), label, label + _BELIEVED * (unit * told - label))
     return replace(data, target=target)
 
 

@@ -14,6 +14,7 @@ from models.artifact import load, save
 from models.failure_mlp import FailureMlp
 from models.kind import Spec, TrainingData
 from models.pca_anomaly import PcaAnomaly
+from models.rul_lstm import RulLstm
 from models.runtime import Predictor
 
 SPEC = Spec(
@@ -77,10 +78,29 @@ def test_a_light_model_that_strays_is_refused(data):
         light.fit(FailureMlp(), SPEC, data, "int8", 1e-6, quiet)
 
 
-def test_a_student_learns_what_its_teacher_says(data, full):
-    said = light.taught(FailureMlp(), SPEC, full, data).target
-    assert not np.isin(said, [0.0, 1.0]).any()
-    assert np.corrcoef(said.ravel(), data.target.ravel())[0, 1] > 0.5
+def test_a_student_learns_half_of_what_its_teacher_says_and_labels_alone_where_none_was_asked(data, full):
+    asked = data.group < 40
+    said = light.taught(FailureMlp(), SPEC, full, data, asked).target
+    assert np.array_equal(said[~asked], data.target[~asked])
+    teacher = 2.0 * said[asked] - data.target[asked]
+    assert ((teacher > 0.0) & (teacher < 1.0)).all()
+    assert np.corrcoef(teacher.ravel(), data.target[asked].ravel())[0, 1] > 0.5
+    assert np.array_equal(said >= 0.5, data.target >= 0.5)
+
+
+def test_a_life_beyond_the_cap_is_taught_as_the_cap():
+    options = {"cap": 40, "horizon": 10, "context": 8, "hidden": 4, "members": 1, "trees": 1}
+    spec = Spec("rul_lstm", ("cycle", "wear"), 100, {"age": "cycle"}, options)
+    values = np.tile(np.arange(100, dtype=np.float32), (3, 2, 1))
+    left = np.tile(np.arange(100, dtype=np.float32)[::-1], (3, 1))
+    data = TrainingData(values, np.ones(values.shape, bool), left, np.arange(3, dtype=np.int32))
+    params = RulLstm().init(spec, jax.random.key(0))
+    said = light.taught(RulLstm(), spec, params, data, np.ones(3, bool)).target
+    assert (said[left >= 40] <= 40).all()
+    assert (np.abs(said - np.minimum(left, 40)) <= 20).all()
+
+
+def test_a_student_is_a_model_of_its_kind(data):
     fitted = light.fit(FailureMlp(), SPEC, data, "student", 10.0, quiet)
     fresh = FailureMlp().init(light.student(SPEC), jax.random.key(0))
     assert jax.tree.map(np.shape, fitted.params) == jax.tree.map(np.shape, fresh)
