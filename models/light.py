@@ -6,7 +6,7 @@ weight) and ``shape``. :func:`unpacked` puts pruned ones back when a model is lo
 int8 inside the compiled program, so that memory holds the small ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -139,14 +139,8 @@ def taught(kind: ModelKind, spec: Spec, params: Params, data: TrainingData, aske
     known = np.argwhere(~np.isnan(data.target) & data.observed.any(1) & asked[:, None])
     chosen = np.random.default_rng(spec.seed).permutation(len(known))[:_ASKED]
     row, cell = known[chosen].T
-    told = np.concatenate(
-        [
-            outputs_of(kind, spec, params, *_ending(spec, data, row[at : at + _AT_ONCE], cell[at : at + _AT_ONCE]))[
-                output.name
-            ]
-            for at in range(0, len(row), _AT_ONCE)
-        ]
-    )
+    parts = (slice(at, at + _AT_ONCE) for at in range(0, len(row), _AT_ONCE))
+    told = _told(kind, spec, params, (_ending(spec, data, row[part], cell[part]) for part in parts))[output.name]
     label = np.minimum(data.target[row, cell], unit * output.high)
     target = data.target.copy()
     target[row, cell] = np.where(np.isnan(told), label, label + _BELIEVED * (unit * told - label))
@@ -156,14 +150,22 @@ def taught(kind: ModelKind, spec: Spec, params: Params, data: TrainingData, aske
 def outputs_of(
     kind: ModelKind, spec: Spec, params: Params, values: NDArray[np.float32], observed: NDArray[np.bool_]
 ) -> Mapping[str, NDArray[np.float32]]:
-    """Values [n] by output, of a full or a light model; padded to whole calls, so that few programs are compiled."""
+    """Values [n] by output, of a full or a light model; in calls of one size, so that one program does."""
+    parts = (slice(at, at + _AT_ONCE) for at in range(0, len(values), _AT_ONCE))
+    return _told(kind, spec, params, ((values[part], observed[part]) for part in parts))
+
+
+def _told(
+    kind: ModelKind, spec: Spec, params: Params, parts: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]]
+) -> Mapping[str, NDArray[np.float32]]:
+    """Values by output of all parts together, by one program; each part is filled up to :data:`_AT_ONCE` windows."""
     program = jax.jit(lambda params, *windows: kind.predict(spec, widened(params), *windows))
-    params, count = unpacked(params), len(values)
-    found = []
-    for at in range(0, count, _AT_ONCE):
-        chosen = np.resize(np.arange(at, min(at + _AT_ONCE, count)), _AT_ONCE)
-        found.append(jax.device_get(program(params, values[chosen], observed[chosen])))
-    return {name: np.concatenate([part[name].value for part in found])[:count] for name in found[0]}
+    params, found = unpacked(params), []
+    for values, observed in parts:
+        filled = np.resize(np.arange(len(values)), _AT_ONCE)
+        every = jax.device_get(program(params, values[filled], observed[filled]))
+        found.append({name: estimate.value[: len(values)] for name, estimate in every.items()})
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
 def strayed(full: Mapping[str, NDArray[np.float32]], light: Mapping[str, NDArray[np.float32]]) -> Mapping[str, float]:

@@ -88,6 +88,23 @@ def test_a_student_learns_half_of_what_its_teacher_says_and_labels_alone_where_n
     assert np.array_equal(said >= 0.5, data.target >= 0.5)
 
 
+class Traced(FailureMlp):
+    """Counts how often it is traced: once for each program."""
+
+    traced = 0
+
+    def predict(self, spec, params, values, observed):
+        self.traced += 1
+        return super().predict(spec, params, values, observed)
+
+
+def test_a_teacher_is_compiled_once_however_many_cells_it_is_asked_of(data, full):
+    kind = Traced()
+    light.taught(kind, SPEC, full, data, np.ones(60, bool))
+    assert data.target.size > 256
+    assert kind.traced == 1
+
+
 def test_a_life_beyond_the_cap_is_taught_as_the_cap():
     options = {"cap": 40, "horizon": 10, "context": 8, "hidden": 4, "members": 1, "trees": 1}
     spec = Spec("rul_lstm", ("cycle", "wear"), 100, {"age": "cycle"}, options)
