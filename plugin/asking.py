@@ -110,7 +110,8 @@ async def show_status(config: Config, console: Console) -> Verdict:
     mine = told if verdict is Verdict.WELL else None
     async with beside(config) as store:
         patience = {model.name: model.validity + model.schedule.every for model in config.models}
-        view, well = await status_view(store, config.tags, patience, mine, absence, await store.product())
+        product, used = await store.product(), await store.used()
+        view, well = await status_view(store, config.tags, patience, mine, absence, product, used)
     console.print(view)
     return Verdict.UNWELL if verdict is Verdict.WELL and not well else verdict
 

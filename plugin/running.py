@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from plugin import pki
 from plugin.asking import OUTCOME, asker
 from plugin.auditing import whoami
 from plugin.config import Config
@@ -42,6 +43,8 @@ _COLLECT = (50_000, 20, 100)
 _SWITCH_INTERVAL = 0.0005
 """How long a thread that computes in Python may hold the interpreter [s]: SQLite's driver asks at every statement,
 and with the usual 5 ms a commit beside a thread that traces a model takes ten times as long."""
+_FIRST_RESULTS = 900.0
+"""That models may take to be trained and give their first results, where the run ends by itself [s]."""
 
 
 def tune_interpreter() -> None:
@@ -149,11 +152,18 @@ async def _view(service: Service, console: Console, stop: asyncio.Event) -> None
 
 
 async def _stop_after(service: Service, seconds: float, stop: asyncio.Event) -> None:
-    """Counted from the moment that every model has published its first result."""
+    """Counted from the moment that every model has published its first result, or was waited for long enough."""
     runs = await service.runs
-    while len(runs.published) < sum(model.enabled for model in service.config.models):
-        runs.news.clear()
-        await runs.news.wait()
+    awaited = {model.name for model in service.config.models if model.enabled}
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_FIRST_RESULTS):
+            while not awaited <= runs.published.keys():
+                runs.news.clear()
+                await runs.news.wait()
+    if silent := sorted(awaited - runs.published.keys()):
+        log.warning(
+            "no result of %s in %.0f min; the seconds count from now on", ", ".join(silent), _FIRST_RESULTS / 60
+        )
     await asyncio.sleep(seconds)
     stop.set()
 
@@ -185,6 +195,18 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     unfinished.replace(path)
 
 
+@contextlib.asynccontextmanager
+async def _handing_over(config: Config, console: Console) -> AsyncIterator[None]:
+    """What root writes meanwhile is the service's afterwards: it could neither read nor renew it else."""
+    try:
+        yield
+    finally:
+        for folder in dict.fromkeys((config.data, config.model_folder)):
+            if await asyncio.to_thread(pki.hand_over, folder):
+                text = f"This ran as root: what it left in {folder} now belongs to that folder's owner."
+                console.print(text, style="yellow", markup=False, highlight=False)
+
+
 async def train_once(config: Config, model: str, console: Console, wish: Wish | None = None) -> None:
     """Train one model in a process of its own, beside a running service or without one; ``wish``: not from scratch."""
     config.model(model)
@@ -196,7 +218,11 @@ async def train_once(config: Config, model: str, console: Console, wish: Wish | 
         def listen(name: str, share: float | None, text: str) -> None:
             progress.update(bar, completed=1.0 if share is None else share, text=text)
 
-        async with open_store(config, diagnostics, alone=False) as store, open_compute(config, diagnostics) as compute:
+        async with (
+            _handing_over(config, console),
+            open_store(config, diagnostics, alone=False) as store,
+            open_compute(config, diagnostics) as compute,
+        ):
             registry = Registry(store, config.model_folder, user=whoami(), origin="command", key=config.model_key)
             tags = await store.register_tags(config.tags)
             scorers = Scorers(config, tags, store, registry, compute, diagnostics)

@@ -167,9 +167,7 @@ class Service:
         mirror.committed(await wait(lambda: store.latest([tag.id for tag in mirror.tags])))
         room = Room(self.config.alarms, store, self.diagnostics)
         alarms = await wait(lambda: self._alarms(room, store, sources, tags, scorers))
-        acting = Acting(
-            store, self.config.model_folder, scorers.in_force, self.reload, self.diagnostics, self.config.model_key
-        )
+        acting = self._acting(store, scorers)
         shown = self._sinks(overview, store, mirror, room, acting)
         sinks = await enter(self._publishing(shown, alarms, store, sources, scorers))
         runs = Runs(store, sinks, self.diagnostics)
@@ -264,6 +262,11 @@ class Service:
         watch = AlarmWatch(self.config.alarms, room, store, sources, tags, scorers.in_force)
         await watch.furnish(scorers.outputs)
         return watch
+
+    def _acting(self, store: Store, scorers: Scorers) -> Acting:
+        """What clients of our server may ask for."""
+        folder, key = self.config.model_folder, self.config.model_key
+        return Acting(store, folder, scorers.in_force, self.reload, self.diagnostics, key)
 
     def _training(self, training: Training, scorers: Scorers) -> AbstractAsyncContextManager[None]:
         """What has no model, when the past is read; and again what is due."""

@@ -36,7 +36,8 @@ def add(folder: Path, certificate: str, *, issuer: bool) -> Decided:
     (entry,) = [entry for entry in pki.entries(folder, place) if entry.path == path]
     text = f"{entry.thumbprint} is in {place.value} now and counts from the next connection on: {path}"
     if not issuer and pki.is_authority(entry.certificate):
-        text += "\nIt is an authority: every certificate that it signed, or will sign, is trusted too."
+        who = "says that it may sign others" if pki.application_uris(entry.certificate) else "is an authority"
+        text += f"\nIt {who}: every certificate that it signed, or will sign, is trusted too."
     return Decided(text, entry.thumbprint, {}, _found(entry))
 
 

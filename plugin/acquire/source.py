@@ -42,6 +42,7 @@ from plugin.acquire.wire import now_micros
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, Micros, Tag
 from plugin.errors import SourceError, SourceRefused
+from plugin.infer.complaints import Complaints
 from plugin.protocols import Delivery, Health, HistoryProgress
 
 _log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class OpcUaSource:
         self.state = State.DISABLED
         self.trouble = ""
         """Why it is not running, for a person."""
-        self._told: set[str] = set()
+        self._told = Complaints(most=_MOST_TOLD)
         self._config = config
         self._diagnostics = diagnostics
         left = checkpoints or {}
@@ -222,16 +223,15 @@ class OpcUaSource:
 
     def _up(self, *, again: bool) -> None:
         self._up_since, self.trouble = asyncio.get_running_loop().time(), ""
-        self._told.clear()
+        self._told = Complaints(most=_MOST_TOLD)
         _log.info("%s: connected; the session %s", self.name, "of before goes on" if again else "is new")
 
     def _down(self, error: BaseException) -> None:
         refused = isinstance(error, SourceRefused)
         self.state = State.BLOCKED if refused else State.CONNECTING
         self.trouble = trouble = f"{self.name}: {str(error).removeprefix(f'{self.name}: ')}"
-        if trouble not in self._told and len(self._told) < _MOST_TOLD:  # once, not at every attempt
-            self._told.add(trouble)
-            _log.log(logging.ERROR if refused else logging.WARNING, "%s", trouble)
+        if told := self._told.about(trouble, trouble):  # not at every attempt
+            _log.log(logging.ERROR if refused else logging.WARNING, "%s", told)
         self._diagnostics.connected.labels(self.name).set(0)
 
     def _pause(self, failures: int) -> float:

@@ -12,6 +12,7 @@ import typer
 from plugin.commands.console import DEFAULT, ConfigPath, complete, err, load, out
 
 _OTHERS = {
+    "asyncio": logging.ERROR,  # at WARNING a line where a client that has gone was still being answered
     "asyncua": logging.ERROR,  # at WARNING a line per service fault, which the source tells of itself
     "asyncua.server.binary_server_asyncio": logging.CRITICAL,  # a stack per message that is no OPC UA; it is counted
     "asyncua.server.uaprocessor": logging.CRITICAL,  # a line per refused session; failures are told by our server
@@ -27,7 +28,12 @@ _TOLD_BY_US = ("asyncua.client.", "asyncua.common.connection")
 def run(
     config: ConfigPath = DEFAULT,
     seconds: Annotated[
-        float | None, typer.Option(help="Stop by itself after so many seconds of scoring.", min=1)
+        float | None,
+        typer.Option(
+            help="Stop by itself after so many seconds of scoring, counted from every model's first result, or from "
+            "15 minutes after the start.",
+            min=1,
+        ),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write what the run did to this JSON file when it stops.")] = None,
     table: Annotated[

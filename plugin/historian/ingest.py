@@ -63,14 +63,11 @@ class Ingest:
         self._waiting = Waiting(queue, _COMMITS * rows_per_commit)
         self._writer = Writer(store, diagnostics, on_commit, sleep)
         self._spill = spill
-        self._spilling = False
-        """All goes through the spill."""
-        self._current: list[Taken] = []
-        """What goes into the store directly, now."""
+        self._spilling = False  # True: all goes through the spill
+        self._current: list[Taken] = []  # goes into the store directly, now
         self._copied: tuple[int, list[Taken]] | None = None
         """A frame, and what was going into the store directly when a copy of it went into that frame."""
-        self._in_hand: list[Taken] = []
-        """What goes into the spill now."""
+        self._in_hand: list[Taken] = []  # goes into the spill, now
         self._appending = False
         self._door = asyncio.Lock()
         """Nothing is read of the spill before what was appended is noted here."""

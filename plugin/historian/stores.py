@@ -27,6 +27,9 @@ class SqlStore(Store, Protocol):
     async def product(self) -> str:
         """What database it is, with its version, for a person."""
 
+    async def used(self) -> int:
+        """What it holds now, without its free pages [byte]."""
+
     async def summary(self) -> Summary:
         """Rows, newest sample, size on disk and open gaps."""
 

@@ -66,8 +66,8 @@ class Registry:
         self._behalf = user, origin
         self._misfits: set[str] = set()
 
-    def unfinished(self, model: str) -> Path:
-        """Folder for what is kept of a training of the model that is not done."""
+    def unfinished(self, model: str = "") -> Path:
+        """Folder for what is kept of a training of the model that is not done; without a model, that of all."""
         return self._folder / "unfinished" / model
 
     async def champion(self, model: str, spec: Spec) -> ModelVersion | None:

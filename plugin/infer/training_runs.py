@@ -18,6 +18,7 @@ from plugin.infer.outputs import model_spec
 from plugin.infer.registry import Registry
 from plugin.infer.scoring import Scorer
 from plugin.infer.training import train
+from plugin.infer.unfinished import sweep
 from plugin.protocols import Store
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Training:
         not wait for it.
         """
         turn = asyncio.Lock()
+        await asyncio.to_thread(sweep, self._registry.unfinished(), self._clock())
         async with asyncio.TaskGroup() as group:
             for scorer in scorers:
                 if await self._lacks_a_version(scorer):

@@ -115,6 +115,21 @@ class Unfinished:
         log.warning("model %s: %s", self._model, what)
 
 
+def sweep(folder: Path, now: datetime) -> None:
+    """Remove what is too old to be gone on with: of a model that is no longer trained, nobody else would.
+
+    ``folder``: that of all models. What another process trains at this moment stays.
+    """
+    for each in sorted(folder.iterdir()) if folder.is_dir() else ():
+        with _alone(each, each.name) as alone, contextlib.suppress(OSError):
+            begun = each / _BEGUN
+            age = now.timestamp() - (begun if begun.exists() else each).stat().st_mtime
+            if alone and age > _LONGEST.total_seconds():
+                for path in each.iterdir():
+                    path.unlink()
+                each.rmdir()
+
+
 def _shelf(folder: Path) -> Shelf:
     def read(name: str) -> bytes | None:
         path = folder / name

@@ -15,7 +15,7 @@ on the event loop call them in a thread.
 
 from plugin.pki.caretaker import Caretaker
 from plugin.pki.chain import application_uris, hosts, is_authority
-from plugin.pki.files import thumbprint, write_private
+from plugin.pki.files import hand_over, thumbprint, write_private
 from plugin.pki.own import OwnCertificate, ensure_own_certificate, own_certificates, shown_certificate
 from plugin.pki.revocation import Lists, read_lists
 from plugin.pki.trustlist import Entry, Place, add_file, entries, find, move, rejected_folder, trust, trusted_folder
@@ -23,7 +23,7 @@ from plugin.pki.validation import Reason, Refusal, Use, refusal
 
 __all__ = [
     "Caretaker", "Entry", "Lists", "OwnCertificate", "Place", "Reason", "Refusal", "Use", "add_file",
-    "application_uris", "ensure_own_certificate", "entries", "find", "hosts", "is_authority", "move",
+    "application_uris", "ensure_own_certificate", "entries", "find", "hand_over", "hosts", "is_authority", "move",
     "own_certificates", "read_lists", "refusal", "rejected_folder", "shown_certificate", "thumbprint", "trust",
     "trusted_folder", "write_private",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import stat
 from functools import lru_cache
 from pathlib import Path
 
@@ -54,6 +55,21 @@ def write_private(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def hand_over(folder: Path) -> bool:
+    """What root left in a folder that is another's is that one's from now on; whether there was something."""
+    if not _is_root() or not folder.is_dir() or _owner(folder)[0] == 0:
+        return False
+    left = [path for path in folder.rglob("*") if _is_roots(path.lstat())]
+    for path in left:
+        os.chown(path, *_owner(folder), follow_symlinks=False)
+    return bool(left)
+
+
+def _is_roots(found: os.stat_result) -> bool:
+    """Not what has a second name: somebody may have linked a file of the system into the folder."""
+    return found.st_uid == 0 and (stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1))
 
 
 def _is_root() -> bool:

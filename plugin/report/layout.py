@@ -10,7 +10,11 @@ def headed(*columns: str) -> Table:
     """Columns by heading; one that begins with ``>`` is aligned to the right."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+        heading = column.removeprefix(">")
+        whole = max(map(len, heading.split()), default=0)  # a narrow screen folds between the words of a heading
+        table.add_column(
+            heading, justify="right" if column.startswith(">") else "left", overflow="fold", min_width=whole
+        )
     return table
 
 

@@ -50,23 +50,22 @@ async def status_view(
     told: Told | None,
     absence: str = "",
     product: str = "",
+    used: float | None = None,
 ) -> tuple[Group, bool]:
     """All of it, for ``Console.print``; and whether all is well.
 
     ``models``: how old the last result of each may be. ``told`` None: ``absence`` says why. Of a gateway that stands by
-    nothing is expected but that it does. ``product``: what database it is.
+    nothing is expected but that it does. ``product``, ``used``: what database it is, and how large now [byte].
     """
     now = datetime.now(UTC)
     sources = list(dict.fromkeys(tag.source for tag in tags))
     runs = {model: await _last_run(store, model) for model in models}
     gaps = await store.gaps(since=now - _DAY, limit=_GAPS)
     champions = {model: await _champion(store, model) for model in models}
-    troubles: list[str] = []
     leads = told is not None and not _stands_by(told)
+    troubles = []
     if told is not None and leads:
-        troubles += _troubles(told, sources)
-        troubles += _idle(told, models, champions, now)
-        troubles += _failed(runs)
+        troubles = [*_troubles(told, sources), *_idle(told, models, champions, now), *_failed(runs)]
     parts: list[RenderableType] = [_headline(told, now) if told is not None else Text(absence, "yellow")]
     if told is not None and leads:
         parts += [Text("\nSources, now", "bold"), _living(told, sources, now)]
@@ -76,7 +75,7 @@ async def status_view(
         Text("\nModels", "bold"),
         _models(runs, champions, now),
         Text("\nDatabase", "bold"),
-        *([Text(product)] if product else []),
+        *([Text(product + (f", {size(used)}" if used else ""))] if product else []),
         *(_disk(told) if told is not None else ()),
         await _counts(store),
     ]
@@ -264,15 +263,9 @@ def _models(
 
 
 def _disk(told: Told) -> Iterator[Text]:
-    """How much there is, how much more there may be, and for how long."""
-    used, free = (told.value(f"foretag_{name}_bytes") for name in ("database", "disk_free"))
-    if not used:
-        return
-    line = Text(f"{size(used)} used")
-    if free:
-        line.append(f", {size(free)} free, ")
-        line.append(*_full(told.value("foretag_disk_full_seconds")))
-    yield line
+    """How much more there may be, and for how long."""
+    if free := told.value("foretag_disk_free_bytes"):
+        yield Text.assemble(f"{size(free)} free, ", _full(told.value("foretag_disk_full_seconds")))
 
 
 def _full(seconds: float | None) -> tuple[str, str]:

@@ -91,7 +91,10 @@ def _name(name: x509.Name) -> str:
 
 
 def _kind(cert: x509.Certificate) -> str:
-    return "authority" if pki.is_authority(cert) else ""
+    """A machine's own certificate is one also where it says that it may sign others, as many self-signed ones do."""
+    if not pki.is_authority(cert):
+        return ""
+    return "may sign others" if pki.application_uris(cert) else "authority"
 
 
 def _end(end: datetime, now: datetime) -> Text:

@@ -103,6 +103,7 @@ async def test_versions_are_listed_shown_promoted_rolled_back_and_retired(config
     shown = await told(config, "show", "odd", "3")
     assert "not needed" in shown
     assert "sha256" in shown
+    assert [await told(config, "show", *words) for words in (("odd-3",), ("odd", "odd-3"))] == [shown, shown]
     entries = json.loads(await told(config, "show", "odd", "1", "--json"))["changes"]
     assert [(entry["action"], entry["origin"]) for entry in entries] == [
         ("promote", "command"), ("retire", "command"), ("promote", "command"),
@@ -136,6 +137,8 @@ async def test_what_can_not_be_is_refused_with_what_to_do_and_a_no_changes_nothi
     assert "promote another version, or roll back" in await told(config, "retire", "odd", "1", "--yes", code=2)
     assert "no other version was in force before" in await told(config, "roll-back", "odd", "--yes", code=2)
     assert "no version 7" in await told(config, "show", "odd", "7", code=2)
+    for words in (("odd",), ("odd", "other-3"), ("odd", "0"), ("odd-0",), ("odd", "soon")):
+        assert "names no version: say" in " ".join((await told(config, "show", *words, code=2)).split())
     assert "is neither" in await told(config, "compare", "odd", "2", "--since", "soon", code=2)
     await told(config, "promote", "odd", "2", said="n\n", code=1)
     async with beside(config) as store:

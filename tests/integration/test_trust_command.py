@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from typer.testing import CliRunner
 
 from plugin import pki
@@ -106,6 +107,15 @@ def test_files_pem_and_der_and_an_authority_is_told_as_such(desk: Desk, tmp_path
     listed = desk("list")
     assert "revokes 1" in listed
     assert listed.count("authority") >= 2
+
+
+def test_a_machine_whose_own_certificate_may_sign_is_no_authority(desk: Desk, tmp_path: Path) -> None:
+    uri = x509.SubjectAlternativeName([x509.UniformResourceIdentifier("urn:plc2")])
+    (tmp_path / "plc.der").write_bytes(make("plc2", ca=True, usage=None, more=((uri, False),)).der)
+    assert "says that it may sign others" in desk("add", str(tmp_path / "plc.der"))
+    listed = desk("list")
+    assert "may sign others" in listed
+    assert "authority" not in listed
 
 
 def test_rejecting_one_that_an_authority_vouches_for_says_that_it_does_not_help(desk: Desk) -> None:

@@ -430,3 +430,20 @@ def test_everything_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> No
     modes = {path: path.stat().st_mode & 0o777 for path in (tmp_path / "data", *tmp_path.joinpath("data").rglob("*"))}
     assert len(modes) > 8
     assert {path: oct(mode) for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_what_root_left_in_a_folder_of_another_is_given_to_that_one(tmp_path: Path) -> None:
+    data, system = tmp_path / "data", tmp_path / "passwd"
+    (data / "models").mkdir(parents=True)
+    (data / "models" / "rul-1").touch()
+    system.touch()
+    (data / "link").symlink_to(system)
+    (data / "name").hardlink_to(system)
+    os.chown(data, 12345, 12345)
+    assert pki.hand_over(data)
+    owners = {path.name: path.lstat().st_uid for path in data.rglob("*")}
+    assert owners == {"models": 12345, "rul-1": 12345, "link": 0, "name": 0}
+    assert system.stat().st_uid == 0
+    assert not pki.hand_over(data)
+    assert not pki.hand_over(tmp_path)

@@ -1,5 +1,6 @@
 """Which training that was cut off is gone on with, and which is not."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 
 from models.keeping import KeptProgress
 from models.kind import TrainingData
-from plugin.infer.unfinished import Unfinished, unfinished
+from plugin.infer.unfinished import Unfinished, sweep, unfinished
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
@@ -103,6 +104,21 @@ def test_a_folder_that_can_t_be_made_hinders_no_training(tmp_path, caplog):
         assert first.goes_on(DATA, NOW)
         assert first.keeping(silent, timedelta(seconds=1)) is silent
     assert "nothing can be kept" in caplog.text
+
+
+def test_what_is_too_old_to_be_gone_on_with_is_swept_away_but_not_what_is_being_trained(tmp_path):
+    for name in ("removed", "soft", "busy"):
+        with unfinished(tmp_path / name, name, ASKED, NOW) as first:
+            first.goes_on(DATA, NOW)
+            first.keeping(silent, timedelta(0))
+    changed = (tmp_path / "soft" / "begun.json").stat().st_mtime
+    old = changed - 90_000.0
+    for name in ("removed", "busy"):
+        os.utime(tmp_path / name / "begun.json", (old, old))
+    with unfinished(tmp_path / "busy", "busy", ASKED, NOW):
+        sweep(tmp_path, datetime.fromtimestamp(changed, UTC))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["busy", "soft"]
+    sweep(tmp_path / "nowhere", NOW)
 
 
 def test_without_a_folder_nothing_is_kept():

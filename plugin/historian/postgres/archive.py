@@ -101,6 +101,11 @@ class PostgresArchive(Tables):
         """What database it is, with its version, for a person."""
         return await self._server.product()
 
+    @to_its_end
+    async def used(self) -> int:
+        """What it holds now, without its free pages [byte]."""
+        return (await self._server.room()).used
+
     # --- roll-ups and corrections ---
 
     @to_its_end

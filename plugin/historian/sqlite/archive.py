@@ -68,6 +68,10 @@ class SqliteArchive(Tables):
         """What database it is, with its version, for a person."""
         return f"SQLite {sqlite3.sqlite_version}"
 
+    async def used(self) -> int:
+        """What it holds now, without its free pages [byte]."""
+        return (await self._file.room()).used
+
     async def present(self) -> Micros | None:
         """What time it is in the plant, by its newest samples; None: there is no sample."""
         return present_of(await self._file.read(latest_samples, range(1, self._last_tag + 1)))
