@@ -24,7 +24,6 @@ _RATE = 0.08
 """Share of what is left that a tree may explain."""
 _PART = 0.3
 """Share of the inputs that a tree chooses among."""
-_BINS = 32
 _PRIOR = 5.0
 """Rows that say nothing, added to each leaf."""
 
@@ -40,12 +39,20 @@ def ungrown(trees: int) -> Params:
 
 
 def grown(
-    inputs: NDArray[np.float32], target: NDArray[np.float32], trees: int, seed: int, told: Callable[[int], None]
+    inputs: NDArray[np.float32],
+    target: NDArray[np.float32],
+    trees: int,
+    seed: int,
+    told: Callable[[int], None],
+    bins: int = 32,
 ) -> Params:
-    """From rows [n, d] and what is to be said of them [n]; ``told`` hears of each tree."""
+    """From rows [n, d] and what is to be said of them [n]; ``told`` hears of each tree.
+
+    ``bins``: how many parts of an input can be told apart.
+    """
     generator = np.random.default_rng(seed)
-    edges = _edges(inputs)
-    bins = np.stack([np.searchsorted(edge, column) for edge, column in zip(edges, inputs.T, strict=True)], 1)
+    edges = _edges(inputs, bins)
+    binned = np.stack([np.searchsorted(edge, column) for edge, column in zip(edges, inputs.T, strict=True)], 1)
     part = max(1, round(_PART * inputs.shape[1]))
     found = ungrown(trees)
     found["mean"] = np.float32(target.mean(dtype=np.float64))
@@ -53,7 +60,7 @@ def grown(
     for tree in range(trees):
         told(tree)
         chosen = generator.choice(inputs.shape[1], part, replace=False)
-        node, asked = _tree(bins[:, chosen], left)
+        node, asked = _tree(binned[:, chosen], left, bins)
         sums, counts = np.bincount(node, left, 1 << DEPTH), np.bincount(node, minlength=1 << DEPTH)
         leaf = _RATE * sums / (counts + _PRIOR)
         left -= leaf[node]
@@ -95,10 +102,10 @@ def _nodes(trees: Params, inputs: Any) -> Any:
     return (above.reshape(*above.shape[:-1], above.shape[-1] // DEPTH, DEPTH) * digits).sum(-1)
 
 
-def _edges(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def _edges(inputs: NDArray[np.float32], bins: int) -> NDArray[np.float32]:
     """Between bins of about as many rows each [d, bins - 1]; half-way between two values that occurred, so that the
     rounding of a sum does not decide on which side a row is."""
-    low = np.quantile(inputs, np.linspace(0, 1, _BINS + 1)[1:-1], axis=0, method="lower").T
+    low = np.quantile(inputs, np.linspace(0, 1, bins + 1)[1:-1], axis=0, method="lower").T
     ordered = np.sort(inputs, 0).T
     after = [np.searchsorted(column, edge, "right") for column, edge in zip(ordered, low, strict=True)]
     high = np.take_along_axis(ordered, np.minimum(after, ordered.shape[1] - 1), 1)
@@ -106,20 +113,22 @@ def _edges(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     return between
 
 
-def _tree(bins: NDArray[np.intp], left: NDArray[np.float64]) -> tuple[NDArray[np.intp], list[tuple[int, int]]]:
-    """Leaf of each row of bins [n, d], and the questions: input and edge that leave the least squares."""
-    rows, inputs = bins.shape
+def _tree(
+    binned: NDArray[np.intp], left: NDArray[np.float64], bins: int
+) -> tuple[NDArray[np.intp], list[tuple[int, int]]]:
+    """Leaf of each row's bins [n, d], and the questions: input and edge that leave the least squares."""
+    rows, inputs = binned.shape
     node = np.zeros(rows, np.intp)
-    place, spread = bins + _BINS * np.arange(inputs), np.repeat(left, inputs)
+    place, spread = binned + bins * np.arange(inputs), np.repeat(left, inputs)
     asked = []
     for depth in range(DEPTH):
-        shape, size = (1 << depth, inputs, _BINS), (inputs * _BINS) << depth
-        key = (node[:, None] * (inputs * _BINS) + place).ravel()
+        shape, size = (1 << depth, inputs, bins), (inputs * bins) << depth
+        key = (node[:, None] * (inputs * bins) + place).ravel()
         sums = np.bincount(key, spread, size).reshape(shape).cumsum(-1)
         counts = np.bincount(key, minlength=size).reshape(shape).cumsum(-1)
         gain = sums**2 / (counts + _PRIOR) + (sums[..., -1:] - sums) ** 2 / (counts[..., -1:] - counts + _PRIOR)
         best = int(gain.sum(0)[:, :-1].argmax())
-        column, edge = divmod(best, _BINS - 1)
-        node = 2 * node + (bins[:, column] > edge)
+        column, edge = divmod(best, bins - 1)
+        node = 2 * node + (binned[:, column] > edge)
         asked.append((column, edge))
     return node, asked

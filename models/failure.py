@@ -5,6 +5,9 @@ knows. Failures are rare: both classes are weighted (``balance``), which distort
 calibration on held-out groups puts it right. Each member of the ensemble is trained without one fold of the groups;
 what is calibrated, decided and told in the metrics comes from the members that had not seen the group.
 
+Boosted trees may be asked beside the network (``trees``); they err elsewhere, and the same calibration says how much
+either is to be believed.
+
 A feature in the role ``outcome`` is what was found afterwards (0 or 1, such as an inspection): never an input.
 """
 
@@ -18,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from models import cells
+from models import cells, failure_trees
 from models.failure_held_out import HeldOut
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
 from models.meaning import Meaning
@@ -42,6 +45,8 @@ class Options:
     """0: every cell weighs the same; 1: failures and the rest weigh the same together."""
     hidden: int = number(32, 2, 512)
     members: int = number(5, 1, 40)
+    trees: int = number(0, 0, 10_000)
+    """Of each fold that is held out, beside the network; 0: none."""
     steps: int = number(600, 1, 100_000)
     patience: int = number(0, 0, 100_000)
     """Steps without getting better on held-out groups after which the training ends; 0: all steps."""
@@ -90,6 +95,9 @@ class Classifier(Protocol):
     ) -> jax.Array:
         """[b] of the last cell alone."""
 
+    def asked(self, options: Any, fixed: Params, units: jax.Array, seen: jax.Array) -> jax.Array:
+        """What trees are asked about [m, d], of single cells [m, c·f] and [m, f]."""
+
     def penalty(self, options: Any, weights: Params) -> jax.Array:
         """What is added to the loss for one member's weights."""
 
@@ -127,7 +135,8 @@ class Failure:
             "network": born(self._classifier.build(spec, options), jax.random.split(key, options.members)),
             "scale": cells.unscaled(len(process(spec))),
             **self._classifier.unlearnt(spec, options),
-            "calibration": np.array([1.0, 0.0], np.float32),
+            "trees": failure_trees.ungrown(_forests(options), options.trees),
+            "calibration": np.array([1.0, 0.0, 0.0], np.float32),
             "threshold": np.full((), 0.5, np.float32),
         }
 
@@ -142,6 +151,7 @@ class Failure:
         params["scale"] = cells.scale(data.values[:, inputs], data.observed[:, inputs])
         params |= self._classifier.learnt(spec, options, params["scale"], data)
         shared, own, held = self._crops(spec, params, data, fold)
+        params["trees"] = self._grown(spec, shared, fold, progress)
         budget = Budget(options.steps, options.rate, options.decay, patience=options.patience)
         loss = partial(self._loss, spec, options)
         params["network"] = descend(loss, params["network"], shared, own, budget, key, progress, held)
@@ -155,9 +165,10 @@ class Failure:
         context = min(self._classifier.context(options), values.shape[-1])
         units = self._classifier.units(params["scale"], values[:, inputs], observed[:, inputs])[:, -context:]
         seen = jnp.swapaxes(observed[:, inputs], 1, 2)[:, -context:]
-        slope, shift = params["calibration"]
-        logit = jnp.mean(self._members(spec, params, units, seen), 0)
-        probability = jax.nn.sigmoid(slope * logit + shift)
+        network, trees, shift = params["calibration"]
+        logit = network * jnp.mean(self._members(spec, params, units, seen), 0) + shift
+        logit += trees * jnp.mean(self._trees(spec, params, units[:, -1], seen[:, -1]), 0)
+        probability = jax.nn.sigmoid(logit)
         there = seen.any((1, 2))
         unknown = jnp.full_like(logit, jnp.nan)
 
@@ -178,6 +189,19 @@ class Failure:
 
         every: jax.Array = jax.vmap(member)(params["network"])
         return every
+
+    def _trees(self, spec: Spec, params: Params, units: jax.Array, seen: jax.Array) -> jax.Array:
+        """Logits [forests, m] of single cells."""
+        asked = self._classifier.asked(read(self._options, spec), params, units, seen)
+        return failure_trees.logit(params["trees"], asked)
+
+    def _grown(self, spec: Spec, shared: Mapping[str, Any], fold: NDArray[np.int32], progress: Progress) -> Params:
+        options = read(self._options, spec)
+        row, last = np.nonzero(~np.isnan(shared["target"]))
+        single = shared["units"][row, last], shared["seen"][row, last]
+        asked = np.asarray(jax.jit(partial(self._classifier.asked, options))(shared["fixed"], *single))
+        counted = _forests(options), options.trees, spec.seed
+        return failure_trees.grown(asked, shared["target"][row, last], fold[row], *counted, progress)
 
     def _crops(
         self, spec: Spec, params: Params, data: TrainingData, fold: NDArray[np.int32]
@@ -235,12 +259,26 @@ class Failure:
         every = jax.jit(partial(self._members, spec))(
             params, shared["units"][row[:, None], span], shared["seen"][row[:, None], span]
         )
-        unseen = np.arange(options.members)[:, None] % count == fold[row]
+        forests = jax.jit(partial(self._trees, spec))(params, shared["units"][row, last], shared["seen"][row, last])
+        found = (
+            np.asarray(each).mean(0, where=_unseen(each, fold[row], count), dtype=np.float64)
+            for each in (every, forests)
+        )
         return HeldOut(
-            logit=np.asarray(every).mean(0, where=unseen, dtype=np.float64),
+            logit=np.stack([*found], 1),
             target=shared["target"][row, last].astype(np.float64),
             fold=fold[row],
         )
+
+
+def _forests(options: Options) -> int:
+    return min(options.members, _FOLDS)
+
+
+def _unseen(every: jax.Array, fold: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
+    """Which of what is trained without one of the folds, in turn [k, m], had not seen a cell of ``fold`` [m]."""
+    without: NDArray[np.bool_] = np.arange(len(every))[:, None] % count == fold
+    return without
 
 
 def _folds(data: TrainingData, seed: int) -> NDArray[np.int32]:

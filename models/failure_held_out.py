@@ -11,9 +11,10 @@ from models.kind import Params
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """Cells of groups that were held out, all [m]."""
+    """Cells of groups that were held out, all [m] but the logits."""
 
     logit: NDArray[np.float64]
+    """[m, 2]: of the network, of the trees."""
     target: NDArray[np.float64]
     """0 or 1, or a share between them."""
     fold: NDArray[np.int32]
@@ -21,7 +22,7 @@ class HeldOut:
     def learnt(self, cost: float) -> Params:
         """``calibration`` and ``threshold``, of all of them."""
         calibration = probability.platt(self.logit, self.target)
-        told = probability.sigmoid(calibration[0] * self.logit + calibration[1])
+        told = probability.calibrated(self.logit, calibration)
         return {
             "calibration": calibration,
             "threshold": np.float32(probability.decision(told, self.target >= 0.5, cost)),
@@ -34,7 +35,7 @@ class HeldOut:
             here = self.fold == number
             others = HeldOut(self.logit[~here], self.target[~here], self.fold[~here]) if (~here).any() else self
             found = others.learnt(cost)
-            told[here] = probability.sigmoid(found["calibration"][0] * self.logit[here] + found["calibration"][1])
+            told[here] = probability.calibrated(self.logit[here], found["calibration"])
             acted[here] = told[here] >= found["threshold"]
         came = self.target >= 0.5
         return {

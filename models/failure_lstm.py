@@ -77,6 +77,10 @@ class LstmClassifier:
         network, inputs, there = self._read(spec, options, weights, units, seen)
         return network.last(inputs, there)[..., 0]
 
+    def asked(self, options: Options, fixed: Params, units: jax.Array, seen: jax.Array) -> jax.Array:
+        """See :class:`models.failure.Classifier`."""
+        return units
+
     def _read(
         self, spec: Spec, options: Options, weights: Params, units: jax.Array, seen: jax.Array
     ) -> tuple[Recurrent, jax.Array, jax.Array]:

@@ -7,7 +7,7 @@ of 1.
 
 The network is a few modes of failure with a few conditions each (:class:`models.network.Modes`), or two layers of tanh.
 A condition is about few inputs, so its weights are drawn to zero by their sum (``sparsity``; Tibshirani 1996). A
-feature that is missing counts as its mean.
+feature that is missing counts as its mean. Boosted trees are asked about the same inputs.
 """
 
 from dataclasses import dataclass
@@ -46,6 +46,7 @@ class Options(failure.Options):
     hidden: int = number(24, 3, 512)
     """Of ``modes``: conditions, three to a mode."""
     members: int = number(15, 1, 40)
+    trees: int = number(200, 0, 10_000)
     steps: int = number(6000, 1, 100_000)
     batch: int = number(512, 1, 65_536)
     rate: float = number(0.05, 1e-6, 1.0)
@@ -106,6 +107,10 @@ class MlpClassifier:
     ) -> jax.Array:
         """See :class:`models.failure.Classifier`."""
         return self.logit(spec, options, fixed, weights, units[:, -1:], seen[:, -1:])[:, 0]
+
+    def asked(self, options: Options, fixed: Params, units: jax.Array, seen: jax.Array) -> jax.Array:
+        """See :class:`models.failure.Classifier`."""
+        return _inputs(options, fixed["rest"], units, seen)
 
     def penalty(self, options: Options, weights: Params) -> jax.Array:
         """See :class:`models.failure.Classifier`."""

@@ -9,29 +9,49 @@ Column = NDArray[np.floating[Any]]
 
 _BINS = 10
 _ITERATIONS = 50
+_SPREAD = 1e-6
+"""A logit that varies less says nothing."""
 
 
 def platt(logit: Column, target: Column) -> NDArray[np.float32]:
-    """Slope and shift [2] that make a probability of a logit: monotone, and least squares of nothing (Platt 1999).
+    """Slopes and, last, a shift [k + 1] that make a probability of logits [n, k] which say the same in other ways:
+    monotone in each, by the largest likelihood (of one: Platt 1999; of several: stacking, Wolpert 1992).
 
-    Targets are drawn in a little from 0 and 1, as he has it, so that no finite number of rows is certain. They may be
-    shares. A slope that would be negative is 0: what knows nothing says how often it happens.
+    Targets are drawn in a little from 0 and 1, as Platt has it, so that no finite number of rows is certain. They may
+    be shares. A slope that would be negative is 0: what knows nothing says how often it happens.
     """
     ones = float(target.sum())
     low, high = 1.0 / (len(target) - ones + 2.0), (ones + 1.0) / (ones + 2.0)
     wanted = low + (high - low) * target.astype(np.float64)
-    spread = max(float(logit.std()), 1e-6)
-    rows = np.stack([logit / spread, np.ones(len(logit))], 1).astype(np.float64)
-    weights = np.array([1.0, 0.0])
+    found = np.zeros(logit.shape[1] + 1)
+    used = np.flatnonzero(logit.std(0) > _SPREAD)
+    while len(used):
+        found[:] = 0.0
+        found[[*used, -1]] = _likeliest(logit[:, used].astype(np.float64), wanted)
+        if found[used].min() > 0.0:
+            return found.astype(np.float32)
+        used = np.delete(used, found[used].argmin())
+    mean = float(wanted.mean())
+    return np.array([*np.zeros(logit.shape[1]), np.log(mean / (1.0 - mean))], np.float32)
+
+
+def calibrated(logit: Column, calibration: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities [n] of logits [n, k] by what :func:`platt` gave."""
+    return sigmoid(logit @ calibration[:-1] + calibration[-1])
+
+
+def _likeliest(logit: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Slopes and shift of a logistic regression, by Newton's steps of bounded length."""
+    spread = np.append(logit.std(0), 1.0)
+    rows = np.concatenate([logit, np.ones((len(logit), 1))], 1) / spread
+    weights = np.append(np.ones(logit.shape[1]) / logit.shape[1], 0.0)
     for _ in range(_ITERATIONS):
         told = sigmoid(rows @ weights)
         bent = rows * np.maximum(told * (1.0 - told), 1e-9)[:, None]
-        step = np.linalg.solve(rows.T @ bent + 1e-6 * np.eye(2), rows.T @ (told - wanted))
+        step = np.linalg.solve(rows.T @ bent + 1e-6 * np.eye(len(weights)), rows.T @ (told - wanted))
         weights = weights - step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
-    if weights[0] <= 0.0:
-        mean = float(wanted.mean())
-        return np.array([0.0, np.log(mean / (1.0 - mean))], np.float32)
-    return np.array([weights[0] / spread, weights[1]], np.float32)
+    found: NDArray[np.float64] = weights / spread
+    return found
 
 
 def sigmoid(logit: Column) -> NDArray[np.float64]:

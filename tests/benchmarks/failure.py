@@ -9,6 +9,7 @@ machine failed, and so that it did. Peers know the same inputs, once as they are
 import csv
 import os
 import statistics
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -65,6 +66,8 @@ class Told:
     expected: NDArray[np.bool_]
     seconds: float
     """Of one training."""
+    busy: float
+    """Of all processors, for one training [s]."""
 
 
 async def measure(quick: bool) -> Sequence[Row]:
@@ -78,7 +81,10 @@ async def measure(quick: bool) -> Sequence[Row]:
         print("failure: scikit-learn is not installed, so no boosted tree stands beside")
     items = read(path)
     print("failure: what is trained with a seed is shown as the mean of the seeds")
-    seeds = [await _told(items, seed) for seed in range(1 if quick else _SEEDS)]
+    seeds = []
+    for seed in range(1 if quick else _SEEDS):
+        seeds.append(await _told(items, seed))
+        print(_line(items, seed, seeds[-1]), flush=True)
     return [*_rows(items, seeds)]
 
 
@@ -96,15 +102,31 @@ def _rows(items: Items, seeds: Sequence[Told]) -> Iterable[Row]:
         runs = [score(told) for told in seeds]
         return Spread(statistics.fmean(runs), min(runs), max(runs))
 
-    area = figure(lambda told: probability.average_precision(told.probability, items.failed))
+    area = figure(lambda told: _area(items, told))
     yield Row("PR-AUC", area, "", Better.MORE, goal=Goal(0.9))
     for name, score in _peers(items).items():
         found = Spread.of([probability.average_precision(score, items.failed)])
         yield Row("PR-AUC", area, "", Better.MORE, peer=Peer(name, found))
     yield Row("F1 of the state", figure(lambda told: probability.f1(told.expected, items.failed)), "", Better.MORE)
-    off = figure(lambda told: 100.0 * probability.reliability(told.probability, items.failed.astype(np.float64)))
-    yield Row("told off what came, mean of ten parts", off, "points")
+    yield Row("told off what came, mean of ten parts", figure(lambda told: _off(items, told)), "points")
     yield Row("training", figure(lambda told: told.seconds), "s")
+    yield Row("training, of all processors", figure(lambda told: told.busy), "s")
+
+
+def _area(items: Items, told: Told) -> float:
+    return probability.average_precision(told.probability, items.failed)
+
+
+def _off(items: Items, told: Told) -> float:
+    return 100.0 * probability.reliability(told.probability, items.failed.astype(np.float64))
+
+
+def _line(items: Items, seed: int, told: Told) -> str:
+    """One seed's figures, said at once: whoever waits sees how far it is, and what ends early has said them."""
+    return (
+        f"failure: seed {seed}: PR-AUC {_area(items, told):.4f}, F1 {probability.f1(told.expected, items.failed):.3f}, "
+        f"off {_off(items, told):.2f} points, {told.seconds:.0f} s ({told.busy:.0f} s of processors)"
+    )
 
 
 # --- ours --------------------------------------------------------------------------------------------------------
@@ -112,17 +134,17 @@ def _rows(items: Items, seeds: Sequence[Told]) -> Iterable[Row]:
 
 async def _told(items: Items, seed: int) -> Told:
     told, expected = np.zeros(len(items.failed)), np.zeros(len(items.failed), bool)
-    seconds = []
+    took = []
     async with _history.opened() as history:
         for part in range(_PARTS):
             rows = np.flatnonzero(items.part == part)
-            told[rows], expected[rows], took = await _part(history, items, part, seed)
-            seconds.append(took)
-    return Told(told, expected, statistics.fmean(seconds))
+            told[rows], expected[rows], *seconds = await _part(history, items, part, seed)
+            took.append(seconds)
+    return Told(told, expected, *np.mean(took, 0).tolist())
 
 
-async def _part(history: History, items: Items, part: int, seed: int) -> tuple[Column, NDArray[np.bool_], float]:
-    """One model, asked for all items of the part at once."""
+async def _part(history: History, items: Items, part: int, seed: int) -> tuple[Column, NDArray[np.bool_], float, float]:
+    """One model, asked for all items of the part at once; what its training took, by the clock and of processors."""
     here = np.flatnonzero(items.part == part)
     seen = BEGIN + _STEP * (len(items.failed) + 1)
     line = Series(f"line-{part}", _columns(items, np.flatnonzero(items.part != part), known=True), _STEP)
@@ -130,11 +152,13 @@ async def _part(history: History, items: Items, part: int, seed: int) -> tuple[C
     assets: Sequence[Asset] = await history.keep([line, *asked])
     by_name = {asset.name: asset for asset in assets}
     config = _config(f"failure_{part}", items, seed)
+    begin = time.process_time()
     version = await history.train(config, [by_name[line.asset]], seen)
+    busy = time.process_time() - begin
     units = [by_name[each.asset] for each in asked]
     (outcome,) = [outcome async for outcome in history.score(config, units, [seen])]
     percent, state = (numbers(outcome.predictions, f"failure_{name}")[:, 0] for name in ("probability", "state"))
-    return percent / 100.0, state == 1.0, version.provenance["seconds"]
+    return percent / 100.0, state == 1.0, version.provenance["seconds"], busy
 
 
 def _columns(items: Items, rows: NDArray[np.intp], *, known: bool) -> Mapping[str, Column]:

@@ -60,6 +60,17 @@ def test_the_same_seed_grows_the_same_trees_of_the_shapes_of_ungrown_ones():
     assert np.asarray(TOLD(empty, steps(3)[0])).tolist() == [0.0] * 3
 
 
+def test_more_bins_find_a_narrower_band():
+    inputs = np.random.default_rng(7).normal(size=(4000, 1)).astype(np.float32)
+    target = (np.abs(inputs[:, 0]) < 0.005).astype(np.float32)
+
+    def error(bins):
+        trees = boosted.grown(inputs, target, 40, 0, lambda tree: None, bins)
+        return float(np.mean((np.asarray(TOLD(trees, inputs)) - target) ** 2))
+
+    assert error(512) < 0.5 * error(32)
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(0, 3), st.integers(0, 99))
 def test_no_threshold_lies_on_a_value_that_occurred(rows, columns, digits, seed):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from models import failure_trees
 from models.cells import unscaled
 from models.failure_held_out import HeldOut
 from models.failure_lstm import FailureLstm
@@ -13,7 +14,7 @@ from models.failure_mlp import FailureMlp, MlpClassifier, Options
 from models.kind import Spec, TrainingData
 from models.probability import sigmoid
 
-MLP = Spec("failure_mlp", ("a", "b"), 1, {}, {"members": 5, "steps": 200, "batch": 128})
+MLP = Spec("failure_mlp", ("a", "b"), 1, {}, {"members": 5, "steps": 200, "batch": 128, "trees": 20})
 LSTM = Spec("failure_lstm", ("a", "b"), 12, {}, {"context": 6, "hidden": 8, "members": 2, "steps": 100, "batch": 32})
 
 
@@ -53,6 +54,27 @@ def test_a_product_is_learnt_and_told_as_a_calibrated_probability():
     assert low < 20.0
 
 
+def test_trees_find_a_narrow_band_that_the_network_does_not():
+    """Those fail whose ``a`` lies in a band of a fifth of a standard deviation."""
+    data = items(1500)
+    data = replace(data, target=(np.abs(data.values[:, 0] - 20.5) < 0.2).astype(np.float32))
+    spec = replace(MLP, options={**MLP.options, "network": "tanh", "products": 0, "hidden": 3})
+    without, beside = (
+        FailureMlp().fit(replace(spec, options={**spec.options, "trees": trees}), data, quiet) for trees in (0, 100)
+    )
+    assert beside.metrics["pr_auc"] > without.metrics["pr_auc"] + 0.3
+    assert beside.params["calibration"][1] > 0.0
+    assert without.params["calibration"][1] == 0.0
+
+
+def test_a_forest_knows_nothing_of_the_fold_that_it_stands_for():
+    asked = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    target, fold = (asked[:, 0] > 0).astype(np.float32), np.arange(300, dtype=np.int32) % 3
+    other = np.where(fold == 1, 1.0 - target, target).astype(np.float32)
+    first, second = (failure_trees.grown(asked, each, fold, 5, 3, 0, quiet)["leaf"] for each in (target, other))
+    assert [np.array_equal(*pair) for pair in zip(first, second, strict=True)] == [False, True, False, False, True]
+
+
 def test_what_one_of_two_features_has_of_its_own_is_an_input():
     generator = np.random.default_rng(3)
     air, alone = generator.normal(size=(2, 500))
@@ -88,7 +110,7 @@ def test_a_window_that_rises_is_told_from_one_that_does_not():
 def test_a_dear_failure_lowers_the_threshold():
     logit = np.random.default_rng(1).normal(-1, 2, 3000)
     came = (np.random.default_rng(2).random(3000) < sigmoid(logit)).astype(float)
-    judged = HeldOut(logit, came, np.zeros(3000, np.int32))
+    judged = HeldOut(logit[:, None], came, np.zeros(3000, np.int32))
     assert judged.learnt(50.0)["threshold"] < judged.learnt(1.0)["threshold"]
 
 

@@ -18,7 +18,11 @@ from models.rul_lstm import RulLstm
 from models.runtime import Predictor
 
 SPEC = Spec(
-    "failure_mlp", ("a", "b", "c"), 4, {}, {"hidden": 32, "members": 5, "steps": 120, "batch": 64, "network": "tanh"}
+    "failure_mlp",
+    ("a", "b", "c"),
+    4,
+    {},
+    {"hidden": 32, "members": 5, "steps": 120, "batch": 64, "network": "tanh", "trees": 4},
 )
 
 
