@@ -39,21 +39,23 @@ def cut_up(
     tags = [asset.tags[feature].id for feature in config.features]
     if config.training.learn == "series":
         return [*_series(config, tags, samples, policies(config, [asset]), gaps, config.length + ahead)]
-    grid = occupied(samples, tags, micros(config.step), policies(config, [asset]), gaps)
-    return _CUTS[config.training.learn](config, grid, told)
+    step = micros(config.step)
+    grid = occupied(samples, tags, step, policies(config, [asset]), gaps)
+    sampled = np.isin(grid.cells // step, samples.source_time // step)
+    return _CUTS[config.training.learn](config, grid, told, sampled)
 
 
-def _runs_to_failure(config: ModelConfig, grid: Grid, told: Told) -> list[Stretch]:
+def _runs_to_failure(config: ModelConfig, grid: Grid, told: Told, sampled: NDArray[np.bool_]) -> list[Stretch]:
     """Completed lives, the last ``length`` cells of each; the target is what the age still grows by."""
     found, ages = [], _age(config, grid)
-    for run in lives(ages, grid.cells, micros(config.step), told):
+    for run in lives(np.where(sampled, ages, np.nan), grid.cells, micros(config.step), told):
         age = ages[run]
         target = (np.nanmax(age) - age).astype(np.float32)
         found.append(_cut(config, grid, slice(max(run.start, run.stop - config.length), run.stop), run, target))
     return found
 
 
-def _laboratory(config: ModelConfig, grid: Grid, told: Told) -> list[Stretch]:
+def _laboratory(config: ModelConfig, grid: Grid, told: Told, sampled: NDArray[np.bool_]) -> list[Stretch]:
     """Consecutive blocks of a window's length; the target is the laboratory's value at its own source time."""
     row = config.features.index(config.roles["lab"])
     lab = np.where(grid.observed[row], grid.values[row], np.nan).astype(np.float32)
@@ -61,7 +63,7 @@ def _laboratory(config: ModelConfig, grid: Grid, told: Told) -> list[Stretch]:
     return [_cut(config, grid, block, block, lab[block]) for block in _blocks(config, everything)]
 
 
-def _labels(config: ModelConfig, grid: Grid, told: Told) -> list[Stretch]:
+def _labels(config: ModelConfig, grid: Grid, told: Told, sampled: NDArray[np.bool_]) -> list[Stretch]:
     return _outcomes(config, grid) if "outcome" in config.roles else _failures_to_come(config, grid, told)
 
 
@@ -96,7 +98,7 @@ def _next(times: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64
     return np.append(times, np.iinfo(np.int64).max)[np.searchsorted(times, ends)]
 
 
-def _normal(config: ModelConfig, grid: Grid, told: Told) -> list[Stretch]:
+def _normal(config: ModelConfig, grid: Grid, told: Told, sampled: NDArray[np.bool_]) -> list[Stretch]:
     """Blocks of healthy cells (target 0): the beginning of each life, or everything where nothing ages; and windows
     that people judged, 0 where all was well, 1 where a flag was right. Neither: work orders, what led to a failure.
     """
@@ -108,7 +110,7 @@ def _normal(config: ModelConfig, grid: Grid, told: Told) -> list[Stretch]:
     healthy, judged = [slice(0, len(cells))], within(cells, (*told.ill, *told.well))
     if ages := "age" in config.roles:
         share = config.training.clean
-        whole = lives(_age(config, grid), cells, micros(config.step), told)
+        whole = lives(np.where(sampled, _age(config, grid), np.nan), cells, micros(config.step), told)
         healthy = [slice(life.start, life.start + int(share * (life.stop - life.start))) for life in whole]
     for part in healthy:
         judged[part] = False
@@ -163,7 +165,8 @@ def _when_cells_end(tag: int, samples: SampleBatch, window: Window) -> NDArray[n
     return np.where(ends.observed[0], ends.held[0], np.float32(np.nan))
 
 
-_CUTS: dict[str, Callable[[ModelConfig, Grid, Told], list[Stretch]]] = {
+# ``sampled`` [cell]: it holds a sample. Whether a life's end was seen is not told by an age that was held.
+_CUTS: dict[str, Callable[[ModelConfig, Grid, Told, NDArray[np.bool_]], list[Stretch]]] = {
     "failures": _runs_to_failure,
     "laboratory": _laboratory,
     "normal": _normal,

@@ -50,6 +50,8 @@ from plugin.infer.config import ModelConfig
 
 LARGEST = float(np.finfo(np.float32).max)
 """Beyond it a value is no number to a model."""
+_ROOM = 50_000_000
+"""Cells of all tags of a history that are filled with what is held there, at most."""
 
 
 def whole_steps(config: ModelConfig, time: datetime) -> datetime:
@@ -106,12 +108,31 @@ def dense(samples: SampleBatch, window: Window) -> Grid:
 def occupied(
     samples: SampleBatch, tags: Sequence[int], step: Micros, policies: Policies, gaps: Iterable[Stretch] = ()
 ) -> Grid:
-    """Only the cells that hold a sample: years with long stops stay small. Cells lie on whole steps."""
+    """The cells that hold a sample, and those between two of them throughout which a value is held, as a window shows
+    it too: years with long stops stay small. Cells lie on whole steps."""
     behind = _behind(samples, tags, policies)
-    cells, first = np.unique(behind.time // step, return_inverse=True)
-    cells *= step
+    cells = step * _bridged(behind, step, _ROOM // max(1, len(tags)))
+    first = np.searchsorted(cells, behind.time, side="right") - 1
     last = np.searchsorted(cells, behind.stands_until, side="right") - 1
     return _grid(behind, (first, last), tags, cells, policies, gaps)
+
+
+def _bridged(behind: "_Behind", step: Micros, room: int) -> NDArray[np.int64]:
+    """Numbers of cells, ascending; the newest holes first, as far as there is ``room`` for their cells."""
+    number = behind.time // step
+    if not len(number):
+        return number
+    order = np.argsort(number, kind="stable")  # tag by tag they are in order already, which it makes use of
+    begins = np.flatnonzero(np.diff(number[order], prepend=number.min() - 1))
+    cells = number[order[begins]]
+    shown = np.where(behind.usable, behind.stands_until // step, number)
+    last = np.maximum.reduceat(shown[order], begins)
+    missing = np.diff(cells) - 1
+    filled = np.where(np.maximum.accumulate(last)[:-1] >= cells[1:] - 1, missing, 0)
+    filled[filled[::-1].cumsum()[::-1] > room] = 0
+    found: NDArray[np.int64] = np.repeat(cells, np.append(filled, 0) + 1)
+    found += np.arange(len(found)) - np.repeat(np.cumsum(np.append(0, filled + 1)), np.append(filled, 0) + 1)
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -126,6 +126,13 @@ async def test_without_age_everything_counts_as_normal():
     assert (data.target == 0).sum() == 8
 
 
+async def test_what_reports_changes_alone_is_learnt_as_a_window_shows_it():
+    store, asset = await store_with({0: 1.0, 3: 2.0, 7: 3.0})
+    data, _ = await gather(config("normal", {}, window="8s"), [asset], store, NOW)
+    assert data.values[0, 0].tolist() == [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 3.0]
+    assert data.observed.all()
+
+
 async def test_two_assets_whose_runs_start_together_are_two_groups():
     store, asset = await store_with(ages(4, 2))
     twin = Asset("b", {"first": asset.tags["first"], "second": asset.tags["second"]})

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugin.domain import Asset, Fill, Grid, Policies, SampleBatch, Status, Stretch, Tag, Window
+from plugin.infer import windows
 from plugin.infer.config import ModelConfig
 from plugin.infer.windows import dense, occupied, policies
 
@@ -104,6 +105,24 @@ def test_occupied_leaves_out_cells_without_any_sample():
     grid = occupied(samples, [1, 2], STEP, Policies.of(2, 10 * STEP))
     assert (grid.cells // STEP).tolist() == [0, 1, 1000]
     assert grid.observed.tolist() == [[True, True, True], [False, True, False]]
+
+
+def test_occupied_shows_what_a_window_shows_of_tags_that_report_changes_alone():
+    """Else a model would learn from pictures of time that it never meets."""
+    samples = batch((1, 0.0, 1.0, 0), (1, 3.5, 2.0, 0), (2, 5.0, 3.0, 0), (1, 8.0, 4.0, 0), (1, 20.0, 5.0, 0))
+    policies = Policies.of(2, [4 * STEP, 0])
+    grid = occupied(samples, [1, 2], STEP, policies)
+    assert (grid.cells // STEP).tolist() == [*range(9), 20], "a hole that nothing is held through stays one"
+    window = dense(samples, Window((1, 2), 0, STEP, 9, policies))
+    np.testing.assert_array_equal(grid.values[:, :9], window.values)
+    np.testing.assert_array_equal(grid.observed[:, :9], window.observed)
+
+
+def test_the_newest_holes_are_filled_where_there_is_no_room_for_all(monkeypatch):
+    monkeypatch.setattr(windows, "_ROOM", 3)
+    samples = batch(*((1, 4.0 * n, 1.0, 0) for n in range(4)))
+    grid = occupied(samples, [1], STEP, Policies.of(1, 4 * STEP))
+    assert (grid.cells // STEP).tolist() == [0, 4, 8, 9, 10, 11, 12]
 
 
 @pytest.mark.parametrize("tags", [[1], [1, 2]])
