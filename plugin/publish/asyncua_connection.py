@@ -7,19 +7,21 @@ What differs from asyncua 2.1.0 is told in :mod:`plugin.publish.asyncua_server`.
 import asyncio
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from asyncua import ua
+from asyncua.common.connection import SecureConnection
 from asyncua.common.utils import ServiceError
+from asyncua.crypto.security_policies import SecurityPolicyNone
 from asyncua.server.binary_server_asyncio import BinaryServer, OPCUAProtocol
 from asyncua.server.uaprocessor import UaProcessor
-from asyncua.ua.ua_binary import struct_from_binary
 
 from plugin.publish.asyncua_session import OPERATIONS, PlantSession
 from plugin.publish.browsing import encode
-from plugin.publish.decoding import guard
+from plugin.publish.decoding import decoded, guard
 from plugin.publish.identity import claimed
 from plugin.publish.trail import NOBODY, answering
 from plugin.publish.wire import Notice, publish_response
@@ -32,6 +34,10 @@ _LEAST_BUFFER = 1024  # of a client [B]: smaller ones would have a long answer c
 _UNREAD_BYTES = 32 * 1024 * 1024  # answers that wait for a client to read them
 _UNREAD_IN_ALL = 256 * 1024 * 1024  # the same of all clients: beyond it the slowest goes
 _STOP_SECONDS = 2.0
+_LEAST_LIFETIME, _MOST_LIFETIME = 10_000, 3_600_000
+"""Of a channel's token [ms]."""
+_GRACE = 1.25
+"""A client that renews late is heard until so many lifetimes have passed (OPC 10000-4, 5.5.2.1)."""
 
 
 def _requests(*names: str) -> frozenset[ua.NodeId]:
@@ -58,10 +64,36 @@ _CHANGES = {
 guard()
 
 
+class PlantChannel(SecureConnection):
+    """A secure channel whose keys grow old; asyncua lets a client choose how old, and takes them for ever."""
+
+    def __init__(self, *given: Any, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(*given)
+        self._clock = clock
+        self._ends = 0.0
+
+    def open(self, params: Any, server: Any) -> ua.OpenSecureChannelResult:
+        """As asyncua's, with a bounded lifetime (OPC 10000-4, 5.5.2)."""
+        params.RequestedLifetime = ua.UInt32(min(max(params.RequestedLifetime, _LEAST_LIFETIME), _MOST_LIFETIME))
+        self._ends = self._clock() + params.RequestedLifetime / 1000.0 * _GRACE
+        return super().open(params, server)
+
+    def _check_sym_header(self, security_hdr: ua.SymmetricAlgorithmHeader) -> None:
+        """UaError for a token that is not the channel's, or that its client has not renewed in time."""
+        super()._check_sym_header(security_hdr)
+        if self.is_open() and self._clock() > self._ends:
+            raise ua.UaError("the channel's token has expired")
+
+
 class PlantProcessor(UaProcessor):
     """The services of one connection, with a gate in front of them."""
 
     iserver: "PlantInternalServer"
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._connection = PlantChannel(SecurityPolicyNone(), self._limits)  # type: ignore[no-untyped-call]
+
     neighbours: Sequence[Any] = ()
     """The connections of the server, this one among them."""
     _greeted = False
@@ -83,7 +115,7 @@ class PlantProcessor(UaProcessor):
     def _acceptable(self, header: Any, body: Any) -> bool:
         """Before it is unpacked."""
         if header.MessageType == ua.MessageType.Hello:
-            hello = struct_from_binary(ua.Hello, body.copy())
+            hello = decoded(ua.Hello, body.copy())
             again, self._greeted = self._greeted, True
             return not again and min(hello.ReceiveBufferSize, hello.SendBufferSize) >= _LEAST_BUFFER
         return self.in_use or self._connection._incoming_size + header.body_size <= CHUNK_BYTES
@@ -202,13 +234,13 @@ class PlantProcessor(UaProcessor):
         session = self.session
         if not isinstance(session, PlantSession) or not session.is_activated():
             raise ServiceError(ua.StatusCodes.BadSessionIdInvalid)
-        results = await session.browse_next(struct_from_binary(ua.BrowseNextParameters, body))
+        results = await session.browse_next(decoded(ua.BrowseNextParameters, body))
         response = ua.BrowseResponse(TypeId=_BROWSED_ON, Results=results)
         response.ResponseHeader.RequestHandle = requesthdr.RequestHandle
         return await self._send_long(response, sequence)
 
     async def _create_session(self, *message: Any) -> Any:
-        params = struct_from_binary(ua.CreateSessionParameters, message[3].copy())
+        params = decoded(ua.CreateSessionParameters, message[3].copy())
         try:
             self._check_policy()
             await self._admit(params)
@@ -271,7 +303,7 @@ class PlantProcessor(UaProcessor):
         session = self.session or self.iserver.lookup_external_session(token)
         if not isinstance(session, PlantSession):
             return  # asyncua says that there is none
-        params = struct_from_binary(ua.ActivateSessionParameters, body.copy())
+        params = decoded(ua.ActivateSessionParameters, body.copy())
         policy, address = self._connection.security_policy, str(self.name[0])
         try:
             offered = self.iserver.people.tokens

@@ -4,16 +4,24 @@ Variants stand in every request, also in the header of one that opens a channel,
 
 * an array of Null takes no byte for an element: a message of 300 bytes became two thousand million of them;
 * Dimensions that announce more elements than there are were filled up, a million lists for 13 bytes.
+
+What can't be unpacked is answered with BadDecodingError; asyncua calls it an internal error, and logs it each time.
 """
 
+import struct
 from collections.abc import Sequence
 from typing import Any
 
 from asyncua import ua
+from asyncua.common.utils import Buffer, ServiceError
+from asyncua.server import uaprocessor
 from asyncua.ua import ua_binary
 
 _PADDED = 16
 """Elements that may be lacking, of a matrix one of whose dimensions is 0."""
+
+_NOT_DECODED = (ua.UaError, ValueError, TypeError, OverflowError, RecursionError, struct.error)
+"""What unpacking raises: too few bytes, a number that no enumeration has, text that is none, nested too deep …"""
 
 _reshape = ua_binary._reshape
 
@@ -42,10 +50,20 @@ def _bounded_reshape(flat: list[Any], dims: list[int]) -> list[Any]:
     return _reshape(flat, dims)
 
 
+def decoded(kind: Any, body: Buffer) -> Any:
+    """As asyncua's ``struct_from_binary``; ServiceError BadDecodingError for bytes that are no such thing."""
+    try:
+        return ua_binary.struct_from_binary(kind, body)
+    except _NOT_DECODED:
+        raise ServiceError(ua.StatusCodes.BadDecodingError) from None
+
+
 def guard() -> None:
     """From now on; again does no harm."""
     nothings: Any = _Nothings
+    guarded: Any = decoded
     ua_binary.Primitives1.Null = nothings  # type: ignore[attr-defined]
     ua_binary._reshape = _bounded_reshape
+    uaprocessor.struct_from_binary = guarded
     for cached in (ua_binary._create_uatype_array_deserializer, ua_binary.create_uatype_array_serializer):
         cached.cache_clear()

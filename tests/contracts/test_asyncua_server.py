@@ -68,6 +68,8 @@ _SIGNATURES = {
     InternalSession.history_read: "self, params",
     SubscriptionService.modify_subscription: "self, params",
     SecureConnection.message_to_binary: "self, message, message_type, request_id",
+    SecureConnection.open: "self, params, server",
+    SecureConnection._check_sym_header: "self, security_hdr",
     UaProcessor.process: "self, header, body",
     OPCUAProtocol.data_received: "self, data",
     UaProcessor._process_message: "self, typeid, requesthdr, seqhdr, body",
@@ -134,6 +136,7 @@ def test_data_changes_are_reported_by_a_callback_per_handle_that_is_awaited():
 
 
 def test_what_unpacking_is_guarded_with() -> None:
+    assert "struct_from_binary(ua.ReadParameters, body)" in inspect.getsource(UaProcessor._process_message)
     assert "_reshape(value, dimensions)" in inspect.getsource(ua_binary.variant_from_binary)
     assert list(inspect.signature(ua_binary._reshape).parameters) == ["flat", "dims"]
     for made in (ua_binary._create_uatype_array_deserializer, ua_binary.create_uatype_array_serializer):

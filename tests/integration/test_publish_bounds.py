@@ -287,6 +287,19 @@ async def test_an_internal_error_is_counted_and_told_once(house, session, monkey
     assert house.diagnostics.value("requests_failed_total", cause="ServiceError") == 0
 
 
+async def test_a_request_that_is_none_is_the_clients_fault(house, session):
+    """The bytes of one kind under the name of another; a number that no enumeration has."""
+    failed = ("NotEnoughData", "ValueError")
+    before = [house.diagnostics.value("requests_failed_total", cause=cause) for cause in failed]
+    for kind in (ua.ObjectIds.ReadRequest_Encoding_DefaultBinary,
+                 ua.ObjectIds.SetMonitoringModeRequest_Encoding_DefaultBinary):  # fmt: skip
+        request = ua.RepublishRequest(ua.FourByteNodeId(ua.Int32(kind)))
+        request.Parameters = ua.RepublishParameters(ua.IntegerId(1), ua.Counter(4711))
+        with pytest.raises(ua.UaStatusCodeError, match="BadDecodingError"):
+            await session._send_request(request)
+    assert [house.diagnostics.value("requests_failed_total", cause=cause) for cause in failed] == before
+
+
 async def test_messages_are_kept_up_to_a_total_of_all_subscriptions(house, session, monkeypatch):
     monkeypatch.setattr(asyncua_subscriptions, "_KEPT_IN_ALL", 2500)
     params = ua.CreateSubscriptionParameters(60_000.0, 100, 10, 0, True, 0)
