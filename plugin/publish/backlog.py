@@ -9,6 +9,7 @@ each item and value, all of them in other lines of the processor's cache, took 1
 Items that choose (a deadband, another trigger, sampling) keep what waits themselves, see :mod:`plugin.publish.items`.
 """
 
+from array import array
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Protocol
@@ -38,7 +39,7 @@ class Changes:
 
     def __init__(self, lost: Callable[[int], None] = lambda _: None) -> None:
         self.lost = lost
-        self.places: list[int] = []
+        self.places = array("q")
         self.contents: list[bytes] = []
         self.cells = 0
         """So many have a place: 0, 1, 2, …"""
@@ -60,7 +61,7 @@ class Changes:
             for backlog in self._backlogs:
                 backlog.collect()
             self.begin += len(self.places)
-            self.places.clear()
+            del self.places[:]
             self.contents.clear()
 
     def open(self) -> "Backlog":
@@ -151,7 +152,7 @@ class Backlog:
         start, self._seen = self._seen - changes.begin, changes.begin + len(changes.places)
         if start == len(changes.places) or not self._followed:
             return
-        places = np.array(changes.places[start:], np.int64)
+        places = np.array(changes.places, np.int64)[start:]
         mine = self._sizes[places] != _NOBODY
         contents = changes.contents[start:]
         if not mine.all():
