@@ -14,8 +14,8 @@ What differs from ``asyncua.Server`` 2.1.0 (see also :mod:`plugin.publish.asyncu
   asyncua keeps what it can't read, up to 4 GiB of it, and goes on after a wrong signature.
 * Of a message from a client that has no session yet, a chunk's worth is kept, and no gigabytes are made of a few bytes
   (:mod:`plugin.publish.decoding`); it says Hello once, with buffers of a size (OPC 10000-6, 7.1.2.3).
-* A channel's token lives an hour at most, and a client that does not renew it is cut off (OPC 10000-4, 5.5.2); asyncua takes
-  any lifetime, and takes tokens for ever.
+* A channel's token lives an hour at most, and a client that does not renew it is cut off (OPC 10000-4, 5.5.2); asyncua
+  takes any lifetime, and takes tokens for ever.
 * Where all connections are taken, the oldest without a session makes room (OPC 10000-4, 5.6.2).
 * A session that moved to another connection does not end with the one that it left.
 * Stopping takes no second and leaves no task behind.
