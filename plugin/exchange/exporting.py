@@ -28,6 +28,9 @@ _ROWS = 200_000
 """Samples in a slice, about."""
 _FIRST_WIDTH: Micros = 60_000_000
 _WIDEST: Micros = 32 * 86_400_000_000
+_MOST = 10_000_000
+"""Samples that a slice may turn out to have where it was wide because there were few, if all tags then have one a
+second."""
 _STAMP = pa.timestamp("us", "UTC")
 _LONG = {
     "time": _STAMP, "tag": pa.string(), "value": pa.float64(), "status": pa.string(), "server time": _STAMP,
@@ -108,6 +111,7 @@ async def slices(
     The width follows how dense they are: twice the last where that gave few, and narrow anew behind a hole.
     """
     width = _FIRST_WIDTH
+    widest = max(_FIRST_WIDTH, min(_WIDEST, _MOST // max(1, len(tags)) * 1_000_000))
     while (begin := await store.next_time(start)) is not None and begin < end:
         width = _FIRST_WIDTH if begin > start + width else width
         until = min(begin + width, end)
@@ -118,7 +122,7 @@ async def slices(
                 yield batch.take(order[first : first + _ROWS]), until
         start = until
         if 2 * len(batch) < _ROWS:
-            width = min(2 * width, _WIDEST)
+            width = min(2 * width, widest)
         elif len(batch) > _ROWS:
             width = max(width // 2, 1)
 

@@ -412,6 +412,28 @@ async def test_an_export_is_cut_into_slices_and_misses_nothing(store):
     assert [part async for part in slices(store, [1, 2], T0 + 10**12, T0 + 10**13)] == []
 
 
+class Asked(MemoryStore):
+    """Remembers the longest stretch that it was asked for."""
+
+    longest = 0
+
+    async def read_samples(self, tags: Any, start: Any, end: Any, **bounds: Any) -> SampleBatch:
+        self.longest = max(self.longest, end - start)
+        return await super().read_samples(tags, start, end, **bounds)
+
+
+@pytest.mark.parametrize("tags", [1, 1_000, 10_000])
+async def test_what_was_seldom_may_become_frequent_and_a_slice_is_not_all_of_it(tags):
+    """A value a minute, and then perhaps all tags each second: some ten million samples at most are read at once."""
+    store = Asked()
+    await store.register_tags([Tag("T1", "plant", "i=1")])
+    times = T0 + 50_000_000 * np.arange(2_000)
+    await store.write([Delivery(SampleBatch.of(np.ones(2_000), times, times / 7, 0, times, 1))])
+    found = [len(part) async for part, _ in slices(store, range(1, tags + 1), T0, T0 + 10**16)]
+    assert sum(found) == 2_000
+    assert tags * store.longest // 1_000_000 <= 12_000_000
+
+
 async def test_a_full_sheet_is_followed_by_the_next(store, tmp_path, monkeypatch):
     monkeypatch.setattr(excel_writing, "ROWS", 11)
     await store.write([Delivery(SampleBatch.of(np.ones(25), T0 + np.arange(25), np.arange(25) / 3, 0, T0, 1))])
