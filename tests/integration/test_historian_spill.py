@@ -1,11 +1,12 @@
 """The database away, slow or full: samples wait on disk, are confirmed there, and follow in order."""
 
 import asyncio
+import itertools
 import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -566,6 +567,31 @@ async def test_a_gap_is_never_dropped(store: SqliteStore, path: Path, tmp_path: 
     assert len(kept) == 101
     assert await store.checkpoints("plant/") == {"plant/next": "100"}
     assert len(await stored(store)) == 100 * ROWS - dropped
+
+
+async def _each(calls: Iterable[Awaitable[Any]]) -> None:
+    for call in calls:
+        await call
+
+
+async def test_what_could_not_be_left_out_is_not_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "spill"
+    async with opened(folder, limit=50_000, keep="newest") as spill:
+        appended = itertools.count(1)
+        while not (dropped := spill.take_dropped()):
+            await spill.append([Kept("plant", numbered(next(appended)))])
+        oldest = sorted(folder.glob("*.spill"))
+        for each in oldest:
+            each.with_suffix(".tmp").mkdir()
+        frames = (spill.append([Kept("plant", numbered(number))]) for number in appended)
+        with pytest.raises(StoreUnavailable):
+            await _each(frames)
+        assert spill.take_dropped() == {}
+        for each in oldest:
+            each.with_suffix(".tmp").rmdir()
+        while not (again := spill.take_dropped()):
+            await spill.append([Kept("plant", numbered(next(appended)))])
+        assert again == dropped
 
 
 async def test_tags_that_join_later_are_found_again_too(tmp_path: Path) -> None:

@@ -218,8 +218,17 @@ class Spill:
         if reserve and disk.f_bavail * disk.f_frsize - size < reserve:
             raise StoreUnavailable(f"{self.folder}: less than {reserve} would be left free on the disk")
         while self._journal.size + size > self._config.limit:
-            if self._config.keep == "oldest" or self._journal.squeeze(self._without_samples) is None:
+            if self._config.keep == "oldest" or not self._leave_out_oldest():
                 raise StoreUnavailable(f"{self.folder}: the limit of {self._config.limit} is reached")
+
+    def _leave_out_oldest(self) -> bool:
+        """OSError: they are still there, and not counted."""
+        before = dict(self._dropped)
+        try:
+            return self._journal.squeeze(self._without_samples) is not None
+        except OSError:
+            self._dropped = before
+            raise
 
     async def read(self, rows: int) -> Chunk | None:
         """What follows on what was read before, about so many samples of it; None: all has been read."""
