@@ -459,3 +459,19 @@ async def test_keys_of_tags_have_no_holes_however_often_tags_change(store: Postg
         assert [tag.id for tag in changed] == [1, 2, 3]
     added = await store.register_tags([Tag("T4", "plant", "nsu=urn:plant;s=T4"), *TAGS])
     assert [tag.id for tag in added] == [4, 1, 2, 3]
+
+
+async def test_stamps_of_the_far_future_make_nothing_late(store: PostgresStore) -> None:
+    """What is late is put into the table of the newest with its commit, and not every few seconds."""
+    far, tags = 253_402_300_799 * 1_000_000, [*range(1, 8)]
+    await store.register_tags([Tag(f"T{n}", "plant", f"nsu=urn:plant;s=T{n}") for n in tags])
+    times = np.array([far, far, *range(NOW, NOW + 5)])
+    await store.write([Delivery(SampleBatch.of(tags, times, 1.0, 0, NOW, NOW))])
+    for _ in range(5):  # nothing comes meanwhile
+        await store.keep_newest()
+    async with store._server.copying() as connection:
+        found = await connection.fetch("SELECT value FROM bookkeeping WHERE name IN ('late_before', 'latest_since')")
+    assert [NOW <= row["value"] < NOW + 5 for row in found] == [True, True]
+    await store.write([Delivery(SampleBatch.of(tags, [far, *[NOW + 9] * 5, 0], 2.0, 0, NOW, NOW))])
+    await store.keep_newest()
+    assert (await store.latest(tags)).value.tolist() == [2.0, 1.0, *[2.0] * 4, 1.0]

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -244,3 +245,13 @@ async def test_a_clock_that_stands_still_for_hours_stops_nobody(store, path):
     await ingest(store, batch(4, np.full(2, stamp), [0.5, 3.5]))
     assert (await store.latest([4])).value.tolist() == [3.5]
     assert len(await store.read_samples([4], *EVER)) == MANY + 4
+
+
+async def test_a_stamp_of_the_far_future_makes_nothing_late(store, path):
+    """What is late is put into the table of the newest with its commit, and not every few seconds."""
+    await ingest(store, batch(2, [FAR], [1.0]))
+    await ingest(store, batch(1, [NOW], [1.0]))
+    ((since,),) = rows(path, "SELECT value FROM bookkeeping WHERE name = 'latest_since'")
+    assert since <= time.time_ns() // 1000
+    await ingest(store, batch(1, [NOW + SECOND], [2.0]), batch(2, [FAR], [3.0]))
+    assert (await store.latest([1, 2])).value.tolist() == [2.0, 3.0]

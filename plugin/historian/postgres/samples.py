@@ -110,6 +110,7 @@ INSERT INTO checkpoints (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE
 """
 
 _FIRST: Micros = -(2**63)
+_CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _ESCAPE = "\x10"
 """PostgreSQL's text can't hold the character NUL. It is written as this one (DLE) and a digit, and this one twice."""
 
@@ -254,12 +255,13 @@ async def keep_newest(connection: Connection) -> None:
     """Bring the table of the newest up to date; outside a transaction.
 
     First whoever writes is told to look after what is older than the time that half of the tags have reached; then the
-    table is filled; and only then its readers need look no further back than to that time.
+    table is filled; and only then its readers need look no further back than to that time. Stamps of times to come do
+    not count: those of 9999 would make all others late.
     """
     since = await connection.fetchval("SELECT value FROM bookkeeping WHERE name = 'latest_since'")
     since = _FIRST if since is None else since
     half = "SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY source_time) FROM latest_samples"
-    reached = await connection.fetchval(f"{half} WHERE source_time >= $1", since)
+    reached = await connection.fetchval(f"{half} WHERE source_time >= $1 AND source_time <= {_CLOCK}", since)
     if reached is not None:
         await connection.execute("UPDATE bookkeeping SET value = $1 WHERE name = 'late_before'", reached)
     await connection.execute(_PUT_NEWEST, since)

@@ -69,8 +69,8 @@ class Newest:
         if not len(behind):
             return
         self._put(database, behind)
-        # The time that half of them have reached: few stamps of 9999 don't move it, and few rows lie behind it.
-        self._since = int(np.sort(self._time[behind])[len(behind) // 2])
+        # The time that half of them have reached, but never one to come: stamps of 9999 would make all others late.
+        self._since = min(int(np.sort(self._time[behind])[len(behind) // 2]), time.time_ns() // 1000)
         database.execute("INSERT OR REPLACE INTO bookkeeping (name, value) VALUES ('latest_since', ?)", (self._since,))
 
     def keep_before(self, database: sqlite3.Connection, until: Micros) -> None:
