@@ -264,12 +264,17 @@ class Backfill:
                 window.done, window.failure = True, str(error)
 
     async def _deliver(self, job: Job, windows: Sequence[Window], pages: Sequence[Page]) -> None:
-        """Hand over a request's values; for tags that are new, with how far their past is complete."""
+        """Hand over a request's values; for tags that are new, with how far their past is complete.
+
+        Cut off while it waits, nothing of them was counted yet: they are read again.
+        """
         received = now_micros()
         batches, read = [], []
         for window, page in zip(windows, pages, strict=True):
             handles = np.full(len(page.values), window.handle, np.intp)
             read.append((handles, await self._intake.read(page.values, handles)))
+        if any(len(page.values) for page in pages):
+            await self._room()
         for window, page, (handles, values) in zip(windows, pages, read, strict=True):
             batches.append(self._intake.history(handles, values, received))
             window.rows += len(page.values)
@@ -278,14 +283,15 @@ class Backfill:
                 window.failure = "a part could not be decoded"
         samples = SampleBatch.concatenate(batches)
         if len(samples):
-            while self.uncommitted >= _AHEAD:
-                self._stored.clear()
-                await self._stored.wait()
             self.uncommitted += 1
             progress = self._progress(job, windows, pages)
-            await self._outbox.put(
-                Delivery(samples, checkpoint=progress, confirm=self._committed, patient=True), _SHARE
-            )
+            self._outbox.add(Delivery(samples, checkpoint=progress, confirm=self._committed, patient=True))
+
+    async def _room(self) -> None:
+        while self.uncommitted >= _AHEAD:
+            self._stored.clear()
+            await self._stored.wait()
+        await self._outbox.room(_SHARE)
 
     def _committed(self) -> None:
         self.uncommitted -= 1
