@@ -86,13 +86,18 @@ class Compute:
         return self._begin(self._preparing, stage, partial(function, *args, **kwargs))
 
     def _begin(self, threads: ThreadPoolExecutor, stage: str, function: Callable[[], T]) -> Future[T]:
+        todo = [function]
+
         def work() -> T:
             with self._diagnostics.stage(stage):
-                return function()
+                return todo.pop()()
 
         future = threads.submit(work)
         self._begun.add(future)
         future.add_done_callback(self._begun.discard)
+        # What nobody waits for any more stands in the queue until its turn, behind a device that may hang: without
+        # the windows that it was to look at.
+        future.add_done_callback(lambda _: todo.clear())
         return future
 
     def reporter(self, listener: Callable[[float, str], None]) -> Callable[[float, str], None]:

@@ -118,6 +118,8 @@ class Scorer:
                 log.info("model %s is in force for %d assets", version.label, len(self.assets))
             kept = {challenger.version for challenger in self.challengers}
             self._shadows = {number: ready for number, ready in self._shadows.items() if number in kept}
+            for number in self._loading.keys() - kept:
+                self._loading.pop(number).cancel()
             return self._champion
 
     @property

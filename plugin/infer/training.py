@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -153,8 +154,13 @@ def _fit(
 ) -> Fitted:
     training = config.training
     if begin is not None:
-        return adapting.fit(kind, full_spec(config), begin.start, data, progress)
-    return light.fit(kind, full_spec(config), data, training.light, training.light_error, progress)
+        fitted = adapting.fit(kind, full_spec(config), begin.start, data, progress)
+    else:
+        fitted = light.fit(kind, full_spec(config), data, training.light, training.light_error, progress)
+    threshold = fitted.metrics.get("threshold", 0.0)
+    if not math.isfinite(threshold):
+        raise ValueError(f"threshold = {threshold}: no score would pass it, and no flag be raised; give it other data")
+    return fitted
 
 
 def _means(features: Sequence[str], data: TrainingData) -> dict[str, float | None]:

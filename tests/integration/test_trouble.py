@@ -1,8 +1,12 @@
 """What goes wrong with one model is told, has its row, and costs no other model anything."""
 
 import asyncio
+import gc
+import threading
+import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from models.kind import Fitted
@@ -73,3 +77,56 @@ async def test_a_row_that_tells_of_another_spec_than_its_artifact_is_refused(ben
     assert (run.kind, run.result) == (RunKind.SCORE, RunResult.FAILED)
     assert "features" in run.error
     assert "train it again" in run.error
+
+
+class Endless(PcaAnomaly):
+    """A kind whose threshold is no number."""
+
+    name = "endless"
+
+    def fit(self, spec, data, progress) -> Fitted:
+        fitted = super().fit(spec, data, progress)
+        return replace(fitted, metrics={**fitted.metrics, "threshold": float("nan")})
+
+
+async def test_a_threshold_that_is_no_number_is_refused(bench):
+    """No score is over it: every flag would be a Good "not raised"."""
+    bench.compute.kinds = {**bench.compute.kinds, "endless": Endless()}
+    with pytest.raises(ModelError, match="threshold = nan: no score would pass it"):
+        await bench.training().train(bench.scorer(config(kind="endless")))
+    assert not await bench.store.versions("odd")
+
+
+async def test_what_waits_for_a_device_that_hangs_is_let_go_with_its_run(bench):
+    hanging = threading.Event()
+    busy = asyncio.create_task(bench.compute.run("infer", hanging.wait, 60))
+    windows = np.zeros((4, 3, 20), np.float32)
+    seen = weakref.ref(windows)
+    waiting = asyncio.create_task(bench.compute.run("infer", np.sum, windows))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    del windows, waiting
+    gc.collect()
+    assert seen() is None
+    hanging.set()
+    assert await busy
+
+
+async def test_a_challenger_that_is_retired_while_it_is_made_ready_is_let_go(bench):
+    scorer = bench.scorer(config())
+    for _ in range(2):
+        await bench.training().train(scorer)
+    await scorer.refresh()
+    done = threading.Event()
+    compiling = bench.compute.aside("infer", done.wait, 60)
+    loading = asyncio.create_task(scorer._load_aside(scorer.challengers[0]))
+    while not scorer._loading:
+        await asyncio.sleep(0)
+    loading.cancel()
+    await asyncio.wait({loading})
+    await bench.registry.retire("odd", 2)
+    await scorer.refresh()
+    assert not scorer._loading
+    done.set()
+    assert await asyncio.wrap_future(compiling)
