@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from models.drift import Reference, correlation_time
 from models.kind import Params
 
+_PARTS = 256
+"""Of rows that are cut up, at most, spread over all."""
 _QUANTILES = 101
 _LONGEST = 100_000
 """Cells of a row that are looked at for its correlation, the newest."""
@@ -26,17 +28,21 @@ class References:
     """By position on the feature axis; those alone that can be compared."""
     residual: Reference | None
     """Truth less what the model says without any correction; None: the kind can't tell."""
+    seasonal: Reference | None = None
+    """The same, with movements of weeks for noise: what is otherwise than here is drift, see :func:`of_seasons`."""
 
     def packed(self) -> Params:
         """As arrays, for an artifact."""
         params = {"position": np.array(list(self.inputs), np.int64), "inputs": _packed([*self.inputs.values()])}
-        return params if self.residual is None else {**params, "residual": _packed([self.residual])}
+        residual = [each for each in (self.residual, self.seasonal) if each is not None]
+        return {**params, "residual": _packed(residual)} if residual else params
 
     @classmethod
     def unpacked(cls, params: Params) -> "References":
         """The other way round."""
         inputs = dict(zip(params["position"].tolist(), _unpacked(params["inputs"]), strict=True))
-        return cls(inputs, _unpacked(params["residual"])[0] if "residual" in params else None)
+        residual = _unpacked(params["residual"]) if "residual" in params else []
+        return cls(inputs, *residual) if residual else cls(inputs, None)
 
 
 def of_rows(rows: Sequence[NDArray[np.floating]]) -> Reference | None:
@@ -56,6 +62,18 @@ def of_rows(rows: Sequence[NDArray[np.floating]]) -> Reference | None:
     quantiles[0] = min(float(row.min()) for row in seen if len(row))
     quantiles[-1] = max(float(row.max()) for row in seen if len(row))
     return Reference(quantiles, int(np.ceil(time)), max(1.0, count / time))
+
+
+def of_seasons(rows: Sequence[NDArray[np.floating]], cells: int) -> Reference | None:
+    """Of one number in rows [t] of any lengths, cut into parts of ``cells`` or a little more; NaN: not observed.
+
+    What moves slower than a part is long counts as drift, what moves faster as noise. None: nothing was observed.
+    """
+    parts = [part for row in rows for part in np.array_split(row, max(1, len(row) // cells))]
+    parts = parts[:: max(1, -(-len(parts) // _PARTS))]
+    longest = max(map(len, parts), default=0)
+    filled = [np.pad(part.astype(np.float64), (0, longest - len(part)), constant_values=np.nan) for part in parts]
+    return Reference.of(np.stack(filled)) if any(np.isfinite(part).any() for part in filled) else None
 
 
 def outside(reference: Reference, values: NDArray[np.floating], margin: float) -> NDArray[np.bool_]:

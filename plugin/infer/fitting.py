@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from models import drift
 from models.adwin import Adwin
 from models.drift import Reference, Watch
-from models.references import outside
+from models.references import References, outside
 from plugin.domain import DriftKind, Micros, OutputTag
 
 INDEPENDENT = 60
-"""Independent values of an input that are compared with its training."""
+"""Independent values of an input, or of a residual, that are compared with its training."""
 RECENT = 30
 """Cells that have to lie beyond the training, at least, for the most part."""
 _RESOLVED = 200.0
@@ -25,6 +25,8 @@ _SHARE = 0.5
 """Of the recent values of an input that may be farther."""
 _FALSE_ALARMS = 1e-4
 """Of one look at all inputs of a model together."""
+_FALSE_REMARKS = 1e-3
+"""Of one look at the residuals of all assets together."""
 _FEWEST_OUTCOMES = 20
 """Independent ones that say something about intervals and errors."""
 _FEWEST_RESIDUALS = 5
@@ -128,23 +130,58 @@ def _otherwise(
     yield Verdict(*key, found.drifted, since, found.statistic, found.limit, text)
 
 
+Residual = tuple[NDArray[np.float64], Sequence[Micros]]
+"""What the model left unexplained before its bias [t], NaN where there is no truth, and the times of the cells."""
+
+
 def bias_verdicts(
     asset: str,
     output: OutputTag,
-    reference: Reference,
-    residual: tuple[NDArray[np.float64], Sequence[Micros]],
+    references: References,
+    residual: Residual,
+    newest: int,
     *,
     lasts: bool,
+    of: int,
 ) -> list[Verdict]:
-    """Of what the model left unexplained before its bias [t], NaN where there is no truth, against the training.
+    """Of the residuals of one of ``of`` assets, against the training: how much the ``newest`` are, and whether all of
+    them are distributed otherwise. ``lasts``: a remark was made, and ends at a smaller bias."""
+    found: list[Verdict] = []
+    if references.seasonal is not None:
+        found += _as_never_before(asset, output, references.seasonal, residual, _FALSE_REMARKS / of)
+    if references.residual is not None:
+        values, times = residual
+        found += _carried(asset, output, references.residual, (values[-newest:], times[-newest:]), lasts=lasts)
+    return found
 
-    A bias is there to be carried: it is a remark when it is large against the spread of the residuals in training, and
-    a doubt when it is larger than any bias that was ever good. ``lasts``: the remark was made, and ends at a smaller
-    one. ADWIN tells since when. Nothing is said of few truths.
+
+def _as_never_before(
+    asset: str, output: OutputTag, seasonal: Reference, residual: Residual, false_alarms: float
+) -> Iterator[Verdict]:
+    """A remark on what a bias carries with ease, and what lasts. Nothing is said of few truths."""
+    values, times = residual
+    count = min(len(values), INDEPENDENT * seasonal.spacing)
+    found = drift.distance(seasonal, values[-count:], false_alarms)
+    if found.limit >= 1.0:
+        return
+    text = (
+        f"what the model leaves to its bias is distributed otherwise than in training: its middle is "
+        f"{np.nanmedian(values[-count:]):.4g} {output.unit}, there {seasonal.quantiles[50]:.4g} (Kolmogorov-Smirnov)"
+    )
+    key = DriftKind.BIAS, asset, output.output
+    yield Verdict(*key, found.drifted, times[-count], found.statistic, found.limit, text)
+
+
+def _carried(
+    asset: str, output: OutputTag, reference: Reference, residual: Residual, *, lasts: bool
+) -> Iterator[Verdict]:
+    """A bias is there to be carried: it is a remark when it is large against the spread of the residuals in training,
+    and a doubt when it is larger than any bias that was ever good. ADWIN tells since when. Nothing is said of few
+    truths.
     """
     values, times = residual
     if np.isfinite(values).sum() < _FEWEST_RESIDUALS * reference.spacing:
-        return []
+        return
     low, middle, high = reference.quantiles[[5, 50, 95]]
     carried, spread = float(np.nanmedian(values) - middle), float(high - low)
     _, shifts = Watch(reference, Adwin()).follow(values)
@@ -152,10 +189,8 @@ def bias_verdicts(
     part = abs(carried) / max(spread, 1e-12)
     text = f"the bias carries {carried:.4g} {output.unit}, {part:.0%} of the residuals' spread in training"
     limits = {DriftKind.BIAS: _CARRIES_LESS if lasts else _CARRIES, DriftKind.RESIDUAL: _CARRIES_TOO_MUCH}
-    return [
-        Verdict(kind, asset, output.output, part > share, since, carried, share * spread, text)
-        for kind, share in limits.items()
-    ]
+    for kind, share in limits.items():
+        yield Verdict(kind, asset, output.output, part > share, since, carried, share * spread, text)
 
 
 def error_verdict(

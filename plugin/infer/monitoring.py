@@ -168,7 +168,8 @@ class Monitoring:
         watched.outcomes_due = end + max(_OUTCOMES, config.schedule.every)
         if references is None or references.residual is None or watched.uncorrected is None:
             return []
-        reference, cells = references.residual, _WINDOWS * config.length
+        newest, seasonal = _WINDOWS * config.length, references.seasonal
+        cells = max(newest, min(_CELLS, INDEPENDENT * seasonal.spacing if seasonal else 0))
         windows, times = await scorer.past(end, cells), _times(end, cells, config.step)
         saying = self._compute.aside("infer", watched.uncorrected, watched.params, windows.values, windows.observed)
         said = await asyncio.wrap_future(saying)
@@ -178,7 +179,9 @@ class Monitoring:
         found: list[Verdict] = []
         for row, asset in enumerate(scorer.assets):
             past, lasts = (residual[row], times), asset.name in remarked
-            judge = partial(bias_verdicts, asset.name, output, reference, past, lasts=lasts)
+            judge = partial(
+                bias_verdicts, asset.name, output, references, past, newest, lasts=lasts, of=len(scorer.assets)
+            )
             found += await asyncio.to_thread(judge)  # ADWIN goes value by value
         return found
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import references, runtime
-from models.drift import Reference
 from models.kind import Corrected, ModelKind, Params
 from models.references import References
 from plugin.domain import Micros, micros
@@ -18,6 +17,9 @@ from plugin.infer.outputs import model_spec
 if TYPE_CHECKING:
     from plugin.infer.cutting import Stretch
 
+_SEASON = 9
+"""Windows: what a residual does slower than in so many is drift, not noise."""
+
 
 def references_of(config: ModelConfig, kind: ModelKind, found: Sequence["Stretch"], params: Params) -> References:
     """Of a training's stretches, in order of their ends, and of what was learnt from them."""
@@ -25,7 +27,10 @@ def references_of(config: ModelConfig, kind: ModelKind, found: Sequence["Stretch
     rows = [_joined(of_asset, step) for of_asset in _by_asset(found)]
     inputs = {place: references.of_rows([row[place] for row in rows]) for place in watched}
     known = {place: reference for place, reference in inputs.items() if reference is not None}
-    return References(known, _residual(config, kind, found, params))
+    residual = _residuals(config, kind, found, params)
+    seasons = [np.concatenate(of_asset) for of_asset in residual.values()]
+    each = [row for of_asset in residual.values() for row in of_asset]
+    return References(known, references.of_rows(each), references.of_seasons(seasons, _SEASON * config.length))
 
 
 def watched_inputs(config: ModelConfig) -> tuple[int, ...]:
@@ -37,19 +42,22 @@ def watched_inputs(config: ModelConfig) -> tuple[int, ...]:
     return tuple(place for place, name in enumerate(config.features) if name not in apart)
 
 
-def _residual(config: ModelConfig, kind: ModelKind, found: Sequence["Stretch"], params: Params) -> Reference | None:
-    """Rows are the stretches themselves: what moves slower than one lasts is drift."""
+def _residuals(
+    config: ModelConfig, kind: ModelKind, found: Sequence["Stretch"], params: Params
+) -> dict[int, list[NDArray[np.float64]]]:
+    """By asset its stretches, one after the other; what moves slower than one lasts is not the model's to follow."""
+    by_asset: defaultdict[int, list[NDArray[np.float64]]] = defaultdict(list)
     if not isinstance(kind, Corrected):
-        return None
+        return by_asset
     longest = max(stretch.values.shape[1] for stretch in found)
-    rows, said = [], runtime.program(kind.uncorrected, model_spec(config))
+    said = runtime.program(kind.uncorrected, model_spec(config))
     for stretch in found:
         short = longest - stretch.values.shape[1]
         values = np.pad(stretch.values, ((0, 0), (short, 0)))[None]
         observed = np.pad(stretch.observed, ((0, 0), (short, 0)))[None]
         truth = np.pad(stretch.target, (short, 0), constant_values=np.nan).astype(np.float64)
-        rows.append(truth - said(params, values, observed)[0])
-    return references.of_rows(rows)
+        by_asset[stretch.group[1]].append(truth - said(params, values, observed)[0])
+    return by_asset
 
 
 def _by_asset(found: Sequence["Stretch"]) -> list[list["Stretch"]]:

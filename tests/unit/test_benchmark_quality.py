@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from models.drift import Reference
 from tests.benchmarks import quality
 
 
@@ -47,3 +48,15 @@ def test_of_the_mean_nothing_is_explained():
     truth = np.array([1.0, 2.0, 3.0])
     assert quality.r_squared(np.full(3, 2.0), truth) == pytest.approx(0.0)
     assert quality.r_squared(truth, truth) == 1.0
+
+
+def test_a_drift_is_told_once_when_it_begins_and_again_when_it_comes_back():
+    noise = np.random.default_rng(1).normal(size=6000)
+    seasonal = Reference.of(noise[:2000].reshape(4, -1))
+    assert quality.drifts(seasonal, noise, 2000) == []
+    noise[3000:3500] += 2.0
+    noise[5000:5500] -= 2.0
+    first, second = quality.drifts(seasonal, noise, 2000)
+    assert 3000 < first < 3100
+    assert 5000 < second < 5100
+    assert (first - 2000) % 24 == 0

@@ -7,7 +7,7 @@ import numpy as np
 from models.artifact import load, save
 from models.drift import correlation_time
 from models.kind import Spec
-from models.references import References, of_rows, outside
+from models.references import References, of_rows, of_seasons, outside
 
 
 def walk(seed: int, cells: int, memory: float) -> np.ndarray:
@@ -36,6 +36,17 @@ def test_a_long_row_tells_of_slow_movements_that_its_pieces_do_not():
     assert whole.spacing > 3 * correlation_time(row.reshape(-1, 40))
 
 
+def test_what_moves_slower_than_a_season_is_no_noise():
+    row = walk(5, 20_000, 0.5) + np.repeat(np.random.default_rng(5).normal(0, 5, 20), 1000)
+    seasonal, whole = of_seasons([row], 1000), of_rows([row])
+    assert seasonal is not None
+    assert whole is not None
+    assert seasonal.spacing <= 5
+    assert whole.spacing > 100
+    assert of_seasons([np.full(30, np.nan), np.empty(0)], 10) is None
+    assert of_seasons([], 10) is None
+
+
 def test_what_was_never_observed_has_no_reference():
     assert of_rows([np.full(30, np.nan), np.empty(0)]) is None
 
@@ -53,12 +64,15 @@ def test_an_artifact_keeps_them(tmp_path: Path):
     row = walk(4, 500, 0.5)
     reference = of_rows([row])
     assert reference is not None
-    for kept in (References({}, None), References({0: reference, 3: reference}, reference)):
+    inputs = {0: reference, 3: reference}
+    every = References({}, None), References({1: reference}, reference), References(inputs, reference, reference)
+    for kept in every:
         spec = Spec("x", ("a",), 3)
         path = save(tmp_path, f"m{len(kept.inputs)}", spec, {"r": kept.packed()}, metrics={}, provenance={}).path
         found = References.unpacked(load(path).params["r"])
         assert list(found.inputs) == list(kept.inputs)
         assert (found.residual is None) == (kept.residual is None)
+        assert (found.seasonal is None) == (kept.seasonal is None)
         for place, each in kept.inputs.items():
             assert np.array_equal(found.inputs[place].quantiles, each.quantiles)
             assert (found.inputs[place].spacing, found.inputs[place].independent) == (each.spacing, each.independent)
