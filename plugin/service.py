@@ -93,6 +93,7 @@ class Service:
         """There when all is running."""
         self._supervision = Supervision(self.diagnostics)
         self._leads = False
+        self._turn = asyncio.Lock()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop`` is set. Raises ForetagError where the service can't start."""
@@ -299,12 +300,13 @@ class Service:
 
     async def reload(self, user: str = "foretag", origin: str = "service") -> Reloaded:
         """Take up the configuration file as it is now. Raises ForetagError, with nothing changed, where it is wrong."""
-        config = await asyncio.to_thread(load, self.config.path)
-        if not self._leads:
-            before, after = self.config.write_back, writing(self.config.write_back, config.write_back)
-            self.config = replace(self.config, tags=config.tags, write_back=after)
-            return Reloaded(later=("tags", "write_back") if after != before else ("tags",))
-        return await (await self.reloading).apply(config, user, origin)
+        async with self._turn:  # a person at the terminal and one at an OPC UA client may ask at once
+            config = await asyncio.to_thread(load, self.config.path)
+            if not self._leads:
+                before, after = self.config.write_back, writing(self.config.write_back, config.write_back)
+                self.config = replace(self.config, tags=config.tags, write_back=after)
+                return Reloaded(later=("tags", "write_back") if after != before else ("tags",))
+            return await (await self.reloading).apply(config, user, origin)
 
     async def _sources(self, tags: Sequence[Tag], store: Store, left: Left) -> list[OpcUaSource]:
         newest = await store.latest([tag.id for tag in tags])

@@ -124,6 +124,16 @@ async def test_a_reload_takes_up_the_tags_of_the_file(tmp_path: Path, plant: Pla
     assert await stored(file, "t3") == list(range(1, 30))  # its past was read
 
 
+async def test_of_two_reloads_at_once_the_second_finds_what_the_first_did(tmp_path: Path, plant: Plant) -> None:
+    file = write(tmp_path, plant.port, "t0")
+    async with serving(file) as service:
+        write_tags(tmp_path, "t0 t1")
+        both = await asyncio.gather(service.reload(), service.reload())
+        assert [done.added for done in both] == [("t1",), ()]
+        entries = await service.reloading.result()._store.audit(action="reload")
+        assert len(entries) == 1
+
+
 async def _feed(plant: Plant, numbers: range) -> None:
     for number in numbers:
         await plant.write(number)
