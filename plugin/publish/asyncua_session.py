@@ -180,10 +180,10 @@ class PlantSession(InternalSession):
             return int(ua.StatusCodes.BadNodeIdUnknown)
         if found is None or _A.Executable not in found.attributes:
             return int(ua.StatusCodes.BadMethodInvalid)
-        if found.call is None:
-            return int(ua.StatusCodes.BadNotExecutable)
         if method.MethodId in _OF_SUBSCRIPTION and not self._owns(_first(method.InputArguments)):
             return int(ua.StatusCodes.BadSubscriptionIdInvalid)
+        if found.call is None:
+            return int(ua.StatusCodes.BadNotExecutable)
         return 0
 
     @property
