@@ -58,13 +58,14 @@ def fit(kind: ModelKind, spec: Spec, data: TrainingData, form: Form, bound: floa
     else:
         small, light = spec, replace(full, params=quantised(full.params, PRUNED if form == "pruned" else 0.0))
     values, observed = _windows(spec, _only(data, apart))
-    errors = strayed(
-        outputs_of(kind, spec, full.params, values, observed), outputs_of(kind, small, light.params, values, observed)
-    )
+    whole = outputs_of(kind, spec, full.params, values, observed)
+    states = [output.name for output in kind.outputs(spec) if output.states]
+    errors = strayed(whole, outputs_of(kind, small, light.params, values, observed), states)
     worst = max(errors, key=lambda name: errors[name])
     if errors[worst] > bound:
+        of = "the windows" if worst in states else "its spread"
         raise ValueError(
-            f"light = {form!r}: {worst} strays by {errors[worst]:.3g} of its spread from the full model, more than "
+            f"light = {form!r}: {worst} strays by {errors[worst]:.3g} of {of} from the full model, more than "
             f"light_error = {bound:g}; allow more, or train the full model"
         )
     return replace(light, metrics={**light.metrics, "light_error": errors[worst]})
@@ -168,20 +169,27 @@ def _told(
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
-def strayed(full: Mapping[str, NDArray[np.float32]], light: Mapping[str, NDArray[np.float32]]) -> Mapping[str, float]:
-    """By output: what 95 % of the windows differ by at most, as a share of the output's standard deviation.
+def strayed(
+    full: Mapping[str, NDArray[np.float32]], light: Mapping[str, NDArray[np.float32]], states: Iterable[str] = ()
+) -> Mapping[str, float]:
+    """By output: what 95 % of the windows differ by at most, as a share of the output's standard deviation; of
+    ``states`` the share of the windows that are in another one.
 
     Infinite where one has a number and the other has none.
     """
-    return {name: _apart(full[name], light[name]) for name in full}
+    others = frozenset(states)
+    return {name: _apart(full[name], light[name], state=name in others) for name in full}
 
 
-def _apart(full: NDArray[np.float32], light: NDArray[np.float32]) -> float:
+def _apart(full: NDArray[np.float32], light: NDArray[np.float32], *, state: bool) -> float:
     there = ~np.isnan(full)
     if not np.array_equal(there, ~np.isnan(light)):
         return float("inf")
-    spread = max(float(np.std(full[there])), 1e-6) if there.any() else 1.0
-    return float(np.quantile(np.abs(full - light)[there], _SHARE)) / spread if there.any() else 0.0
+    if not there.any():
+        return 0.0
+    if state:
+        return float(np.mean(full[there] != light[there]))
+    return float(np.quantile(np.abs(full - light)[there], _SHARE)) / max(float(np.std(full[there])), 1e-6)
 
 
 def _only(data: TrainingData, rows: NDArray[np.bool_]) -> TrainingData:

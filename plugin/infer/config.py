@@ -61,7 +61,8 @@ class TrainingConfig(Section):
     ``student`` (a small network of one member that learns from the full one: a remaining life or a probability)."""
     light_error: float = Field(default=0.05, gt=0.0, allow_inf_nan=False)
     """How far a light model may stray from the full one: 95 % of the windows it is tried on, as a share of the
-    output's standard deviation. One that strays farther is refused."""
+    output's standard deviation; of a state, the share of the windows in another one. One that strays farther is
+    refused."""
     keep: Duration = Field(default=timedelta(seconds=30), ge=timedelta(0))
     """How often it is kept how far a training is: one that is cut off goes on there if the same is begun within a day;
     0: never."""

@@ -138,3 +138,11 @@ def test_a_number_in_place_of_none_is_no_light_model():
     full = {"x": np.array([1.0, np.nan], np.float32)}
     assert light.strayed(full, {"x": np.array([1.0, 1.0], np.float32)})["x"] == np.inf
     assert light.strayed(full, full)["x"] == 0.0
+
+
+def test_a_state_strays_by_the_share_of_the_windows_that_are_in_another():
+    full = {"x": np.array([0, 1, 1, 1, np.nan], np.float32)}
+    light_one = {"x": np.array([0, 1, 0, 1, np.nan], np.float32)}
+    assert light.strayed(full, light_one, ["x"])["x"] == 0.25
+    assert light.strayed(full, light_one)["x"] > 1
+    assert light.strayed(full, full, ["x"])["x"] == 0
