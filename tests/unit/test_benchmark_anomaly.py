@@ -35,7 +35,7 @@ def test_rows_are_flagged_by_the_rule_that_runs_live():
     assert [*flagged(np.array(over + between + under))] == 4 * [False] + 14 * [True] + [False]
 
 
-def test_files_come_in_the_order_in_which_some_were_chosen_on(tmp_path):
+def test_files_come_in_the_order_in_which_they_were_divided_into_thirds(tmp_path):
     line = "2020-03-09 10:14:33;" + ";".join(["1.0"] * 8) + ";0.0;0.0\n"
     for name in ("valve1/0", "other/2", "other/10", "anomaly-free/anomaly-free"):
         path = tmp_path / f"{name}.csv"
