@@ -252,6 +252,11 @@ async def test_the_ring_of_a_leader_gets_what_others_bring(database: Database) -
         await store.write([delivery(tag, 4)])
         await look.do()
         assert (await store.read_samples([tag.id], 0, 9)).value.tolist() == [1.0, 2.0, 3.0, 4.0]
+        mended = SampleBatch.of([tag.id], [3], [7.0], 0, [3], [3])
+        assert (await other.correct(mended, user="me", reason="a test")).replaced == 1
+        await look.do()
+        await look.do()
+        assert (await store.read_samples([tag.id], 0, 9)).value.tolist() == [1.0, 2.0, 7.0, 4.0]
 
 
 def delivery(tag: Tag, number: int) -> Delivery:

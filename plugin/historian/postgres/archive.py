@@ -136,15 +136,15 @@ class PostgresArchive(Tables):
                 if len(new):
                     await merge(connection, new, await closed_at(connection, new))
                 await put_late(connection, batch, LAST)
-                await self._count(connection, len(new))
+                await self._count(connection, len(new), done.replaced)
             self._corrected(batch)
         return done
 
     def _corrected(self, batch: SampleBatch) -> None:
         """For whoever holds samples elsewhere; called before anything else is committed."""
 
-    async def _count(self, connection: Connection, more: int) -> None:
-        """Add to how many samples there are."""
+    async def _count(self, connection: Connection, more: int, replaced: int = 0) -> None:
+        """Add to how many samples there are; ``replaced``: of those that were there."""
 
     @to_its_end
     async def modified(self, tags: Sequence[int], start: Micros, end: Micros) -> Modified:

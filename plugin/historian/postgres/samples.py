@@ -196,15 +196,16 @@ async def books(connection: Connection) -> Books:
     return Books(**dict(await connection.fetch(query)))
 
 
-async def count(connection: Connection, more: int, shard: str | None) -> None:
+async def count(connection: Connection, more: int, shard: str | None, replaced: int = 0) -> None:
     """Add to how many samples there are. Each shard has a row of its own: none waits for another one's commit."""
-    if more:
-        books = ["samples", _BROUGHT] if shard is None else [f"samples of shard {shard}"]
+    brought = {} if shard is not None else {_BROUGHT: more + replaced}
+    books = {"samples" if shard is None else f"samples of shard {shard}": more, **brought}
+    if any(books.values()):
         await connection.execute(
-            "INSERT INTO bookkeeping (name, value) SELECT name, $2 FROM unnest($1::text[]) AS name "
+            "INSERT INTO bookkeeping (name, value) SELECT * FROM unnest($1::text[], $2::bigint[]) "
             "ON CONFLICT (name) DO UPDATE SET value = bookkeeping.value + excluded.value",
-            books,
-            more,
+            [*books],
+            [*books.values()],
         )
 
 
@@ -212,7 +213,7 @@ _BROUGHT = "brought"
 
 
 async def brought(connection: Connection) -> int:
-    """How many samples have come that no leader of a shard has written."""
+    """How many samples have come, or were corrected, that no leader of a shard has written."""
     found: int | None = await connection.fetchval("SELECT value FROM bookkeeping WHERE name = $1", _BROUGHT)
     return found or 0
 

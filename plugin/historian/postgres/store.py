@@ -244,8 +244,8 @@ class PostgresStore(PostgresArchive):
             written = Written(written.stored + more.stored, written.duplicates + more.duplicates)
         return written
 
-    async def _count(self, connection: samples.Connection, more: int) -> None:
-        await samples.count(connection, more, self._fence.shard if self._fence is not None else None)
+    async def _count(self, connection: samples.Connection, more: int, replaced: int = 0) -> None:
+        await samples.count(connection, more, self._fence.shard if self._fence is not None else None, replaced)
 
     def _corrected(self, batch: SampleBatch) -> None:
         if self._ring is not None:
