@@ -169,7 +169,8 @@ async def test_while_the_database_is_away_samples_go_to_the_spill_and_follow_in_
                 await until(lambda: len(plant.confirmed) == 410)
                 assert await stored(store) == times(1, 10)
                 assert diagnostics.value("historian", state="spilling") == 1
-                assert diagnostics.value("spill_samples") == 400 * ROWS
+                # A copy of what was on its way into the database at the begin may be there too.
+                assert diagnostics.value("spill_samples") in range(400 * ROWS, 410 * ROWS + 1)
                 assert diagnostics.value("queue_depth", source="plant") == 0
                 assert spill.size >= 400 * ROWS * 36
             await until(lambda: spill.empty)
