@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from models.cells import recurrence
@@ -82,9 +83,34 @@ class Layer(nnx.Module):
         joined = _CELLS[self.cell].joined
         if joined is None:
             return lambda carry, entered: advance(carry, entered @ kernel + bias, carry[0] @ recurrent)
-        scale, shift = (jnp.repeat(jnp.asarray(each), self.hidden) for each in (_HALVES, _FORGET))
+        scale, shift = self._scale_and_shift()
         weights, bias = scale * jnp.concatenate([kernel, recurrent]), scale * (bias + shift)
-        return lambda carry, entered: joined(carry, jnp.concatenate([entered, carry[0]], -1) @ weights + bias)
+
+        def step(carry: Carry, entered: jax.Array) -> Carry:
+            # The barrier keeps the compiler from making two products of the one.
+            both = jax.lax.optimization_barrier(jnp.concatenate([entered, carry[0]], -1))  # type: ignore[no-untyped-call]
+            return joined(carry, both @ weights + bias)
+
+        return step
+
+    def alone(self, advance: Step, entered: jax.Array, seen: jax.Array) -> tuple[Carry, jax.Array]:
+        """Of one window's cells [t, 1, d] and [t, 1]: what is carried after the last, and each state [t, 1, hidden]."""
+        gates, recurrent, joined = self.gates(entered), self.recurrent[...], _CELLS[self.cell].joined
+        if joined is not None:
+            scale, shift = self._scale_and_shift()
+            gates = scale * (gates + shift)
+
+        def step(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+            returned = carry[0] @ recurrent
+            fresh = advance(carry, now[0], returned) if joined is None else joined(carry, now[0] + scale * returned)
+            kept = _where(now[1], fresh, carry)
+            return kept, kept[0]
+
+        return jax.lax.scan(step, self.start(jnp.swapaxes(entered, 0, 1)), (gates, seen))
+
+    def _scale_and_shift(self) -> tuple[jax.Array, jax.Array]:
+        """Of each gate, see :func:`_lstm_joined`; repeated by NumPy, so that they are constants of the program."""
+        return jnp.asarray(np.repeat(_HALVES, self.hidden)), jnp.asarray(np.repeat(_FORGET, self.hidden))
 
 
 class Recurrent(Layer):
@@ -107,10 +133,13 @@ class Recurrent(Layer):
         """[b, outputs] of the last cell alone: two to three times as fast, and what a trained network is run by.
 
         All layers take a step in one scan that stores nothing, so that a block of windows stays in the processor's
-        cache; a gate's input and state stand side by side before one matrix.
+        cache; a gate's input and state stand side by side before one matrix. One window goes through layer after layer.
         """
         if (advance := _CELLS[self.cell].step) is None:
             return self.head(self._all_states(inputs, seen)[:, -1])
+        cells = jnp.swapaxes(inputs, 0, 1), seen.T
+        if len(inputs) == 1:
+            return self.head(self._of_one(advance, *cells))
         layers = self._layers()
         steppers = [layer.stepper(advance) for layer in layers]
 
@@ -122,8 +151,18 @@ class Recurrent(Layer):
             return after, None
 
         start = [layer.start(inputs) for layer in layers]
-        carried, _ = jax.lax.scan(step, start, (jnp.swapaxes(inputs, 0, 1), seen.T))
+        carried, _ = jax.lax.scan(step, start, cells)
         return self.head(carried[-1][0])
+
+    def _of_one(self, advance: Step, entered: jax.Array, seen: jax.Array) -> jax.Array:
+        """The last state [1, hidden] of one window's cells [t, 1, d] and [t, 1].
+
+        What it costs is to fetch the weights at each cell: those of a layer's input are fetched once, for all cells.
+        """
+        carried: Carry = ()
+        for layer in self._layers():
+            carried, entered = layer.alone(advance, entered, seen)
+        return carried[0]
 
     def _layers(self) -> list[Layer]:
         return [self, *(self.above.values() if hasattr(self, "above") else ())]
@@ -185,9 +224,9 @@ class _Shape:
 
 
 _CELLS = {"lstm": _Shape(4, 2, _lstm, _lstm_joined), "gru": _Shape(3, 1, _gru), "mingru": _Shape(2, 1, None)}
-_HALVES = (0.5, 0.5, 1.0, 0.5)
+_HALVES = np.array([0.5, 0.5, 1.0, 0.5], np.float32)
 """Of the LSTM's gates, in their order."""
-_FORGET = (0.0, 1.0, 0.0, 0.0)
+_FORGET = np.array([0.0, 1.0, 0.0, 0.0], np.float32)
 _LONG = 1.0
 """Bias of a gate that keeps what is known, as the forget bias of the LSTM."""
 
