@@ -119,26 +119,26 @@ class Writer:
         """Leave out samples that the store can't take, and record the gap. One that takes nothing at all is away."""
         for each in left:
             samples, source = each.delivery.samples, each.source
-            gaps = (*each.delivery.gaps, *([_gap(source, samples, str(error))] if len(samples) else []))
-            rest = replace(each.delivery, samples=SampleBatch.empty(), gaps=gaps)
+            gaps = (_gap(source, samples, str(error)),) if len(samples) else ()
+            rest = replace(each.delivery, samples=SampleBatch.empty(), gaps=(*each.delivery.gaps, *gaps))
             try:
                 written = await self.store.write([rest, *marks])
             except (StoreUnavailable, StoreDamaged):  # it says nothing of what it was given: all is tried again
                 raise
             except StoreError:
-                written = await self._probe(marks)
+                written = await self._probe(gaps, marks)
             _log.error("%d samples of %s are left out: %s", len(samples), source, error)
-            self._diagnostics.gaps.labels(source, GapCause.DECODE_ERROR).inc()
+            self._diagnostics.gaps.labels(source, GapCause.DECODE_ERROR).inc(len(gaps))
             self._diagnostics.samples_dropped.labels(source, GapCause.DECODE_ERROR).inc(len(samples))
             each.delivery = rest
             self._settle([each], written)
         if not left:
             raise StoreUnavailable(str(error)) from error
 
-    async def _probe(self, marks: Sequence[Delivery]) -> Written:
+    async def _probe(self, gaps: Sequence[Gap], marks: Sequence[Delivery]) -> Written:
         """StoreUnavailable where the store does not even take what every store can."""
         try:
-            return await self.store.write([_PROBE, *marks])
+            return await self.store.write([replace(_PROBE, gaps=tuple(gaps)), *marks])
         except StoreError as error:
             raise StoreUnavailable(str(error)) from error
 
@@ -168,4 +168,5 @@ def _gap(source: str, samples: SampleBatch, detail: str) -> Gap:
     first, last = samples.source_time.min(), samples.source_time.max() + 1
     start, end = (from_micros(int(np.clip(time, *_YEARS))) for time in (first, last))
     now = datetime.now(UTC)
+    detail = "".join(each if each.isprintable() else "�" for each in detail)  # this one is to be taken by any store
     return Gap(str(uuid4()), source, None, start, end, GapCause.DECODE_ERROR, now, GapState.UNFILLABLE, detail=detail)

@@ -5,6 +5,7 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from plugin.diagnostics import Diagnostics
-from plugin.domain import Gap, GapCause, GapState, SampleBatch, Tag
+from plugin.domain import Gap, GapCause, GapState, SampleBatch, Tag, to_micros
 from plugin.errors import StoreUnavailable
 from plugin.historian.ingest import Ingest
 from plugin.historian.sqlite.store import SqliteStore
@@ -266,6 +267,18 @@ async def test_what_no_store_takes_is_left_out_though_it_has_no_samples(store: S
     await Ingest([Script("a", steps)], store, Diagnostics()).run()
     assert confirmed == ["bad", "good"]
     assert (await store.counts())["samples"] == 5
+
+
+async def test_what_is_left_out_with_what_no_store_takes_is_a_gap_too(store: SqliteStore) -> None:
+    now = datetime.now(UTC)
+    impossible = Gap("g", "a", None, now, now, GapCause.SEQUENCE, now, detail="\ud800")
+    steps = [replace(delivery(1, 10, 3), gaps=(impossible,)), delivery(1, 20, 3)]
+    diagnostics = Diagnostics()
+    await Ingest([Script("a", steps)], store, diagnostics).run()
+    (gap,) = await store.gaps()
+    assert (gap.cause, to_micros(gap.start), gap.end and to_micros(gap.end)) == (GapCause.DECODE_ERROR, 10, 13)
+    assert diagnostics.value("samples_dropped_total", source="a", cause="decode_error") == 3
+    assert (await store.counts())["samples"] == 3
 
 
 class Unlucky(Script):
