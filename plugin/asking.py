@@ -240,7 +240,8 @@ def moment(config: Config, text: str, option: str = "--since") -> datetime | Non
 
 
 def _no_time(text: str, option: str = "--since") -> Fault:
-    return Fault(option, text, "is neither", 'Write a duration, such as "24h", or a date: "2026-03-01T08:00"')
+    remedy = 'Write "90s", "30min", "24h", "7d", or a date: "2026-03-01T08:00"'
+    return Fault(option, text, "is neither a duration nor a date", remedy)
 
 
 def beside(config: Config) -> SqlStore:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from math import isnan
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -26,6 +27,10 @@ def _parts(found: Evaluation) -> Iterator[RenderableType]:
         )
     if not found.judgements:
         yield Text("Nothing that it said of numbers has come true in this stretch.")
+        yield Text(
+            "A life comes true by a failure that is told (foretag label add failure ASSET --at TIME), a soft sensor by "
+            "the laboratory (foretag lab add, or its tag), anything else by the tag that measures it."
+        )
     for each in found.judgements:
         yield Text()
         yield from _judgement(each)
@@ -54,7 +59,7 @@ def _judgement(found: Judgement) -> Iterator[RenderableType]:
     if found.strain:
         strained = headed("error under strain", ">RMSE")
         for name, error in found.strain.items():
-            strained.add_row(printable(name), f"{error:.4g}")
+            strained.add_row(printable(name), "no result" if isnan(error) else f"{error:.4g}")
         yield strained
 
 

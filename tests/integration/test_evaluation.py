@@ -1,6 +1,7 @@
 """How good a version would have been over the past, beside baselines that knew no more."""
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 from io import StringIO
 
@@ -114,6 +115,11 @@ async def test_a_version_that_has_seen_the_stretch_is_said_to(bench):
     found = await judged(bench, scorer, START + timedelta(seconds=100), NOW)
     assert found.leak
     assert "these figures flatter it" in shown(found)
+    assert "foretag label add failure" in shown(replace(found, judgements=()))
+    blind = replace(found.judgements[0], strain={"without a": float("nan")})
+    text = shown(replace(found, judgements=(blind,)))
+    assert "no result" in text
+    assert "nan" not in text
 
 
 async def test_without_a_past_to_learn_from_there_is_no_baseline_and_it_is_said(bench):
