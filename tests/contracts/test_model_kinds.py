@@ -117,6 +117,38 @@ def test_a_shipped_kind_keeps_every_promise(kind, spec):
     assert check_kind(kind, spec, data) == []
 
 
+_FEATURES = ("y", "b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "unseen"),
+    [
+        (RulLstm(), Spec("rul_lstm", _FEATURES, 24, {"age": "y"}, {**TINY, "context": 8, "trees": 4}), 2),
+        (QualityMlp(), Spec("quality_mlp", _FEATURES, 24, {"lab": "y"}, {**TINY, "output": "y", "delay": 2}), None),
+        (ForecastLstm(), Spec("forecast_lstm", _FEATURES, 24, {"target": "y"}, {**TINY, **FORECAST}), 2),
+        (FailureMlp(), Spec("failure_mlp", _FEATURES, 24, {}, {**TINY, "trees": 4}), 2),
+        (VarAnomaly(), Spec("var_anomaly", _FEATURES, 24, {}, {"order": 2}), None),
+    ],
+    ids=["rul_lstm", "quality_mlp", "forecast_lstm", "failure_mlp", "var_anomaly"],
+)
+def test_a_feature_that_never_moved_or_was_never_seen_does_no_harm(kind, spec, unseen):
+    """Neither in training nor when it moves at last, by as much as a float32 holds. ``unseen``: where that can be."""
+    data = training_data(spec.roles)
+    values, observed = data.values.copy(), data.observed.copy()
+    values[:, 1] = np.where(observed[:, 1], 5.0, 0.0)
+    if unseen is not None:
+        values[:, unseen], observed[:, unseen] = 0.0, False
+    target = {"failure_mlp": data.target < 10, "var_anomaly": np.zeros_like(data.target)}.get(spec.kind, data.target)
+    data = TrainingData(values, observed, target.astype(np.float32), data.group)
+    fitted = kind.fit(spec, data, lambda share, message: None)
+    assert all(np.isfinite(figure) for figure in fitted.metrics.values()), fitted.metrics
+    told = jax.jit(lambda values, observed: kind.predict(spec, fitted.params, values, observed))
+    for value in (5.0, 6.0, 3e38, -3e38):
+        values[:, 1], observed[:, 1] = value, True
+        for name, estimate in jax.device_get(told(values, observed)).items():
+            assert not np.isinf(np.stack(estimate)).any(), f"{name} where it is {value}"
+
+
 class Careless:
     """A stranger's kind that breaks what can be broken without raising."""
 

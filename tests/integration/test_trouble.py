@@ -5,17 +5,18 @@ import gc
 import threading
 import weakref
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
 
 from models.kind import Fitted
 from models.pca_anomaly import PcaAnomaly
-from plugin.domain import RunKind, RunResult
+from plugin.domain import RunKind, RunResult, Status
 from plugin.errors import ModelError
 from plugin.infer.outputs import model_spec
 from plugin.infer.registry import as_json
-from tests.integration.model_bench import NOW, config
+from tests.integration.model_bench import FEATURES, NOW, SECONDS, config
 
 
 class Astray(PcaAnomaly):
@@ -130,3 +131,35 @@ async def test_a_challenger_that_is_retired_while_it_is_made_ready_is_let_go(ben
     assert not scorer._loading
     done.set()
     assert await asyncio.wrap_future(compiling)
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [(float("nan"), 0), (float("inf"), 0), (1e39, 0), (10.0, int(Status.BAD))],
+    ids=["NaN", "infinite", "beyond a float32", "Bad"],
+)
+async def test_no_number_looks_good_of_an_input_that_is_none(bench, value, status):
+    scorer = bench.scorer(config())
+    await bench.training().train(scorer)
+    later = NOW + timedelta(seconds=30)
+    for name in FEATURES:
+        await bench.add(
+            name, range(SECONDS, SECONDS + 30), value if name == "a" else 10.0, status if name == "a" else 0
+        )
+    outcome = await bench.runs().score(scorer, later, later)
+    assert outcome
+    (told,) = (each for each in outcome.predictions if each.tag.asset == "pump-1")
+    assert (told.value, told.status) == (None, Status.BAD_NO_DATA)
+
+
+async def test_a_window_that_is_not_full_yet_is_uncertain(bench):
+    scorer = bench.scorer(config())
+    await bench.training().train(scorer)
+    begin = NOW + timedelta(hours=1)
+    for asset in (0, 1):
+        for name in FEATURES:
+            await bench.add(name, range(SECONDS + 3600, SECONDS + 3605), 10.0, asset=asset)
+    outcome = await bench.runs().score(scorer, begin, begin + timedelta(seconds=5))
+    assert outcome
+    assert {each.status for each in outcome.predictions} == {Status.UNCERTAIN_SUB_NORMAL}
+    assert {each.coverage for each in outcome.predictions} == {0.5}, "5 of the recent 10 cells"
