@@ -198,6 +198,13 @@ class Explainer:
             for row in found
         ]
 
+    def importance(self, values: NDArray[np.float32], observed: NDArray[np.bool_]) -> dict[str, float]:
+        """The groups and their shares over many windows, largest first; empty where nothing has any effect."""
+        found = self.effects(values, observed)
+        found = found[np.isfinite(found).all(1)]
+        shares = importance(found) if len(found) else np.zeros(len(self.groups))
+        return {self.groups[g]: float(shares[g]) for g in np.argsort(-shares, kind="stable")} if shares.any() else {}
+
 
 def effects(
     kind: ModelKind,

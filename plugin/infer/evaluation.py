@@ -9,17 +9,20 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models import residuals, robust
+from models.explain import Explainer
 from models.rul_held_out import phm_score
 from plugin.domain import Flag, LabelKind, Meaning, ModelVersion, OutputTag, Prediction
 from plugin.infer.ancestors import seen_until
 from plugin.infer.backtest import Progress, backtest
+from plugin.infer.explaining import MEANS
 from plugin.infer.occurrences import Occurrence, occurrences
+from plugin.infer.outputs import model_spec
 from plugin.infer.peers import history_before, peers_of
 from plugin.infer.registry import Registry
 from plugin.infer.scoring import Scorer
@@ -31,6 +34,7 @@ _WINDOWS = 128
 _WEEK = timedelta(weeks=1)
 
 Column = NDArray[np.float64]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,9 @@ class Evaluation:
     judgements: tuple[Judgement, ...]
     occurrences: tuple[Occurrence, ...]
     flags: Flags | None
+    importance: Mapping[str, float]
+    """Of each feature, or group of them, to the first output: shares, largest first. Empty: of a forecast, or of a
+    version that does not say what its features were like."""
     note: str
     """Why there are no baselines; empty: there are."""
 
@@ -118,7 +125,12 @@ class Evaluation:
         flags = None if self.flags is None else self.flags.record()
         stretch = {"version": self.version.version, "start": self.start.isoformat(), "end": self.end.isoformat()}
         judged_ = [each.record() for each in self.judgements]
-        told = {"outputs": judged_, "occurrences": [each.record() for each in self.occurrences], "flags": flags}
+        told = {
+            "importance": dict(self.importance),
+            "outputs": judged_,
+            "occurrences": [each.record() for each in self.occurrences],
+            "flags": flags,
+        }
         return {**stretch, "leak": self.leak, **told, "note": self.note}
 
 
@@ -157,7 +169,8 @@ async def evaluate(
     leak = trained is None or trained > span[0]
     raised = await _raised(store, scorer, flags, span) if flags else None
     whether = await occurrences(scorer, store, said, flags, learnt)
-    return Evaluation(version, *span, leak, tuple(judgements), whether, raised, note)
+    important = await _important(scorer, registry, version, said)
+    return Evaluation(version, *span, leak, tuple(judgements), whether, raised, important, note)
 
 
 def _judgement(
@@ -193,18 +206,50 @@ async def _strained(
     scorer: Scorer, registry: Registry, version: ModelVersion, found: Sequence[Proof]
 ) -> dict[str, float]:
     """The error on some of the windows as they are known now: as they are, with noise, without tags, under attack."""
-    chosen = [found[place] for place in np.unique(np.linspace(0, len(found) - 1, _WINDOWS).astype(int))]
-    rows = {asset.name: row for row, asset in enumerate(scorer.assets)}
-    seen = []
-    for proof in chosen:
-        windows = await scorer.past(proof.prediction.as_of, scorer.config.length)
-        row = rows[proof.prediction.tag.asset]
-        seen.append((windows.values[row], windows.observed[row]))
+    chosen = _some(found)
+    values, observed = await _windows(scorer, [proof.prediction for proof in chosen])
     spec, params = await registry.load(version)
-    values, observed = (np.stack(parts) for parts in zip(*seen, strict=True))
     truth = np.array([proof.said_at_best for proof in chosen], np.float32)
     case = robust.Case(scorer.kind, spec, params, found[0].prediction.tag.output, values, observed, truth)
     return await scorer.compute(lambda: _strain(case))
+
+
+async def _important(
+    scorer: Scorer, registry: Registry, version: ModelVersion, said: Sequence[Prediction]
+) -> Mapping[str, float]:
+    """Shares of features, or of their groups, in what the kind's first output did at some of the instants."""
+    first = next(
+        output for output in scorer.kind.outputs(model_spec(scorer.config)) if output.meaning is not Meaning.FLAG
+    )
+    known: Mapping[str, float | None] | None = version.provenance.get(MEANS)
+    numbers = [each for each in said if each.tag.output == first.name and each.value is not None]
+    if first.ahead or known is None or not numbers:
+        return {}
+    spec, params = await registry.load(version)
+    means = [np.nan if (mean := known.get(name)) is None else mean for name in spec.features]
+    groups = scorer.config.explain.groups
+    values, observed = await _windows(scorer, _some(sorted(numbers, key=lambda each: each.as_of)))
+
+    def work() -> Mapping[str, float]:
+        return Explainer(scorer.kind, spec, params, first.name, groups=groups, means=means).importance(values, observed)
+
+    return await scorer.compute(work)
+
+
+def _some(found: Sequence[_T]) -> list[_T]:
+    """Spread over all of them."""
+    return [found[place] for place in np.unique(np.linspace(0, len(found) - 1, _WINDOWS).astype(int))]
+
+
+async def _windows(scorer: Scorer, chosen: Sequence[Prediction]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """What each looked at, as it is known now [n, f, t]."""
+    rows = {asset.name: row for row, asset in enumerate(scorer.assets)}
+    seen = []
+    for each in chosen:
+        windows = await scorer.past(each.as_of, scorer.config.length)
+        seen.append((windows.values[rows[each.tag.asset]], windows.observed[rows[each.tag.asset]]))
+    values, observed = (np.stack(parts) for parts in zip(*seen, strict=True))
+    return values, observed
 
 
 def _strain(case: robust.Case) -> dict[str, float]:

@@ -40,6 +40,12 @@ def _parts(found: Evaluation) -> Iterator[RenderableType]:
     if found.flags is not None:
         yield Text()
         yield from _flags(found.flags)
+    if found.importance:
+        important = headed("importance", ">share")
+        for name, share in found.importance.items():
+            important.add_row(printable(name), f"{100 * share:.1f} %")
+        yield Text()
+        yield important
     if found.note:
         yield Text(printable(found.note))
 

@@ -125,11 +125,10 @@ _FEATURES = ("y", "b", "c", "d")
     [
         (RulLstm(), Spec("rul_lstm", _FEATURES, 24, {"age": "y"}, {**TINY, "context": 8, "trees": 4}), 2),
         (QualityMlp(), Spec("quality_mlp", _FEATURES, 24, {"lab": "y"}, {**TINY, "output": "y", "delay": 2}), None),
-        (ForecastLstm(), Spec("forecast_lstm", _FEATURES, 24, {"target": "y"}, {**TINY, **FORECAST}), 2),
         (FailureMlp(), Spec("failure_mlp", _FEATURES, 24, {}, {**TINY, "trees": 4}), 2),
         (VarAnomaly(), Spec("var_anomaly", _FEATURES, 24, {}, {"order": 2}), None),
     ],
-    ids=["rul_lstm", "quality_mlp", "forecast_lstm", "failure_mlp", "var_anomaly"],
+    ids=["rul_lstm", "quality_mlp", "failure_mlp", "var_anomaly"],
 )
 def test_a_feature_that_never_moved_or_was_never_seen_does_no_harm(kind, spec, unseen):
     """Neither in training nor when it moves at last, by as much as a float32 holds. ``unseen``: where that can be."""

@@ -106,6 +106,7 @@ async def test_a_version_stands_beside_baselines_of_the_same_past(bench):
     assert output.strain["as it is"] == pytest.approx(output.strain["without a"])
     text = shown(found)
     assert "last result" in text
+    assert found.importance == {}, "nothing that it sees has any effect"
     assert "flatter" not in text
     assert json.loads(json.dumps(found.record()))["outputs"][0]["errors"][0]["who"] == "this version"
 
@@ -214,6 +215,9 @@ async def test_a_probability_is_held_against_what_came_beside_what_knows_less(be
     assert ways["this version"].brier == pytest.approx(np.mean((whether.told - whether.came) ** 2))
     assert sum(each.outcomes for each in whether.bins) == whether.outcomes
     assert not found.leak
+    assert next(iter(found.importance.items())) == ("a", pytest.approx(1.0)), "it reads no other"
+    assert "importance" in shown(found)
+    assert json.loads(json.dumps(found.record()))["importance"]["a"] == pytest.approx(1.0)
     assert "calibration error" in shown(found)
     assert json.loads(json.dumps(found.record()))["occurrences"][0]["ways"][0]["who"] == "this version"
     paths = write_plots(found, tmp_path / "plots")
