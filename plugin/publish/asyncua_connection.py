@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncua import ua
 from asyncua.common.connection import SecureConnection
-from asyncua.common.utils import ServiceError
+from asyncua.common.utils import NotEnoughData, ServiceError
 from asyncua.crypto.security_policies import SecurityPolicyNone
 from asyncua.server.binary_server_asyncio import BinaryServer, OPCUAProtocol
 from asyncua.server.uaprocessor import UaProcessor
@@ -181,6 +181,9 @@ class PlantProcessor(UaProcessor):
         except (ServiceError, ua.uaerrors.UaStatusCodeError, asyncio.CancelledError):
             foreseen = True
             raise
+        except NotEnoughData:  # of what is read without :func:`decoded`
+            foreseen = True
+            raise ServiceError(ua.StatusCodes.BadDecodingError) from None
         finally:
             if not foreseen:
                 self.iserver.tell_failure(int(typeid.Identifier), sys.exc_info()[1])

@@ -297,6 +297,9 @@ async def test_a_request_that_is_none_is_the_clients_fault(house, session):
         request.Parameters = ua.RepublishParameters(ua.IntegerId(1), ua.Counter(4711))
         with pytest.raises(ua.UaStatusCodeError, match="BadDecodingError"):
             await session._send_request(request)
+    number = ua.Int32(ua.ObjectIds.RegisterNodesRequest_Encoding_DefaultBinary)
+    with pytest.raises(ua.UaStatusCodeError, match="BadDecodingError"):
+        await session._send_request(ua.CloseSecureChannelRequest(ua.FourByteNodeId(number)))
     assert [house.diagnostics.value("requests_failed_total", cause=cause) for cause in failed] == before
 
 
