@@ -22,7 +22,7 @@ from models.kind import Estimate, OutputSpec, Params, Spec
 from models.network import Recurrent, born, bound
 from models.rul_lstm import RulLstm
 from models.runtime import Predictor
-from tests.benchmarks import _fleet, _peers
+from tests.benchmarks import _fleet, _peers, _start
 from tests.benchmarks.harness import Better, Goal, Peer, Row, Spread
 
 FEATURES = tuple(f"f{number}" for number in range(16))
@@ -38,12 +38,18 @@ Array = NDArray[np.float32]
 
 
 async def measure(quick: bool) -> Sequence[Row]:
-    """Networks, and the same on a GPU where JAX has one; a fleet."""
+    """Networks, and the same on a GPU where JAX has one; a fleet; starts of the service."""
     turns, sizes = (3, SIZES[:3]) if quick else (7, SIZES)
     with _one_core():
         found = [*_lstm(sizes, turns), *_mlp(sizes, turns), *_rul(sizes, turns), *_gpu(sizes, turns)]
         fleet = Spread.of(await _fleet.shares(minutes=turns))
-    return [*found, Row("500 assets × 3 models, scored each minute: of two cores", fleet, "%", goal=Goal(2))]
+    started = await _start.starts(turns)
+    return [
+        *found,
+        Row("500 assets × 3 models, scored each minute: of two cores", fleet, "%", goal=Goal(2)),
+        Row("process start to first prediction, warm compile cache", Spread.of(started.warm), "s", goal=Goal(6)),
+        Row("process start to first prediction, nothing compiled before", Spread.of([started.cold]), "s"),
+    ]
 
 
 @contextmanager
