@@ -1,5 +1,7 @@
 """The command line: ``foretag``, or ``python -m plugin``. Each command is in :mod:`plugin.commands`."""
 
+import logging
+
 import typer
 
 from plugin.commands import asking, commissioning, evaluating, exchange, historian, models, people, running, trust
@@ -43,6 +45,7 @@ app.add_typer(people.lab_app, name="lab")
 
 def main() -> None:
     """The entry point of the ``foretag`` command."""
+    logging.getLogger("asyncua").setLevel(logging.ERROR)  # what goes wrong a command says in words of its own
     app()
 
 

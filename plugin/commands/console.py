@@ -1,7 +1,6 @@
 """What every command needs: the terminal, the file that it is told of, and how it ends."""
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -23,7 +22,6 @@ _NO_TERMINAL = 200
 
 out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _NO_TERMINAL)
 err = Console(stderr=True)
-logging.getLogger("asyncua").setLevel(logging.ERROR)  # what goes wrong a command says itself, in words of its own
 
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", envvar="FORETAG_CONFIG")]
 DEFAULT = Path("foretag.toml")
