@@ -12,7 +12,7 @@ from plugin.domain import ModelState, ModelVersion, Run, RunKind, RunResult
 from plugin.errors import ForetagError, ModelError, StoreError
 from plugin.infer.ancestors import Wish, ancestor
 from plugin.infer.complaints import Complaints
-from plugin.infer.compute import Compute
+from plugin.infer.compute import Cancelled, Compute
 from plugin.infer.config import RetrainingConfig
 from plugin.infer.outputs import model_spec
 from plugin.infer.registry import Registry
@@ -144,7 +144,7 @@ class Training:
                 scorer.config, scorer.kind, scorer.assets, self._store, self._registry, self._compute, self._clock(),
                 lambda share, message: self._listener(name, share, message), begin,
             )  # fmt: skip
-        except (ForetagError, asyncio.CancelledError) as error:
+        except (ForetagError, asyncio.CancelledError, Cancelled) as error:
             await self._fail(run, str(error) or "stopped")
             raise
         except Exception as error:
