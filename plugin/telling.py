@@ -143,8 +143,19 @@ async def tell_lab(config: Config, rows: Sequence[Mapping[str, str]], name: str)
     faults: list[Fault] = []
     samples = [_lab_sample(config, row, f"row {n}", now, user, faults) for n, row in enumerate(rows, 1)]
     _refuse(name, rows, faults)
+    told = [sample for sample in samples if sample is not None]
     async with beside(config) as store:
-        return len(samples), await store.write_lab_samples([sample for sample in samples if sample is not None])
+        return len(told), await store.write_lab_samples(await _with_units(store, told))
+
+
+async def _with_units(store: Store, told: Sequence[LabSample]) -> Sequence[LabSample]:
+    """What is told again without a unit has the one that it had."""
+    without = [sample.taken for sample in told if not sample.unit]
+    if not without:
+        return told
+    before = await store.lab_samples(None, None, min(without), max(without) + timedelta(microseconds=1))
+    units = {sample.id: sample.unit for sample in before}
+    return [replace(sample, unit=sample.unit or units.get(sample.id, "")) for sample in told]
 
 
 def _lab_sample(

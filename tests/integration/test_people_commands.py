@@ -176,6 +176,15 @@ def test_a_result_is_told_again_and_corrected(desk: Desk) -> None:
     assert "12.5 → 13.5" in desk("audit")
 
 
+def test_a_result_corrected_without_its_unit_keeps_it(desk: Desk) -> None:
+    words = ["lab", "add", "pump-01", "oil", "--taken", "2026-03-01T08:00+00:00"]
+    desk(*words, "12.5", "--unit", "ppm")
+    assert desk(*words, "12.5").strip() == "1 told, 0 of them new or corrected."
+    desk(*words, "13.5")
+    (row,) = desk.json("lab", "list", "--since", "2026-01-01")
+    assert (row["value"], row["unit"]) == (13.5, "ppm")
+
+
 CSV = {
     ",": "asset,quantity,taken,value,note\npump-01,oil,2026-03-01T08:00Z,12.5,\npump-02,oil,2026-03-01T09:00Z,,lost\n",
     ";": "asset; quantity; taken; value; note\npump-01;oil;2026-03-01T08:00Z;12,5\n"
