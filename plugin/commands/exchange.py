@@ -58,7 +58,10 @@ def import_(
     ] = None,
     max_rejects: Annotated[int, typer.Option(help="Stop when more cells than this can't be taken.", min=0)] = 100_000,
 ) -> None:
-    """Bring history from files into the historian: twice is as once, and what was cut off goes on where it was."""
+    """Bring history from files into the historian: twice is as once, and what was cut off goes on where it was.
+
+    Exit status 1: nothing in one of the files could be taken.
+    """
     from plugin.exchange import terms  # noqa: PLC0415 - each command loads only what it needs
 
     for file in files:
@@ -77,7 +80,9 @@ def import_(
     checked(said.check)
     entries = checked(lambda: read_mapping(mapping)) if mapping else {}
     orders = [Order(file, said, entries, create, correct, dry_run, max_rejects) for file in files]
-    complete(import_files(load(config), orders, rejects, out))
+    outcomes = complete(import_files(load(config), orders, rejects, out))
+    if any(outcome.in_vain for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 def export(

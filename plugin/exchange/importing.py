@@ -97,6 +97,12 @@ class Outcome:
     corrected: int = 0
     """Samples that were put in the place of others."""
 
+    @property
+    def in_vain(self) -> bool:
+        """It has rows, and no sample of them is in the historian."""
+        record = self.record
+        return record.position > 0 and not (record.stored or record.duplicates or self.corrected)
+
 
 async def bring(
     store: Store, order: Order, progress: Progress = lambda _share, _rows: None, rejected: Rejected = lambda _rows: None

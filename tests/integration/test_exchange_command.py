@@ -65,6 +65,14 @@ def test_from_a_dry_run_to_a_file_that_is_the_same_again(folder):
     assert (code, "0 samples stored, 1 were there already" in told) == (0, True), told
 
 
+def test_a_file_of_which_nothing_can_be_taken_is_a_failure(folder):
+    (folder / "a.csv").write_text("time,engine-01.T24\n2024-01-01T00:00:00Z,much\n2024-01-01T00:00:01Z,more\n")
+    code, told = foretag("import", "a.csv")
+    assert (code, "0 samples stored, 0 were there already, 2 quarantined" in told) == (1, True), told
+    (folder / "a.csv").write_text("time,engine-01.T24\n2024-01-01T00:00:00Z,much\n2024-01-01T00:00:01Z,2\n")
+    assert foretag("import", "a.csv")[0] == 0, "one of them was"
+
+
 def test_an_export_tells_what_retention_has_dropped_of_it(folder):
     with (folder / "foretag.toml").open("a") as file:
         file.write('\n[[historian.retention]]\nname = "default"\nsamples = "30d"\n')
