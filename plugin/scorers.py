@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from models.kind import ModelKind
@@ -17,6 +18,7 @@ from plugin.infer.runs import Runs
 from plugin.infer.scoring import Scorer
 from plugin.protocols import Sink, Source, Store
 from plugin.schedule import Job
+from plugin.tasks import job
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +55,20 @@ class Scorers:
         own = {tag.source for asset in scorer.assets for tag in asset.tags.values()}
         return all(source.history_progress().finished for name, source in self._sources.items() if name in own)
 
+    async def take_up(self) -> None:
+        """Load and compile what is in force, beside the rest of a start. What is wrong with one its run will say."""
+        for scorer in list(self.in_force):
+            if scorer.config.enabled:
+                with suppress(ForetagError):
+                    await job(self._diagnostics, "models", f"taking up model {scorer.config.name}", scorer.refresh())
+
     def job(self, index: int, runs: Runs) -> Job:
         """A scheduled run of the scorer that is at this place by then."""
 
-        async def job(tick: datetime, end: datetime) -> None:
+        async def run(tick: datetime, end: datetime) -> None:
             await runs.score(self.in_force[index], tick, end)
 
-        return job
+        return run
 
     async def rescore(self, tags: Sequence[Tag], sinks: Sequence[Sink]) -> tuple[list[str], list[str]]:
         """Put scorers whose assets have changed in their places, between two runs; names of models, and of those that

@@ -165,6 +165,7 @@ class Service:
         compute = await enter(open_compute(self.config, self.diagnostics))
         registry = Registry(store, self.config.model_folder, key=self.config.model_key)
         scorers = Scorers(self.config, tags, store, registry, compute, self.diagnostics, sources)
+        await enter(running(scorers.take_up()))
         mirror.committed(await wait(lambda: store.latest([tag.id for tag in mirror.tags])))
         room = Room(self.config.alarms, store, self.diagnostics)
         alarms = await wait(lambda: self._alarms(room, store, sources, tags, scorers))
