@@ -17,7 +17,7 @@ from models.meaning import Meaning
 Params = dict[str, Any]
 """A nested dict of arrays: weights, scalers, calibration. All that prediction needs besides the :class:`Spec`."""
 
-Form = Literal["no", "int8", "pruned", "student"]
+Form = Literal["no", "bf16", "int8", "pruned", "student"]
 """How light a model is to be, see :mod:`models.light`."""
 
 Progress = Callable[[float, str], None]

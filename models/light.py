@@ -1,13 +1,16 @@
-"""Light models: int8 weights, pruned weights, or a small student of the ensemble; refused where they say other things.
+"""Light models: small weights, or a small student of the ensemble; refused where they say other things.
 
 A light parameter tree is that of the kind, but a matrix of weights is a dict: ``int8`` and ``step`` (one per output
 channel, symmetric: Jacob et al. 2018, section 2.1 with a zero point of 0), and where it was pruned, ``mask`` (one bit a
 weight) and ``shape``. :func:`unpacked` puts pruned ones back when a model is loaded; :func:`widened` makes float32 of
-int8 inside the compiled program, so that memory holds the small ones.
+int8 inside the compiled program, so that memory holds the small ones. A matrix of a network may be ``bf16`` instead
+(bits of a bfloat16): where the processor multiplies such numbers, recurrent layers do so, and sum in float32.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,6 +29,10 @@ _ASKED = 6000
 """Cells at which a student hears its teacher; at the others it learns from the label alone."""
 _BELIEVED = 0.5
 """Share of what the teacher says in what a student learns there; the rest is the label."""
+_OF_NETWORKS = frozenset({"kernel", "recurrent"})
+"""Names that :mod:`models.network` gives its matrices."""
+_MULTIPLIES = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Flags of processors, x86 and ARM."""
 _AT_ONCE = 256
 _CHECKED = 1024
 """Windows that a light model is compared at."""
@@ -56,7 +63,7 @@ def fit(kind: ModelKind, spec: Spec, data: TrainingData, form: Form, bound: floa
         small = student(spec)
         light = kind.fit(small, taught(kind, spec, full.params, data, ~apart), progress)
     else:
-        small, light = spec, replace(full, params=quantised(full.params, PRUNED if form == "pruned" else 0.0))
+        small, light = spec, replace(full, params=_LIGHTER[form](full.params))
     values, observed = _windows(spec, _only(data, apart))
     whole = outputs_of(kind, spec, full.params, values, observed)
     states = [output.name for output in kind.outputs(spec) if output.states]
@@ -73,12 +80,24 @@ def fit(kind: ModelKind, spec: Spec, data: TrainingData, form: Form, bound: floa
 
 def quantised(params: Params, pruned: float = 0.0) -> Params:
     """int8 in place of every matrix of weights; of each, this share of the smallest weights left out."""
-    return _mapped(params, lambda leaf: _packed(leaf, pruned) if _is_matrix(leaf) else leaf)
+    return _mapped(params, lambda _, leaf: _packed(leaf, pruned) if _is_matrix(leaf) else leaf)
 
 
-def _mapped(tree: Params, change: Any) -> Params:
+def halved(params: Params) -> Params:
+    """bfloat16 in place of every matrix of a network; matrices of other arithmetic stay as they are."""
+    return _mapped(params, lambda key, leaf: _upper(leaf) if key in _OF_NETWORKS and _is_matrix(leaf) else leaf)
+
+
+_LIGHTER: Mapping[Form, Callable[[Params], Params]] = {
+    "bf16": halved,
+    "int8": quantised,
+    "pruned": lambda params: quantised(params, PRUNED),
+}
+
+
+def _mapped(tree: Params, change: Callable[[str, Any], Any]) -> Params:
     return {
-        key: _mapped(dict(value), change) if isinstance(value, Mapping) else change(value)
+        key: _mapped(dict(value), change) if isinstance(value, Mapping) else change(key, value)
         for key, value in tree.items()
     }
 
@@ -86,6 +105,11 @@ def _mapped(tree: Params, change: Any) -> Params:
 def _is_matrix(leaf: Any) -> bool:
     """Members, inputs, outputs."""
     return np.ndim(leaf) == 3 and leaf.dtype == np.float32 and min(leaf.shape[1:]) > 1
+
+
+def _upper(leaf: NDArray[np.float32]) -> Params:
+    """As bits, for safetensors knows no bfloat16 of NumPy's."""
+    return {"bf16": np.asarray(leaf).astype(jnp.bfloat16).view(np.uint16)}
 
 
 def _packed(leaf: NDArray[np.float32], pruned: float) -> Params:
@@ -119,7 +143,23 @@ def widened(params: Params) -> Params:
     if set(params) == {"int8", "step"}:
         weights: Any = params["int8"].astype(jnp.float32) * params["step"]
         return weights  # type: ignore[no-any-return]  # a leaf in the place of a tree
+    if set(params) == {"bf16"}:
+        weights = jax.lax.bitcast_convert_type(params["bf16"], jnp.bfloat16)
+        return weights if multiplies_bf16() else weights.astype(jnp.float32)  # type: ignore[no-any-return]
     return {key: widened(dict(each)) if isinstance(each, Mapping) else each for key, each in params.items()}
+
+
+@cache
+def multiplies_bf16() -> bool:
+    """Whether the device does; a processor that doesn't is slower with them than with float32."""
+    if jax.default_backend() != "cpu":
+        return True
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    flags = {flag for line in told.splitlines() if line.startswith(("flags", "Features")) for flag in line.split()}
+    return not flags.isdisjoint(_MULTIPLIES)
 
 
 def size(params: Params) -> int:

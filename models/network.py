@@ -64,7 +64,7 @@ class Layer(nnx.Module):
         weights = self.recurrent[...]
 
         def step(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
-            kept = _where(now[1], advance(carry, now[0], carry[0] @ weights), carry)
+            kept = _where(now[1], advance(carry, now[0], _product(carry[0], weights)), carry)
             return kept, kept[0]
 
         start = self.start(inputs)
@@ -82,14 +82,17 @@ class Layer(nnx.Module):
         kernel, bias, recurrent = gates.kernel[...], gates.bias[...], self.recurrent[...]
         joined = _CELLS[self.cell].joined
         if joined is None:
-            return lambda carry, entered: advance(carry, entered @ kernel + bias, carry[0] @ recurrent)
+            return lambda carry, entered: advance(
+                carry, _product(entered, kernel) + bias, _product(carry[0], recurrent)
+            )
         scale, shift = self._scale_and_shift()
-        weights, bias = scale * jnp.concatenate([kernel, recurrent]), scale * (bias + shift)
+        weights, bias = jnp.concatenate([kernel, recurrent]), scale * (bias + shift)
+        weights = scale.astype(weights.dtype) * weights
 
         def step(carry: Carry, entered: jax.Array) -> Carry:
             # The barrier keeps the compiler from making two products of the one.
             both = jax.lax.optimization_barrier(jnp.concatenate([entered, carry[0]], -1))  # type: ignore[no-untyped-call]
-            return joined(carry, both @ weights + bias)
+            return joined(carry, _product(both, weights) + bias)
 
         return step
 
@@ -101,7 +104,7 @@ class Layer(nnx.Module):
             gates = scale * (gates + shift)
 
         def step(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
-            returned = carry[0] @ recurrent
+            returned = _product(carry[0], recurrent)
             fresh = advance(carry, now[0], returned) if joined is None else joined(carry, now[0] + scale * returned)
             kept = _where(now[1], fresh, carry)
             return kept, kept[0]
@@ -171,6 +174,11 @@ class Recurrent(Layer):
         for layer in self._layers():
             inputs = layer.states(inputs, seen)
         return inputs
+
+
+def _product(inputs: jax.Array, weights: jax.Array) -> jax.Array:
+    """Of numbers as wide as the weights (float32 or bfloat16), summed in float32."""
+    return jnp.matmul(inputs.astype(weights.dtype), weights, preferred_element_type=jnp.float32)
 
 
 def _where(seen: jax.Array, fresh: Carry, before: Carry) -> Carry:

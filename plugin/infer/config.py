@@ -57,8 +57,9 @@ class TrainingConfig(Section):
     clean: float = Field(default=0.5, gt=0.0, le=1.0)
     """For ``normal``: the share of each run, from its start, that counts as healthy (all cells where nothing ages)."""
     light: Form = "no"
-    """Make it small: ``int8`` (weights of one byte), ``pruned`` (int8, and the smallest third of them left out) or
-    ``student`` (a small network of one member that learns from the full one: a remaining life or a probability)."""
+    """Make it small: ``bf16`` (weights of two bytes, multiplied as such where the processor can), ``int8`` (of one
+    byte), ``pruned`` (int8, and the smallest third of them left out) or ``student`` (a small network of one member that
+    learns from the full one: a remaining life or a probability)."""
     light_error: float = Field(default=0.05, gt=0.0, allow_inf_nan=False)
     """How far a light model may stray from the full one: 95 % of the windows it is tried on, as a share of the
     output's standard deviation; of a state, the share of the windows in another one. One that strays farther is

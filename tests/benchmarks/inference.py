@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from models import light
 from models.kind import Estimate, OutputSpec, Params, Spec
 from models.network import Recurrent, born, bound
 from models.rul_lstm import RulLstm
@@ -91,7 +93,8 @@ class _Lstm(_Network):
     name = "lstm"
 
     def predict(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
-        told = bound(_build, params).last(jnp.swapaxes(values, 1, 2), observed.any(1))[:, 0]
+        one: Params = jax.tree.map(lambda leaf: leaf[0], params)
+        told = bound(_build, one).last(jnp.swapaxes(values, 1, 2), observed.any(1))[:, 0]
         return {"told": Estimate(told, told, told)}
 
 
@@ -109,8 +112,11 @@ class _Mlp(_Network):
 
 def _lstm(sizes: Sequence[int], turns: int) -> Iterator[Row]:
     weights = _lstm_weights()
-    predictor = Predictor(_Lstm(), Spec("lstm", FEATURES, CELLS), weights, jax.devices("cpu")[0])  # type: ignore[arg-type]
-    peers = dict(_peers.lstms(*_plain(weights)))
+    spec, device = Spec("lstm", FEATURES, CELLS), jax.devices("cpu")[0]
+    predictor = Predictor(_Lstm(), spec, weights, device)  # type: ignore[arg-type]
+    halved = Predictor(_Lstm(), spec, light.halved(weights), device)  # type: ignore[arg-type]
+    peers: dict[str, _peers.Run] = dict(_peers.lstms(*_plain(weights)))
+    peers["foretag, bf16"] = partial(_halved, halved)
     for size in sizes:
         windows = np.random.default_rng(size).standard_normal((size, CELLS, len(FEATURES))).astype(np.float32)
         taken = _in_turns(predictor, peers, windows, turns)
@@ -119,14 +125,21 @@ def _lstm(sizes: Sequence[int], turns: int) -> Iterator[Row]:
             yield Row("LSTM 2 × 64, one at once: a call", _scaled(taken["ours"], 1e6), "µs")
 
 
+def _halved(predictor: Predictor, windows: Array) -> Callable[[], Array]:
+    values = np.ascontiguousarray(windows.swapaxes(1, 2))
+    ask = _ours(predictor, values, np.ones(values.shape, bool))
+    return lambda: ask()["told"].value
+
+
 def _lstm_weights() -> Params:
-    """Larger than at birth, so that a wrong gate shows."""
+    """Of one member; larger than at birth, so that a wrong gate shows."""
     weights = born(_build, jax.random.split(jax.random.key(0), 1))
-    found: Params = jax.tree.map(lambda leaf: np.asarray(2.0 * leaf[0]), weights)
+    found: Params = jax.tree.map(lambda leaf: np.asarray(2.0 * leaf), weights)
     return found
 
 
 def _plain(weights: Params) -> tuple[list[Mapping[str, Array]], Mapping[str, Array]]:
+    weights = jax.tree.map(lambda leaf: leaf[0], weights)
     layers = [weights, *weights["above"].values()]
     forget = np.repeat(np.array([0, 1, 0, 0], np.float32), 64)
     plain: list[Mapping[str, Array]] = [

@@ -61,6 +61,32 @@ def test_a_pruned_matrix_loses_its_smallest_weights_alone():
     assert light.size(packed) < light.size(light.quantised({"kernel": weights}))
 
 
+@pytest.mark.parametrize("native", [False, True])
+def test_bfloat16_halves_a_network_and_says_nearly_the_same(tmp_path, monkeypatch, native):
+    monkeypatch.setattr(light, "multiplies_bf16", lambda: native)
+    options = {"cap": 40, "horizon": 10, "context": 8, "hidden": 32, "members": 2, "trees": 1}
+    spec = Spec("rul_lstm", ("cycle", "wear"), 24, {"age": "cycle"}, options)
+    kind = RulLstm()
+    full = jax.device_get(kind.init(spec, jax.random.key(0)))
+    halved = light.halved(full)
+    assert light.size(halved["network"]) < 0.55 * light.size(full["network"])
+    read = load(save(tmp_path, "light", spec, halved, metrics={}, provenance={}).path).params
+    values = np.random.default_rng(1).normal(size=(9, 2, 24)).astype(np.float32)
+    for windows in (values, values[:1]):
+        observed = np.ones(windows.shape, bool)
+        told = Predictor(kind, spec, read, jax.devices("cpu")[0]).predict(windows, observed)["rul"].value
+        whole = Predictor(kind, spec, full, jax.devices("cpu")[0]).predict(windows, observed)["rul"].value
+        assert told == pytest.approx(whole, abs=0.2)
+        assert not np.array_equal(told, whole)
+
+
+def test_matrices_that_are_no_network_s_stay_as_they_are():
+    kept = {"inverse": np.ones((2, 3, 3), np.float32), "network": {"kernel": np.ones((2, 3, 3), np.float32)}}
+    halved = light.halved(kept)
+    assert halved["inverse"].dtype == np.float32
+    assert halved["network"]["kernel"]["bf16"].dtype == np.uint16
+
+
 @pytest.mark.parametrize("pruned", [0.0, 0.3])
 def test_an_artifact_carries_a_light_model_and_the_predictor_runs_it(data, full, tmp_path, pruned):
     small = light.quantised(full, pruned)
@@ -78,6 +104,7 @@ def test_an_artifact_carries_a_light_model_and_the_predictor_runs_it(data, full,
 
 def test_a_light_model_that_strays_is_refused(data):
     assert light.fit(FailureMlp(), SPEC, data, "int8", 0.2, quiet).metrics["light_error"] < 0.2
+    assert light.fit(FailureMlp(), SPEC, data, "bf16", 0.2, quiet).metrics["light_error"] < 0.2
     with pytest.raises(ValueError, match=r"strays by .* more than light_error = 1e-06; allow more"):
         light.fit(FailureMlp(), SPEC, data, "int8", 1e-6, quiet)
 
