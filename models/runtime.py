@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +55,7 @@ def enable_compile_cache(folder: Path) -> None:
 
 def check_tree(kind: ModelKind, spec: Spec, params: Params) -> None:
     """ValueError where parameters are not of the names and shapes that the kind of this release gives them."""
-    fresh, params = kind.init(spec, jax.random.key(spec.seed)), light.widened(light.unpacked(params))
+    fresh, params = _born(kind, spec), light.widened(light.unpacked(params))
     ours, theirs = (
         {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (fresh, params)
@@ -65,6 +66,16 @@ def check_tree(kind: ModelKind, spec: Spec, params: Params) -> None:
                 f"the version holds {name} of shape {theirs.get(name)}, this release's {kind.name} "
                 f"{ours.get(name)}: another release made it; train it again"
             )
+
+
+def _born(kind: ModelKind, spec: Spec) -> Params:
+    """What a kind's parameters look like at birth: shapes alone, but where it has to be computed."""
+    init = partial(kind.init, spec)
+    try:
+        shapes: Params = jax.eval_shape(init, jax.random.key(spec.seed))
+    except TypeError:  # it looks at numbers, as NumPy does
+        return init(jax.random.key(spec.seed))
+    return shapes
 
 
 def bucket(windows: int) -> int:
