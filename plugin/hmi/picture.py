@@ -215,7 +215,8 @@ def _value(shown: Reading | None) -> Text:
 def _bar(health: Reading | None) -> RenderableType:
     if health is None or health.value is None or is_bad(health):
         return ""
-    return ProgressBar(total=1.0, completed=health.value, width=10)
+    # No colour of its own: colours are for what is not normal (ISA-101), and rich's are red until all is done.
+    return ProgressBar(total=1.0, completed=health.value, width=10, complete_style="default", finished_style="default")
 
 
 def _common_unit(readings: Iterable[Reading | None]) -> str:
