@@ -8,7 +8,7 @@ squared error), on histograms and on a random part of the inputs.
 before the first tree. They are rows, not matrices: a threshold is not to be rounded to int8 (:mod:`models.light`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -36,6 +36,11 @@ def ungrown(trees: int) -> Params:
         "leaf": np.zeros(trees << DEPTH, np.float32),
         "mean": np.zeros((), np.float32),
     }
+
+
+def stacked(forests: Sequence[Params]) -> Params:
+    """Forests of as many trees each, on a new first axis."""
+    return {name: np.stack([forest[name] for forest in forests]) for name in forests[0]}
 
 
 def grown(

@@ -23,7 +23,7 @@ _RARE = 0.01
 
 def ungrown(forests: int, trees: int) -> Params:
     """What :func:`grown` gives before there are data."""
-    return {name: np.stack([leaf] * forests) for name, leaf in boosted.ungrown(trees).items()}
+    return boosted.stacked([boosted.ungrown(trees)] * forests)
 
 
 def grown(
@@ -51,8 +51,7 @@ def grown(
         used = fold != number % count
         return boosted.grown(asked[used], target[used], trees, seed + number, partial(told, number), _BINS)
 
-    every = [forest(number) for number in range(forests)]
-    return {name: np.stack([each[name] for each in every]) for name in every[0]}
+    return boosted.stacked([forest(number) for number in range(forests)])
 
 
 def logit(trees: Params, asked: jax.Array) -> jax.Array:

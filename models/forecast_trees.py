@@ -46,7 +46,7 @@ def grown(
 
     every = [[forest(member, horizon) for horizon in range(came.shape[-1])] for member in range(members)]
     rows_of = [{name: np.hstack([each[name] for each in own]) for name in own[0]} for own in every]
-    return {name: np.stack([each[name] for each in rows_of]) for name in rows_of[0]}
+    return boosted.stacked(rows_of)
 
 
 def told_ahead(forests: Params, asked: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from models import rul_inputs
+from models import boosted, rul_inputs
 from models.kind import Params, Progress, Spec, TrainingData
 from models.training import alike
 
@@ -101,7 +101,7 @@ class Lives:
             seen = self.seen_by(member)[rows]
             rows_of = summary[seen].reshape(-1, summary.shape[-1])
             trees.append(grow(member, rows_of, target[seen].ravel(), partial(told, member)))
-        return {name: np.stack([each[name] for each in trees]) for name in trees[0]}
+        return boosted.stacked(trees)
 
     def summaries(self, rows: NDArray[np.intp], ends: NDArray[np.intp]) -> NDArray[np.float32]:
         """What trees are asked about at cells [m, k] of these windows [m]."""

@@ -133,7 +133,7 @@ class RulLstm:
         options = read(Options, spec)
         return {
             "network": born(_builder(spec, options), jax.random.split(key, options.members)),
-            "trees": jax.tree.map(lambda leaf: np.stack([leaf] * options.members), boosted.ungrown(options.trees)),
+            "trees": boosted.stacked([boosted.ungrown(options.trees)] * options.members),
             "share": np.zeros((), np.float32),
             **rul_inputs.unlearnt(spec, options.conditions),
             "margin": np.zeros(2, np.float32),
