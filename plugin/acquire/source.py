@@ -39,10 +39,10 @@ from plugin.acquire.structures import Structures
 from plugin.acquire.subscription import restarted
 from plugin.acquire.watchdog import Watchdog
 from plugin.acquire.wire import now_micros
+from plugin.complaints import Complaints
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, Micros, Tag
 from plugin.errors import SourceError, SourceRefused
-from plugin.infer.complaints import Complaints
 from plugin.protocols import Delivery, Health, HistoryProgress
 
 _log = logging.getLogger(__name__)

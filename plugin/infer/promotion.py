@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
+from plugin.complaints import Complaints
 from plugin.domain import ModelVersion
 from plugin.errors import ModelError
 from plugin.infer.comparing import Comparison, compare
-from plugin.infer.complaints import Complaints
 from plugin.infer.config import ModelConfig, PromotionConfig
 from plugin.infer.outputs import model_spec
 from plugin.infer.registry import Registry

@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from plugin.complaints import Complaints
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Outcome, Run, RunKind, RunResult
 from plugin.errors import ForetagError, StoreError
-from plugin.infer.complaints import Complaints
 from plugin.infer.scoring import Scorer
 from plugin.infer.telling import Telling
 from plugin.protocols import Sink, Store

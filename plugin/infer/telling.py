@@ -5,9 +5,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from plugin.complaints import Complaints
 from plugin.diagnostics import Diagnostics
 from plugin.errors import PublishError
-from plugin.infer.complaints import Complaints
 from plugin.protocols import Sink
 
 _log = logging.getLogger(__name__)

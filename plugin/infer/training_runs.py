@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from plugin.complaints import Complaints
 from plugin.diagnostics import Diagnostics
 from plugin.domain import ModelState, ModelVersion, Run, RunKind, RunResult
 from plugin.errors import ForetagError, ModelError, StoreError
 from plugin.infer.ancestors import Wish, ancestor
-from plugin.infer.complaints import Complaints
 from plugin.infer.compute import Cancelled, Compute
 from plugin.infer.config import RetrainingConfig
 from plugin.infer.outputs import model_spec

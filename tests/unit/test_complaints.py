@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from plugin.infer.complaints import Complaints
+from plugin.complaints import Complaints
 
 
 def test_a_fault_is_told_when_it_begins_and_when_it_changes() -> None:
