@@ -67,13 +67,12 @@ class Layer(nnx.Module):
             kept = _where(now[1], advance(carry, now[0], _product(carry[0], weights)), carry)
             return kept, kept[0]
 
-        start = self.start(inputs)
-        _, states = jax.lax.scan(step, start, (jnp.swapaxes(gates, 0, 1), seen.T))
+        _, states = jax.lax.scan(step, self.start(inputs[:, 0]), (jnp.swapaxes(gates, 0, 1), seen.T))
         return jnp.swapaxes(states, 0, 1)
 
-    def start(self, inputs: jax.Array) -> Carry:
-        """What is carried into the first cell of windows [b, t, d]."""
-        nothing = jnp.zeros((inputs.shape[0], self.hidden), inputs.dtype)
+    def start(self, entered: jax.Array) -> Carry:
+        """What is carried into the first cell, whose input is [..., d]."""
+        nothing = jnp.zeros((*entered.shape[:-1], self.hidden), entered.dtype)
         return (nothing,) * _CELLS[self.cell].carried
 
     def stepper(self, advance: Step) -> Callable[[Carry, jax.Array], Carry]:
@@ -97,19 +96,22 @@ class Layer(nnx.Module):
         return step
 
     def alone(self, advance: Step, entered: jax.Array, seen: jax.Array) -> tuple[Carry, jax.Array]:
-        """Of one window's cells [t, 1, d] and [t, 1]: what is carried after the last, and each state [t, 1, hidden]."""
+        """Of one window's cells [t, d] and [t]: what is carried after the last, and each state [t, hidden].
+
+        A state is no row of a matrix: the compiler copies a row before it multiplies it.
+        """
         gates, recurrent, joined = self.gates(entered), self.recurrent[...], _CELLS[self.cell].joined
         if joined is not None:
             scale, shift = self._scale_and_shift()
-            gates = scale * (gates + shift)
+            gates, recurrent = scale * (gates + shift), scale.astype(recurrent.dtype) * recurrent
 
         def step(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
             returned = _product(carry[0], recurrent)
-            fresh = advance(carry, now[0], returned) if joined is None else joined(carry, now[0] + scale * returned)
+            fresh = advance(carry, now[0], returned) if joined is None else joined(carry, now[0] + returned)
             kept = _where(now[1], fresh, carry)
             return kept, kept[0]
 
-        return jax.lax.scan(step, self.start(jnp.swapaxes(entered, 0, 1)), (gates, seen))
+        return jax.lax.scan(step, self.start(entered[0]), (gates, seen))
 
     def _scale_and_shift(self) -> tuple[jax.Array, jax.Array]:
         """Of each gate, see :func:`_lstm_joined`; repeated by NumPy, so that they are constants of the program."""
@@ -140,9 +142,8 @@ class Recurrent(Layer):
         """
         if (advance := _CELLS[self.cell].step) is None:
             return self.head(self._all_states(inputs, seen)[:, -1])
-        cells = jnp.swapaxes(inputs, 0, 1), seen.T
         if len(inputs) == 1:
-            return self.head(self._of_one(advance, *cells))
+            return self.head(self._of_one(advance, inputs[0], seen[0]))[None]
         layers = self._layers()
         steppers = [layer.stepper(advance) for layer in layers]
 
@@ -153,12 +154,12 @@ class Recurrent(Layer):
                 entered = after[-1][0]
             return after, None
 
-        start = [layer.start(inputs) for layer in layers]
-        carried, _ = jax.lax.scan(step, start, cells)
+        start = [layer.start(inputs[:, 0]) for layer in layers]
+        carried, _ = jax.lax.scan(step, start, (jnp.swapaxes(inputs, 0, 1), seen.T))
         return self.head(carried[-1][0])
 
     def _of_one(self, advance: Step, entered: jax.Array, seen: jax.Array) -> jax.Array:
-        """The last state [1, hidden] of one window's cells [t, 1, d] and [t, 1].
+        """The last state [hidden] of one window's cells [t, d] and [t].
 
         What it costs is to fetch the weights at each cell: those of a layer's input are fetched once, for all cells.
         """
@@ -182,7 +183,7 @@ def _product(inputs: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _where(seen: jax.Array, fresh: Carry, before: Carry) -> Carry:
-    return tuple(jnp.where(seen[:, None], new, old) for new, old in zip(fresh, before, strict=True))
+    return tuple(jnp.where(seen[..., None], new, old) for new, old in zip(fresh, before, strict=True))
 
 
 def _lstm(carry: Carry, entered: jax.Array, returned: jax.Array) -> Carry:
