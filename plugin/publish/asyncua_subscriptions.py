@@ -27,7 +27,7 @@ from asyncua.server.subscription_service import SubscriptionService
 
 from plugin.publish import wire
 from plugin.publish.backlog import Changes
-from plugin.publish.cells import Cell
+from plugin.publish.cells import Face
 from plugin.publish.event_filter import Occurrence
 from plugin.publish.event_items import EventItem
 from plugin.publish.items import Item, span_of
@@ -94,7 +94,7 @@ class PlantItems(MonitoredItemService):
                 item.ask(params.RequestedParameters, result.RevisedQueueSize, span_of(self.aspace, node))
         except ServiceError as error:
             return ua.MonitoredItemCreateResult(_status(error.code))
-        if isinstance(found, Cell):
+        if isinstance(found, Face):
             item.watch(found)
         else:
             result.StatusCode, handle = self.aspace.add_datachange_callback(node, attribute, item.notice)

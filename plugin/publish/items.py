@@ -21,15 +21,13 @@ from typing import Any
 from asyncua import ua
 from asyncua.common.utils import ServiceError
 
+from plugin.publish.audience import NOWHERE, Wish
 from plugin.publish.backlog import Backlog, Changes
-from plugin.publish.cells import Cell, Wish
+from plugin.publish.cells import Face
 from plugin.publish.wire import any_data_value, overflowed
 
 _NEVER = -1
 """Status of what was not reported yet."""
-
-_NOWHERE = -1
-"""Place of an item that chooses."""
 
 _DISABLED, _REPORTING = ua.MonitoringMode.Disabled, ua.MonitoringMode.Reporting
 _STATUS_VALUE, _TIMESTAMP = ua.DataChangeTrigger.StatusValue, ua.DataChangeTrigger.StatusValueTimestamp
@@ -60,14 +58,14 @@ class Item:
         self.monitored_item_id = number
         self.read_value_id: Any = asked.ItemToMonitor
         self.mode: ua.MonitoringMode = asked.MonitoringMode
-        self.cell: Cell | None = None
+        self.cell: Face | None = None
         """Whose values it is told; None: of an attribute that asyncua keeps."""
         self.close: Callable[[], None] = lambda: None
         self.waiting: list[bytes] = []
         """Of an item that chooses; elsewhere it is the backlog that knows."""
         self.prefix = bytes(4)
         self._backlog = backlog
-        self.place = _NOWHERE
+        self.place = NOWHERE
         self.client_handle: Any = 0
         self.queue_size = 1
         self._value: Any = None
@@ -113,8 +111,8 @@ class Item:
         """What was reported before: the present value is news."""
         self._status = _NEVER
 
-    def watch(self, cell: Cell) -> None:
-        """It is told of the cell's values from now on; :meth:`plugin.publish.cells.Cell.tell` tells the present one."""
+    def watch(self, cell: Face) -> None:
+        """It is told of the cell's values from now on; :meth:`plugin.publish.cells.Face.tell` tells the present one."""
         self.cell = cell
         self.close = partial(cell.leave, self)
         cell.join(self)
@@ -132,13 +130,13 @@ class Item:
 
     @property
     def wish(self) -> Wish:
-        """As :class:`plugin.publish.cells.Watcher`."""
+        """As :class:`plugin.publish.audience.Watcher`."""
         if self.mode is not _REPORTING or self._deadband:
             return Wish.ITS_OWN
         return _WISHES.get(self._trigger, Wish.ITS_OWN)
 
     def takes(self, value: Any, status: int, source: datetime | None) -> bool:
-        """As :class:`plugin.publish.cells.Watcher`."""
+        """As :class:`plugin.publish.audience.Watcher`."""
         if self.mode is _DISABLED or (status == self._status and not self._differs(value, source)):
             return False
         self._value, self._status, self._source = value, status, source
@@ -156,7 +154,7 @@ class Item:
     def put(self, content: bytes) -> None:
         """Keep the newest values, or the oldest, as the queue holds; the neighbour of one that is lost says so."""
         waiting = self.waiting
-        if self.place != _NOWHERE:
+        if self.place != NOWHERE:
             self._backlog.tell(self.place, content)
         elif not waiting:
             waiting.append(content)
@@ -180,11 +178,11 @@ class Item:
 
     @property
     def changes(self) -> Changes:
-        """As :class:`plugin.publish.cells.Watcher`."""
+        """As :class:`plugin.publish.audience.Watcher`."""
         return self._backlog.changes
 
     def follow(self, place: int) -> bool:
-        """As :class:`plugin.publish.cells.Watcher`."""
+        """As :class:`plugin.publish.audience.Watcher`."""
         handle, oldest = int(self.client_handle or 0), self._discard_oldest
         if not self._backlog.follow(place, handle, self.queue_size, discard_oldest=oldest):
             return False
@@ -195,8 +193,8 @@ class Item:
         return True
 
     def unfollow(self) -> None:
-        """As :class:`plugin.publish.cells.Watcher`."""
-        waited, self.place = self._backlog.leave(self.place), _NOWHERE
+        """As :class:`plugin.publish.audience.Watcher`."""
+        waited, self.place = self._backlog.leave(self.place), NOWHERE
         for content in waited:
             self.put(content)
 

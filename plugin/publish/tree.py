@@ -13,7 +13,7 @@ from asyncua import ua
 from asyncua.server.address_space import AttributeValue, NodeData
 from asyncua.server.internal_server import InternalServer
 
-from plugin.publish.cells import Cell
+from plugin.publish.cells import Cell, Face
 from plugin.publish.types import OURS, STANDARD, Member, Name, Ref, encoding
 
 SCALAR, ARRAY = -1, 1
@@ -98,9 +98,30 @@ class Tree:
     ) -> Cell:
         """A variable of our own."""
         cell = Cell(encoding(data_type), self._now)
-        attributes = self.variable_attributes(data_type, rank, text) | {_A.Value: cell}
-        self.put(self.id(name), ua.NodeClass.Variable, label, attributes, parent, reference, kind)
+        self.show(cell, name, label, parent, kind, data_type, reference=reference, rank=rank, text=text)
         return cell
+
+    def show(
+        self,
+        face: Face,
+        name: str,
+        label: Name,
+        parent: ua.NodeId,
+        kind: Ref,
+        data_type: Ref,
+        *,
+        reference: int = ua.ObjectIds.HasComponent,
+        rank: int = SCALAR,
+        text: str = "",
+    ) -> None:
+        """A variable of our own, whose value is kept elsewhere."""
+        attributes = self.variable_attributes(data_type, rank, text) | {_A.Value: face}
+        self.put(self.id(name), ua.NodeClass.Variable, label, attributes, parent, reference, kind)
+
+    @property
+    def begun(self) -> datetime:
+        """Since when it is put together."""
+        return self._now
 
     def member(self, owner: str, member: Member, fact: Any = None, text: str = "") -> Cell:
         """A member of a node of our own; with a fact it is Good from the start."""

@@ -10,9 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from asyncua import ua
 from asyncua.common.utils import Buffer
 from asyncua.ua.ua_binary import extensionobject_to_binary, struct_from_binary, struct_to_binary
+from numpy.typing import NDArray
+
+from plugin.domain import Micros
 
 _EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
 _WHOLE = 0x0F
@@ -28,6 +32,11 @@ _DOUBLE, _DATE_TIME = ua.VariantType.Double, ua.VariantType.DateTime
 _WHOLE_DOUBLE = _WHOLE | _DOUBLE.value << 8
 _pack_double = struct.Struct("<HdI16s").pack
 _NULL = struct.Struct("<BBI")
+_TIMES = [("source", "<i8"), ("server", "<i8")]
+_DOUBLES = np.dtype([("head", "<u2"), ("value", "<f8"), ("status", "<u4"), *_TIMES])
+_NULLS = np.dtype([("head", "<u2"), ("status", "<u4"), *_TIMES])
+_UNIX = 11_644_473_600_000_000
+"""1970 on the clock that begins in 1601 [µs]."""
 _STATUS = struct.Struct("<I")
 _STAMPS = struct.Struct("<qq")
 _OVERFLOW = 0x480
@@ -76,6 +85,29 @@ def data_value(value: Any, kind: ua.VariantType, status: int, source: datetime, 
         return any_data_value(_whole(value, kind, status, source, server))
     said = _ticks(value) if kind is _DATE_TIME else value
     return scalar.pack(_WHOLE, kind.value, said, status) + _stamps.of(source, server)
+
+
+def doubles(
+    value: NDArray[np.float64], status: NDArray[np.uint32], source: NDArray[np.int64], server: Micros
+) -> NDArray[np.void]:
+    """Many DataValues of a Double, all of one size; ``source`` [µs since 1970]."""
+    found = np.empty(len(value), _DOUBLES)
+    found["head"], found["value"] = _WHOLE_DOUBLE, value
+    return _told(found, status, source, server)
+
+
+def nulls(status: NDArray[np.uint32], source: NDArray[np.int64], server: Micros) -> NDArray[np.void]:
+    """The same of null values."""
+    found = np.empty(len(status), _NULLS)
+    found["head"] = _WHOLE
+    return _told(found, status, source, server)
+
+
+def _told(
+    found: NDArray[np.void], status: NDArray[np.uint32], source: NDArray[np.int64], server: Micros
+) -> NDArray[np.void]:
+    found["status"], found["source"], found["server"] = status, 10 * (source + _UNIX), 10 * (server + _UNIX)
+    return found
 
 
 def _whole(value: Any, kind: ua.VariantType, status: int, source: Any, server: Any) -> ua.DataValue:

@@ -1,7 +1,8 @@
 """From a value written to the bytes that each client is sent: CPU of the server's process, beside other servers.
 
-10,000 Doubles change once a second, in every server (:mod:`tests.benchmarks._publishing`) at the same pace; 0, 1 and 5
-clients subscribe to all of them, and take them as foretag's acquisition does (:mod:`tests.benchmarks._subscribers`).
+10,000 Doubles change once a second, in every server (:mod:`tests.benchmarks._publishing`) at the same pace: in ours as
+the plant's tags do, in commits that the mirror shows, or one by one, as a prediction is written. 0, 1 and 5 clients
+subscribe to all of them, and take them as foretag's acquisition does (:mod:`tests.benchmarks._subscribers`).
 What is counted, once every client has had several values of each, is the server's CPU, system time and all threads
 included, for all that it does in those seconds: writing, comparing, queueing, encoding, sending, and answering.
 Channels are not encrypted: what encryption costs is the same for every server. A server that is too slow for the pace
@@ -37,6 +38,8 @@ from tests.benchmarks.harness import Goal, Peer, Row, Spread
 _PYTHON = sys.executable, "-m"
 _OTHERS = "tests.benchmarks._publishing"
 _NODE = Path(__file__).parents[1] / "acceptance" / "node_opcua"
+_ALONE = "foretag-alone"
+_OURS = "foretag", _ALONE
 _TAGS = 10_000
 _START = 180.0
 """A process is up after so long, also on a machine that is fought over [s]."""
@@ -81,6 +84,7 @@ async def measure(quick: bool) -> Sequence[Row]:
     for _ in range(1 if quick else 3):
         for clients in (0, 1, 5):
             costs["foretag", clients].append(await _cost("foretag", clients, seconds))
+        costs[_ALONE, 1].append(await _cost(_ALONE, 1, seconds))
         for peer in ("asyncua", *(["node-opcua"] if _node_is_here() else [])):
             for clients in (0, 1):
                 costs[peer, clients].append(await _cost(peer, clients, seconds))
@@ -111,7 +115,7 @@ def _rows(costs: dict[tuple[str, int], list[Cost]]) -> list[Row]:
         return Spread.of(cost.per_write for cost in costs[who, clients])
 
     def beside(figure: str, clients: int, goal: Goal | None) -> list[Row]:
-        ours, peers = spread("foretag", clients), [who for who, n in costs if n == clients and who != "foretag"]
+        ours, peers = spread("foretag", clients), [who for who, n in costs if n == clients and who not in _OURS]
         return [Row(figure, ours, "µs", peer=Peer(who, spread(who, clients)), goal=goal) for who in peers]
 
     further = [
@@ -122,6 +126,7 @@ def _rows(costs: dict[tuple[str, int], list[Cost]]) -> list[Row]:
     return [
         *beside("write of a value, nobody listens: CPU", 0, None),
         *beside("value written and delivered to one client: CPU", 1, Goal(2)),
+        Row("the same, each value written alone, as predictions are: CPU", spread(_ALONE, 1), "µs", goal=Goal(2)),
         Row("the same value to each further client: CPU", Spread.of(further), "µs", goal=Goal(0.7)),
         Row("value written and delivered to five clients: CPU", spread("foretag", 5), "µs"),
         Row("10,000 values a second to each of five clients: CPU", share, "% core", goal=Goal(5)),

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from plugin.domain import Status
 from plugin.publish import backlog as kept
+from plugin.publish.audience import Wish
 from plugin.publish.backlog import Backlog, Changes
-from plugin.publish.cells import Cell, Wish
+from plugin.publish.cells import Cell
 from plugin.publish.items import Item
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -120,7 +121,7 @@ def test_what_historians_ask_for_is_kept_once_for_all_of_them():
     for cell in three:
         write(cell, 1.0)
         write(cell, 1.0, source=NOW + timedelta(seconds=1))
-    assert len(changes.contents) == 6
+    assert len(changes) == 6
     assert all(len(heard(backlog)) == 6 for backlog in backlogs)
 
 
@@ -163,7 +164,7 @@ def test_each_subscription_hears_under_its_own_handles_what_was_packed_once():
         item(backlog, cell, handle)
     write(both, 1.5)
     write(ours, 2.5)
-    assert len(changes.contents) == 2
+    assert len(changes) == 2
     assert heard(first) == [(7, 1.5, 0), (8, 2.5, 0)]
     assert heard(second) == [(4_000_000_000, 1.5, 0)]
     assert not others
@@ -215,7 +216,7 @@ def test_what_waits_for_those_who_do_not_publish_is_bounded_by_their_queues(monk
     del gone
     for number in range(1000):
         write(cell, float(number))
-    assert len(changes.contents) < 50
+    assert len(changes) < 50
     assert heard(slow) == [(1, 0.5, 0), (2, 997.0, 0x480), (2, 998.0, 0), (2, 999.0, 0)]
 
 

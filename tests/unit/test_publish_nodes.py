@@ -26,8 +26,9 @@ from plugin.domain import (
     quality,
 )
 from plugin.publish import nodes, types
+from plugin.publish.audience import Wish
 from plugin.publish.backlog import Changes
-from plugin.publish.cells import Cell, Wish
+from plugin.publish.cells import Cell
 from plugin.publish.nodes import Context, ModelNode, OutputNode, freshness, service_level
 from plugin.publish.shown import Shown
 

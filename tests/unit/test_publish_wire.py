@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from asyncua import ua
 from asyncua.common.utils import Buffer, ServiceError
@@ -12,7 +13,7 @@ from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary, struct_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugin.domain import Status
+from plugin.domain import Status, to_micros
 from plugin.publish import wire
 from plugin.publish.backlog import Changes
 from plugin.publish.cells import Cell
@@ -49,6 +50,17 @@ def test_bytes_are_those_of_asyncua():
     for value, kind in ((1.5, T.Double), (True, T.Boolean), (7, T.UInt32), (NOW, T.DateTime), ("text", T.String)):
         whole = ua.DataValue(ua.Variant(value, kind), ua.StatusCode(ua.UInt32(0x40000000)), source, server)
         assert wire.data_value(value, kind, 0x40000000, NOW, NOW + SECOND) == struct_to_binary(whole)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.floats(), st.integers(0, 2**32 - 1), TIMES), min_size=1, max_size=5), TIMES)
+def test_many_at_once_are_what_each_is_alone(values: list[tuple[float, int, datetime]], server: datetime) -> None:
+    _, statuses, times = zip(*values, strict=True)
+    status, source = np.array(statuses, np.uint32), np.array([to_micros(time) for time in times])
+    told = wire.doubles(np.array([number for number, *_ in values]), status, source, to_micros(server))
+    assert told.tobytes() == b"".join(wire.data_value(said, T.Double, its, time, server) for said, its, time in values)
+    told = wire.nulls(status, source, to_micros(server))
+    assert told.tobytes() == b"".join(wire.data_value(None, T.Double, its, time, server) for _, its, time in values)
 
 
 def test_one_that_lost_its_neighbour_says_so_and_is_else_the_same():
