@@ -47,6 +47,7 @@ from plugin.publish.event_filter import Occurrence
 from plugin.publish.people import People, Permission, may, role_of
 from plugin.publish.points import Points
 from plugin.publish.resending import Resending
+from plugin.publish.standard_nodes import fill
 from plugin.publish.trail import Trail
 
 _log = logging.getLogger(__name__)
@@ -134,6 +135,10 @@ class PlantInternalServer(InternalServer):
         self.max_unacked_messages_per_subscription = 500
         self.supported_tokens = people.tokens  # type: ignore[assignment]
         self._resending = Resending(self.plant_subscriptions)
+
+    async def load_standard_address_space(self, shelf_file: Path | None = None) -> None:
+        """From asyncua's list of them, in a thread; there is no shelf."""
+        await asyncio.to_thread(fill, self.aspace)
 
     async def setup_nodes(self) -> None:
         """As asyncua's, with the limits that are not its own."""

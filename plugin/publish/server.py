@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlparse
@@ -55,9 +54,6 @@ _INSTALLED = datetime.fromtimestamp(Path(__file__).stat().st_mtime, UTC)
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-_STANDARD_NODES = "asyncua.server.standard_address_space.standard_address_space"
 
 
 class OpcUaSink:
@@ -278,14 +274,12 @@ class OpcUaSink:
         return server
 
     async def _identify(self, server: PlantServer) -> None:
-        """Names, certificate, policies, and the standard nodes, which load in a thread (1 to 2 s)."""
+        """Names, certificate, policies, and the standard nodes, which a thread makes."""
         config = self._config
         server.name = server.manufacturer_name = "foretag"
         server.product_uri = "urn:foretag:product"
         server.application_type = ua.ApplicationType.Server
         server.set_endpoint(config.endpoint)
-        # asyncua imports the standard nodes where they are first used: on the event loop, and that for a second.
-        await asyncio.to_thread(import_module, _STANDARD_NODES)
         await server.init()
         await server.set_application_uri(config.application_uri)
         await server.set_build_info(server.product_uri, "foretag", "foretag", __version__, "", _INSTALLED)

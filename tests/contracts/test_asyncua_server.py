@@ -33,6 +33,7 @@ _SIGNATURES = {
     InternalServer.register_external_session: "self, session",
     InternalServer.lookup_external_session: "self, auth_token",
     InternalServer.setup_nodes: "self",
+    InternalServer.load_standard_address_space: "self, shelf_file",
     InternalServer.stop: "self",
     ViewService._get_sub_ref: "self, ref",
     InternalSession.__init__: "self, internal_server, aspace, submgr, name, user, external",
