@@ -1,6 +1,7 @@
 """What every command needs: the terminal, the file that it is told of, and how it ends."""
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -36,6 +37,7 @@ def load(path: Path, code: int = 2) -> "Config":
 
 def checked(work: Callable[[], T], code: int = 2) -> T:
     """An error that foretag raises on purpose ends the command with its text alone."""
+    _collect_garbage()
     try:
         return work()
     except ForetagError as error:
@@ -44,6 +46,7 @@ def checked(work: Callable[[], T], code: int = 2) -> T:
 
 def complete(work: Coroutine[Any, Any, T]) -> T:
     """The bridge from sync to async, and :func:`checked`."""
+    _collect_garbage()
     try:
         return asyncio.run(work)
     except ForetagError as error:
@@ -55,6 +58,12 @@ def complete(work: Coroutine[Any, Any, T]) -> T:
         fail(_first(ours))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def _collect_garbage() -> None:
+    """From now on, but in what was imported: that stays."""
+    gc.freeze()
+    gc.enable()
 
 
 def _first(group: BaseExceptionGroup[ForetagError]) -> ForetagError:
