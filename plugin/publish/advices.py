@@ -50,6 +50,11 @@ class Advices:
                     self._add(tree, server, sink, target)
             sink.tell = self.show
 
+    def expire(self) -> None:
+        """What waits past its time is withdrawn, also while its plant's server is away."""
+        for sink in self._write_backs:
+            sink.expire()
+
     def close(self) -> None:
         """The nodes are no longer there."""
         self._cells.clear()

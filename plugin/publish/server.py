@@ -181,7 +181,9 @@ class OpcUaSink:
         for flags in _batches(outcome.flags):
             unknown += self._write_flags(nodes, flags, fresh, shares)
             await asyncio.sleep(0)
-        await self._judge(nodes, {prediction.tag.asset for prediction in outcome.predictions})
+        await self._judge(
+            nodes, {said.tag.asset for said in outcome.predictions} | {said.asset for said in outcome.flags}
+        )
         if outcome.run.model in nodes.models:
             nodes.models[outcome.run.model].show_run(outcome.run, self._now())
             nodes.models[outcome.run.model].show_coverage(_mean_coverage(outcome), self._now())
@@ -337,6 +339,7 @@ class OpcUaSink:
                 serving = [node.usable for node in self._nodes.outputs.values() if node.in_service]
                 level = min(self._service_level, service_level(sum(serving), len(serving)))
                 self._nodes.server.beat(level, now)
+                self._advices.expire()
                 if self._conditions is not None:
                     self._conditions.meter(now)
             left = (self._expiries[0][0] - now).total_seconds() if self._expiries else _BEAT_SECONDS

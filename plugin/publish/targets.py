@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from plugin.domain import Flag, OutputTag, Prediction, Quality, Status, quality
 from plugin.publish.config import WriteBackConfig, WriteRule
-from plugin.publish.plant_values import Demand, Node, Value
+from plugin.publish.plant_values import Demand, Node, Value, as_stored, fits
 
 _PASSING = frozenset(
     {
@@ -117,7 +117,14 @@ def refusal(rule: WriteRule, advice: Advice | None) -> str:
     return "uncertain" if uncertain and rule.uncertain != "write" else ""
 
 
-def too_fast(target: Target, advice: Advice, node: Node, now: datetime) -> bool:
+def unfit(target: Target, advice: Advice, node: Node, now: datetime) -> str:
+    """Why it may not be written to the node that was found; empty where it may."""
+    if _too_fast(target, advice, node, now):
+        return "rate"
+    return "out_of_range" if _rounded_out(target, advice, node) else ""
+
+
+def _too_fast(target: Target, advice: Advice, node: Node, now: datetime) -> bool:
     """More change than the rule's rate allows since the last write; before the first, since the plant's own value."""
     known = target.reference or node.present
     if target.rule.rate is None or known is None:
@@ -125,6 +132,15 @@ def too_fast(target: Target, advice: Advice, node: Node, now: datetime) -> bool:
     number, since = known
     allowed = target.rule.rate * max((now - since).total_seconds(), 0.0) / 60.0
     return abs(advice.value.number - number) > allowed
+
+
+def _rounded_out(target: Target, advice: Advice, node: Node) -> bool:
+    """The number is within the rule's range, and the integer that the node would hold is not."""
+    number = advice.value.number
+    if not fits(node.kind, number):
+        return False
+    held = as_stored(node.kind, number)
+    return isinstance(held, int) and not target.rule.low <= held <= target.rule.high
 
 
 CUT_OFF = Status.UNCERTAIN_NO_COMMUNICATION_LAST_USABLE_VALUE

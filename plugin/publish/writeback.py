@@ -21,7 +21,7 @@ from plugin.publish.config import WriteBackConfig
 from plugin.publish.nodes import freshness
 from plugin.publish.plant_client import Connection, PlantClient, connected
 from plugin.publish.plant_values import Form, Node
-from plugin.publish.targets import CUT_OFF, STALE, Advice, Target, of_flag, of_prediction, refusal, targets, too_fast
+from plugin.publish.targets import CUT_OFF, STALE, Advice, Target, of_flag, of_prediction, refusal, targets, unfit
 from plugin.publish.write_log import Record, WriteLog, unrecorded
 
 __all__ = ["Connection", "WriteBack"]
@@ -196,6 +196,8 @@ class WriteBack:
             return "expired"
         if abs(advice.value.number - number) > max(target.rule.tolerance, 1e-9 * abs(number)):
             return "another value waits"
+        if target.pending is not None:  # approved before, and the plant's server was not there to take it
+            self._lost(target, target.pending, "superseded")
         target.advised, target.pending = None, replace(advice, approved=user)
         target.tries = 0
         self._writes.note("approve", target, target.pending, "approved", user)
@@ -211,6 +213,17 @@ class WriteBack:
         target.advised = None
         self.tell(target, "rejected")
         return ""
+
+    def expire(self) -> None:
+        """Withdraw what waits for approval past its time."""
+        now = self._now()
+        for target in self._targets:
+            self._expire(target, now)
+
+    def _expire(self, target: Target, now: datetime) -> None:
+        if target.advised is not None and target.advised.stale(now):
+            self._lost(target, target.advised, "stale")
+            target.advised = None
 
     # --- what may wait for the writer ----------------------------------------------------------------------------
 
@@ -293,9 +306,7 @@ class WriteBack:
     def _due(self, target: Target) -> bool:
         """Ages what was written too: the plant's node must not show an old number as Good."""
         now, written = self._now(), target.written
-        if target.advised is not None and target.advised.stale(now):
-            self._lost(target, target.advised, "stale")
-            target.advised = None
+        self._expire(target, now)
         if written is not None and written.stale(now):
             if target.pending is None and self._form > Form.BARE:
                 target.pending, target.tries = target.mark(STALE, written.valid_until), 0
@@ -331,7 +342,8 @@ class WriteBack:
         ready = [target for target in advices if target.node in nodes]
         results = {target: str(found[target.node]) for target in advices if target not in ready}
         now = self._now()
-        results.update((each, "rate") for each in ready if too_fast(each, advices[each], nodes[each.node], now))
+        misfits = {each: unfit(each, advices[each], nodes[each.node], now) for each in ready}
+        results.update((each, cause) for each, cause in misfits.items() if cause)
         ready = [target for target in ready if target not in results]
         if not self._config.enabled:  # while the nodes were looked up
             return

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from asyncua import Server, ua
+from asyncua import Client, Server, ua
 from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.user_managers import UserManager
 
@@ -21,7 +21,8 @@ from plugin.channel import Terms
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Audit, Flag, Meaning, Outage, Outcome, OutputTag, Prediction, Run, RunKind, Status
 from plugin.errors import PublishError
-from plugin.publish.config import WriteBackConfig, WriteRule
+from plugin.publish.config import PublishConfig, WriteBackConfig, WriteRule
+from plugin.publish.server import OpcUaSink
 from plugin.publish.writeback import Connection, WriteBack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -567,6 +568,36 @@ async def test_a_set_point_is_written_when_an_operator_approves_it_and_not_befor
     assert by_otto == [("approve", "opcua"), ("reject", "opcua")]
     (write,) = [entry for entry in desk.rows if entry.action == "write"]
     assert (write.after["value"], write.after["approved_by"]) == (55.0, "otto")
+
+
+async def test_an_integer_is_not_rounded_out_of_its_range(plant, tmp_path):
+    async with _desk(_endpoint(plant), tmp_path, _rule(high=10.6)) as desk:
+        before = plant.value("engine-03.rul")
+        await desk.sink.publish(_outcome(_prediction(3, 10.6), _prediction(1, 10.6)))
+        await desk.until(lambda: desk.written == 1 and desk.lost("out_of_range") == 1)
+        assert (plant.value("engine-01.rul"), plant.value("engine-03.rul")) == (10.6, before)
+
+
+async def test_an_approval_that_another_one_overtakes_is_on_record(tmp_path):
+    async with _desk("opc.tcp://127.0.0.1:1", tmp_path, _rule(approval=True)) as desk:
+        for value in (55.0, 56.0):
+            await desk.sink.publish(_outcome(_prediction(1, value)))
+            assert desk.sink.approve(_advised(desk), value, "otto") == ""
+        assert desk.lost("superseded") == 1
+    assert [entry.after["result"] for entry in desk.rows][:3] == ["approved", "superseded", "approved"]
+
+
+async def test_an_advice_expires_on_its_node_also_while_the_plant_is_away(tmp_path):
+    async with _desk("opc.tcp://127.0.0.1:1", tmp_path, _rule(approval=True)) as desk:
+        config = PublishConfig(endpoint="opc.tcp://127.0.0.1:0/foretag", security=("None",))
+        server = OpcUaSink(config, tmp_path / "pki", Diagnostics(), write_backs=[desk.sink])
+        async with server.open(_TAGS[:1]):
+            await desk.sink.publish(_outcome(_prediction(1, 55.0, fresh=0.2)))
+            await desk.until(lambda: desk.lost("stale") == 1)
+            async with Client(server.endpoint, timeout=_WAIT) as client:
+                name = ua.NodeId(ua.String(f"{_TAGS[0].name}.Advice.Value"), ua.Int16(2))
+                found: Any = await client.get_node(name).read_data_value(raise_on_bad_status=False)
+    assert (found.StatusCode.name, found.Value.Value) == ("BadNoData", None)
 
 
 async def test_an_advice_is_withdrawn_when_it_expires_its_source_is_lost_or_writing_is_off(plant, tmp_path):
