@@ -115,6 +115,11 @@ class Call:
 _call: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
+def legible(text: str, most: int) -> str:
+    """What a stranger wrote, for a log or a row: cut, and without what can be neither shown nor stored."""
+    return repr(text[:most])[1:-1]
+
+
 def role_of(session: Any) -> Role | None:
     """Of a session's user; None: it has no user of ours (it is not activated, or the server's own)."""
     user = getattr(session, "user", None)
@@ -232,7 +237,7 @@ class People:
         self._refusals.labels(cause).inc()
         if cause == "locked":
             return
-        shown = repr(name[:_SHOWN])[1:-1]
+        shown = legible(name, _SHOWN)
         locks = self._locks(name, address, client) if cause == "password" else ()
         pause = max((lock.fail(key) for lock, key in locks), default=0.0)
         if pause:

@@ -21,7 +21,7 @@ from plugin.ending import to_its_end
 from plugin.pki import thumbprint
 from plugin.publish.event_filter import Occurrence
 from plugin.publish.lockout import Throttle
-from plugin.publish.people import Call, Record, unrecorded
+from plugin.publish.people import Call, Record, legible, unrecorded
 from plugin.publish.tree import Tree
 from plugin.publish.types import CALL_AUDIT, Ref
 
@@ -155,7 +155,7 @@ class Trail:
         by_certificate = "Certificate" in cause or cause == "BadSecurityChecksFailed"
         action = "certificate refused" if by_certificate else "session refused"
         shown = thumbprint(certificate) if certificate else ""
-        after = {"cause": cause, "application": repr(application[:_LONGEST])[1:-1], "certificate": shown}
+        after = {"cause": cause, "application": legible(application, _LONGEST), "certificate": shown}
         entry = _entry(NOBODY, action, address, after, times)
         if by_certificate:
             kind, name = _CERTIFICATES.get(cause, _ID.AuditCertificateInvalidEventType), "Security/Certificate"
@@ -173,7 +173,7 @@ class Trail:
         wanted = first.Value.Value if first.Value is not None else None
         node = _nameable(first.NodeId)
         after = {"value": _short(wanted), "nodes": len(values), "refused": "BadUserAccessDenied"}
-        entry = _entry(user, "write refused", first.NodeId.to_string()[:_LONGEST], after, times)
+        entry = _entry(user, "write refused", legible(first.NodeId.to_string(), _LONGEST), after, times)
         fields = {
             "AttributeId": ua.Variant(int(first.AttributeId), _T.UInt32),
             "NewValue": _brief(wanted),
@@ -199,7 +199,8 @@ class Trail:
         facts = dict(call.facts) or {"arguments": [_short(each) for each in given[:_MOST]]}
         if bad and "refused" not in facts:
             facts["refused"] = status.name
-        entry = _entry(user, f"call {method}", call.subject or str(asked.ObjectId.Identifier)[:_LONGEST], facts, times)
+        subject = call.subject or legible(str(asked.ObjectId.Identifier), _LONGEST)
+        entry = _entry(user, f"call {method}", subject, facts, times)
         number = asked.MethodId.Identifier if asked.MethodId.NamespaceIndex == 0 else None
         condition = _CALLS.get(number) if isinstance(number, int) else None
         shown = [_brief(each) for each in given[:_MOST]]
@@ -275,7 +276,7 @@ def _short(value: ua.Variant | None) -> str:
         return f"{len(found)} values"
     if isinstance(found, ua.LocalizedText):
         found = found.Text
-    return (found[:_LONGEST].hex() if isinstance(found, bytes) else str(found))[:_LONGEST]
+    return found[:_LONGEST].hex()[:_LONGEST] if isinstance(found, bytes) else legible(str(found), _LONGEST)[:_LONGEST]
 
 
 def _nameable(node: ua.NodeId) -> ua.NodeId:

@@ -15,6 +15,7 @@ from asyncua import ua
 
 from plugin.domain import LabelKind, OutputTag
 from plugin.errors import ConfigError, ForetagError, ModelError, StoreError
+from plugin.publish.arguments import storable
 from plugin.publish.asyncua_server import PlantServer
 from plugin.publish.people import Permission, caller, running_call
 from plugin.publish.tree import Tree
@@ -188,15 +189,18 @@ def _misfits(method: _Method, given: Sequence[ua.Variant]) -> ua.CallMethodResul
     if len(given) != len(method.takes):
         few = len(given) < len(method.takes)
         return _refused(_CODES.BadArgumentsMissing if few else _CODES.BadTooManyArguments)
-    results = [
-        _CODES.Good if value.VariantType is argument.type and not value.is_array else _CODES.BadTypeMismatch
-        for value, argument in zip(given, method.takes, strict=True)
-    ]
+    results = [_of_argument(value, argument) for value, argument in zip(given, method.takes, strict=True)]
     if any(results):
         made = _refused(_CODES.BadInvalidArgument)
         made.InputArgumentResults = [ua.StatusCode(ua.UInt32(code)) for code in results]
         return made
     return None
+
+
+def _of_argument(value: ua.Variant, argument: _Argument) -> int:
+    if value.VariantType is not argument.type or value.is_array:
+        return int(_CODES.BadTypeMismatch)
+    return int(_CODES.Good if storable(value.Value) else _CODES.BadOutOfRange)
 
 
 def _refused(code: int) -> ua.CallMethodResult:

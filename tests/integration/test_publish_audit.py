@@ -205,6 +205,27 @@ async def test_what_a_client_gives_is_cut_before_others_are_told_of_it(house):
     assert len(repr(house.rows[-2:])) < 10_000
 
 
+async def test_no_name_keeps_an_attempt_out_of_the_log(house):
+    """Bytes that are no UTF-8, and NUL, which no database takes."""
+    odd = ua.NodeId(ua.String("pump\udcff\0"), ua.Int16(1))
+    acknowledge = ua.NodeId(ua.Int32(_ID.AcknowledgeableConditionType_Acknowledge))
+    async with house.session("ada") as ada:
+        value = ua.DataValue(ua.Variant("\udcff\0"))
+        await ada.uaclient.session.write(ua.WriteParameters([ua.WriteValue(odd, ua.AttributeIds.Value, None, value)]))
+        await ada.uaclient.session.call([ua.CallMethodRequest(odd, acknowledge, [ua.Variant("\udcff\0")])])
+        event, _ = _arguments()
+        words = ua.Variant(ua.LocalizedText("\udcff\0", "en"), ua.VariantType.LocalizedText)
+        with pytest.raises(ua.UaStatusCodeError, match="BadInvalidArgument"):
+            await (await _condition(ada)).call_method(acknowledge, event, words)
+    rows = [row for row in house.rows if row.user == "ada" and row.action.endswith(("refused", "Acknowledge"))]
+    assert len(rows) == 3
+    for row in rows:
+        await house.store.write_audit(row)
+        said = f"{row.subject} {row.after}"
+        assert "\0" not in said
+        assert "\udcff" not in said
+
+
 async def test_services_that_would_change_something_are_refused_on_record(house):
     async with listening(house, "ed") as ed, house.session("otto") as otto:
         services = otto.uaclient.session
