@@ -242,15 +242,16 @@ def lifetime(cycle: timedelta | None) -> Callable[[Sequence[Prediction]], Facts]
 
     def facts(predictions: Sequence[Prediction]) -> Facts:
         value, lower, upper = number(predictions)
-        known = value is not None and cycle is not None and (lower is None or upper is not None)
-        return value, lower, upper, _after(predictions[0], value * cycle) if known else None
+        if value is None or cycle is None or (lower is not None and upper is None):
+            return value, lower, upper, None
+        return value, lower, upper, _after(predictions[0], value, cycle)
 
     return facts
 
 
-def _after(said: Prediction, left: timedelta) -> datetime | None:
+def _after(said: Prediction, left: float, cycle: timedelta) -> datetime | None:
     try:
-        return said.as_of + left
+        return said.as_of + left * cycle
     except OverflowError:  # a life of ten thousand years
         return None
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _ID = ua.ObjectIds
 _SERVER = ua.NodeId(ua.Int32(_ID.Server))
-_ASSETS = ("said", "known", "wrong", "roles", "shelf", "filter", "judged", "metered")
+_ASSETS = ("said", "known", "wrong", "roles", "shelf", "filter", "judged", "metered", "limits")
 """One for each test: what another one raised is not heard of."""
 
 
@@ -124,6 +124,23 @@ async def test_an_alarm_says_what_why_and_what_to_do_with_all_that_a_client_sele
     assert event["InputNode"] == ua.NodeId(ua.String("said.rul.rul"), ua.Int16(index))
     assert event["BranchId"].is_null()
     assert event["Quality"].value == Status.GOOD
+
+
+async def test_what_is_back_within_its_limits_is_in_the_state_of_none(served, clients):
+    state = await _node(clients["olga"], f"{alarm('limits')}.LimitState.CurrentState")
+    seen = []
+    for life in (25.0, 90.0, 5.0):
+        await served.rul(life, "limits")
+        found = await state.read_data_value(raise_on_bad_status=False)
+        seen.append((found.StatusCode.name, found.Value.Value.Text if found.Value.Value else None))
+    assert seen == [("Good", "Low"), ("BadStateNotActive", None), ("Good", "LowLow")]
+
+
+async def test_a_flag_alone_tells_of_the_health_too(served, clients):
+    health = await _node(clients["olga"], "Foretag.Assets.metered.DeviceHealth")
+    await served.flag(1.5, "metered")
+    assert (await health.read_data_value(raise_on_bad_status=False)).Value.Value == 3
+    await served.flag(0.5, "metered")
 
 
 async def test_it_is_acknowledged_confirmed_and_gone(served, clients):

@@ -94,6 +94,11 @@ def test_a_prediction_is_shown_with_its_own_time_and_status():
     assert number.node.usable
 
 
+def test_a_life_that_is_longer_than_time_has_no_date():
+    *_, ends = nodes.lifetime(timedelta(hours=1))([_prediction(1e14)])
+    assert ends is None
+
+
 def test_a_source_time_is_never_in_the_future():
     number = _Number()
     number.show(_prediction(as_of=_NOW + 5 * _SECOND), _NOW)

@@ -89,6 +89,8 @@ class Instance:
             variant = fields.get(path)
             if variant is not None:
                 cell.note(variant.Value, now, now)
+            else:  # what is beyond no limit is in none of the states of a limit (OPC 10000-5, B.4.5)
+                cell.note(None, now, now, int(ua.StatusCodes.BadStateNotActive))
 
 
 _SHELF, _LIMIT = Ref(_ID.ShelvedStateMachineType), Ref(_ID.ExclusiveLimitStateMachineType)
