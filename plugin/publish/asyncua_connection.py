@@ -10,30 +10,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asyncua import ua
 from asyncua.common.connection import SecureConnection
 from asyncua.common.utils import NotEnoughData, ServiceError
 from asyncua.crypto.security_policies import SecurityPolicyNone
-from asyncua.server.binary_server_asyncio import BinaryServer, OPCUAProtocol
 from asyncua.server.uaprocessor import UaProcessor
+from cryptography.exceptions import InvalidSignature
 
-from plugin.publish.asyncua_session import OPERATIONS, PlantSession
+from plugin.publish.asyncua_inner import PlantInternalServer
+from plugin.publish.asyncua_session import PlantSession
 from plugin.publish.browsing import encode
+from plugin.publish.capabilities import OPERATIONS
 from plugin.publish.decoding import decoded, guard
 from plugin.publish.identity import claimed
 from plugin.publish.trail import NOBODY, answering
 from plugin.publish.wire import Notice, publish_response
 
-if TYPE_CHECKING:
-    from plugin.publish.asyncua_server import PlantInternalServer
-
 CHUNK_BYTES = 65535
 _LEAST_BUFFER = 1024  # of a client [B]: smaller ones would have a long answer cut into millions of chunks
 _UNREAD_BYTES = 32 * 1024 * 1024  # answers that wait for a client to read them
 _UNREAD_IN_ALL = 256 * 1024 * 1024  # the same of all clients: beyond it the slowest goes
-_STOP_SECONDS = 2.0
 _LEAST_LIFETIME, _MOST_LIFETIME = 10_000, 3_600_000
 """Of a channel's token [ms]."""
 _GRACE = 1.25
@@ -45,7 +43,6 @@ def _requests(*names: str) -> frozenset[ua.NodeId]:
 
 
 _MESSAGE: Any = ua.MessageType.SecureMessage
-_KINDS = frozenset((b"HEL", b"OPN", b"MSG", b"CLO", b"ERR", b"ACK"))
 _CREATE_SESSION = _requests("CreateSession")
 _ACTIVATE_SESSION = _requests("ActivateSession")
 _BROWSE_NEXT = _requests("BrowseNext")
@@ -88,7 +85,7 @@ class PlantChannel(SecureConnection):
 class PlantProcessor(UaProcessor):
     """The services of one connection, with a gate in front of them."""
 
-    iserver: "PlantInternalServer"
+    iserver: PlantInternalServer
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -307,12 +304,14 @@ class PlantProcessor(UaProcessor):
         if not isinstance(session, PlantSession):
             return  # asyncua says that there is none
         params = decoded(ua.ActivateSessionParameters, body.copy())
-        policy, address = self._connection.security_policy, str(self.name[0])
+        policy, address, nonce = self._connection.security_policy, str(self.name[0]), session.nonce or b""
+        cause = "signature"
         try:
-            offered = self.iserver.people.tokens
-            claim = claimed(params, offered, session.nonce or b"", policy, self.iserver.private_key)
+            _check_signature(params.ClientSignature, nonce, policy)
+            cause = "token"
+            claim = claimed(params, self.iserver.people.tokens, nonce, policy, self.iserver.private_key)
         except ServiceError:
-            await self.iserver.people.refuse("", address, "token")
+            await self.iserver.people.refuse("", address, cause)
             raise
         person = await self.iserver.people.identify(claim, address, self._certificate() or b"")
         if session is not self.session and session.is_activated() and person != session.user:
@@ -332,59 +331,10 @@ class PlantProcessor(UaProcessor):
             raise ServiceError(ua.StatusCodes.BadSecurityChecksFailed)
 
 
-class PlantProtocol(OPCUAProtocol):
-    """One connection."""
-
-    iserver: "PlantInternalServer"
-
-    def data_received(self, data: bytes) -> None:
-        """As asyncua's; one that announces no chunk, or one that is too large, is closed before it is kept."""
-        if not self._is_chunk((self._buffer[:8] + data[:8])[:8]):
-            self._cut_off()
-            return
-        super().data_received(data)
-        if not self._is_chunk(self._buffer[:8]):
-            self._cut_off()
-
-    @property
-    def in_use(self) -> bool:
-        """A user stands behind it."""
-        return isinstance(self.processor, PlantProcessor) and self.processor.in_use
-
-    def _is_chunk(self, head: bytes) -> bool:
-        fits = len(head) < 8 or int.from_bytes(head[4:8], "little") <= CHUNK_BYTES
-        return fits and (len(head) < 4 or (head[:3] in _KINDS and head[3:4] in b"FCA"))
-
-    def _cut_off(self, cause: str = "protocol") -> None:
-        self._buffer = b""
-        self.iserver.cut_off(cause)
-        if self.transport is not None:
-            self.transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """As asyncua's, with our processor; where all are taken, the oldest that nobody uses makes room."""
-        if len(self.clients) >= self.iserver.max_connections:
-            idle = next((each for each in self.clients if isinstance(each, PlantProtocol) and not each.in_use), None)
-            if idle is not None:
-                self.clients.remove(idle)
-                idle._cut_off("full")
-        super().connection_made(transport)
-        if self.processor is not None:
-            self.processor = PlantProcessor(self.iserver, self.transport, self.limits)
-            self.processor.neighbours = self.clients
-            self.processor.set_policies(self.policies)  # type: ignore[no-untyped-call]
-
-
-class PlantBinaryServer(BinaryServer):
-    """The listening socket."""
-
-    def _make_protocol(self) -> PlantProtocol:
-        return PlantProtocol(self.iserver, self._policies, self.clients, self.closing_tasks, self.limits)
-
-    async def stop(self) -> None:
-        """As asyncua's, and the connections that close meanwhile are awaited too."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STOP_SECONDS):
-                await super().stop()
-        await asyncio.sleep(0)
-        await self._close_tasks()
+def _check_signature(signature: ua.SignatureData, nonce: bytes, policy: Any) -> None:
+    """That it is the client that opened the channel (OPC 10000-4, 5.7.3), before anybody looks at its user; asyncua
+    looks at it afterwards, and calls a wrong one an internal error."""
+    try:
+        policy.asymmetric_cryptography.verify((policy.host_certificate or b"") + nonce, signature.Signature)
+    except (InvalidSignature, ValueError, TypeError):  # what cryptography raises
+        raise ServiceError(ua.StatusCodes.BadApplicationSignatureInvalid) from None

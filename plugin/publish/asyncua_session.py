@@ -19,7 +19,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asyncua import ua
 from asyncua.common.utils import ServiceError
@@ -27,18 +27,16 @@ from asyncua.server.internal_session import InternalSession
 
 from plugin.ending import to_its_end
 from plugin.publish import browsing, permissions
-from plugin.publish.asyncua_subscriptions import PlantItems, PlantSubscription
+from plugin.publish.asyncua_inner import PlantInternalServer
+from plugin.publish.asyncua_items import PlantItems
+from plugin.publish.asyncua_subscriptions import PlantSubscription
+from plugin.publish.capabilities import MESSAGE_BYTES, OPERATIONS
 from plugin.publish.people import ANONYMOUS, Call, Permission, Person, calling, may, role_of
 from plugin.publish.points import Points
+from plugin.publish.ranges import is_part, part_of
 from plugin.publish.trail import NOBODY
 
-if TYPE_CHECKING:
-    from plugin.publish.asyncua_server import PlantInternalServer
-
 _A = ua.AttributeIds
-OPERATIONS = 10_000
-"""Nodes of one request, as the nodes below OperationLimits say."""
-
 _AT_ONCE = 1000
 """Values that are read before the loop has its turn: some ms."""
 
@@ -67,7 +65,7 @@ def _bounded(items: Sequence[Any] | None) -> None:
 class PlantSession(InternalSession):
     """A session whose token can't be guessed and which reaches no other session's subscriptions."""
 
-    iserver: "PlantInternalServer"
+    iserver: PlantInternalServer
 
     channel_certificate: bytes | None = None
     """DER of the certificate that opened the channel on which the session was created; None: nobody proved one."""
@@ -75,7 +73,7 @@ class PlantSession(InternalSession):
     connection: Any = None
     """The one over which it was activated last, which alone carries its requests."""
 
-    def __init__(self, server: "PlantInternalServer", *args: Any, external: bool = False, **kwargs: Any) -> None:
+    def __init__(self, server: PlantInternalServer, *args: Any, external: bool = False, **kwargs: Any) -> None:
         super().__init__(server, *args, **kwargs)
         self.auth_token = ua.NodeId(ua.ByteString(secrets.token_bytes(32)), ua.Int16(0), ua.NodeIdType.ByteString)
         self.external = external
@@ -98,11 +96,21 @@ class PlantSession(InternalSession):
         self.user, self.candidate = self.candidate, None
         return result
 
+    async def create_session(
+        self, params: ua.CreateSessionParameters, sockname: tuple[str, int] | None = None
+    ) -> ua.CreateSessionResult:
+        """As asyncua's, which names a smaller request than is taken."""
+        result = await super().create_session(params, sockname)
+        result.MaxRequestMessageSize = ua.UInt32(MESSAGE_BYTES)
+        return result
+
     # --- what a role may do -----------------------------------------------------------------------------------------
 
     async def read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
-        """BadNotReadable for a value without CurrentRead."""
+        """BadNotReadable for a value without CurrentRead; a part of a value where a part is asked for."""
         _bounded(params.NodesToRead)
+        if not params.MaxAge >= 0.0:
+            raise ServiceError(ua.StatusCodes.BadMaxAgeInvalid)
         found: list[ua.DataValue] = []
         for start in range(0, len(params.NodesToRead or ()), _AT_ONCE):
             if start:
@@ -117,6 +125,8 @@ class PlantSession(InternalSession):
                 found[index] = permissions.read(self.aspace, asked, role_of(self), self.iserver.permission)
             elif not self.iserver.readable(asked):
                 found[index] = ua.DataValue(None, _status(ua.StatusCodes.BadNotReadable))
+            elif is_part(asked):
+                found[index] = part_of(found[index], asked)
         return found
 
     async def write(self, params: ua.WriteParameters) -> list[ua.StatusCode]:
@@ -272,7 +282,7 @@ class PlantSession(InternalSession):
         if not self._owns(ack.SubscriptionId):
             return _status(ua.StatusCodes.BadSubscriptionIdInvalid)
         found = self.subscription_service.subscriptions[ack.SubscriptionId]
-        known = isinstance(found, PlantSubscription) and found.acknowledge(ack.SequenceNumber)
+        known = isinstance(found, PlantSubscription) and found.unacknowledged.acknowledge(ack.SequenceNumber)
         return _status(0 if known else ua.StatusCodes.BadSequenceNumberUnknown)
 
     async def transfer_subscriptions(  # type: ignore[override]

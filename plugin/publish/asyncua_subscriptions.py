@@ -16,27 +16,21 @@ import asyncio
 import secrets
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from asyncua import ua
 from asyncua.common.utils import ServiceError
 from asyncua.server.internal_subscription import InternalSubscription
-from asyncua.server.monitored_item_service import MonitoredItemService
 from asyncua.server.subscription_service import SubscriptionService
 
 from plugin.publish import wire
+from plugin.publish.asyncua_items import PlantItems
 from plugin.publish.backlog import Changes
-from plugin.publish.cells import Face
 from plugin.publish.event_filter import Occurrence
-from plugin.publish.event_items import EventItem
-from plugin.publish.items import Item, span_of
+from plugin.publish.unacknowledged import Unacknowledged
 
 SHORTEST, _LONGEST = 50.0, 3_600_000.0
 """Publishing interval [ms]."""
-
-MOST_ITEMS = 20_000
-"""Monitored items of one subscription."""
 
 _LIFE = 3_600_000.0
 """Longest time that a subscription lives without its client [ms]."""
@@ -44,163 +38,16 @@ _LIFE = 3_600_000.0
 _AT_ONCE = 5000
 """Values in one message: 200 KiB, and less than 1 ms. Each message takes a request and a turn of the loop as well."""
 
-_TOLD_AT_ONCE = 500
-"""Values that are sent again before the loop has its turn."""
-
 _EVENTS_AT_ONCE = 200
 """Events in one message: some 100 KiB."""
 
-_KEPT_BYTES = 16 * 1024 * 1024
-"""Messages of one subscription that the client has not acknowledged."""
-
 _KEPT_IN_ALL = 256 * 1024 * 1024
-"""The same of all subscriptions: beyond it, the one that holds most parts with its oldest."""
+"""Messages of all subscriptions that no client acknowledged: beyond it, the one that holds most parts with its
+oldest."""
 
 
 def _status(code: int) -> ua.StatusCode:
     return ua.StatusCode(ua.UInt32(code))
-
-
-class PlantItems(MonitoredItemService):
-    """The monitored items of one subscription."""
-
-    def __init__(self, subscription: "PlantSubscription", server: "PlantSubscriptions") -> None:
-        super().__init__(subscription, server.aspace)
-        self._server = server
-        self._backlog = subscription.backlog
-        self._monitored_items: dict[int, Any] = {}
-
-    async def create_monitored_items(
-        self, params: ua.CreateMonitoredItemsParameters
-    ) -> list[ua.MonitoredItemCreateResult]:
-        """As asyncua's, within the bound."""
-        more = len(params.ItemsToCreate)
-        if len(self._monitored_items) + more > MOST_ITEMS or more > self._server.items_left():
-            raise ServiceError(ua.StatusCodes.BadTooManyMonitoredItems)
-        return await super().create_monitored_items(params)
-
-    async def _create_data_change_monitored_item(
-        self, params: ua.MonitoredItemCreateRequest
-    ) -> ua.MonitoredItemCreateResult:
-        """Also for attributes other than Value, which seldom change and are asyncua's."""
-        if not self._server.readable(params.ItemToMonitor):
-            return ua.MonitoredItemCreateResult(_status(ua.StatusCodes.BadNotReadable))
-        result, _ = self._make_monitored_item_common(params)
-        item = Item(result.MonitoredItemId, params, self._backlog)
-        node, attribute = params.ItemToMonitor.NodeId, params.ItemToMonitor.AttributeId
-        found = self.aspace[node].attributes.get(attribute) if node in self.aspace else None
-        try:
-            if found is not None:
-                item.ask(params.RequestedParameters, result.RevisedQueueSize, span_of(self.aspace, node))
-        except ServiceError as error:
-            return ua.MonitoredItemCreateResult(_status(error.code))
-        if isinstance(found, Face):
-            item.watch(found)
-        else:
-            result.StatusCode, handle = self.aspace.add_datachange_callback(node, attribute, item.notice)
-            item.close = partial(self.aspace.delete_datachange_callback, handle)
-        if result.StatusCode.is_good():
-            self._monitored_items[result.MonitoredItemId] = item
-            self._tell(item)
-        return result
-
-    def _tell(self, item: Item) -> None:
-        if item.cell is not None:
-            item.cell.tell(item)
-        else:
-            asked = item.read_value_id
-            item.notice(0, self.aspace.read_attribute_value(asked.NodeId, asked.AttributeId))
-
-    async def resend(self) -> None:
-        """The present value of each item that reports, once more (OPC 10000-4, 5.14.7), in turns with others' work."""
-        for place, (number, item) in enumerate(list(self._monitored_items.items()), 1):
-            if isinstance(item, Item) and item.mode == ua.MonitoringMode.Reporting and number in self._monitored_items:
-                item.forget()
-                self._tell(item)
-            if place % _TOLD_AT_ONCE == 0:
-                await asyncio.sleep(0)
-
-    def _modify_monitored_item(self, params: ua.MonitoredItemModifyRequest) -> ua.MonitoredItemModifyResult:
-        result = ua.MonitoredItemModifyResult()
-        item = self._monitored_items.get(params.MonitoredItemId)
-        if item is None:
-            result.StatusCode = _status(ua.StatusCodes.BadMonitoredItemIdInvalid)
-            return result
-        asked = params.RequestedParameters
-        size = result.RevisedQueueSize = self._revise_queue_size(asked.QueueSize)
-        result.RevisedSamplingInterval = self.isub.data.RevisedPublishingInterval
-        if isinstance(item, Item):
-            try:
-                item.ask(asked, size, span_of(self.aspace, item.read_value_id.NodeId))
-            except ServiceError as error:
-                return ua.MonitoredItemModifyResult(_status(error.code))
-            self._tell(item)  # a deadband may have held back what is wanted now
-        elif isinstance(item, EventItem):
-            try:
-                result.RevisedQueueSize = item.ask(asked)
-            except ServiceError as error:
-                return ua.MonitoredItemModifyResult(_status(error.code))
-        return result
-
-    def _create_events_monitored_item(self, params: ua.MonitoredItemCreateRequest) -> ua.MonitoredItemCreateResult:
-        """As asyncua's, with an item that knows what it was asked for before the first event comes."""
-        node = params.ItemToMonitor.NodeId
-        mask = self.aspace.read_attribute_value(node, ua.AttributeIds.EventNotifier).Value
-        if mask is None or not (mask.Value or 0) & ua.EventNotifier.SubscribeToEvents.mask:
-            return ua.MonitoredItemCreateResult(_status(ua.StatusCodes.BadNotSupported))
-        result, _ = self._make_monitored_item_common(params)
-        try:
-            item = EventItem(result.MonitoredItemId, params, self.isub._triggered_events, self._server.lose_event)
-        except ServiceError as error:
-            return ua.MonitoredItemCreateResult(_status(error.code))
-        result.RevisedQueueSize = item.queue_size
-        self._commit_monitored_item(result, item)
-        self._monitored_events.setdefault(node, []).append(result.MonitoredItemId)
-        return result
-
-    async def trigger_event(self, event: Any, mid: int | None = None) -> NoReturn:
-        """UaError: asyncua's events go past the filters, and past the queues that count what they drop."""
-        raise ua.UaError(f"{event}: events of this server are told by PlantSubscriptions.tell_event")
-
-    def tell_event(self, occurrence: Occurrence) -> None:
-        """To the items at the nodes that emit it, each once."""
-        for emitter in occurrence.emitters:
-            for number in self._monitored_events.get(emitter, ()):
-                item = self._monitored_items[number]
-                if isinstance(item, EventItem):
-                    item.offer(occurrence)
-
-    def event_items(self, number: int | None = None) -> list[EventItem]:
-        """All that hear events, or that one of them."""
-        items = self._monitored_items
-        chosen = items.values() if number is None else [items[number]] if number in items else []
-        return [item for item in chosen if isinstance(item, EventItem)]
-
-    async def _set_monitoring_mode(self, mode: ua.MonitoringMode, mid: int) -> ua.StatusCode:
-        item = self._monitored_items.get(mid)
-        if not isinstance(item, Item):
-            return await super()._set_monitoring_mode(mode, mid)
-        if item.switch(mode):
-            self._tell(item)
-        return ua.StatusCode()
-
-    def delete_monitored_items(self, ids: list[int]) -> list[ua.StatusCode]:
-        """As asyncua's, which looks through all items for each."""
-        gone = [item for item in map(self._monitored_items.get, ids) if isinstance(item, Item)]
-        self._backlog.forget([item.place for item in gone])
-        results = super().delete_monitored_items(ids)
-        self._backlog.choosers[:] = [item for item in self._backlog.choosers if item.waits()]
-        return results
-
-    def _delete_monitored_items(self, mid: int) -> ua.StatusCode:
-        item = self._monitored_items.get(mid)
-        if not isinstance(item, Item):
-            self.isub._triggered_events.pop(mid, None)
-            return super()._delete_monitored_items(mid)
-        item.close()
-        item.waiting.clear()
-        del self._monitored_items[mid]
-        return ua.StatusCode()
 
 
 class PlantSubscription(InternalSubscription):
@@ -214,12 +61,47 @@ class PlantSubscription(InternalSubscription):
         """The session that made it or took it over, open or closed."""
         self.backlog = server.changes.open()
         self._triggered_datachanges: Any = self.backlog  # asyncua asks it whether there is anything to say
-        self.monitored_item_srv = PlantItems(self, server)
-        self._not_acknowledged_results: dict[int, Any] = {}
-        self.kept_bytes = 0
+        self.monitored_item_srv = PlantItems(self, self.backlog, server)
+        self.unacknowledged = Unacknowledged(self._no_acks_limit)
+        self._not_acknowledged_results: Any = self.unacknowledged
         self._server = server
         self._measure: Any = server.measure
+        self._modified = asyncio.Event()
         self.bound(at_once)
+
+    async def start(self) -> None:
+        """As asyncua's; what nobody foresaw ends the subscription, and its client finds that it is gone."""
+        await super().start()
+        if self._task is not None:
+            self._task.add_done_callback(self._tell_failure)
+
+    def _tell_failure(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._server.forget(self.data.SubscriptionId, error)
+
+    async def _subscription_loop(self) -> None:
+        """As asyncua's, at the interval that is in force; what was missed, as by a stopped process, is not made up."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while not self._closing:
+            await self.publish_results()
+            interval, now = self.data.RevisedPublishingInterval / 1000.0, loop.time()
+            due = due + interval if due + interval > now else now + interval
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._modified.wait()
+            except TimeoutError:
+                continue
+            self._modified.clear()
+            due = loop.time()
+
+    def modify(self, terms: tuple[Any, Any, Any], at_once: int) -> None:
+        """Interval, lifetime and keep-alive, in force at once (OPC 10000-4, 5.14.3)."""
+        data = self.data
+        data.RevisedPublishingInterval, data.RevisedLifetimeCount, data.RevisedMaxKeepAliveCount = terms
+        self.bound(at_once)
+        self._modified.set()
 
     def bound(self, at_once: int) -> None:
         """Values in one message, as the client asks for; 0: as many as we like."""
@@ -243,32 +125,34 @@ class PlantSubscription(InternalSubscription):
             message = wire.message(number, found, datetime.now(UTC))
             if found:
                 self._notification_seq = number % (2**32 - 1) + 1
-                self._keep(number, message)
-            available = tuple(self._not_acknowledged_results)
-            more = bool(self.backlog or self._triggered_events)
+                self.unacknowledged.keep(number, message)
+                self._server.part_with_excess()
+            available = tuple(self.unacknowledged)
+            more = self._publishing_enabled and bool(self.backlog or self._triggered_events)
             return wire.Notice(self.data.SubscriptionId, available, more, message)
 
     def _notifications(self) -> Any:
-        rest = ua.PublishResult()
         if self._publishing_enabled:
-            count, parts = self.backlog.take(self._at_once)
+            events = self._take_events(min(self._at_once, _EVENTS_AT_ONCE))
+            if events:
+                yield wire.notification(ua.EventNotificationList(events))
+            count, parts = self.backlog.take(self._at_once - len(events))
             if count:
                 yield wire.data_change(count, parts)
-            self._pop_triggered_events(rest)
+        rest = ua.PublishResult()
         self._pop_triggered_statuschanges(rest)
         yield from map(wire.notification, rest.NotificationMessage.NotificationData)
 
-    def _pop_triggered_events(self, result: ua.PublishResult) -> None:
-        """As asyncua's, no more in one message than it should hold; it goes on with the same queues."""
+    def _take_events(self, most: int) -> list[Any]:
+        """What waits, up to a bound; it goes on with the same queues."""
         events: list[Any] = []
         for number, queue in list(self._triggered_events.items()):
-            left = min(self._at_once, _EVENTS_AT_ONCE) - len(events)
+            left = most - len(events)
             events += queue[:left]
             del queue[:left]
             if not queue:
                 del self._triggered_events[number]
-        if events:
-            result.NotificationMessage.NotificationData.append(ua.EventNotificationList(events))
+        return events
 
     def parting(self) -> wire.Notice:
         """To the session that it leaves (OPC 10000-4, 5.14.7)."""
@@ -276,28 +160,9 @@ class PlantSubscription(InternalSubscription):
         message = wire.message(self._notification_seq, [wire.notification(moved)], datetime.now(UTC))
         return wire.Notice(self.data.SubscriptionId, (), False, message)
 
-    def _keep(self, number: int, message: bytes) -> None:
-        kept = self._not_acknowledged_results
-        kept[number] = message
-        self.kept_bytes += len(message)
-        while len(kept) > self._no_acks_limit or self.kept_bytes > _KEPT_BYTES:
-            self.part_with_oldest()
-        self._server.part_with_excess()
-
-    def part_with_oldest(self) -> None:
-        """It can't be asked for again from now on."""
-        kept = self._not_acknowledged_results
-        self.kept_bytes -= len(kept.pop(next(iter(kept))))
-
-    def acknowledge(self, number: int) -> bool:
-        """False where there is no such message."""
-        message = self._not_acknowledged_results.pop(number, b"")
-        self.kept_bytes -= len(message)
-        return bool(message)
-
     def republish(self, nb: int) -> ua.NotificationMessage:
         """Empty where there is no such message."""
-        found = self._not_acknowledged_results.get(nb)
+        found = self.unacknowledged.get(nb)
         return wire.reread(found) if found is not None else ua.NotificationMessage()
 
 
@@ -340,14 +205,19 @@ class PlantSubscriptions(SubscriptionService):
         return result
 
     def modify_subscription(self, params: ua.ModifySubscriptionParameters) -> ua.ModifySubscriptionResult:
-        """In force from the next publishing on."""
-        found = self.subscriptions[params.SubscriptionId]
-        terms = self._terms(params)
-        data = found.data
-        data.RevisedPublishingInterval, data.RevisedLifetimeCount, data.RevisedMaxKeepAliveCount = terms
+        """See :meth:`PlantSubscription.modify`."""
+        found, terms = self.subscriptions[params.SubscriptionId], self._terms(params)
         if isinstance(found, PlantSubscription):
-            found.bound(params.MaxNotificationsPerPublish)
+            found.modify(terms, params.MaxNotificationsPerPublish)
         return ua.ModifySubscriptionResult(*terms)
+
+    def forget(self, number: int, error: BaseException) -> None:
+        """A subscription ended in an error."""
+        found = self.subscriptions.pop(number, None)
+        if found is not None:
+            found.monitored_item_srv.delete_all_monitored_items()
+        server: Any = self.iserver
+        server.tell_failure(ua.ObjectIds.PublishRequest_Encoding_DefaultBinary, error)
 
     def tell_event(self, occurrence: Occurrence, sessions: Collection[ua.NodeId] | None = None) -> None:
         """To all who subscribed to it, of these ``sessions`` alone; it is in their next message."""
@@ -376,9 +246,10 @@ class PlantSubscriptions(SubscriptionService):
 
     def part_with_excess(self) -> None:
         """Keep no more messages for Republish than may be kept in all."""
-        every = [each for each in self.subscriptions.values() if isinstance(each, PlantSubscription)]
-        while sum(each.kept_bytes for each in every) > _KEPT_IN_ALL:
-            max(every, key=lambda each: each.kept_bytes).part_with_oldest()
+        subscriptions = (each for each in self.subscriptions.values() if isinstance(each, PlantSubscription))
+        every = [each.unacknowledged for each in subscriptions]
+        while sum(each.size for each in every) > _KEPT_IN_ALL:
+            max(every, key=lambda each: each.size).part_with_oldest()
 
     def items_left(self) -> int:
         """How many monitored items there may be more, in all subscriptions together."""

@@ -124,8 +124,8 @@ class Backlog:
 
     def __init__(self, changes: Changes) -> None:
         self.changes = changes
-        self.choosers: list[Chooser] = []
-        """For whom something waits."""
+        self.choosers: dict[Chooser, None] = {}
+        """For whom something waits, in their order."""
         self._seen = changes.end
         self._followed = 0
         self._handles = np.zeros(0, np.uint32)
@@ -173,7 +173,7 @@ class Backlog:
 
     def withdraw(self, chooser: Chooser) -> None:
         """It is not to be asked."""
-        self.choosers[:] = [each for each in self.choosers if each is not chooser]
+        self.choosers.pop(chooser, None)
 
     # --- values -----------------------------------------------------------------------------------------------------
 
@@ -234,13 +234,15 @@ class Backlog:
         return taken, parts
 
     def _take_chosen(self, most: int, parts: list[bytes]) -> int:
-        taken = done = 0
+        taken, done = 0, list[Chooser]()
         for chooser in self.choosers:
             if taken == most:
                 break
             found = chooser.give(most - taken)
             parts += [part for content in found for part in (chooser.prefix, content)]
             taken += len(found)
-            done += not chooser.waits()
-        del self.choosers[:done]
+            if not chooser.waits():
+                done.append(chooser)
+        for chooser in done:
+            del self.choosers[chooser]
         return taken

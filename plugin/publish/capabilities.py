@@ -8,8 +8,8 @@ from asyncua import ua
 from asyncua.server.address_space import AddressSpace
 
 from plugin.publish import browsing
-from plugin.publish.asyncua_session import OPERATIONS
-from plugin.publish.asyncua_subscriptions import MOST_ITEMS, SHORTEST
+from plugin.publish.asyncua_items import MOST_ITEMS
+from plugin.publish.asyncua_subscriptions import SHORTEST
 from plugin.publish.event_filter import MOST_CLAUSES
 from plugin.publish.event_items import MOST_EVENTS
 from plugin.publish.nodeset import NEEDED, PUBLISHED, VERSION
@@ -17,6 +17,11 @@ from plugin.publish.tree import Tree
 from plugin.publish.types import BOOLEAN, DI, OURS, STANDARD, STRING, UTC_TIME, Member, Name, Ref
 
 _ID, _T = ua.ObjectIds, ua.VariantType
+
+OPERATIONS = 10_000
+"""Nodes of one request, where it is not said otherwise."""
+MESSAGE_BYTES = 4 * 1024 * 1024
+"""The largest request: a browse or subscription of some 10,000 nodes."""
 _OPERATIONS: Mapping[str, int] = {
     "Read": OPERATIONS, "Write": OPERATIONS, "MethodCall": OPERATIONS, "RegisterNodes": OPERATIONS,
     "HistoryReadData": OPERATIONS, "HistoryReadEvents": OPERATIONS,

@@ -14,12 +14,14 @@ What differs from asyncua 2.1.0:
 import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from asyncua import ua
 from asyncua.common.utils import ServiceError
+from asyncua.server.address_space import AddressSpace
 
 from plugin.publish.audience import NOWHERE, Wish
 from plugin.publish.backlog import Backlog, Changes
@@ -32,6 +34,27 @@ _NEVER = -1
 _DISABLED, _REPORTING = ua.MonitoringMode.Disabled, ua.MonitoringMode.Reporting
 _STATUS_VALUE, _TIMESTAMP = ua.DataChangeTrigger.StatusValue, ua.DataChangeTrigger.StatusValueTimestamp
 _WISHES = {_STATUS_VALUE: Wish.CHANGE, _TIMESTAMP: Wish.STAMP}
+
+
+_ID = ua.ObjectIds
+_NUMBERS = frozenset(
+    ua.NodeId(ua.Int32(number))
+    for number in (
+        _ID.SByte, _ID.Byte, _ID.Int16, _ID.UInt16, _ID.Int32, _ID.UInt32, _ID.Int64, _ID.UInt64, _ID.Float, _ID.Double,
+        _ID.Number, _ID.Integer, _ID.UInteger, _ID.Duration, _ID.BaseDataType,
+    )
+)  # fmt: skip
+"""Data types that have a deadband, and the one that may be a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What a deadband can be on."""
+
+    numeric: bool = True
+    """The attribute is a number, an array of them, or may be one."""
+    span: float = math.nan
+    """Of its EURange; NaN: it has none."""
 
 
 class _Done:
@@ -75,19 +98,19 @@ class Item:
         self._discard_oldest = True
         self._trigger: Any = _STATUS_VALUE
 
-    def ask(self, asked: ua.MonitoringParameters, queue_size: int, span: float) -> None:
-        """Take up what the client asks for. ServiceError for a filter that can't be.
-
-        ``span``: of the EURange, NaN where the attribute is no number with a range; see :func:`span_of`.
-        """
+    def ask(self, asked: ua.MonitoringParameters, queue_size: int, scale: Scale) -> None:
+        """Take up what the client asks for; without a filter there is none from now on. ServiceError for one that can't
+        be."""
         with self._apart():
-            self._ask(asked, queue_size, span)
+            self._ask(asked, queue_size, scale)
 
-    def _ask(self, asked: ua.MonitoringParameters, queue_size: int, span: float) -> None:
+    def _ask(self, asked: ua.MonitoringParameters, queue_size: int, scale: Scale) -> None:
         demand: Any = asked.Filter
         if hasattr(demand, "DeadbandType"):  # what asyncua decodes is not its ua.DataChangeFilter
-            self._deadband, self._trigger = _deadband(demand, span), ua.DataChangeTrigger(demand.Trigger)
-        elif demand is not None and getattr(demand, "TypeId", None) != ua.NodeId():
+            self._deadband, self._trigger = _deadband(demand, scale), ua.DataChangeTrigger(demand.Trigger)
+        elif demand is None or getattr(demand, "TypeId", None) == ua.NodeId():
+            self._deadband, self._trigger = 0.0, _STATUS_VALUE
+        else:
             raise ServiceError(ua.StatusCodes.BadMonitoredItemFilterUnsupported)
         self.client_handle = asked.ClientHandle
         self.prefix = int(asked.ClientHandle or 0).to_bytes(4, "little")
@@ -101,7 +124,7 @@ class Item:
             if mode != _REPORTING:
                 self._backlog.withdraw(self)
             elif before == ua.MonitoringMode.Sampling and self.waiting:
-                self._backlog.choosers.append(self)
+                self._backlog.choosers[self] = None
             if mode == _DISABLED:
                 self.waiting.clear()
                 self._status = _NEVER
@@ -147,9 +170,7 @@ class Item:
             return True
         if self._trigger is ua.DataChangeTrigger.Status or value == self._value:
             return False
-        if not self._deadband or not isinstance(value, int | float) or not isinstance(self._value, int | float):
-            return True
-        return not abs(value - self._value) <= self._deadband
+        return not self._deadband or not _within(self._deadband, value, self._value)
 
     def put(self, content: bytes) -> None:
         """Keep the newest values, or the oldest, as the queue holds; the neighbour of one that is lost says so."""
@@ -159,7 +180,7 @@ class Item:
         elif not waiting:
             waiting.append(content)
             if self.mode is _REPORTING:
-                self._backlog.choosers.append(self)
+                self._backlog.choosers[self] = None
         elif len(waiting) < self.queue_size:
             waiting.append(content)
         elif not self._discard_oldest:
@@ -216,9 +237,20 @@ class Item:
         return _DONE
 
 
-def _deadband(demand: ua.DataChangeFilter, span: float) -> float:
+def _within(deadband: float, value: Any, before: Any) -> bool:
+    """An array is told whole where one of its elements leaves the deadband (OPC 10000-4, 7.22.2)."""
+    if isinstance(value, list) and isinstance(before, list):
+        pairs = zip(value, before, strict=False)
+        return len(value) == len(before) and all(_within(deadband, *pair) for pair in pairs)
+    numbers = isinstance(value, int | float) and isinstance(before, int | float)
+    return numbers and abs(value - before) <= deadband
+
+
+def _deadband(demand: ua.DataChangeFilter, scale: Scale) -> float:
     if demand.DeadbandType == ua.DeadbandType.None_:
         return 0.0
+    if not scale.numeric:  # a flag would never leave a deadband of 1
+        raise ServiceError(ua.StatusCodes.BadFilterNotAllowed)
     size = float(demand.DeadbandValue)
     if not 0.0 <= size < math.inf:
         raise ServiceError(ua.StatusCodes.BadDeadbandFilterInvalid)
@@ -226,13 +258,21 @@ def _deadband(demand: ua.DataChangeFilter, span: float) -> float:
         return size
     if demand.DeadbandType != ua.DeadbandType.Percent or size > 100.0:
         raise ServiceError(ua.StatusCodes.BadDeadbandFilterInvalid)
-    if math.isnan(span):
+    if math.isnan(scale.span):
         raise ServiceError(ua.StatusCodes.BadMonitoredItemFilterUnsupported)
-    return size / 100.0 * span
+    return size / 100.0 * scale.span
 
 
-def span_of(space: Any, node: ua.NodeId) -> float:
-    """Of the EURange of a variable; NaN where it has none."""
+def scale_of(space: AddressSpace, asked: ua.ReadValueId) -> Scale:
+    """Of what is to be monitored, which is there."""
+    if asked.AttributeId != ua.AttributeIds.Value:
+        return Scale(numeric=False)
+    kind = space.read_attribute_value(asked.NodeId, ua.AttributeIds.DataType)
+    numeric = kind.Value is not None and kind.Value.Value in _NUMBERS
+    return Scale(numeric, _span(space, asked.NodeId)) if numeric else Scale(numeric=False)
+
+
+def _span(space: AddressSpace, node: ua.NodeId) -> float:
     for reference in space[node].references:
         if reference.IsForward and reference.BrowseName.Name == "EURange":
             found = space.read_attribute_value(reference.NodeId, ua.AttributeIds.Value)

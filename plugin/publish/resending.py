@@ -10,7 +10,8 @@ from asyncua.common.utils import ServiceError
 from asyncua.server.address_space import AddressSpace
 
 from plugin.publish.arguments import checked
-from plugin.publish.asyncua_subscriptions import PlantItems, PlantSubscriptions
+from plugin.publish.asyncua_items import PlantItems
+from plugin.publish.asyncua_subscriptions import PlantSubscriptions
 
 
 class Resending:

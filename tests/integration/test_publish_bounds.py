@@ -308,11 +308,12 @@ async def test_messages_are_kept_up_to_a_total_of_all_subscriptions(house, sessi
     params = ua.CreateSubscriptionParameters(60_000.0, 100, 10, 0, True, 0)
     numbers = [(await session.create_subscription(params, print)).SubscriptionId for _ in range(2)]
     greedy, modest = (house.server.subscriptions.subscriptions[number] for number in numbers)
-    modest._keep(1, bytes(500))
+    modest.unacknowledged.keep(1, bytes(500))
     for number in range(1, 11):
-        greedy._keep(number, bytes(500))
-    assert (list(modest._not_acknowledged_results), list(greedy._not_acknowledged_results)) == ([1], [7, 8, 9, 10])
-    assert greedy.kept_bytes == 2000
+        greedy.unacknowledged.keep(number, bytes(500))
+        house.server.subscriptions.part_with_excess()
+    assert (list(modest.unacknowledged), list(greedy.unacknowledged)) == ([1], [7, 8, 9, 10])
+    assert greedy.unacknowledged.size == 2000
     await session.delete_subscriptions(numbers)
 
 

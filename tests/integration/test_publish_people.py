@@ -170,6 +170,19 @@ async def test_a_password_comes_through_both_kinds_of_secured_channel(house, mod
     assert (house.audit[-1].action, house.audit[-1].user) == ("session", "otto")
 
 
+async def test_who_does_not_sign_as_the_client_of_its_channel_has_no_session(house):
+    client = await house.client("otto")
+    await client.connect_sessionless()
+    await client.create_session()
+    client.security_policy.asymmetric_cryptography.signature = lambda data: bytes(384)
+    before = len(house.audit)
+    with pytest.raises(ua.UaStatusCodeError, match="BadApplicationSignatureInvalid"):
+        await client.activate_session("otto", _PASSWORD)
+    await client.disconnect_sessionless()
+    ((action, after),) = [(entry.action, entry.after) for entry in house.audit[before:]]
+    assert (action, after["cause"]) == ("session refused", "signature")
+
+
 async def test_a_user_comes_by_certificate(house, tmp_path):
     (tmp_path / "eva.der").write_bytes(_EVA.der)
     (tmp_path / "eva.pem").write_bytes(_EVA.key_pem)
@@ -401,8 +414,8 @@ async def test_a_message_is_asked_for_again_as_often_as_need_be_until_it_is_ackn
         assert again[0] == again[1]
         (change,) = again[0].NotificationData
         assert change.MonitoredItems[-1].Value.Value.Value == 7.0
-        assert server_side.acknowledge(number)
-        assert not server_side.acknowledge(number)
+        assert server_side.unacknowledged.acknowledge(number)
+        assert not server_side.unacknowledged.acknowledge(number)
         with pytest.raises(ua.UaStatusCodeError, match="BadMessageNotAvailable"):
             await session.republish(identifier, number)
         await subscription.delete()

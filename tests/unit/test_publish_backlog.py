@@ -1,6 +1,5 @@
 """What waits for subscriptions: kept once for all, it comes to each as if each kept its own."""
 
-import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +15,7 @@ from plugin.publish import backlog as kept
 from plugin.publish.audience import Wish
 from plugin.publish.backlog import Backlog, Changes
 from plugin.publish.cells import Cell
-from plugin.publish.items import Item
+from plugin.publish.items import Item, Scale
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 T = ua.VariantType
@@ -27,7 +26,7 @@ STAMPS = ua.DataChangeFilter(Trigger=ua.DataChangeTrigger.StatusValueTimestamp)
 
 def item(backlog: Backlog, cell: Cell, handle: int, queue: int = 10, **asked: Any) -> Item:
     made = Item(handle, ua.MonitoredItemCreateRequest(MonitoringMode=ua.MonitoringMode.Reporting), backlog)
-    made.ask(ua.MonitoringParameters(ua.UInt32(handle), QueueSize=ua.UInt32(queue), **asked), queue, math.nan)
+    made.ask(ua.MonitoringParameters(ua.UInt32(handle), QueueSize=ua.UInt32(queue), **asked), queue, Scale())
     made.watch(cell)
     return made
 

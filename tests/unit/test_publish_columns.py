@@ -17,7 +17,7 @@ from plugin.domain import Status, to_micros
 from plugin.publish.backlog import Backlog, Changes
 from plugin.publish.cells import Cell, Face
 from plugin.publish.columns import Column
-from plugin.publish.items import Item
+from plugin.publish.items import Item, Scale
 from plugin.publish.packed import Packed
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -58,7 +58,7 @@ class Side:
             return
         asked = ua.MonitoredItemCreateRequest(MonitoringMode=ua.MonitoringMode.Reporting)
         item = self.items[row, which] = Item(row, asked, self.backlogs[which])
-        item.ask(ua.MonitoringParameters(ua.UInt32(row), QueueSize=ua.UInt32(3), Filter=DEMANDS[which]), 3, math.nan)
+        item.ask(ua.MonitoringParameters(ua.UInt32(row), QueueSize=ua.UInt32(3), Filter=DEMANDS[which]), 3, Scale())
         item.watch(self.faces[row])
         self.faces[row].tell(item)
 

@@ -17,7 +17,7 @@ from plugin.domain import Status, to_micros
 from plugin.publish import wire
 from plugin.publish.backlog import Changes
 from plugin.publish.cells import Cell
-from plugin.publish.items import Item
+from plugin.publish.items import Item, Scale
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -94,11 +94,13 @@ def test_an_answer_to_publish_is_what_a_client_decodes():
 class Desk:
     """A cell, one who monitors it, and what waits for it."""
 
-    def __init__(self, queue: int = 10, span: float = math.nan, **asked: Any) -> None:
+    def __init__(self, queue: int = 10, scale: Scale | None = None, **asked: Any) -> None:
         self.backlog = Changes().open()
         self.cell = Cell(T.Double, NOW)
         self.item = Item(1, ua.MonitoredItemCreateRequest(MonitoringMode=ua.MonitoringMode.Reporting), self.backlog)
-        self.item.ask(ua.MonitoringParameters(ua.UInt32(5), QueueSize=ua.UInt32(queue), **asked), queue, span)
+        self.item.ask(
+            ua.MonitoringParameters(ua.UInt32(5), QueueSize=ua.UInt32(queue), **asked), queue, scale or Scale()
+        )
         self.item.watch(self.cell)
 
     def write(self, *values: float, status: int = Status.GOOD, source: datetime = NOW) -> None:
@@ -151,7 +153,7 @@ def test_a_trigger_says_what_counts_as_a_change(trigger, heard):
 
 @pytest.mark.parametrize(("kind", "size"), [("Absolute", 1.0), ("Percent", 2.0)])
 def test_a_ramp_leaves_a_deadband_that_is_counted_from_what_was_heard(kind, size):
-    desk = Desk(queue=100, span=50.0, Filter=deadband(ua.DeadbandType[kind], size))
+    desk = Desk(queue=100, scale=Scale(span=50.0), Filter=deadband(ua.DeadbandType[kind], size))
     desk.write(*(0.9 * step for step in range(21)))
     assert [value for value, _ in desk.heard()] == [0.9 * step for step in range(0, 21, 2)]
 
@@ -170,6 +172,29 @@ def test_a_filter_that_can_not_be_is_refused(demand, code):
     with pytest.raises(ServiceError) as refusal:
         Desk(Filter=demand)
     assert refusal.value.code == getattr(ua.StatusCodes, code)
+
+
+def test_what_is_no_number_has_no_deadband():
+    with pytest.raises(ServiceError) as refusal:
+        Desk(scale=Scale(numeric=False), Filter=deadband(ua.DeadbandType.Absolute, 1.0))
+    assert refusal.value.code == ua.StatusCodes.BadFilterNotAllowed
+    Desk(scale=Scale(numeric=False), Filter=deadband(ua.DeadbandType.None_, 1.0))
+
+
+def test_an_array_is_told_whole_where_one_of_its_elements_leaves_the_deadband():
+    desk = Desk(Filter=deadband(ua.DeadbandType.Absolute, 1.0))
+    for array in ([1.0, 2.0], [1.9, 1.1], [2.1, 2.0], [2.1, 2.0, 2.0]):
+        desk.cell.write(array, Status.GOOD, NOW, NOW)
+    assert [value for value, _ in desk.heard()] == [[1.0, 2.0], [2.1, 2.0], [2.1, 2.0, 2.0]]
+
+
+@pytest.mark.parametrize("nothing", [None, ua.ExtensionObject()])
+def test_who_asks_for_no_filter_any_more_has_none(nothing):
+    desk = Desk(Filter=deadband(ua.DeadbandType.Absolute, 1.5))
+    desk.write(1.0, 2.0)
+    desk.item.ask(ua.MonitoringParameters(ua.UInt32(5), Filter=nothing), 10, Scale())
+    desk.write(2.5)
+    assert [value for value, _ in desk.heard()] == [1.0, 2.5]
 
 
 @pytest.mark.parametrize(
@@ -205,9 +230,9 @@ def test_what_samples_waits_until_it_reports_and_what_is_off_hears_nothing():
 def test_what_waits_goes_along_when_an_item_changes_its_mind():
     desk = Desk()
     desk.write(1.0, 2.0)
-    desk.item.ask(ua.MonitoringParameters(ua.UInt32(5), Filter=deadband(ua.DeadbandType.Absolute, 1.5)), 10, math.nan)
+    desk.item.ask(ua.MonitoringParameters(ua.UInt32(5), Filter=deadband(ua.DeadbandType.Absolute, 1.5)), 10, Scale())
     desk.write(3.0, 4.0)
-    desk.item.ask(ua.MonitoringParameters(ua.UInt32(5), Filter=changes()), 10, math.nan)
+    desk.item.ask(ua.MonitoringParameters(ua.UInt32(5), Filter=changes()), 10, Scale())
     desk.write(4.0, 4.5)
     assert [value for value, _ in desk.heard()] == [1.0, 2.0, 4.0, 4.5]
 
@@ -215,7 +240,7 @@ def test_what_waits_goes_along_when_an_item_changes_its_mind():
 def test_what_a_deadband_held_back_is_told_when_the_deadband_goes():
     desk = Desk(Filter=deadband(ua.DeadbandType.Absolute, 1.5))
     desk.write(1.0, 2.0)
-    desk.item.ask(ua.MonitoringParameters(ua.UInt32(5), Filter=changes()), 10, math.nan)
+    desk.item.ask(ua.MonitoringParameters(ua.UInt32(5), Filter=changes()), 10, Scale())
     desk.cell.tell(desk.item)
     desk.write(2.0)
     assert [value for value, _ in desk.heard()] == [1.0, 2.0]

@@ -9,8 +9,9 @@ from plugin.infer.alarms.condition import Condition
 from plugin.infer.alarms.room import Room
 from plugin.infer.alarms.told import Notice
 from plugin.publish.address_space import asset_of
+from plugin.publish.asyncua_items import PlantItems
 from plugin.publish.asyncua_server import PlantServer
-from plugin.publish.asyncua_subscriptions import PlantItems, PlantSubscriptions
+from plugin.publish.asyncua_subscriptions import PlantSubscriptions
 from plugin.publish.conditions.instances import Instance
 from plugin.publish.conditions.methods import Methods
 from plugin.publish.conditions.metrics import Metrics
