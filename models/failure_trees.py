@@ -3,8 +3,6 @@
 They are fitted to 0 and 1 by squared error, so that a leaf says how often it happens.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,13 +41,10 @@ def grown(
     chosen = np.random.default_rng(seed).permutation(len(asked))[:_GROWN_FROM]
     asked, target, fold = asked[chosen], target[chosen], fold[chosen]
 
-    def told(forest: int, tree: int) -> None:
-        if tree % 4 == 0:
-            progress(0.0, f"trees of forest {forest + 1} of {forests}: {tree}")
-
     def forest(number: int) -> Params:
         used = fold != number % count
-        return boosted.grown(asked[used], target[used], trees, seed + number, partial(told, number), _BINS)
+        telling = boosted.telling(progress, f"forest {number + 1} of {forests}")
+        return boosted.grown(asked[used], target[used], trees, seed + number, telling, _BINS)
 
     return boosted.stacked([forest(number) for number in range(forests)])
 

@@ -32,17 +32,12 @@ def grown(
     each member without the blocks of its fold."""
     asked, came, of_fold = _cells(spec, lags, rows, truth, fold)
 
-    def told(member: int, tree: int) -> None:
-        if tree % 4 == 0:
-            progress(0.0, f"trees of member {member + 1} of {members}: {tree}")
-
     def forest(member: int, horizon: int) -> Params:
         used = (of_fold != member) & np.isfinite(came[:, horizon])
         if not used.any():
             return boosted.ungrown(trees)
-        return boosted.grown(
-            asked[used, horizon], came[used, horizon], trees, spec.seed + member, partial(told, member)
-        )
+        telling = boosted.telling(progress, f"member {member + 1} of {members}")
+        return boosted.grown(asked[used, horizon], came[used, horizon], trees, spec.seed + member, telling)
 
     every = [[forest(member, horizon) for horizon in range(came.shape[-1])] for member in range(members)]
     rows_of = [{name: np.hstack([each[name] for each in own]) for name in own[0]} for own in every]

@@ -92,15 +92,12 @@ class Lives:
         summary = summary * np.tile(kept, summary.shape[-1] // kept.shape[-1])
         target = self.target[rows[:, None], ends]
 
-        def told(member: int, tree: int) -> None:
-            if tree % 4 == 0:
-                progress(0.0, f"trees of member {member + 1} of {members}: {tree}")
-
         trees = []
         for member in range(members):
             seen = self.seen_by(member)[rows]
             rows_of = summary[seen].reshape(-1, summary.shape[-1])
-            trees.append(grow(member, rows_of, target[seen].ravel(), partial(told, member)))
+            telling = boosted.telling(progress, f"member {member + 1} of {members}")
+            trees.append(grow(member, rows_of, target[seen].ravel(), telling))
         return boosted.stacked(trees)
 
     def summaries(self, rows: NDArray[np.intp], ends: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -42,29 +42,54 @@ def cut_up(
     step = micros(config.step)
     grid = occupied(samples, tags, step, policies(config, [asset]), gaps)
     sampled = np.isin(grid.cells // step, samples.source_time // step)
-    return _CUTS[config.training.learn](config, grid, told, sampled)
+    return _CUTS[config.training.learn](_Past(config, grid, told, sampled))
 
 
-def _runs_to_failure(config: ModelConfig, grid: Grid, told: Told, sampled: NDArray[np.bool_]) -> list[Stretch]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Past:
+    """Of one asset."""
+
+    config: ModelConfig
+    grid: Grid
+    told: Told
+    sampled: NDArray[np.bool_]
+    """[cell] it holds a sample."""
+
+    @property
+    def age(self) -> NDArray[np.float64]:
+        """[cell]; NaN where not observed."""
+        row = self.config.features.index(self.config.roles["age"])
+        return np.where(self.grid.observed[row], self.grid.values[row], np.nan).astype(np.float64)
+
+    @property
+    def lives(self) -> list[slice]:
+        """Cells of each completed one. Whether its end was seen is not told by an age that was held."""
+        seen = np.where(self.sampled, self.age, np.nan)
+        return lives(seen, self.grid.cells, micros(self.config.step), self.told)
+
+
+def _runs_to_failure(past: _Past) -> list[Stretch]:
     """Completed lives, the last ``length`` cells of each; the target is what the age still grows by."""
-    found, ages = [], _age(config, grid)
-    for run in lives(np.where(sampled, ages, np.nan), grid.cells, micros(config.step), told):
+    found, ages, length = [], past.age, past.config.length
+    for run in past.lives:
         age = ages[run]
         target = (np.nanmax(age) - age).astype(np.float32)
-        found.append(_cut(config, grid, slice(max(run.start, run.stop - config.length), run.stop), run, target))
+        found.append(_cut(past.config, past.grid, slice(max(run.start, run.stop - length), run.stop), run, target))
     return found
 
 
-def _laboratory(config: ModelConfig, grid: Grid, told: Told, sampled: NDArray[np.bool_]) -> list[Stretch]:
+def _laboratory(past: _Past) -> list[Stretch]:
     """Consecutive blocks of a window's length; the target is the laboratory's value at its own source time."""
+    config, grid = past.config, past.grid
     row = config.features.index(config.roles["lab"])
     lab = np.where(grid.observed[row], grid.values[row], np.nan).astype(np.float32)
     everything = slice(0, len(grid.cells))
     return [_cut(config, grid, block, block, lab[block]) for block in _blocks(config, everything)]
 
 
-def _labels(config: ModelConfig, grid: Grid, told: Told, sampled: NDArray[np.bool_]) -> list[Stretch]:
-    return _outcomes(config, grid) if "outcome" in config.roles else _failures_to_come(config, grid, told)
+def _labels(past: _Past) -> list[Stretch]:
+    config, grid = past.config, past.grid
+    return _outcomes(config, grid) if "outcome" in config.roles else _failures_to_come(config, grid, past.told)
 
 
 def _outcomes(config: ModelConfig, grid: Grid) -> list[Stretch]:
@@ -98,10 +123,11 @@ def _next(times: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64
     return np.append(times, np.iinfo(np.int64).max)[np.searchsorted(times, ends)]
 
 
-def _normal(config: ModelConfig, grid: Grid, told: Told, sampled: NDArray[np.bool_]) -> list[Stretch]:
+def _normal(past: _Past) -> list[Stretch]:
     """Blocks of healthy cells (target 0): the beginning of each life, or everything where nothing ages; and windows
     that people judged, 0 where all was well, 1 where a flag was right. Neither: work orders, what led to a failure.
     """
+    config, grid, told = past.config, past.grid, past.told
     target, cells = np.zeros(len(grid.cells)), grid.cells
     before = config.recent or config.window
     target[within(cells, (*told.stops, *((at - micros(before), at + 1) for at in told.failures.tolist())))] = np.nan
@@ -110,8 +136,7 @@ def _normal(config: ModelConfig, grid: Grid, told: Told, sampled: NDArray[np.boo
     healthy, judged = [slice(0, len(cells))], within(cells, (*told.ill, *told.well))
     if ages := "age" in config.roles:
         share = config.training.clean
-        whole = lives(np.where(sampled, _age(config, grid), np.nan), cells, micros(config.step), told)
-        healthy = [slice(life.start, life.start + int(share * (life.stop - life.start))) for life in whole]
+        healthy = [slice(life.start, life.start + int(share * (life.stop - life.start))) for life in past.lives]
     for part in healthy:
         judged[part] = False
     found = [
@@ -165,8 +190,7 @@ def _when_cells_end(tag: int, samples: SampleBatch, window: Window) -> NDArray[n
     return np.where(ends.observed[0], ends.held[0], np.float32(np.nan))
 
 
-# ``sampled`` [cell]: it holds a sample. Whether a life's end was seen is not told by an age that was held.
-_CUTS: dict[str, Callable[[ModelConfig, Grid, Told, NDArray[np.bool_]], list[Stretch]]] = {
+_CUTS: dict[str, Callable[[_Past], list[Stretch]]] = {
     "failures": _runs_to_failure,
     "laboratory": _laboratory,
     "normal": _normal,
@@ -179,12 +203,6 @@ MISSING = {
     "series": "the history holds no value of the role target yet",
     "labels": "the history holds neither a failure label nor a value of the role outcome yet",
 }
-
-
-def _age(config: ModelConfig, grid: Grid) -> NDArray[np.float64]:
-    """[cell]; NaN where not observed."""
-    row = config.features.index(config.roles["age"])
-    return np.where(grid.observed[row], grid.values[row], np.nan).astype(np.float64)
 
 
 def _blocks(config: ModelConfig, part: slice) -> list[slice]:

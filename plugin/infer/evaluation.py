@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from models import residuals, robust
 from models.explain import Explainer
+from models.kind import Params, Spec
 from models.rul_held_out import phm_score
 from plugin.domain import Flag, LabelKind, Meaning, ModelVersion, OutputTag, Prediction
 from plugin.infer.ancestors import seen_until
@@ -158,18 +159,19 @@ async def evaluate(
         ahead = proof.prediction.target_time - proof.prediction.as_of - scorer.config.horizon
         by_output[proof.prediction.tag.output, ahead].append(proof)
     learnt, note = await history_before(scorer, store, span[0])
+    trained = await registry.load(version)
     judgements = []
     for (_, ahead), found in sorted(by_output.items()):
         ordered = sorted(found, key=lambda proof: proof.prediction.as_of)
         numbers = learnt if scorer.config.training.learn not in {"normal", "labels"} else None
         peers = await peers_of(scorer, store, numbers, ordered, ahead) if numbers is not None else {}
-        strain = await _strained(scorer, registry, version, ordered) if not ahead else {}
+        strain = await _strained(scorer, *trained, ordered) if not ahead else {}
         judgements.append(_judgement(ordered, ahead, peers, strain))
-    trained = seen_until(version)
-    leak = trained is None or trained > span[0]
+    seen = seen_until(version)
+    leak = seen is None or seen > span[0]
     raised = await _raised(store, scorer, flags, span) if flags else None
     whether = await occurrences(scorer, store, said, flags, learnt)
-    important = await _important(scorer, registry, version, said)
+    important = await _important(scorer, *trained, version, said)
     return Evaluation(version, *span, leak, tuple(judgements), whether, raised, important, note)
 
 
@@ -202,20 +204,17 @@ def _errors(who: str, said: Column, truth: Column, tag: OutputTag) -> Errors:
 # --- strain, flags ---
 
 
-async def _strained(
-    scorer: Scorer, registry: Registry, version: ModelVersion, found: Sequence[Proof]
-) -> dict[str, float]:
+async def _strained(scorer: Scorer, spec: Spec, params: Params, found: Sequence[Proof]) -> dict[str, float]:
     """The error on some of the windows as they are known now: as they are, with noise, without tags, under attack."""
     chosen = _some(found)
     values, observed = await _windows(scorer, [proof.prediction for proof in chosen])
-    spec, params = await registry.load(version)
     truth = np.array([proof.said_at_best for proof in chosen], np.float32)
     case = robust.Case(scorer.kind, spec, params, found[0].prediction.tag.output, values, observed, truth)
     return await scorer.compute(lambda: _strain(case))
 
 
 async def _important(
-    scorer: Scorer, registry: Registry, version: ModelVersion, said: Sequence[Prediction]
+    scorer: Scorer, spec: Spec, params: Params, version: ModelVersion, said: Sequence[Prediction]
 ) -> Mapping[str, float]:
     """Shares of features, or of their groups, in what the kind's first output did at some of the instants."""
     first = next(
@@ -225,7 +224,6 @@ async def _important(
     numbers = [each for each in said if each.tag.output == first.name and each.value is not None]
     if first.ahead or known is None or not numbers:
         return {}
-    spec, params = await registry.load(version)
     means = [np.nan if (mean := known.get(name)) is None else mean for name in spec.features]
     groups = scorer.config.explain.groups
     values, observed = await _windows(scorer, _some(sorted(numbers, key=lambda each: each.as_of)))
