@@ -22,15 +22,11 @@ from plugin.exchange.terms import Layout, fault
 from plugin.exchange.whole import Writer
 from plugin.exchange.writing import open_writer
 from plugin.protocols import Store
+from plugin.slices import slices as slices_of
 from plugin.zones import Zone
 
 _ROWS = 200_000
 """Samples in a slice, about."""
-_FIRST_WIDTH: Micros = 60_000_000
-_WIDEST: Micros = 32 * 86_400_000_000
-_MOST = 10_000_000
-"""Samples that a slice may turn out to have where it was wide because there were few, if all tags then have one a
-second."""
 _STAMP = pa.timestamp("us", "UTC")
 _LONG = {
     "time": _STAMP, "tag": pa.string(), "value": pa.float64(), "status": pa.string(), "server time": _STAMP,
@@ -106,25 +102,11 @@ def _shape(store: Store, extract: Extract, sheet: bool) -> tuple[Any, AsyncItera
 async def slices(
     store: Store, tags: Sequence[int], start: Micros, end: Micros
 ) -> AsyncIterator[tuple[SampleBatch, Micros]]:
-    """Samples in order of time, none empty, each with the time up to which all have come.
-
-    The width follows how dense they are: twice the last where that gave few, and narrow anew behind a hole.
-    """
-    width = _FIRST_WIDTH
-    widest = max(_FIRST_WIDTH, min(_WIDEST, _MOST // max(1, len(tags)) * 1_000_000))
-    while (begin := await store.next_time(start)) is not None and begin < end:
-        width = _FIRST_WIDTH if begin > start + width else width
-        until = min(begin + width, end)
-        batch = await store.read_samples(tags, begin, until)
-        if len(batch):
-            order = np.lexsort((batch.tag, batch.source_time))
-            for first in range(0, len(order), _ROWS):
-                yield batch.take(order[first : first + _ROWS]), until
-        start = until
-        if 2 * len(batch) < _ROWS:
-            width = min(2 * width, widest)
-        elif len(batch) > _ROWS:
-            width = max(width // 2, 1)
+    """Samples in order of time, some ``_ROWS`` at most and none empty, each with the time up to which all have come."""
+    async for batch, until in slices_of(store, tags, start, end, size=_ROWS):
+        order = np.lexsort((batch.tag, batch.source_time))
+        for first in range(0, len(order), _ROWS):
+            yield batch.take(order[first : first + _ROWS]), until
 
 
 class _Long:

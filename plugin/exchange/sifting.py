@@ -7,6 +7,10 @@ from numpy.typing import NDArray
 
 from plugin.domain import Micros, SampleBatch
 from plugin.protocols import Store
+from plugin.slices import slices
+
+_AT_ONCE = 200_000
+"""Samples of the store."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,12 +41,23 @@ async def sift(store: Store, batch: SampleBatch, before: Before) -> Sifted:
     """Rows beside what was stored before. Those of one stamp that differ from each other alone are all new."""
     rows = np.isin(batch.tag, before.tags)
     rows &= (batch.source_time >= before.oldest) & (batch.source_time <= before.newest)
-    stored = SampleBatch.empty()
-    if rows.any():
-        times, tags = batch.source_time[rows], np.unique(batch.tag[rows]).tolist()
-        first, last = int(times.min()), int(times.max())
-        stored = await store.read_samples(tags, first, last + 1, received_by=before.received)
-    return compared(batch, stored)
+    asked = batch.take(rows)
+    if not len(asked):
+        return compared(batch, asked)
+    tags, first, last = np.unique(asked.tag), int(asked.source_time.min()), int(asked.source_time.max())
+    found = slices(store, tags.tolist(), first, last + 1, size=_AT_ONCE, received_by=before.received)
+    return compared(batch, SampleBatch.concatenate([_with_stamps_of(asked, part) async for part, _ in found]))
+
+
+def _with_stamps_of(batch: SampleBatch, stored: SampleBatch) -> SampleBatch:
+    """Samples that have tag and time of one of the batch: a file that is in no order spans more than memory holds."""
+    times, tags = np.unique(batch.source_time), np.unique(batch.tag)
+    stored = stored.take(np.isin(stored.source_time, times))
+    stamps, asked = (
+        np.searchsorted(times, each.source_time) * len(tags) + np.searchsorted(tags, each.tag)
+        for each in (stored, batch)
+    )
+    return stored.take(np.isin(stamps, asked))
 
 
 def compared(batch: SampleBatch, stored: SampleBatch) -> Sifted:

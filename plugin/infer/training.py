@@ -19,6 +19,7 @@ from models.kind import Fitted, ModelKind, Progress, TrainingData
 from plugin import __version__
 from plugin.domain import (
     Asset,
+    Fill,
     ModelVersion,
     SampleBatch,
     from_micros,
@@ -38,13 +39,16 @@ from plugin.infer.references import references_of
 from plugin.infer.registry import Registry, as_json
 from plugin.infer.told import told
 from plugin.infer.unfinished import unfinished
-from plugin.infer.windows import stretches
+from plugin.infer.windows import stretches, thinned
 from plugin.protocols import Store
+from plugin.slices import slices
 
 log = logging.getLogger(__name__)
 
 _GAPS = 100_000
 """Gaps that a history may have."""
+_AT_ONCE = 2_000_000
+"""Samples that are read at a time: of a year of seconds the cells of a minute leave a sixtieth."""
 _LONGEST_STEP_TO_RESET = 2
 """A run counts as ended by a failure only when the cells around the reset are at most this many steps apart."""
 
@@ -253,11 +257,22 @@ def _cleaned(config: ModelConfig, cleaner: Cleaner, found: Sequence[Stretch], ta
 
 
 async def _history(config: ModelConfig, asset: Asset, store: Store, now: datetime) -> tuple[SampleBatch, list[Hole]]:
-    """Its samples, and where some are missing."""
+    """Its samples, as far as cells may show them, and where some are missing."""
     tags = [asset.tags[feature].id for feature in config.features]
-    since = now - config.training.history
+    since, until = now - config.training.history, to_micros(now)
     gaps = await store.gaps(since=since, limit=_GAPS)
-    return await store.read_samples(tags, to_micros(since), to_micros(now)), [*stretches(gaps, [asset], to_micros(now))]
+    found = slices(store, tags, to_micros(since), until, size=_AT_ONCE)
+    both_ends, step = _read_from_both_ends(config, asset), micros(config.step)
+    parts = [await asyncio.to_thread(thinned, part, step, both_ends) async for part, _ in found]
+    samples = SampleBatch.concatenate(parts)
+    return samples.take(np.argsort(samples.tag, kind="stable")), [*stretches(gaps, [asset], until)]
+
+
+def _read_from_both_ends(config: ModelConfig, asset: Asset) -> set[int]:
+    """Tags of which the first sample of a cell says something of the cell before it."""
+    tags = {feature: asset.tags[feature] for feature in config.features}
+    target = config.roles.get("target")
+    return {tag.id for feature, tag in tags.items() if tag.fill is Fill.LINEAR or feature == target}
 
 
 def _stack(found: Sequence[Stretch]) -> TrainingData:

@@ -22,7 +22,7 @@ Samples come as a store gives them, a tag's in order of time. All in NumPy over 
 sample, and no sorting.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -115,6 +115,27 @@ def occupied(
     first = np.searchsorted(cells, behind.time, side="right") - 1
     last = np.searchsorted(cells, behind.stands_until, side="right") - 1
     return _grid(behind, (first, last), tags, cells, policies, gaps)
+
+
+def thinned(samples: SampleBatch, step: Micros, both_ends: Collection[int]) -> SampleBatch:
+    """Those that cells may show, of samples sorted by tag and time: the last of each cell, and the last that is usable.
+
+    ``both_ends``: tags of which the first of a cell counts too, which a line leads to, and what is of the very moment
+    that it begins.
+    """
+    cell, severity = samples.source_time // step, qualities(samples.status)
+    kept = np.isin(samples.tag, list(both_ends))
+    kept[kept] = (samples.source_time[kept] % step == 0) | _differs(samples.tag[kept], cell[kept])[:-1]
+    for worst in Quality:
+        rows = np.flatnonzero(severity <= worst)
+        kept[rows[_differs(samples.tag[rows], cell[rows])[1:]]] = True
+    return samples if kept.all() else samples.take(kept)
+
+
+def _differs(tag: NDArray[np.int32], cell: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """[n + 1] whether a sample is of another tag or cell than the one before it; the ends are."""
+    inner = (tag[1:] != tag[:-1]) | (cell[1:] != cell[:-1])
+    return np.concatenate([[True], inner, [True]])[: len(tag) + 1]
 
 
 def _bridged(behind: "_Behind", step: Micros, room: int) -> NDArray[np.int64]:

@@ -1,5 +1,6 @@
 """Grids: what a model sees of the samples."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from plugin.domain import Asset, Fill, Grid, Policies, SampleBatch, Status, Stretch, Tag, Window
 from plugin.infer import windows
 from plugin.infer.config import ModelConfig
-from plugin.infer.windows import dense, occupied, policies
+from plugin.infer.windows import dense, occupied, policies, thinned
 
 STEP = 1_000_000
 
@@ -105,6 +106,36 @@ def test_occupied_leaves_out_cells_without_any_sample():
     grid = occupied(samples, [1, 2], STEP, Policies.of(2, 10 * STEP))
     assert (grid.cells // STEP).tolist() == [0, 1, 1000]
     assert grid.observed.tolist() == [[True, True, True], [False, True, False]]
+
+
+SAMPLE = st.tuples(
+    st.sampled_from([1, 2]),
+    st.integers(0, 40).map(lambda quarter: quarter / 4),
+    st.integers(0, 9).map(float),
+    st.sampled_from([Status.GOOD, Status.UNCERTAIN, Status.BAD]),
+)
+
+
+def just_before(samples: SampleBatch) -> SampleBatch:
+    """Of the first tag."""
+    return replace(mine := samples.take(samples.tag == 1), source_time=mine.source_time - 1)
+
+
+@given(st.lists(SAMPLE, max_size=40), st.booleans(), st.booleans(), st.integers(0, 4))
+def test_what_is_thinned_shows_the_same_cells(rows, linear, uncertain, hold):
+    """A line of the first tag, and what stands at the very begin of a cell, which ends the one before."""
+    samples, how = batch(*rows), Policies.of(2, hold * STEP, [linear, False], uncertain)
+    thin = thinned(samples, STEP, {1} if linear else set())
+    for seen in (lambda each: each, just_before) if linear else (lambda each: each,):
+        ours, theirs = (occupied(seen(each), [1, 2], STEP, how) for each in (thin, samples))
+        for name in ("cells", "values", "observed", "good", "held"):
+            assert getattr(ours, name).tolist() == getattr(theirs, name).tolist()
+
+
+def test_a_second_of_samples_becomes_a_cell_of_a_minute():
+    samples = batch(*((tag, second, float(second), 0) for tag in (1, 2) for second in range(600)))
+    assert len(thinned(samples, 60 * STEP, ())) == 2 * 10
+    assert len(thinned(samples, 60 * STEP, {1})) == 10 * 2 + 10
 
 
 def test_occupied_shows_what_a_window_shows_of_tags_that_report_changes_alone():
