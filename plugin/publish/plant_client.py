@@ -211,6 +211,7 @@ async def _translated(answer: Awaitable[list[ua.DataValue] | list[ua.StatusCode]
 
 def _translate(error: Exception, where: str) -> SourceError:
     name = type(error).__name__
-    text = f"{where}{name}: {error}" if str(error) else f"{where}{name}"
+    told = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else "")
+    text = f"{where}{name}: {told}" if told else f"{where}{name}"
     needs_person = isinstance(error, ValueError) or name.startswith(_REFUSALS) or "No matching" in str(error)
     return SourceRefused(text) if needs_person else SourceUnreachable(text)
