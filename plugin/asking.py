@@ -31,7 +31,7 @@ from plugin.reloading import Reloaded
 from plugin.report.gaps import gap_record, gaps_view
 from plugin.report.models import drift_record, version_record, version_view, versions_view
 from plugin.report.people import audit_view, lab_view, labels_view, told_record
-from plugin.report.status import Verdict, status_view
+from plugin.report.status import Verdict, living_view, status_view
 from plugin.report.told import ask
 
 Told = TypeVar("Told", Label, LabSample, Audit)
@@ -108,10 +108,15 @@ async def show_status(config: Config, console: Console) -> Verdict:
     else:
         absence += f": nobody answers at {config.diagnostics.listen}"
     mine = told if verdict is Verdict.WELL else None
-    async with beside(config) as store:
-        patience = {model.name: model.validity + model.schedule.every for model in config.models}
-        product, used = await store.product(), await store.used()
-        view, well = await status_view(store, config.tags, patience, mine, absence, product, used)
+    try:
+        async with beside(config) as store:
+            patience = {model.name: model.validity + model.schedule.every for model in config.models}
+            product, used = await store.product(), await store.used()
+            view, well = await status_view(store, config.tags, patience, mine, absence, product, used)
+    except StoreError as error:
+        if mine is None:
+            raise
+        view, well = living_view(mine, config.tags, str(error)), False
     console.print(view)
     return Verdict.UNWELL if verdict is Verdict.WELL and not well else verdict
 

@@ -80,9 +80,25 @@ async def status_view(
         await _counts(store),
     ]
     if told is not None:
-        parts += [Text(), *(Text(f"! {printable(trouble)}", "red") for trouble in troubles)]
+        parts += [Text(), *_listed(troubles)]
         parts += [] if troubles else [Text("all is well", "green")]
     return Group(*parts), not troubles
+
+
+def living_view(told: Told, tags: Sequence[Tag], trouble: str) -> Group:
+    """What the running service tells, where the database can't be asked; ``trouble``: why."""
+    now, sources = datetime.now(UTC), list(dict.fromkeys(tag.source for tag in tags))
+    parts: list[RenderableType] = [_headline(told, now)]
+    troubles = [f"the database can't be asked: {trouble}"]
+    if not _stands_by(told):
+        parts += [Text("\nSources, now", "bold"), _living(told, sources, now)]
+        troubles += _troubles(told, sources)
+    return Group(*parts, Text(), *_listed(troubles))
+
+
+def _listed(troubles: Sequence[str]) -> Iterator[Text]:
+    for trouble in troubles:
+        yield Text(f"! {printable(trouble)}", "red")
 
 
 # --- the running service ---
@@ -208,7 +224,8 @@ def _warn(number: int) -> Text:
 
 
 async def _sources(store: Store, tags: Sequence[Tag], gaps: Sequence[Gap], now: datetime) -> RenderableType:
-    known = {tag.name: tag for tag in await store.register_tags(tags)}
+    names = {tag.name for tag in tags}
+    known = {tag.name: tag for tag in await store.tags() if tag.name in names}
     newest = await store.latest([tag.id for tag in known.values()])
     source_of = {tag.id: tag.source for tag in known.values()}
     states = Counter((gap.source, gap.state) for gap in gaps)

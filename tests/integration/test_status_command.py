@@ -17,6 +17,7 @@ from plugin.asking import show_status
 from plugin.config import Config, load
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Gap, GapCause, ModelState, ModelVersion, Run, RunKind, RunResult, SampleBatch
+from plugin.errors import StoreError
 from plugin.exposition import DiagnosticsConfig, serving
 from plugin.historian.memory import MemoryStore
 from plugin.protocols import Delivery
@@ -196,6 +197,29 @@ async def test_without_a_service_the_database_speaks_alone():
     assert text.startswith("foretag is not running: nobody answers")
     assert "Sources, now" not in text
     assert well, "who knows"
+
+
+async def test_a_service_whose_database_can_not_be_asked_speaks_alone(tmp_path):
+    config = configured(tmp_path, 1, f"127.0.0.1:{free_port()}")
+    config.data.mkdir()
+    (config.data / "historian.db").write_text("nothing that SQLite knows, and long enough to be looked at" * 20)
+    diagnostics = Diagnostics()
+    diagnostics.build.info({"version": "1", "data": str(config.data)})
+    diagnostics.historian.labels("waiting").set(1)
+    async with serving(config.diagnostics, diagnostics):
+        verdict, shown = await said(config)
+    assert verdict is Verdict.UNWELL
+    assert "Sources, now" in shown
+    assert "! the database can't be asked: " in shown
+    assert "! samples do not reach the database, nor the spill" in shown
+    with pytest.raises(StoreError):
+        await said(config)
+
+
+async def test_who_only_looks_makes_no_tags():
+    store = MemoryStore()
+    await text_of(None, store=store)
+    assert await store.tags() == ()
 
 
 async def test_who_is_no_prometheus_endpoint_is_nobody():
