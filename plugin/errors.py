@@ -42,7 +42,12 @@ class Fault:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.field} = {self.value}: {self.problem}. {self.remedy}"
+        value = self.value if self.value.isprintable() else ascii(self.value)  # it may hold what steers a terminal
+        return f"{self.field} = {value}: {self.problem}. {self.remedy}"
+
+
+_SHOWN = 100
+"""Faults in the text of an error, which has to be read on a screen."""
 
 
 class ConfigError(ForetagError):
@@ -51,7 +56,8 @@ class ConfigError(ForetagError):
     def __init__(self, origin: str, faults: Sequence[Fault]) -> None:
         self.origin = origin
         self.faults = tuple(faults)
-        lines = "\n".join(f"  {fault}" for fault in self.faults)
+        lines = "\n".join(f"  {fault}" for fault in self.faults[:_SHOWN])
+        lines += f"\n  and {len(self.faults) - _SHOWN:,} more" if len(self.faults) > _SHOWN else ""
         super().__init__(f"{origin}: {len(self.faults)} fault(s)\n{lines}")
 
 

@@ -1,6 +1,7 @@
 """What people tell of the plant: failures, work orders, verdicts on flags, and results of the laboratory."""
 
 import csv
+import io
 import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ _FLAGS = timedelta(days=7)
 """How far back a flag is looked for that a verdict is about."""
 _FAULTS = 20
 """Told of one file at most."""
+_TOO_MANY = "Quote cells that hold the mark between columns, such as a decimal comma, or part columns by semicolons"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ async def _label(config: Config, store: Store, said: Said) -> Label:
     if (said.kind == LabelKind.VERDICT) != (said.verdict in list(Verdict)):
         choices = ", ".join(Verdict)
         faults.append(Fault("--verdict", said.verdict, "goes with the kind verdict", f"Verdicts are: {choices}"))
+    if said.model and said.kind != LabelKind.VERDICT:
+        faults.append(Fault("--model", said.model, "goes with the kind verdict", "Leave it out"))
     if start is not None and start > now:
         faults.append(Fault("--at", said.at, "is in the future", "Write when it happened or began"))
     if end is not None and start is not None and end <= start:
@@ -126,6 +130,10 @@ async def _flag(config: Config, store: Store, said: Said, by: datetime) -> Flag:
     """The newest raised flag of the asset at that time, of the model where one is named."""
     found = await store.flags(by - _FLAGS, by + timedelta(microseconds=1), asset=said.asset)
     raised = [flag for flag in found if flag.raised and said.model in {"", flag.model}]
+    models = sorted({flag.model for flag in raised})
+    if len(models) > 1:
+        told = f"is not said, and {', '.join(models)} raised flags of {said.asset} in the 7 days before"
+        raise ConfigError(str(config.path), [Fault("--model", "", told, "Say whose flag it is about")])
     if raised:
         return raised[-1]
     of = f" of model {said.model}" if said.model else ""
@@ -180,6 +188,8 @@ def _lab_sample(
 def lab_rows(one: Mapping[str, str], csv_file: Path | None) -> Sequence[Mapping[str, str]]:
     """The one result that was written on the command line, or those of a file. ConfigError where it is neither."""
     if csv_file is not None:
+        if beside := [Fault(name, text, "goes without --csv", "Leave it out") for name, text in one.items() if text]:
+            raise ConfigError("lab add", beside)
         return read_lab_csv(csv_file)
     missing = [name for name in _COLUMNS if not one[name]]
     if missing:
@@ -203,23 +213,24 @@ def _read_csv(path: Path, needed: Sequence[str], further: Sequence[str]) -> list
     """Rows of a CSV with comma, semicolon or tab. ConfigError where a column is missing or unknown."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            str(path), [Fault("--csv", str(path), f"can't be read: {error}", "Save it as UTF-8")]
-        ) from error
-    heading = text.partition("\n")[0]
-    delimiter = max(";\t,", key=heading.count)
-    rows = csv.DictReader(text.splitlines(), delimiter=delimiter, skipinitialspace=True, restval="")
-    columns = [name.strip() for name in rows.fieldnames or ()]
+        heading = text.partition("\n")[0]
+        delimiter = max(";\t,", key=heading.count)
+        lines = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, restval="")
+        columns, rows = [name.strip() for name in lines.fieldnames or ()], list(lines)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        told = Fault("CSV", str(path), f"can't be read: {error}", "Save it as UTF-8, with a line for each row")
+        raise ConfigError(str(path), [told]) from error
     faults = [Fault("column", name, "is missing", f"The first line has to name it, as {', '.join(needed)}")
               for name in needed if name not in columns]  # fmt: skip
     known = (*needed, *further)
     faults += [Fault("column", name, "is not known", f"Columns are: {', '.join(known)}")
                for name in columns if name not in known]  # fmt: skip
-    if faults:
-        raise ConfigError(str(path), faults)
-    rows.fieldnames = columns
-    return [{name: (row[name] or "").strip() for name in columns} for row in rows]
+    faults += [Fault("column", name, "is there twice", "Leave one of them out")
+               for name in sorted(set(columns)) if columns.count(name) > 1]  # fmt: skip
+    faults += [Fault(f"row {n}", ",".join(row[None]), "is left over behind the last column", _TOO_MANY)
+               for n, row in enumerate(rows, 1) if None in row]  # fmt: skip
+    _refuse(str(path), rows, faults)
+    return [dict(zip(columns, map(str.strip, row.values()), strict=True)) for row in rows]
 
 
 def _asset_faults(config: Config, asset: str, name: str = "ASSET") -> Iterator[Fault]:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import stat
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,15 @@ def test_a_verdict_is_on_the_newest_raised_flag(desk: Desk) -> None:
     assert "has no raised flag" in nothing
 
 
+def test_whose_flag_a_verdict_is_about_has_to_be_said_where_several_models_raised_one(desk: Desk) -> None:
+    flag = Flag("health", "pump-01", 1, NOON, True, 2.0, 1.0, Status.GOOD, 1)
+    desk.flags(flag, replace(flag, model="odd", as_of=NOON + MINUTE))
+    words = "label", "add", "verdict", "pump-01", "--verdict", "confirmed", "--at", "2026-03-01T12:05+00:00"
+    assert "--model = : is not said, and health, odd raised flags of pump-01" in desk(*words, code=2)
+    desk(*words, "--model", "health")
+    assert [row["model"] for row in desk.json("label", "list")] == ["health"]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -118,6 +127,7 @@ def test_a_verdict_is_on_the_newest_raised_flag(desk: Desk) -> None:
         (["failure", "pump-01", "--at", "1h", "--until", "2h"], "--until = 2h: is not after --at"),
         (["failure", "pump-01", "--verdict", "confirmed"], "goes with the kind verdict"),
         (["verdict", "pump-01"], "Verdicts are: confirmed, false_alarm, unclear"),
+        (["failure", "pump-01", "--model", "health"], "--model = health: goes with the kind verdict"),
     ],
 )
 def test_a_label_that_can_not_be_is_refused(desk: Desk, words: list[str], told: str) -> None:
@@ -224,6 +234,42 @@ def test_a_csv_with_faults_stores_nothing_and_names_them_all(desk: Desk) -> None
     assert "column = colour: is not known" in told
     path.write_text("asset,quantity,taken,value\n" + "nothing,oil,2026-03-01,1\n" * 30)
     assert "rows = 30: have 30 faults in all" in desk("lab", "add", "--csv", str(path), code=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "asset,quantity,taken,value\npump-01,oil,2026-03-01,1\npump-01,oil,2026-03-02,12,5\n",
+            "row 2 = 5: is left over",
+        ),
+        ("asset,quantity,value,taken,value\npump-01,oil,1,2026-03-01,2\n", "column = value: is there twice"),
+        ("asset,quantity,taken,value\npump-01,oil,2026-03-01,\x1b[2J\n", r"value = '\x1b[2J': is no number"),
+        ("asset,quantity,taken,value,note\npump-01,oil,2026-03-01,1,ü\n", "Save it as UTF-8"),
+    ],
+    ids=["decimal comma", "twice", "steers a terminal", "latin"],
+)
+def test_a_csv_that_would_be_read_amiss_is_refused(desk: Desk, text: str, told: str) -> None:
+    path = desk.config.path.with_name("lab.csv")
+    path.write_bytes(text.encode("latin-1"))
+    assert told in desk("lab", "add", "--csv", str(path), code=2)
+    assert desk("lab", "list").strip() == "0 results"
+
+
+def test_a_note_may_hold_the_mark_between_columns_and_ends_of_lines(desk: Desk) -> None:
+    path = desk.config.path.with_name("lab.csv")
+    path.write_text('asset,quantity,taken,value,note\npump-01,oil,2026-03-01,1,"one, two\nthree"\n')
+    desk("lab", "add", "--csv", str(path))
+    (row,) = desk.json("lab", "list", "--since", "2026-01-01")
+    assert row["note"] == "one, two\nthree"
+
+
+def test_one_result_and_a_file_of_them_are_not_told_at_once(desk: Desk) -> None:
+    path = desk.config.path.with_name("lab.csv")
+    path.write_text(CSV[","])
+    told = desk("lab", "add", "pump-01", "--unit", "ppm", "--csv", str(path), code=2)
+    assert "asset = pump-01: goes without --csv" in told
+    assert "unit = ppm: goes without --csv" in told
 
 
 def test_a_result_without_all_that_it_needs_is_refused(desk: Desk) -> None:
