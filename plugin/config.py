@@ -169,7 +169,7 @@ def load(path: Path) -> Config:
 
 def _parse(path: Path) -> _File:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors write a byte order mark
     except OSError as error:
         remedy = "Write one with `foretag init`, or name another with --config"
         raise ConfigError(str(path), [Fault("file", str(path), error.strerror or str(error), remedy)]) from error
@@ -238,12 +238,23 @@ def _csv_rows(folder: Path, files: Sequence[Path], faults: list[Fault]) -> Itera
     for file in files:
         try:
             with (folder / file).open(newline="", encoding="utf-8-sig") as lines:
-                for number, row in enumerate(csv.DictReader(lines), start=2):
-                    yield from _row(f"{file} line {number}", {k: v for k, v in row.items() if v}, faults)
+                rows = csv.DictReader(lines)
+                if not (wrong := [*_heading_faults(str(file), rows.fieldnames or ())]):
+                    for row in filter(lambda row: any(row.values()), rows):  # spreadsheets leave empty ones behind
+                        yield from _row(f"{file} line {rows.line_num}", {k: v for k, v in row.items() if v}, faults)
+                faults += wrong
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             faults.append(
                 Fault("tags", str(file), f"can't be read: {error}", "Mend the path, or the file (CSV, UTF-8)")
             )
+
+
+def _heading_faults(file: str, heading: Sequence[str]) -> Iterator[Fault]:
+    """Once, and not with each line."""
+    strangers = [name for name in heading if name not in TagRow.model_fields]
+    if strangers or not {"name", "node"} <= set(heading):
+        remedy = f"Part columns by commas; name and node are needed, and there may be {', '.join(TagRow.model_fields)}"
+        yield Fault(f"{file} heading", _shown([*heading]), "is not that of a tag file", remedy)
 
 
 def _row(origin: str, row: Mapping[Any, Any], faults: list[Fault]) -> Iterator[TagRow]:

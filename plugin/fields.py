@@ -1,7 +1,7 @@
 """Field types that the rooms' config sections share; each parses what a person writes and says what it wants."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
@@ -30,11 +30,11 @@ def _seconds(number: float) -> timedelta:
 
 
 def parse_moment(text: str, now: datetime) -> datetime:
-    """A date or time as a person writes it, in this machine's zone where it names none; or so long ago."""
+    """A date or time as a person writes it, in this machine's zone where it names none; or so long ago. In UTC."""
     try:
         return now - parse_duration(text)
     except ValueError:
-        return datetime.fromisoformat(text).astimezone()
+        return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def format_duration(duration: timedelta) -> str:

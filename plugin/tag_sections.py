@@ -82,10 +82,24 @@ class AssetTagConfig(TagConfig):
     """Part of the node's value, as in a tag CSV; several features may be parts of one node."""
 
 
+_MOST_NAMES = 100_000
+
+
+def _pattern(text: str) -> str:
+    names = 1
+    for first, last in _RANGE.findall(text):
+        names *= int(last) - int(first) + 1
+        if int(last) < int(first):
+            raise ValueError(f"{text} counts down; write {{{last}..{first}}}")
+    if names > _MOST_NAMES:
+        raise ValueError(f"{text} stands for {names:,} names; {_MOST_NAMES:,} are the most")
+    return text
+
+
 class AssetsConfig(Section):
     """``[[assets]]``: a template; one tag per name and feature, called ``<asset>.<feature>``."""
 
-    names: tuple[str, ...] = Field(min_length=1)
+    names: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
     """Names of assets; ``engine-{01..20}`` stands for twenty."""
     node: Annotated[str, AfterValidator(_node)]
     """NodeId with ``{asset}`` and ``{feature}`` in it."""

@@ -1,5 +1,6 @@
 """The documentation says what the code says."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -22,6 +23,15 @@ def test_every_field_is_documented():
         if not field.description and name not in {"name", "feature", "asset"}
     ]
     assert silent == []
+
+
+def test_every_field_is_read():
+    """By its name, somewhere: what a person writes has to make a difference."""
+    modules = [path for room in ("plugin", "models") for path in (DOCS.parent / room).rglob("*.py")]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in modules]
+    read = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    fields = {f"{title} {name}": name for title, section in SECTIONS.items() for name in section.model_fields}
+    assert [field for field, name in fields.items() if name not in read] == []
 
 
 def test_the_table_of_metrics_is_what_the_registry_holds():

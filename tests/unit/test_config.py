@@ -1,14 +1,15 @@
 """The configuration: what a person writes, and what is said when it is wrong."""
 
+import time
 import traceback
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from plugin.config import load
 from plugin.errors import ConfigError, Fault
-from plugin.fields import format_duration, parse_duration
+from plugin.fields import format_duration, parse_duration, parse_moment
 from plugin.tag_sections import expand
 
 GOOD = """
@@ -118,6 +119,32 @@ def test_csv_faults_name_line_and_column(write):
     assert "is there twice" in found["tags"].problem
 
 
+def test_a_line_is_named_as_an_editor_counts_it_and_empty_ones_are_nothing(write):
+    csv = CSV + "\n,,,,,,\nbad,ns=2;s=x,,,,abc,\n"
+    assert {"tags.csv line 5, column node", "tags.csv line 5, column low"} == faults(write(GOOD, csv)).keys()
+
+
+@pytest.mark.parametrize("heading", ["name;node;asset", "name,node,colour", "node,asset", ""])
+def test_a_heading_that_is_not_a_tag_files_is_one_fault(write, heading):
+    found = faults(write(GOOD, f"{heading}\n" + "a;nsu=u;s=a;b\n" * 50))
+    assert found.keys() == {"tags.csv heading"}
+    assert "name and node are needed" in found["tags.csv heading"].remedy
+
+
+def test_a_file_with_a_byte_order_mark_is_read(write):
+    path = write(GOOD)
+    path.write_text(GOOD, encoding="utf-8-sig")
+    assert load(path).tags
+
+
+def test_more_faults_than_a_screen_holds_are_counted(write):
+    found = faults(write(GOOD, CSV + "".join(f"t{n},ns=2;s=x,,,,,\n" for n in range(150))))
+    assert len(found) == 150
+    text = str(ConfigError("file", [*found.values()]))
+    assert len(text.splitlines()) == 102
+    assert text.endswith("and 50 more")
+
+
 def test_a_range_that_is_upside_down_is_a_fault(write):
     found = faults(write(GOOD, CSV.replace("0,75.5", "80,75.5")))
     assert found["tag mill.power: low"].value == "80.0"
@@ -146,6 +173,26 @@ def test_expand_keeps_the_width_of_the_digits():
     assert expand("e-{08..10}") == ["e-08", "e-09", "e-10"]
     assert expand("l{1..2}-p{1..2}") == ["l1-p1", "l1-p2", "l2-p1", "l2-p2"]
     assert expand("plain") == ["plain"]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"), [("e-{20..01}", "write {01..20}"), ("e-{1..1000}-{1..1000}", "1,000,000 names")]
+)
+def test_a_pattern_that_stands_for_nothing_or_for_too_much_is_a_fault(write, names, told):
+    assert told in faults(write(GOOD.replace("engine-{01..03}", names)))["assets[0].names[0]"].problem
+
+
+def test_a_date_without_a_zone_is_this_machines_and_is_told_in_utc(monkeypatch):
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    try:
+        monkeypatch.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        found = parse_moment("2026-03-01T08:00", now)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert f"{found:%H:%M %z}" == "07:00 +0000"
+    assert parse_moment("2h", now) == now - timedelta(hours=2)
 
 
 @pytest.mark.parametrize("text", ["500ms", "1s", "90s", "5min", "24h", "7d", "250us"])
