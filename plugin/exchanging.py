@@ -21,6 +21,7 @@ from plugin.errors import AlreadyRunning
 from plugin.exchange.columns import escape_text
 from plugin.exchange.exporting import Extract, chosen, export
 from plugin.exchange.importing import Order, Outcome, bring
+from plugin.exchange.terms import fault
 from plugin.historian.stores import SqlStore, configured
 from plugin.report.layout import duration, headed, printable
 
@@ -36,7 +37,7 @@ async def import_files(
     """One after the other; ``rejects``: a CSV of what could not be taken. AlreadyRunning while a service runs."""
     outcomes = []
     dry = all(order.dry for order in orders)
-    with _alone(config, dry=dry), _rejects_file(rejects) as rejected:
+    with _alone(config, dry=dry), _rejects_file(rejects, orders) as rejected:
         async with configured(config.historian, config.data, Diagnostics(), with_ring=False) as store:
             if not dry:
                 await store.register_tags(config.tags)
@@ -135,10 +136,14 @@ def _tenths(console: Console, name: str) -> Told:
 
 
 @contextmanager
-def _rejects_file(path: Path | None) -> Iterator[Callable[[str], Callable[[Sequence[Reject]], None]]]:
+def _rejects_file(
+    path: Path | None, orders: Sequence[Order]
+) -> Iterator[Callable[[str], Callable[[Sequence[Reject]], None]]]:
     if path is None:
         yield lambda _name: lambda _rejects: None
         return
+    if path.exists() and any(order.path.samefile(path) for order in orders):
+        raise fault("--rejects", str(path), "is to be imported, and would be written over", "Name another file")
     with path.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(["file", "row", "column", "content", "reason"])

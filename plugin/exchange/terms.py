@@ -140,7 +140,7 @@ def span(since: str, until: str, zone: str) -> tuple[Micros, Micros]:
 def _moment(option: str, text: str, zone: str, now: datetime) -> datetime:
     try:
         return now - parse_duration(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # it is no duration, or reaches back beyond the year 1
         pass
     try:
         time = datetime.fromisoformat(text)

@@ -17,6 +17,8 @@ from plugin.zones import Zone
 EPOCHS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 """[µs] by unit."""
 _DAY = 86_400_000_000
+_YEAR_1, _YEAR_10000 = -62_135_596_800_000_001, 253_402_300_800_000_000
+"""The last microsecond before the one, the first of the other [µs since 1970]."""
 _EXCEL_DAY_0 = -25_569
 """1899-12-30: Excel's day 0 for all days from 1900-03-01 on (it believes that 1900 was a leap year)."""
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -67,9 +69,7 @@ class Clock:
         return self._of_text(cells, wrong)
 
     def _of_stamps(self, cells: Any, wrong: Wrong) -> NDArray[np.int64]:
-        micros = integers(
-            pc.fill_null(pc.cast(pc.cast(cells, pa.timestamp("us", cells.type.tz), safe=False), pa.int64()), 0)
-        )
+        micros = _of_numbers(pc.cast(cells, pa.int64()), cells.type.unit, wrong)
         return micros if cells.type.tz is not None else self._to_utc(micros, wrong)
 
     def _of_text(self, cells: Any, wrong: Wrong) -> NDArray[np.int64]:
@@ -164,14 +164,13 @@ def _unit(format: str, numbers: Any) -> str:  # noqa: A002
 
 
 def _of_numbers(numbers: Any, unit: str, wrong: Wrong) -> NDArray[np.int64]:
-    empty = nulls(numbers)
-    if pa.types.is_integer(numbers.type) and unit in EPOCHS:
-        whole = integers(pc.fill_null(pc.cast(numbers, pa.int64()), 0))
-        return whole // 1000 if unit == "ns" else whole * int(EPOCHS[unit])
-    floats = pc.fill_null(pc.cast(numbers, pa.float64()), 0.0).to_numpy(zero_copy_only=False)
+    floats = pc.fill_null(pc.cast(numbers, pa.float64(), safe=False), 0.0).to_numpy(zero_copy_only=False)
     micros = (floats + _EXCEL_DAY_0) * _DAY if unit == "excel" else floats * EPOCHS[unit]
-    outside = ~(np.abs(micros) < 2.5e17)
-    wrong.add(outside & ~empty, "is no time between the years 1 and 9999")
+    outside = ~((micros > _YEAR_1) & (micros < _YEAR_10000))
+    wrong.add(outside & ~nulls(numbers), "is no time between the years 1 and 9999")
+    if pa.types.is_integer(numbers.type) and unit in EPOCHS:  # exact, which a double is not to the microsecond
+        whole = integers(pc.cast(pc.if_else(pa.array(outside), 0, pc.fill_null(numbers, 0)), pa.int64()))
+        return whole // 1000 if unit == "ns" else whole * int(EPOCHS[unit])
     return np.rint(np.where(outside, 0.0, micros)).astype(np.int64)
 
 

@@ -96,13 +96,18 @@ def test_an_export_tells_what_retention_has_dropped_of_it(folder):
         (("import", "a.csv", "--decimal", ";"), "--decimal"),
         (("export", "a.csv", "--tags", "x", "--from", "7d"), "--tags = x"),
         (("export", "a.csv", "--tags", "x", "--from", "when"), "--from = when"),
+        (("export", "a.csv", "--tags", "x", "--from", "9999999d"), "--from = 9999999d"),
+        (("import", "b.csv", "--rejects", "./b.csv"), "--rejects = b.csv: is to be imported"),
+        (("import", "b.csv", "--rejects", "b.csv/odd"), "b.csv/odd can't be used: Not a directory"),
         (("export", "a.csv", "--tags", "x", "--from", "2024-01-02", "--to", "2024-01-01"), "is not before"),
         (("export", "a.csv", "--tags", "x", "--from", "2024-01-01", "--zone", "Mars"), "Mars"),
     ],
 )
 def test_what_is_wrong_is_said(folder, words, told):
+    (folder / "b.csv").write_text("time,engine-01.T24\n1704067200,1\n")
     code, said = foretag(*words)
     assert code == 2
+    assert (folder / "b.csv").read_text().endswith("1704067200,1\n")
     assert told in said.replace("\n", "")
 
 

@@ -131,6 +131,31 @@ def test_a_cell_that_is_no_time_costs_itself_alone():
     ]  # fmt: skip
 
 
+FINE = 1704067200
+BEYOND = "is no time between the years 1 and 9999"
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint64(), pa.float64(), pa.string()])
+@pytest.mark.parametrize("wild", [18446744073710 + FINE, 9_000_000_000_000_000_000, 253_402_300_800])
+def test_an_epoch_that_no_calendar_has_costs_itself_alone(kind, wild):
+    """Also where µs of it would be more than 64 bits hold, and come out as a time that there is."""
+    wrong = Wrong.none(3)
+    micros = Clock("s", None).read(pa.array([FINE, wild, None]).cast(kind, safe=False), wrong)
+    assert (micros[0], wrong.mask.tolist()) == (FINE * 1_000_000, [False, True, True])
+    assert wrong.reasons == {1: BEYOND, 2: "there is no time"}
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_stamps_of_every_unit_are_cut_off_to_the_microsecond(unit):
+    """Of a time before 1970 too, and not towards it."""
+    per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    stamps = pa.array([FINE * per_second, -1, 2**63 - 1, None]).cast(pa.timestamp(unit, "UTC"))
+    wrong = Wrong.none(4)
+    micros = Clock("iso", None).read(stamps, wrong).tolist()
+    assert micros[:2] == [FINE * 1_000_000, -max(1, 1_000_000 // per_second)]
+    assert wrong.reasons == {3: "there is no time"} | ({2: BEYOND} if unit != "ns" else {})
+
+
 def test_hours_that_are_there_twice_or_never():
     cells = ["2024-10-27 02:30:00", "2024-03-31 02:30:00", "2024-06-01 12:00:00"]
     found, reasons = read(*cells, zone="Europe/Berlin")
