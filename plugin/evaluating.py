@@ -36,12 +36,12 @@ async def show_evaluation(
     config.model(model)
     start, end = moment(config, span[0], "--from"), moment(config, span[1], "--to") or datetime.now(UTC)
     if start is None or start >= end:
-        fault = Fault("--from", span[0], f"is not before the end, {end:%Y-%m-%d %H:%M}", "Name an earlier time")
+        fault = Fault("--from", span[0], f"is not before the end, {end:%Y-%m-%d %H:%M} UTC", "Name an earlier time")
         raise ConfigError(str(config.path), [fault])
     found = await _evaluated(config, console, model, number, (start, end))
+    console.print(evaluation_view(found))
     if json_file is not None:
         await asyncio.to_thread(json_file.write_text, json.dumps(found.record(), indent=2), encoding="utf-8")
-    console.print(evaluation_view(found))
     if plots is not None:
         for path in await asyncio.to_thread(write_plots, found, plots):
             console.print(f"Picture: {path}", markup=False, highlight=False)

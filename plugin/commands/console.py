@@ -5,6 +5,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -36,12 +37,15 @@ def load(path: Path, code: int = 2) -> "Config":
 
 
 def checked(work: Callable[[], T], code: int = 2) -> T:
-    """An error that foretag raises on purpose ends the command with its text alone."""
+    """An error that foretag raises on purpose, or a file that can't be read or written, ends the command with its text
+    alone."""
     _collect_garbage()
     try:
         return work()
     except ForetagError as error:
         fail(error, code)
+    except OSError as error:
+        fail(_of_a_file(error), code)
 
 
 def complete(work: Coroutine[Any, Any, T]) -> T:
@@ -51,6 +55,8 @@ def complete(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except ForetagError as error:
         fail(error)
+    except OSError as error:
+        fail(_of_a_file(error))
     except BaseExceptionGroup as group:
         ours, others = group.split(ForetagError)
         if ours is None or others is not None:
@@ -64,6 +70,13 @@ def _collect_garbage() -> None:
     """From now on, but in what was imported: that stays."""
     gc.freeze()
     gc.enable()
+
+
+def _of_a_file(error: OSError) -> ForetagError:
+    """What a person mends who is told which file it is, or that a disk is full. Any other is raised again."""
+    if error.filename is None and error.errno not in {ENOSPC, EDQUOT}:
+        raise error
+    return ForetagError(f"{error.filename or 'a file'} can't be used: {error.strerror}")
 
 
 def _first(group: BaseExceptionGroup[ForetagError]) -> ForetagError:

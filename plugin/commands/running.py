@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from plugin.commands.console import DEFAULT, ConfigPath, complete, err, load, out
+from plugin.commands.console import DEFAULT, ConfigPath, checked, complete, err, load, out
 
 _OTHERS = {
     "asyncio": logging.ERROR,  # at WARNING a line where a client that has gone was still being answered
@@ -46,7 +46,7 @@ def run(
     os.umask(0o077)  # also what says nothing of its own mode, such as logs and models, is the service's alone
     loaded = load(config)
     shown = table and out.is_terminal
-    _log_to(loaded.data / "foretag.log", loaded.runtime.log_level, console=not shown)
+    checked(lambda: _log_to(loaded.data / "foretag.log", loaded.runtime.log_level, console=not shown))
     complete(run_service(loaded, seconds=seconds, report=report, console=out if table else None))
 
 

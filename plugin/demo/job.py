@@ -55,6 +55,7 @@ class Demo:
 async def run(demo: Demo) -> RunSummary:
     """Run the demonstration to its end."""
     demo.folder.mkdir(parents=True, exist_ok=True)
+    _report(demo).unlink(missing_ok=True)  # one that a demonstration before left is none of this
     async with _plant(demo) as endpoint:
         path = write_config(demo, endpoint)
         code = await _foretag(demo, path)
