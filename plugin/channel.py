@@ -28,7 +28,8 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-_REVIEW = 60.0  # [s] how soon a change of the trust list, or of our certificate, reaches a connection that stands
+REVIEW = 60.0
+"""How soon a change of the trust list, or of our certificate, reaches a connection that stands [s]."""
 _TRY_NEW = 24 * 3600.0  # [s] between attempts with our new certificate where the server still takes only the old one
 _STRONG = (
     security_policies.SecurityPolicyAes256Sha256RsaPss.URI,
@@ -113,10 +114,14 @@ class Channel:
     async def watch(self) -> None:
         """While the connection stands: raise SourceError where it should not go on as it is."""
         while True:
-            await asyncio.sleep(_REVIEW)
-            if self._terms.policy != "None":
-                await self._check_still_trusted()
-                await self._check_own()
+            await asyncio.sleep(REVIEW)
+            await self.review()
+
+    async def review(self) -> None:
+        """Once; see :meth:`watch`."""
+        if self._terms.policy != "None":
+            await self._check_still_trusted()
+            await self._check_own()
 
     async def _check_still_trusted(self) -> None:
         try:

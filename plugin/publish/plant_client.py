@@ -10,6 +10,7 @@ from asyncua import Client, ua
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
+from plugin import channel
 from plugin.channel import Channel, SecureClient, Terms
 from plugin.domain import quality
 from plugin.errors import SourceError, SourceRefused, SourceUnreachable
@@ -35,12 +36,21 @@ class Connection:
 class PlantClient:
     """An open session. Every method raises SourceError where the connection is lost."""
 
-    def __init__(self, client: Client, form: Form) -> None:
+    def __init__(self, client: Client, form: Form, held_to: Channel) -> None:
         self._client = client
+        self._channel = held_to
+        self._reviewed = asyncio.get_running_loop().time()
         self._namespaces: dict[str, int] = {}
         self._refused: dict[str, str] = {}
         self.form = form
         """What the server was found to accept."""
+
+    async def review(self) -> None:
+        """Whether the server is still to be spoken to, looked at once a minute."""
+        now = asyncio.get_running_loop().time()
+        if now - self._reviewed >= channel.REVIEW:
+            self._reviewed = now
+            await self._channel.review()
 
     async def alive(self) -> None:
         """Ask the server for its state; keeps the session from timing out."""
@@ -157,7 +167,8 @@ async def connected(connection: Connection, form: Form = Form.FULL) -> AsyncIter
     try:
         async with asyncio.timeout(4 * terms.timeout):
             await _introduce(client, connection)
-            await Channel(terms).enter(client, client._connect_sequence)
+            held_to = Channel(terms)
+            await held_to.enter(client, client._connect_sequence)
     except (ua.UaError, OSError, TimeoutError, ValueError) as error:
         await _close(client)
         raise _translate(error, f"{terms.endpoint}: ") from error
@@ -165,7 +176,7 @@ async def connected(connection: Connection, form: Form = Form.FULL) -> AsyncIter
         await _close(client)
         raise
     try:
-        yield PlantClient(client, form)
+        yield PlantClient(client, form, held_to)
     finally:
         await _close(client)
 

@@ -296,6 +296,7 @@ class WriteBack:
         nodes: dict[str, Node] = {}
         while self._config.enabled:
             self._wake.clear()
+            await client.review()
             due = [target for target in self._targets if self._due(target)]
             if due:
                 await self._write(client, nodes, due)

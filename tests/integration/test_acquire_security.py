@@ -242,7 +242,7 @@ async def test_a_certificate_that_is_replaced_during_a_cut_costs_no_value(plant:
 async def test_trust_that_is_taken_away_ends_a_connection_that_stands(
     plant: SecuredPlant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channel, "_REVIEW", 0.1)
+    monkeypatch.setattr(channel, "REVIEW", 0.1)
     historian = Historian()
     source = OpcUaSource(secure(plant.port), tags(1), Diagnostics(), ours(tmp_path, PLC))
     async with running(source, historian):
@@ -332,7 +332,7 @@ async def test_an_expired_certificate_that_a_person_brought_blocks_until_there_i
 async def test_a_renewed_certificate_is_introduced_while_the_old_one_still_serves(
     plant: SecuredPlant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(channel, "_REVIEW", 0.1)
+    monkeypatch.setattr(channel, "REVIEW", 0.1)
     monkeypatch.setattr(channel, "_TRY_NEW", 0.3)
     historian = Historian()
     folder = ours(tmp_path, PLC)
@@ -356,7 +356,7 @@ async def test_a_renewed_certificate_is_introduced_while_the_old_one_still_serve
 async def test_a_certificate_that_is_brought_is_taken_up_by_a_connection_that_stands(
     plant: SecuredPlant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channel, "_REVIEW", 0.1)
+    monkeypatch.setattr(channel, "REVIEW", 0.1)
     historian = Historian()
     brought = make("own", authority("company"), uri="urn:foretag")
     source = OpcUaSource(secure(plant.port), tags(1), Diagnostics(), ours(tmp_path, PLC))

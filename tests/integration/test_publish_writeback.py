@@ -16,11 +16,12 @@ from asyncua import Client, Server, ua
 from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.user_managers import UserManager
 
-from plugin import pki
+from plugin import channel, pki
 from plugin.channel import Terms
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Audit, Flag, Meaning, Outage, Outcome, OutputTag, Prediction, Run, RunKind, Status
 from plugin.errors import PublishError
+from plugin.publish import writeback
 from plugin.publish.config import PublishConfig, WriteBackConfig, WriteRule
 from plugin.publish.server import OpcUaSink
 from plugin.publish.writeback import Connection, WriteBack
@@ -619,7 +620,9 @@ def _told(caplog: pytest.LogCaptureFixture, text: str) -> int:
     return sum(text in record.getMessage() for record in ours)
 
 
-async def test_a_plant_that_is_not_trusted_gets_nothing_until_it_is(tmp_path, caplog):
+@asynccontextmanager
+async def _secured(tmp_path: Path) -> AsyncIterator[tuple[_Plant, Connection, bytes]]:
+    """A plant with a secured channel, how it is reached, and the certificate that it shows."""
     own = pki.ensure_own_certificate(tmp_path / "plant", "urn:test:plant", ["localhost"])
     server = Server()
     await server.init()
@@ -634,15 +637,37 @@ async def test_a_plant_that_is_not_trusted_gets_nothing_until_it_is(tmp_path, ca
     async with server:
         plant = _Plant(server, namespace)
         terms = Terms("plant", _endpoint(plant), tmp_path / "ours", "urn:foretag", "Basic256Sha256", "SignAndEncrypt")
-        connection = Connection(terms)
+        yield plant, Connection(terms), own.cert_path.read_bytes()
+
+
+async def test_a_plant_that_is_not_trusted_gets_nothing_until_it_is(tmp_path, caplog):
+    async with _secured(tmp_path) as (plant, connection, certificate):
         sink = WriteBack(WriteBackConfig(enabled=True, rules=(_rule(),)), "plant", connection, Diagnostics())
         async with sink.open(_TAGS[:1]):
             await sink.publish(_outcome(_prediction(1, 70.0)))
             await _until(lambda: _told(caplog, "is not trusted"))
             assert plant.value("engine-01.rul") == 0.0
-            pki.trust(tmp_path / "ours", own.cert_path.read_bytes())
+            pki.trust(tmp_path / "ours", certificate)
             await plant.until(lambda: plant.value("engine-01.rul") == 70.0)
     assert _told(caplog, "is not trusted") == 1
+
+
+async def test_a_plant_that_is_trusted_no_longer_gets_nothing_over_the_session_that_stands(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(channel, "REVIEW", 0.05)
+    monkeypatch.setattr(writeback, "_ALIVE_SECONDS", 0.05)
+    async with _secured(tmp_path) as (plant, connection, certificate):
+        file, diagnostics = pki.trust(tmp_path / "ours", certificate), Diagnostics()
+        sink = WriteBack(WriteBackConfig(enabled=True, rules=(_rule(),)), "plant", connection, diagnostics)
+        async with sink.open(_TAGS[:1]):
+            await sink.publish(_outcome(_prediction(1, 70.0)))
+            await plant.until(lambda: plant.value("engine-01.rul") == 70.0)
+            file.unlink()
+            await _until(lambda: _told(caplog, "is not trusted"))
+            await sink.publish(_outcome(_prediction(1, 60.0)))
+            await _until(lambda: diagnostics.total("reconnects_total") >= 2)
+        assert plant.value("engine-01.rul") == 70.0
 
 
 @pytest.mark.parametrize("channel", [("None", "SignAndEncrypt"), ("Basic256Sha256", "Sign")])
