@@ -46,6 +46,7 @@ _MESSAGE: Any = ua.MessageType.SecureMessage
 _CREATE_SESSION = _requests("CreateSession")
 _ACTIVATE_SESSION = _requests("ActivateSession")
 _BROWSE_NEXT = _requests("BrowseNext")
+_PUBLISH = _requests("Publish")
 _BROWSED_ON = ua.FourByteNodeId(ua.Int32(ua.ObjectIds.BrowseNextResponse_Encoding_DefaultBinary))
 _WITHOUT_SESSION = _requests("CreateSession", "ActivateSession", "GetEndpoints", "FindServers", "CloseSecureChannel")
 _REGISTER = _requests("RegisterNodes", "UnregisterNodes")
@@ -206,6 +207,8 @@ class PlantProcessor(UaProcessor):
             self._check_token(requesthdr.AuthenticationToken)
         if typeid in _BROWSE_NEXT:
             return await self._browse_next(requesthdr, seqhdr, body)
+        if typeid in _PUBLISH:  # it is kept until there is something to answer, and without what takes room
+            requesthdr.AuditEntryId = requesthdr.AdditionalHeader = None
         return await self._serve(typeid, requesthdr, seqhdr, body)
 
     async def forward_publish_response(self, result: Any, requestdata: Any) -> None:

@@ -133,6 +133,8 @@ class PlantItems(MonitoredItemService):
 
     def _create_events_monitored_item(self, params: ua.MonitoredItemCreateRequest) -> ua.MonitoredItemCreateResult:
         """As asyncua's, with an item that knows what it was asked for before the first event comes."""
+        if is_part(params.ItemToMonitor):
+            return ua.MonitoredItemCreateResult(_status(ua.StatusCodes.BadNotSupported))
         node = params.ItemToMonitor.NodeId
         mask = self.aspace.read_attribute_value(node, ua.AttributeIds.EventNotifier).Value
         if mask is None or not (mask.Value or 0) & ua.EventNotifier.SubscribeToEvents.mask:

@@ -5,8 +5,10 @@ a comparison with what an event does not have is not true (asyncua fails, and lo
 evaluated is refused when it is asked for, with BadEventFilterInvalid.
 """
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from asyncua import ua
@@ -18,7 +20,7 @@ CONDITION_ID = "\0"
 """The path of a condition's NodeId, which is an attribute (OPC 10000-9, 5.5.2)."""
 _NULL = ua.Variant(None, ua.VariantType.Null)
 _LONGEST = 1000
-"""Characters of a pattern."""
+"""Characters of a text or a path: filters are kept for as long as an item, or a continuation point, is there."""
 MOST_CLAUSES = 200
 """Select clauses, and elements of a where clause."""
 
@@ -66,7 +68,8 @@ def _path(clause: Any) -> str:
         return CONDITION_ID
     if clause.AttributeId != ua.AttributeIds.Value or any(step.NamespaceIndex for step in steps):
         return ""
-    return "/".join(step.Name or "" for step in steps)
+    path = "/".join(step.Name or "" for step in steps)
+    return path if len(path) <= _LONGEST else ""
 
 
 def _cost(elements: Sequence[Any]) -> int:
@@ -101,9 +104,18 @@ def _operand(elements: Sequence[Any], index: int, operand: Any) -> Test:
         path = _path(operand)
         return lambda occurrence: occurrence.fields.get(path, _NULL).Value
     if isinstance(operand, ua.LiteralOperand):
-        value = operand.Value.Value if operand.Value is not None else None
-        return lambda occurrence: value
+        value = _plain(operand.Value.Value) if operand.Value is not None else None
+        if _comparable(value):
+            return lambda occurrence: value
     raise ServiceError(ua.StatusCodes.BadEventFilterInvalid)
+
+
+def _comparable(value: Any) -> bool:
+    """A field can be compared with it, and it is of a size."""
+    said = value.Identifier if isinstance(value, ua.NodeId) else value
+    if isinstance(said, str | bytes):
+        return len(said) <= _LONGEST
+    return said is None or isinstance(said, bool | int | float | datetime | uuid.UUID | ua.StatusCode)
 
 
 def _in(value: Any, others: Sequence[Any]) -> bool:

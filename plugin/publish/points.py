@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 MOST = 1000
 """Of one session at a time, of HistoryRead."""
 _SECONDS = 600.0
+_WEIGHT = 1_000_000
+"""Numbers that all of one session may remember."""
 
 
 class _Kept(NamedTuple):
     time: float
     request: int
+    weight: int
     node: Any
     rest: Any
 
@@ -31,16 +34,16 @@ class Points:
         """Another request: those of earlier ones, which nobody may ever come back to, make room for it."""
         self._request += 1
 
-    def keep(self, node: Any, rest: Any) -> bytes | None:
-        """What to say to go on; None: there are too many of this request already."""
+    def keep(self, node: Any, rest: Any, weight: int = 1) -> bytes | None:
+        """What to say to go on; None: there are too many of this request already. ``weight``: numbers in ``rest``."""
         self._forget_old()
-        if len(self._kept) >= self._most:
-            oldest = next(iter(self._kept))
-            if self._kept[oldest].request == self._request:
+        while len(self._kept) >= self._most or weight + sum(kept.weight for kept in self._kept.values()) > _WEIGHT:
+            oldest = next(iter(self._kept), None)
+            if oldest is None or self._kept[oldest].request == self._request:
                 return None
             del self._kept[oldest]
         token = secrets.token_bytes(16)
-        self._kept[token] = _Kept(self._clock(), self._request, node, rest)
+        self._kept[token] = _Kept(self._clock(), self._request, weight, node, rest)
         return token
 
     def find(self, node: Any, token: bytes) -> Any | None:

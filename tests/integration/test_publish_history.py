@@ -471,6 +471,13 @@ async def test_what_can_not_be_calculated_says_why(house, asked, status):
     assert result.StatusCode.name == status
 
 
+async def test_times_count_for_each_node_that_they_are_asked_of(house):
+    many = ua.ReadAtTimeDetails([at(0)] * 40_000, False)
+    with pytest.raises(ua.UaStatusCodeError, match="BadTooManyOperations"):
+        await house.ask(many, _NOX.name, _NOX.name, _NOX.name)
+    assert [result.StatusCode.name for result in await house.ask(many, _NOX.name)] == ["Good"]
+
+
 async def test_the_server_tells_which_aggregates_it_has(house):
     folder = house.client.get_node(ua.ObjectIds.HistoryServerCapabilities_AggregateFunctions)
     names = {(await node.read_browse_name()).Name for node in await folder.get_children()}

@@ -168,6 +168,23 @@ async def test_a_message_holds_no_more_values_and_events_than_the_client_asked_f
     await house.session.delete_subscriptions([subscription.data.SubscriptionId])
 
 
+async def test_a_request_that_waits_takes_no_room(house: House) -> None:
+    """A client has as many of them as subscriptions, and some more."""
+    subscription = await house.subscribe()
+    await house.session.publish([])  # what a new one says first
+    request = ua.PublishRequest()
+    request.RequestHeader.AuditEntryId = "x" * 100_000
+    waiting = asyncio.create_task(house.session._send_request(request, timeout=0))
+    await house.read(_NUMBER)  # now it waits there
+    listening: Any = house.server.bserver
+    (kept,) = [data for each in listening.clients for data in each.processor._publish_requests]
+    assert len(repr(kept.requesthdr)) < 10_000
+    await house.item(subscription, _value(_NUMBER))
+    await subscription.publish_results()
+    await waiting
+    await house.session.delete_subscriptions([subscription.data.SubscriptionId])
+
+
 async def test_what_waits_while_nothing_is_published_is_not_announced(house: House) -> None:
     subscription = await house.subscribe()
     await house.item(subscription, _value(_NUMBER))
@@ -231,6 +248,8 @@ async def test_parts_are_not_monitored(house: House) -> None:
     subscription = await house.subscribe()
     asked = ua.ReadValueId(_ARRAY, ua.AttributeIds.Value, "1:2")
     assert (await house.item(subscription, asked)).StatusCode.name == "BadNotSupported"
+    asked = ua.ReadValueId(_SERVER, ua.AttributeIds.EventNotifier, "1:2")
+    assert (await house.item(subscription, asked, event_filter("Severity"))).StatusCode.name == "BadNotSupported"
     await house.session.delete_subscriptions([subscription.data.SubscriptionId])
 
 

@@ -18,6 +18,22 @@ def _both(index: int) -> ua.ContentFilterElement:
     return ua.ContentFilterElement(ua.FilterOperator.Or, [ua.ElementOperand(ua.UInt32(index + 1))] * 2)
 
 
+@pytest.mark.parametrize(
+    "literal",
+    [
+        "a" * 1001, b"a" * 1001, ua.LocalizedText("a" * 1001), ua.NodeId(ua.String("a" * 1001), ua.Int16(1)), ["a"],
+        ua.Argument(),
+    ],
+    ids=["text", "bytes", "localized", "node", "array", "structure"],
+)  # fmt: skip
+def test_what_a_filter_remembers_is_small(literal):
+    """It is kept with each item and each continuation point, of which a client has thousands."""
+    operands = [ua.LiteralOperand(ua.Variant(1)), ua.LiteralOperand(ua.Variant(literal))]
+    with pytest.raises(ServiceError) as refusal:
+        _filter(ua.ContentFilterElement(ua.FilterOperator.Equals, operands))
+    assert refusal.value.code == ua.StatusCodes.BadEventFilterInvalid
+
+
 def test_elements_that_double_themselves_are_refused():
     """Twelve are 8191 evaluations for each event; the 200 that are allowed would never end."""
     with pytest.raises(ServiceError):
@@ -29,7 +45,7 @@ def test_elements_that_double_themselves_are_refused():
     ("pattern", "fits"),
     [
         ("%", True), ("a%", True), ("%b%", False), ("_%_", True), ("a" * 40, True), ("a" * 39, False), ("", False),
-        ("%a" * 20 + "%b", False), ("%a" * 20 + "%", True), ("%" * 2000, False),
+        ("%a" * 20 + "%b", False), ("%a" * 20 + "%", True),
     ],
 )  # fmt: skip
 def test_a_pattern_is_matched_without_trying_all_ways(pattern, fits):

@@ -34,3 +34,15 @@ def test_a_point_is_good_once_for_its_node_and_for_ten_minutes():
     old = points.keep("node", "rest") or b""
     now[0] = 600.0
     assert points.take("node", old) is None
+
+
+def test_what_remembers_much_makes_room_for_what_comes_later():
+    """A thousand lists of 100,000 times each were gigabytes."""
+    points = Points()
+    points.begin()
+    first = points.keep("node", "first", 600_000) or b""
+    assert points.keep("node", "of the same request", 600_000) is None
+    points.begin()
+    second = points.keep("node", "second", 600_000) or b""
+    assert [points.find("node", token) for token in (first, second)] == [None, "second"]
+    assert points.keep("node", "too much", 1_000_001) is None

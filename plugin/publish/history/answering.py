@@ -28,6 +28,7 @@ _ANSWER = 50_000
 """Values of one answer, about: one of each node at least."""
 _SECONDS = 10.0
 _TIMES = 100_000
+"""Times of one request, each counted for each node."""
 _SHORTEST = 1.0  # of an interval [ms]
 _AT_ONCE = 4
 _CODES = ua.StatusCodes
@@ -69,6 +70,8 @@ class History:
         stamps = _STAMPS.get(params.TimestampsToReturn)
         if stamps is None:
             raise ServiceError(_CODES.BadTimestampsToReturnInvalid)
+        if len(nodes) * len(getattr(params.HistoryReadDetails, "ReqTimes", None) or ()) > _TIMES:
+            raise ServiceError(_CODES.BadTooManyOperations)
         points.begin()
         ends, left, results = asyncio.get_running_loop().time() + _SECONDS, _ANSWER, []
         for place, node in enumerate(nodes):
@@ -89,7 +92,7 @@ class History:
             if node.ContinuationPoint:  # what could not be answered may be asked for again
                 points.release(node.ContinuationPoint)
             count = page.count
-            point = points.keep(node.NodeId, page.rest) if page.rest is not None else None
+            point = points.keep(node.NodeId, page.rest, page.weight) if page.rest is not None else None
             status = _CODES.Good if page.count or page.rest is not None else _CODES.GoodNoData
             if page.rest is not None and point is None:
                 status = _CODES.BadNoContinuationPoints
@@ -149,8 +152,8 @@ def _modified(past: Past, details: ua.ReadRawModifiedDetails, stamps: Stamps) ->
 
 def _at_time(past: Past, details: ua.ReadAtTimeDetails, stamps: Stamps) -> AtTimeReading:
     times = [moment(time) for time in details.ReqTimes or ()]
-    if not times or None in times or len(times) > _TIMES:
-        raise ServiceError(_CODES.BadTooManyOperations if len(times) > _TIMES else _CODES.BadHistoryOperationInvalid)
+    if not times or None in times:
+        raise ServiceError(_CODES.BadHistoryOperationInvalid)
     known = tuple(time for time in times if time is not None)
     return AtTimeReading(past, stamps, Terms(stepped=past.stepped), known, bool(details.UseSimpleBounds))
 

@@ -54,7 +54,7 @@ class AtTimeReading:
         found: dict[Micros, Result] = {}
         await self._find(sorted(set(now)), found)
         content = _content(self.past, self.stamps, [found[time] for time in now], now, self.past.kind)
-        return Page(content, len(now), replace(self, times=rest) if rest else None)
+        return Page(content, len(now), replace(self, times=rest) if rest else None, len(rest))
 
     async def _find(self, times: Sequence[Micros], found: dict[Micros, Result]) -> None:
         around = await _around(self.past, times[0], times[-1] + 1, _ROWS)

@@ -24,6 +24,8 @@ class Page:
     count: int
     rest: "Reading | None"
     """What is left to read."""
+    weight: int = 1
+    """Numbers that it remembers."""
 
 
 class Reading(Protocol):
