@@ -18,7 +18,7 @@ from plugin.domain import Status
 from plugin.publish import types
 from plugin.publish.address_space import model_of
 from plugin.publish.asyncua_server import PlantServer
-from plugin.publish.cells import Cell
+from plugin.publish.cells import Cell, status_code
 from plugin.publish.people import Permission, caller
 from plugin.publish.targets import Target
 from plugin.publish.tree import Tree
@@ -108,24 +108,20 @@ def _asynchronous(call: Callable[..., ua.StatusCode]) -> Callable[..., Any]:
 
 def _approve(sink: WriteBack, target: Target, node: ua.NodeId, called: ua.NodeId, *given: ua.Variant) -> ua.StatusCode:
     if called != node:
-        return _status(ua.StatusCodes.BadMethodInvalid)
+        return status_code(ua.StatusCodes.BadMethodInvalid)
     if len(given) != 1:
-        return _status(ua.StatusCodes.BadArgumentsMissing if not given else ua.StatusCodes.BadTooManyArguments)
+        return status_code(ua.StatusCodes.BadArgumentsMissing if not given else ua.StatusCodes.BadTooManyArguments)
     number = given[0].Value
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        return _status(ua.StatusCodes.BadInvalidArgument)
+        return status_code(ua.StatusCodes.BadInvalidArgument)
     return _answer(sink.approve(target, float(number), str(caller().name)))
 
 
 def _reject(sink: WriteBack, target: Target, node: ua.NodeId, called: ua.NodeId, *given: ua.Variant) -> ua.StatusCode:
     if called != node or given:
-        return _status(ua.StatusCodes.BadMethodInvalid if called != node else ua.StatusCodes.BadTooManyArguments)
+        return status_code(ua.StatusCodes.BadMethodInvalid if called != node else ua.StatusCodes.BadTooManyArguments)
     return _answer(sink.reject(target, str(caller().name)))
 
 
 def _answer(refusal: str) -> ua.StatusCode:
-    return _status(_REFUSALS[refusal]) if refusal else ua.StatusCode()
-
-
-def _status(code: int) -> ua.StatusCode:
-    return ua.StatusCode(ua.UInt32(code))
+    return status_code(_REFUSALS[refusal]) if refusal else ua.StatusCode()

@@ -14,7 +14,7 @@ from asyncua.server.internal_subscription import InternalSubscription
 from asyncua.server.monitored_item_service import MonitoredItemService
 
 from plugin.publish.backlog import Backlog
-from plugin.publish.cells import Face
+from plugin.publish.cells import Face, status_code
 from plugin.publish.event_filter import Occurrence
 from plugin.publish.event_items import EventItem
 from plugin.publish.items import Item, scale_of
@@ -42,10 +42,6 @@ class Server(Protocol):
         """A client was too slow for one."""
 
 
-def _status(code: int) -> ua.StatusCode:
-    return ua.StatusCode(ua.UInt32(code))
-
-
 class PlantItems(MonitoredItemService):
     """The monitored items of one subscription."""
 
@@ -69,9 +65,9 @@ class PlantItems(MonitoredItemService):
     ) -> ua.MonitoredItemCreateResult:
         """Also for attributes other than Value, which seldom change and are asyncua's."""
         if not self._server.readable(params.ItemToMonitor):
-            return ua.MonitoredItemCreateResult(_status(ua.StatusCodes.BadNotReadable))
+            return ua.MonitoredItemCreateResult(status_code(ua.StatusCodes.BadNotReadable))
         if is_part(params.ItemToMonitor):
-            return ua.MonitoredItemCreateResult(_status(ua.StatusCodes.BadNotSupported))
+            return ua.MonitoredItemCreateResult(status_code(ua.StatusCodes.BadNotSupported))
         result, _ = self._make_monitored_item_common(params)
         item = Item(result.MonitoredItemId, params, self._backlog)
         node, attribute = params.ItemToMonitor.NodeId, params.ItemToMonitor.AttributeId
@@ -82,7 +78,7 @@ class PlantItems(MonitoredItemService):
                     params.RequestedParameters, result.RevisedQueueSize, scale_of(self.aspace, params.ItemToMonitor)
                 )
         except ServiceError as error:
-            return ua.MonitoredItemCreateResult(_status(error.code))
+            return ua.MonitoredItemCreateResult(status_code(error.code))
         if isinstance(found, Face):
             item.watch(found)
         else:
@@ -113,7 +109,7 @@ class PlantItems(MonitoredItemService):
         result = ua.MonitoredItemModifyResult()
         item = self._monitored_items.get(params.MonitoredItemId)
         if item is None:
-            result.StatusCode = _status(ua.StatusCodes.BadMonitoredItemIdInvalid)
+            result.StatusCode = status_code(ua.StatusCodes.BadMonitoredItemIdInvalid)
             return result
         asked = params.RequestedParameters
         size = result.RevisedQueueSize = self._revise_queue_size(asked.QueueSize)
@@ -122,28 +118,28 @@ class PlantItems(MonitoredItemService):
             try:
                 item.ask(asked, size, scale_of(self.aspace, item.read_value_id))
             except ServiceError as error:
-                return ua.MonitoredItemModifyResult(_status(error.code))
+                return ua.MonitoredItemModifyResult(status_code(error.code))
             self._tell(item)  # a deadband may have held back what is wanted now
         elif isinstance(item, EventItem):
             try:
                 result.RevisedQueueSize = item.ask(asked)
             except ServiceError as error:
-                return ua.MonitoredItemModifyResult(_status(error.code))
+                return ua.MonitoredItemModifyResult(status_code(error.code))
         return result
 
     def _create_events_monitored_item(self, params: ua.MonitoredItemCreateRequest) -> ua.MonitoredItemCreateResult:
         """As asyncua's, with an item that knows what it was asked for before the first event comes."""
         if is_part(params.ItemToMonitor):
-            return ua.MonitoredItemCreateResult(_status(ua.StatusCodes.BadNotSupported))
+            return ua.MonitoredItemCreateResult(status_code(ua.StatusCodes.BadNotSupported))
         node = params.ItemToMonitor.NodeId
         mask = self.aspace.read_attribute_value(node, ua.AttributeIds.EventNotifier).Value
         if mask is None or not (mask.Value or 0) & ua.EventNotifier.SubscribeToEvents.mask:
-            return ua.MonitoredItemCreateResult(_status(ua.StatusCodes.BadNotSupported))
+            return ua.MonitoredItemCreateResult(status_code(ua.StatusCodes.BadNotSupported))
         result, _ = self._make_monitored_item_common(params)
         try:
             item = EventItem(result.MonitoredItemId, params, self.isub._triggered_events, self._server.lose_event)
         except ServiceError as error:
-            return ua.MonitoredItemCreateResult(_status(error.code))
+            return ua.MonitoredItemCreateResult(status_code(error.code))
         result.RevisedQueueSize = item.queue_size
         self._commit_monitored_item(result, item)
         self._monitored_events.setdefault(node, []).append(result.MonitoredItemId)

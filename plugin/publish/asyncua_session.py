@@ -31,9 +31,10 @@ from plugin.publish.asyncua_inner import PlantInternalServer
 from plugin.publish.asyncua_items import PlantItems
 from plugin.publish.asyncua_subscriptions import PlantSubscription
 from plugin.publish.capabilities import MESSAGE_BYTES, OPERATIONS
+from plugin.publish.cells import status_code
 from plugin.publish.people import ANONYMOUS, Call, Permission, Person, calling, may, role_of
 from plugin.publish.points import Points
-from plugin.publish.ranges import is_part, part_of
+from plugin.publish.ranges import is_part, no_value, part_of
 from plugin.publish.trail import NOBODY
 
 _A = ua.AttributeIds
@@ -50,10 +51,6 @@ _OF_SUBSCRIPTION = frozenset(
     )
 )
 """Methods whose first argument is a subscription, which has to be the caller's."""
-
-
-def _status(code: int) -> ua.StatusCode:
-    return ua.StatusCode(ua.UInt32(code))
 
 
 def _bounded(items: Sequence[Any] | None) -> None:
@@ -124,7 +121,7 @@ class PlantSession(InternalSession):
             if asked.AttributeId in permissions.ASKED:
                 found[index] = permissions.read(self.aspace, asked, role_of(self), self.iserver.permission)
             elif not self.iserver.readable(asked):
-                found[index] = ua.DataValue(None, _status(ua.StatusCodes.BadNotReadable))
+                found[index] = no_value(ua.StatusCodes.BadNotReadable)
             elif is_part(asked):
                 found[index] = part_of(found[index], asked)
         return found
@@ -133,7 +130,7 @@ class PlantSession(InternalSession):
         """No node can be written by a client."""
         _bounded(params.NodesToWrite)
         await self.iserver.trail.wrote(self.name_of_user, params.NodesToWrite or ())
-        unknown, denied = map(_status, (ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadUserAccessDenied))
+        unknown, denied = map(status_code, (ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadUserAccessDenied))
         return [denied if value.NodeId in self.aspace else unknown for value in params.NodesToWrite]
 
     async def browse(self, params: ua.BrowseParameters) -> list[ua.BrowseResult]:
@@ -164,7 +161,7 @@ class PlantSession(InternalSession):
     async def _call(self, method: ua.CallMethodRequest) -> ua.CallMethodResult:
         permission = self.iserver.permission(method.MethodId)
         if not isinstance(self.user, Person):
-            return ua.CallMethodResult(_status(ua.StatusCodes.BadUserAccessDenied))
+            return ua.CallMethodResult(status_code(ua.StatusCodes.BadUserAccessDenied))
         call = Call(self.user)
         result = await self._answer_call(call, method, permission)
         if permission is not Permission.READ:  # who looks changes nothing
@@ -176,9 +173,9 @@ class PlantSession(InternalSession):
         self, call: Call, method: ua.CallMethodRequest, permission: Permission
     ) -> ua.CallMethodResult:
         if not may(role_of(self), permission):
-            return ua.CallMethodResult(_status(ua.StatusCodes.BadUserAccessDenied))
+            return ua.CallMethodResult(status_code(ua.StatusCodes.BadUserAccessDenied))
         if refusal := self._uncallable(method):
-            return ua.CallMethodResult(_status(refusal))
+            return ua.CallMethodResult(status_code(refusal))
         with calling(call):
             (result,) = await super().call([method])
         return result
@@ -258,7 +255,7 @@ class PlantSession(InternalSession):
 
     async def _set_publishing_mode(self, subscription: int, enabled: bool) -> ua.StatusCode:
         if not self._owns(subscription):
-            return _status(ua.StatusCodes.BadSubscriptionIdInvalid)
+            return status_code(ua.StatusCodes.BadSubscriptionIdInvalid)
         await self.subscription_service.subscriptions[subscription].set_publishing_mode(enabled)
         return ua.StatusCode()
 
@@ -267,7 +264,7 @@ class PlantSession(InternalSession):
         _bounded(ids)
         owned = {i for i in ids if self._owns(i)}
         await self.subscription_service.delete_subscriptions(list(owned))
-        return [_status(0 if i in owned else ua.StatusCodes.BadSubscriptionIdInvalid) for i in ids]
+        return [status_code(0 if i in owned else ua.StatusCodes.BadSubscriptionIdInvalid) for i in ids]
 
     def publish(self, acks: Iterable[ua.SubscriptionAcknowledgement] | None = None) -> tuple[int, list[ua.StatusCode]]:
         """The number of our subscriptions, and the result of each acknowledgement."""
@@ -280,10 +277,10 @@ class PlantSession(InternalSession):
 
     def _acknowledge(self, ack: ua.SubscriptionAcknowledgement) -> ua.StatusCode:
         if not self._owns(ack.SubscriptionId):
-            return _status(ua.StatusCodes.BadSubscriptionIdInvalid)
+            return status_code(ua.StatusCodes.BadSubscriptionIdInvalid)
         found = self.subscription_service.subscriptions[ack.SubscriptionId]
         known = isinstance(found, PlantSubscription) and found.unacknowledged.acknowledge(ack.SequenceNumber)
-        return _status(0 if known else ua.StatusCodes.BadSequenceNumberUnknown)
+        return status_code(0 if known else ua.StatusCodes.BadSequenceNumberUnknown)
 
     async def transfer_subscriptions(  # type: ignore[override]
         self, params: ua.TransferSubscriptionsParameters, callback: Callable[..., Any]
@@ -297,9 +294,9 @@ class PlantSession(InternalSession):
         service = self.subscription_service
         found = service.subscriptions.get(subscription)
         if not isinstance(found, PlantSubscription) or not isinstance(found.owner, PlantSession):
-            return ua.TransferResult(_status(ua.StatusCodes.BadSubscriptionIdInvalid))
+            return ua.TransferResult(status_code(ua.StatusCodes.BadSubscriptionIdInvalid))
         if not self._is_same_user(found.owner):
-            return ua.TransferResult(_status(ua.StatusCodes.BadUserAccessDenied))
+            return ua.TransferResult(status_code(ua.StatusCodes.BadUserAccessDenied))
         before, parting = found.owner.connection, found.parting()
         one = ua.TransferSubscriptionsParameters([ua.IntegerId(subscription)])
         (result,) = await service.transfer_subscriptions(one, self.session_id, callback)

@@ -26,6 +26,7 @@ from asyncua.server.subscription_service import SubscriptionService
 from plugin.publish import wire
 from plugin.publish.asyncua_items import PlantItems
 from plugin.publish.backlog import Changes
+from plugin.publish.cells import status_code
 from plugin.publish.event_filter import Occurrence
 from plugin.publish.unacknowledged import Unacknowledged
 
@@ -44,10 +45,6 @@ _EVENTS_AT_ONCE = 200
 _KEPT_IN_ALL = 256 * 1024 * 1024
 """Messages of all subscriptions that no client acknowledged: beyond it, the one that holds most parts with its
 oldest."""
-
-
-def _status(code: int) -> ua.StatusCode:
-    return ua.StatusCode(ua.UInt32(code))
 
 
 class PlantSubscription(InternalSubscription):
@@ -156,7 +153,7 @@ class PlantSubscription(InternalSubscription):
 
     def parting(self) -> wire.Notice:
         """To the session that it leaves (OPC 10000-4, 5.14.7)."""
-        moved = ua.StatusChangeNotification(_status(ua.StatusCodes.GoodSubscriptionTransferred))
+        moved = ua.StatusChangeNotification(status_code(ua.StatusCodes.GoodSubscriptionTransferred))
         message = wire.message(self._notification_seq, [wire.notification(moved)], datetime.now(UTC))
         return wire.Notice(self.data.SubscriptionId, (), False, message)
 

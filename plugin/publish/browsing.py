@@ -17,6 +17,7 @@ from asyncua.common.utils import ServiceError
 from asyncua.server.address_space import AddressSpace, ViewService
 from asyncua.ua.ua_binary import struct_to_binary
 
+from plugin.publish.cells import status_code
 from plugin.publish.points import Points
 
 NODES = 1000
@@ -72,10 +73,6 @@ class Kinds:
         return self._known[kind, subtypes]
 
 
-def _status(code: int) -> ua.StatusCode:
-    return ua.StatusCode(ua.UInt32(code))
-
-
 # --- Browse ----------------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +107,7 @@ async def browse_next(view: ViewService, params: ua.BrowseNextParameters, points
     left: list[_Rest | None] = [points.take(None, token) for token in tokens]
     if params.ReleaseContinuationPoints:
         invalid = ua.StatusCodes.BadContinuationPointInvalid
-        return [ua.BrowseResult(_status(invalid if rest is None else ua.StatusCodes.Good)) for rest in left]
+        return [ua.BrowseResult(status_code(invalid if rest is None else ua.StatusCodes.Good)) for rest in left]
     return await _pages(view, left, points)
 
 
@@ -118,12 +115,12 @@ async def _pages(view: ViewService, asked: Sequence[_Rest | None], points: Point
     work, kinds, found, answered = _Work(), Kinds(view), list[ua.BrowseResult](), 0
     for rest in asked:
         if rest is None:
-            found.append(ua.BrowseResult(_status(ua.StatusCodes.BadContinuationPointInvalid)))
+            found.append(ua.BrowseResult(status_code(ua.StatusCodes.BadContinuationPointInvalid)))
             continue
         result, more = await _browse(view._aspace, rest, max(1, _ANSWERED - answered), kinds, work)
         if more is not None:
             token = points.keep(None, more)
-            none_left = ua.BrowseResult(_status(ua.StatusCodes.BadNoContinuationPoints))
+            none_left = ua.BrowseResult(status_code(ua.StatusCodes.BadNoContinuationPoints))
             result = none_left if token is None else replace(result, ContinuationPoint=token)
         answered += len(result.References)
         found.append(result)
@@ -136,7 +133,7 @@ async def _browse(
     """At most so many, and what is left then."""
     asked, most = rest.asked, min(rest.most or most, most)
     if asked.NodeId not in aspace:
-        return ua.BrowseResult(_status(ua.StatusCodes.BadNodeIdUnknown)), None
+        return ua.BrowseResult(status_code(ua.StatusCodes.BadNodeIdUnknown)), None
     references = list(aspace[asked.NodeId].references)
     meant = kinds.meant(asked.ReferenceTypeId, bool(asked.IncludeSubtypes))
     found: list[ua.ReferenceDescription] = []
@@ -191,18 +188,18 @@ class _Paths:
     async def follow(self, path: ua.BrowsePath) -> ua.BrowsePathResult:
         elements = path.RelativePath.Elements
         if not elements:
-            return ua.BrowsePathResult(_status(ua.StatusCodes.BadNothingToDo))
+            return ua.BrowsePathResult(status_code(ua.StatusCodes.BadNothingToDo))
         if not elements[-1].TargetName.Name:
-            return ua.BrowsePathResult(_status(ua.StatusCodes.BadBrowseNameInvalid))
+            return ua.BrowsePathResult(status_code(ua.StatusCodes.BadBrowseNameInvalid))
         if path.StartingNode not in self._aspace:
-            return ua.BrowsePathResult(_status(ua.StatusCodes.BadNodeIdUnknown))
+            return ua.BrowsePathResult(status_code(ua.StatusCodes.BadNodeIdUnknown))
         reached = [path.StartingNode]
         for element in elements:
             reached = list(dict.fromkeys([target for node in reached for target in await self._step(node, element)]))
             if not reached:
-                return ua.BrowsePathResult(_status(ua.StatusCodes.BadNoMatch))
+                return ua.BrowsePathResult(status_code(ua.StatusCodes.BadNoMatch))
             if len(reached) > _TARGETS:
-                return ua.BrowsePathResult(_status(ua.StatusCodes.BadTooManyMatches))
+                return ua.BrowsePathResult(status_code(ua.StatusCodes.BadTooManyMatches))
         whole = ua.Index(ua.UInt32(0xFFFF_FFFF))
         return ua.BrowsePathResult(Targets=[ua.BrowsePathTarget(target, whole) for target in reached])
 

@@ -10,6 +10,7 @@ from asyncua import ua
 from asyncua.server.address_space import AddressSpace, NodeData
 
 from plugin.publish.people import Permission, Role, may
+from plugin.publish.ranges import no_value
 
 _A, _MAY = ua.AttributeIds, ua.PermissionType
 ASKED = frozenset((_A.RolePermissions, _A.UserRolePermissions, _A.Executable, _A.UserExecutable))
@@ -30,16 +31,16 @@ def read(
     """One of :data:`ASKED`, for a user of this role; ``permission``: what a method asks for."""
     node = space.get(asked.NodeId)
     if node is None:
-        return _bad(ua.StatusCodes.BadNodeIdUnknown)
+        return no_value(ua.StatusCodes.BadNodeIdUnknown)
     if asked.AttributeId in {_A.Executable, _A.UserExecutable}:
         if _fact(node, _A.Executable) is None:
-            return _bad(ua.StatusCodes.BadAttributeIdInvalid)
+            return no_value(ua.StatusCodes.BadAttributeIdInvalid)
         allowed = asked.AttributeId == _A.Executable or may(role, permission(asked.NodeId))
         return ua.DataValue(ua.Variant(node.call is not None and allowed, ua.VariantType.Boolean))
     if asked.AttributeId == _A.UserRolePermissions:
         roles: Iterable[Role] = [] if role is None else [role]
     elif not may(role, Permission.AUDIT):
-        return _bad(ua.StatusCodes.BadUserAccessDenied)
+        return no_value(ua.StatusCodes.BadUserAccessDenied)
     else:
         roles = Role
     told = [_told(each, _permissions(space, asked.NodeId, node, each, permission)) for each in roles]
@@ -93,7 +94,3 @@ def _fact(node: NodeData, attribute: ua.AttributeIds) -> Any:
     found = node.attributes.get(attribute)
     value = found.value if found is not None else None
     return value.Value.Value if value is not None and value.Value is not None else None
-
-
-def _bad(code: int) -> ua.DataValue:
-    return ua.DataValue(None, ua.StatusCode(ua.UInt32(code)))

@@ -12,6 +12,7 @@ from asyncua.server.address_space import AddressSpace
 from plugin.publish.arguments import checked
 from plugin.publish.asyncua_items import PlantItems
 from plugin.publish.asyncua_subscriptions import PlantSubscriptions
+from plugin.publish.cells import status_code
 
 
 class Resending:
@@ -30,7 +31,7 @@ class Resending:
         try:
             items = self._items(given)
         except ServiceError as error:
-            return ua.CallMethodResult(_status(error.code))
+            return ua.CallMethodResult(status_code(error.code))
         handles = [int(each.client_handle) for each in items.values()]
         told = [ua.Variant(numbers, ua.VariantType.UInt32, is_array=True) for numbers in (list(items), handles)]
         return ua.CallMethodResult(OutputArguments=told)
@@ -39,7 +40,7 @@ class Resending:
         try:
             await self._of(given).resend()
         except ServiceError as error:
-            return _status(error.code)
+            return status_code(error.code)
         return ua.StatusCode()
 
     def _items(self, given: tuple[ua.Variant, ...]) -> dict[int, Any]:
@@ -51,7 +52,3 @@ class Resending:
         if found is None or not isinstance(found.monitored_item_srv, PlantItems):
             raise ServiceError(ua.StatusCodes.BadSubscriptionIdInvalid)
         return found.monitored_item_srv
-
-
-def _status(code: int) -> ua.StatusCode:
-    return ua.StatusCode(ua.UInt32(code))

@@ -17,6 +17,7 @@ from plugin.domain import LabelKind, OutputTag
 from plugin.errors import ConfigError, ForetagError, ModelError, StoreError
 from plugin.publish.arguments import storable
 from plugin.publish.asyncua_server import PlantServer
+from plugin.publish.cells import status_code
 from plugin.publish.people import Permission, caller, running_call
 from plugin.publish.tree import Tree
 from plugin.publish.types import OURS, Ref
@@ -192,7 +193,7 @@ def _misfits(method: _Method, given: Sequence[ua.Variant]) -> ua.CallMethodResul
     results = [_of_argument(value, argument) for value, argument in zip(given, method.takes, strict=True)]
     if any(results):
         made = _refused(_CODES.BadInvalidArgument)
-        made.InputArgumentResults = [ua.StatusCode(ua.UInt32(code)) for code in results]
+        made.InputArgumentResults = [status_code(code) for code in results]
         return made
     return None
 
@@ -204,7 +205,7 @@ def _of_argument(value: ua.Variant, argument: _Argument) -> int:
 
 
 def _refused(code: int) -> ua.CallMethodResult:
-    return ua.CallMethodResult(ua.StatusCode(ua.UInt32(code)))
+    return ua.CallMethodResult(status_code(code))
 
 
 def _code(error: Exception) -> int:

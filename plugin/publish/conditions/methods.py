@@ -17,6 +17,7 @@ from plugin.infer.alarms.room import Room
 from plugin.infer.alarms.state import State, Step
 from plugin.publish.arguments import checked
 from plugin.publish.asyncua_server import PlantServer
+from plugin.publish.cells import status_code
 from plugin.publish.people import Permission, caller
 from plugin.publish.tree import Tree
 from plugin.publish.types import Ref
@@ -158,9 +159,9 @@ def _answered(answer: Answer) -> Answer:
         try:
             return await answer(condition, *arguments)
         except Refused as refused:
-            return ua.StatusCode(ua.UInt32(getattr(ua.StatusCodes, refused.reason.value)))
+            return status_code(getattr(ua.StatusCodes, refused.reason.value))
         except ServiceError as wrong:
-            return ua.StatusCode(ua.UInt32(wrong.code))
+            return status_code(wrong.code)
 
     return call
 

@@ -9,7 +9,7 @@ from asyncua import ua
 from plugin.infer.alarms.load import WINDOW, Load
 from plugin.infer.alarms.room import Room
 from plugin.publish.asyncua_server import PlantServer
-from plugin.publish.cells import Cell
+from plugin.publish.cells import Cell, status_code
 from plugin.publish.people import Permission
 from plugin.publish.tree import Tree
 from plugin.publish.types import DOUBLE, DURATION, PROPERTY, STANDARD, UINT32, UTC_TIME, Member, Name, Ref
@@ -51,9 +51,9 @@ class Metrics:
 
     async def _reset(self, owner: ua.NodeId, *given: ua.Variant) -> ua.StatusCode:
         if owner != self._node:
-            return ua.StatusCode(ua.UInt32(ua.StatusCodes.BadMethodInvalid))
+            return status_code(ua.StatusCodes.BadMethodInvalid)
         if given:
-            return ua.StatusCode(ua.UInt32(ua.StatusCodes.BadTooManyArguments))
+            return status_code(ua.StatusCodes.BadTooManyArguments)
         self._room.reset_load()
         return ua.StatusCode()
 

@@ -12,6 +12,7 @@ from plugin.publish.address_space import asset_of
 from plugin.publish.asyncua_items import PlantItems
 from plugin.publish.asyncua_server import PlantServer
 from plugin.publish.asyncua_subscriptions import PlantSubscriptions
+from plugin.publish.cells import status_code
 from plugin.publish.conditions.instances import Instance
 from plugin.publish.conditions.methods import Methods
 from plugin.publish.conditions.metrics import Metrics
@@ -91,10 +92,10 @@ class Conditions:
         found = service.subscriptions.get(subscription) if service is not None else None
         items = found.monitored_item_srv if found is not None else None
         if tree is None or not isinstance(items, PlantItems):
-            return _status(ua.StatusCodes.BadSubscriptionIdInvalid)
+            return status_code(ua.StatusCodes.BadSubscriptionIdInvalid)
         hearing = items.event_items(item)
         if item is not None and not hearing:
-            return _status(ua.StatusCodes.BadMonitoredItemIdInvalid)
+            return status_code(ua.StatusCodes.BadMonitoredItemIdInvalid)
         shown = [notice for notice in self._room.retained() if notice.condition.id in self._instances]
         retained = [self._occurrence(tree, notice) for notice in shown]
         for each in hearing:
@@ -144,7 +145,3 @@ def _refresh(item: EventItem, retained: Sequence[Occurrence]) -> None:
 
 def _mark(kind: int, message: str) -> Occurrence:
     return Occurrence(plain_event(kind, message), frozenset(), ())
-
-
-def _status(code: int) -> ua.StatusCode:
-    return ua.StatusCode(ua.UInt32(code))

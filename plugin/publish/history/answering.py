@@ -13,6 +13,7 @@ from asyncua.common.utils import ServiceError
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Micros, to_micros
 from plugin.errors import StoreError
+from plugin.publish.cells import status_code
 from plugin.publish.event_filter import EventFilter
 from plugin.publish.history.arithmetic import AGGREGATES, Terms
 from plugin.publish.history.events import EventReading, Told
@@ -215,4 +216,4 @@ def _release(node: Any, points: Points) -> int:
 
 
 def _result(status: int, point: bytes | None = None, content: Any = None) -> ua.HistoryReadResult:
-    return ua.HistoryReadResult(ua.StatusCode(ua.UInt32(status)), point, content or ua.ExtensionObject())
+    return ua.HistoryReadResult(status_code(status), point, content or ua.ExtensionObject())
