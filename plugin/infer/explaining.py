@@ -61,7 +61,7 @@ class Reasons:
         self._most = min(config.explain.most, len(self._rows))
 
     def explainers(self, version: ModelVersion, spec: Spec, params: Params, device: Any) -> Mapping[str, Explainer]:
-        """By output, compiled; none for one whose version does not say what its features were like."""
+        """By output, for :meth:`warm` to compile; none where the version does not say what its features were like."""
         if not self._most:
             return {}
         known: Mapping[str, float | None] | None = version.provenance.get(MEANS)
@@ -69,13 +69,19 @@ class Reasons:
             return {}
         means = [np.nan if (mean := (known or {}).get(name)) is None else mean for name in spec.features]
         groups = self._config.explain.groups
-        found = {
+        return {
             output: Explainer(self._kind, spec, params, output, groups=groups, means=means, device=device)
             for output in self._worse
         }
-        for explainer in found.values():
+
+    def warm(self, explainers: Mapping[str, Explainer]) -> None:
+        """Compile them; takes as long as to make the version ready to predict, or longer."""
+        for explainer in explainers.values():
             explainer.warm(min(_AT_ONCE, bucket(self._most)))
-        return found
+
+    def asked(self, explainers: Mapping[str, Explainer], given: Sequence[Prediction], flags: Sequence[Flag]) -> bool:
+        """Whether a run has anything to explain."""
+        return any(True for output in explainers for _ in self._cases(output, given, flags))
 
     def of(
         self,

@@ -57,6 +57,8 @@ class Ready:
     """By output."""
     decisions: dict[str, Decision] = field(default_factory=dict)
     """On flags, by asset; empty until the first run, which looks into the past for them."""
+    warming: list[Future[None]] = field(default_factory=list)
+    """Of the explainers, one; empty until the first run, whose numbers do not wait for what compiles as long again."""
 
 
 class Scorer:
@@ -203,8 +205,7 @@ class Scorer:
         return Ready(version, predictor, self._reasons.explainers(version, spec, params, self._compute.device))
 
     def _count_compiled(self, ready: Ready) -> None:
-        programs = ready.predictor.compilations + len(ready.explainers)
-        self._diagnostics.compilations.labels(self.config.name).inc(programs)
+        self._diagnostics.compilations.labels(self.config.name).inc(ready.predictor.compilations)
 
     def forget(self) -> None:
         """What was decided and could not be stored was not decided: the next run begins with the stored flags."""
@@ -249,15 +250,26 @@ class Scorer:
         self, ready: Ready, windows: Windows, given: Sequence[Prediction], flags: Sequence[Flag], until: float
     ) -> tuple[Explanation, ...]:
         """No result is lost for its reasons: what is not found in time is left out, and counted."""
+        warm = self._warm(ready)
+        if not self._reasons.asked(ready.explainers, given, flags):
+            return ()
         seen = ready.explainers, windows.values, windows.observed
         told: tuple[Explanation, ...] = ()
         complete = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if math.isinf(until) else max(0.0, until - time.monotonic())):
+                await asyncio.shield(asyncio.wrap_future(warm))
                 told, complete = await self._compute.explain(self._reasons.of, *seen, given, flags, until)
         if not complete:
             self._diagnostics.explanations_late.labels(self.config.name).inc()
         return told
+
+    def _warm(self, ready: Ready) -> Future[None]:
+        """Done when the explainers are compiled; begun here the first time."""
+        if not ready.warming:
+            ready.warming.append(self._compute.aside("explain", self._reasons.warm, ready.explainers))
+            self._diagnostics.compilations.labels(self.config.name).inc(len(ready.explainers))
+        return ready.warming[0]
 
     async def _load(self, version: ModelVersion) -> Ready:
         spec, params = await self._registry.load(version)

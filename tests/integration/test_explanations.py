@@ -92,6 +92,27 @@ async def test_a_result_is_not_lost_for_its_reasons_nor_is_that_of_another_model
     assert stored.result is RunResult.DONE
 
 
+async def test_the_first_results_do_not_wait_until_reasons_can_be_told(bench, monkeypatch):
+    scorer = bench.scorer(config(schedule={"every": "1s", "deadline": "4s"}))
+    await bench.training().train(scorer)
+    await leave(bench, 0, "b", 60.0)
+    compiled, warm = Event(), Explainer.warm
+    monkeypatch.setattr("models.explain.Explainer.warm", lambda self, rows: compiled.wait() and warm(self, rows))
+    runs, outcomes = bench.runs(), []
+    try:
+        for second in (0, 6, 7):
+            end = NOW + timedelta(seconds=second)
+            outcomes.append(await runs.score(scorer, end, end))
+        assert [flag.asset for flag in outcomes[-1].flags if flag.raised] == ["pump-1"]
+        assert outcomes[-1].explanations == ()
+        assert bench.diagnostics.value("explanations_late_total", model="odd") == 1.0, "the others had none to tell"
+    finally:
+        compiled.set()
+    end = NOW + timedelta(seconds=8)
+    (explanation,) = (await runs.score(scorer, end, end)).explanations
+    assert explanation.tag.name == "pump-1.odd.flag"
+
+
 def test_the_worst_are_explained_first_and_none_is_begun_when_the_time_is_over(monkeypatch):
     asked: list[int] = []
     now = iter(range(100))
