@@ -2,7 +2,8 @@
 
 Ticks lie on whole multiples of ``every`` since 1970 UTC plus ``offset``, so that a run's window is the same whether it
 is scored live or again later. A run that is late by less than a period still runs; one that would overlap the run
-before it, or was late by more, is missed: counted, recorded by the listener, never queued up.
+before it, or was late by more, is missed: counted, recorded by the listener, never queued up. Of the ticks before a
+start only the newest is run, where nobody has run it: by then it is late by less than a period as well.
 """
 
 import asyncio
@@ -47,28 +48,40 @@ class Schedule:
         self._scheduler.add_listener(self._on_missed, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
         self._scheduler.add_listener(self._on_error, EVENT_JOB_ERROR)
 
-    def add(self, name: str, every: timedelta, offset: timedelta, job: Job) -> None:
-        """Run ``job`` at every tick from the next one on; errors are its own business to catch and record."""
+    def add(self, name: str, every: timedelta, offset: timedelta, job: Job, first: Job | None = None) -> None:
+        """Run ``job`` at every tick from the next one on; errors are its own business to catch and record.
+
+        ``first``: run at once, for the newest tick that has passed.
+        """
+        newest = last_tick(self._clock(), every, offset)
 
         async def tick() -> None:
             at = last_tick(self._clock(), every, offset)
-            task = asyncio.current_task()
-            assert task is not None  # noqa: S101 - a coroutine job runs in a task
-            self._running.add(task)
-            try:
-                await job(at, at - offset)
-            finally:
-                self._running.discard(task)
+            await self._run(job(at, at - offset))
 
+        async def at_once(first: Job) -> None:
+            await self._run(first(newest, newest - offset))
+
+        if first is not None:
+            self._scheduler.add_job(at_once, args=[first], id=f"{name}, the tick before", misfire_grace_time=None)
         self._scheduler.add_job(
             tick,
-            IntervalTrigger(seconds=every.total_seconds(), start_date=last_tick(self._clock(), every, offset) + every),
+            IntervalTrigger(seconds=every.total_seconds(), start_date=newest + every),
             id=name,
             name=name,
             misfire_grace_time=max(1, round(every.total_seconds())),
             coalesce=True,
             max_instances=1,
         )
+
+    async def _run(self, work: Awaitable[None]) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine job runs in a task
+        self._running.add(task)
+        try:
+            await work
+        finally:
+            self._running.discard(task)
 
     async def __aenter__(self) -> Self:
         self._scheduler.start()

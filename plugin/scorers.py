@@ -1,9 +1,10 @@
 """The scorers in force, one per model in the order of the configuration; a reload puts others in their places."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 
 from models.kind import ModelKind
 from plugin.config import Config
@@ -21,6 +22,9 @@ from plugin.schedule import Job
 from plugin.tasks import job
 
 log = logging.getLogger(__name__)
+
+_LOOK = 0.05
+"""Between two looks at whether the past is read [s]."""
 
 
 class Scorers:
@@ -52,8 +56,7 @@ class Scorers:
 
     def past_is_read(self, scorer: Scorer) -> bool:
         """Of the sources that a model draws on: a dead server holds up no model of another one."""
-        own = {tag.source for asset in scorer.assets for tag in asset.tags.values()}
-        return all(source.history_progress().finished for name, source in self._sources.items() if name in own)
+        return all(source.history_progress().finished for source in self._read_by(scorer))
 
     async def take_up(self) -> None:
         """Load and compile what is in force, beside the rest of a start. What is wrong with one its run will say."""
@@ -69,6 +72,31 @@ class Scorers:
             await runs.score(self.in_force[index], tick, end)
 
         return run
+
+    def first_job(self, index: int, runs: Runs, last: datetime | None) -> Job:
+        """The run of the tick before a start, unless it was done (``last``): as soon as the past is read of the sources
+        that are there. When the next tick comes before, that one's run will do."""
+
+        async def run(tick: datetime, end: datetime) -> None:
+            if last is not None and tick <= last:
+                return
+            left = tick + self.in_force[index].config.schedule.every - datetime.now(UTC)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left.total_seconds()):
+                    while self._is_reading(index):  # noqa: ASYNC110 - how far a source is, is asked for, not told
+                        await asyncio.sleep(_LOOK)
+                await runs.score(self.in_force[index], tick, end)
+
+        return run
+
+    def _is_reading(self, index: int) -> bool:
+        """A source that can't be reached is not waited for."""
+        own = self._read_by(self.in_force[index])
+        return any(source.health().connected and not source.history_progress().finished for source in own)
+
+    def _read_by(self, scorer: Scorer) -> list[Source]:
+        names = {tag.source for asset in scorer.assets for tag in asset.tags.values()}
+        return [source for name, source in self._sources.items() if name in names]
 
     async def rescore(self, tags: Sequence[Tag], sinks: Sequence[Sink]) -> tuple[list[str], list[str]]:
         """Put scorers whose assets have changed in their places, between two runs; names of models, and of those that

@@ -16,10 +16,10 @@ results are no longer served; acquisition ends with its last transaction committ
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from plugin import __version__, auditing, lock
@@ -173,8 +173,8 @@ class Service:
         shown = self._sinks(overview, store, mirror, room, acting)
         sinks = await enter(self._publishing(shown, alarms, store, sources, scorers))
         runs = Runs(store, sinks, self.diagnostics)
-        await wait(lambda: runs.end_unfinished([model.name for model in self.config.models]))
-        await enter(self._scoring(scorers, runs))
+        newest = await wait(lambda: runs.end_unfinished([model.name for model in self.config.models]))
+        await enter(self._scoring(scorers, runs, newest))
         training = Training(store, registry, compute, self.diagnostics, overview.training)
         await enter(acting.ready(runs, training))
         await enter(self._training(training, scorers))
@@ -244,15 +244,16 @@ class Service:
             yield sinks
 
     @asynccontextmanager
-    async def _scoring(self, scorers: Scorers, runs: Runs) -> AsyncIterator[None]:
-        """Runs on schedule, for as long as the context lasts."""
+    async def _scoring(self, scorers: Scorers, runs: Runs, newest: Mapping[str, datetime]) -> AsyncIterator[None]:
+        """Runs on schedule, for as long as the context lasts; ``newest``: each model's last tick that was run."""
         self.runs.set_result(runs)
         async with running(runs.record_missed()), Schedule(runs.miss) as schedule:
             for index, scorer in enumerate(scorers.in_force):
                 if not scorer.config.enabled:
                     continue
-                cadence = scorer.config.schedule
-                schedule.add(scorer.config.name, cadence.every, cadence.offset, scorers.job(index, runs))
+                name, cadence = scorer.config.name, scorer.config.schedule
+                first = scorers.first_job(index, runs, newest.get(name))
+                schedule.add(name, cadence.every, cadence.offset, scorers.job(index, runs), first)
             yield
 
     async def _alarms(

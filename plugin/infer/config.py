@@ -25,7 +25,7 @@ class ScheduleConfig(Section):
     """When a model runs. Ticks lie on whole multiples of ``every`` since 1970 UTC, shifted by ``offset``."""
 
     every: Duration = Field(default=timedelta(minutes=1), gt=timedelta(0))
-    """Time between two runs."""
+    """Time between two runs. A start begins with the last one that was due, where it was not done."""
     offset: Duration = timedelta(0)
     """How long a run waits for late data: the run at 12:00:05 with an offset of 5 s looks at data before 12:00:00."""
     deadline: Duration | None = Field(default=None, gt=timedelta(0))

@@ -112,13 +112,17 @@ class Runs:
         if not self._missed.full():
             self._missed.put_nowait((model, scheduled))
 
-    async def end_unfinished(self, models: Iterable[str]) -> None:
-        """Runs that a killed process left without an end: they failed."""
+    async def end_unfinished(self, models: Iterable[str]) -> dict[str, datetime]:
+        """Runs that a killed process left without an end: they failed. Gives each model's newest tick that was run."""
+        newest: dict[str, datetime] = {}
         for model in models:
             for run in await self._store.runs(model):
+                if run.kind is RunKind.SCORE:
+                    newest[model] = max(run.scheduled, newest.get(model, run.scheduled))
                 if run.result is RunResult.RUNNING:
                     ended = replace(run, finished=self._clock(), result=RunResult.FAILED, error="the process ended")
                     await self._store.write_run(ended)
+        return newest
 
     async def record_missed(self) -> None:
         """For ever: write the rows of missed runs."""

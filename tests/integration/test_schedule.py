@@ -43,6 +43,26 @@ async def test_a_job_gets_its_tick_and_the_end_of_its_window():
     assert (end - datetime(1970, 1, 1, tzinfo=UTC)) % timedelta(milliseconds=50) == timedelta(0)
 
 
+async def test_the_newest_tick_that_has_passed_can_be_run_first_and_the_others_follow():
+    called: asyncio.Queue[tuple[str, datetime, datetime]] = asyncio.Queue()
+    offset, now = timedelta(seconds=10), datetime.now(UTC)
+
+    async def job(tick: datetime, end: datetime) -> None:
+        called.put_nowait(("next", tick, end))
+
+    async def first(tick: datetime, end: datetime) -> None:
+        called.put_nowait(("first", tick, end))
+
+    schedule = Schedule(lambda name, time: None, clock=lambda: now)
+    async with schedule, asyncio.timeout(10):
+        schedule.add("a", timedelta(days=1), offset, job, first)
+        newest = last_tick(now, timedelta(days=1), offset)
+        assert await called.get() == ("first", newest, newest - offset)
+        schedule.add("b", timedelta(milliseconds=50), offset, job)
+        assert (await called.get())[0] == "next"
+    assert now - timedelta(days=1) < newest <= now
+
+
 async def test_a_run_that_would_overlap_is_missed_and_told():
     missed: asyncio.Queue[str] = asyncio.Queue()
     release = asyncio.Event()
