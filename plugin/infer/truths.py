@@ -8,9 +8,10 @@ The rules are those of the view ``v_prediction_accuracy``:
 ``measured``    The output has the name of a feature that the asset measures: the mean of that tag in the minute of the
                 target time, if all its samples are Good.
 ``failure``     A remaining life and the asset's next failure: in s, min, h and d by the clock, else by how much the tag
-                in the role ``age`` grew from the prediction to the failure. An age that starts over proves nothing: an
-                overhaul in good time ends no life, and who predicted a longer one was not wrong. Nor does a failure
-                that comes after a work order has ended: it is of the life that began then.
+                in the role ``age`` grew from the prediction to the failure (:mod:`plugin.infer.ages`). An age that
+                starts over proves nothing: an overhaul in good time ends no life, and who predicted a longer one was
+                not wrong. Nor does a failure that comes after a work order has ended: it is of the life that began
+                then.
 """
 
 from bisect import bisect_left, bisect_right
@@ -21,7 +22,6 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
 from plugin.domain import (
     Asset,
@@ -41,13 +41,14 @@ from plugin.domain import (
     quality,
     to_micros,
 )
+from plugin.infer.ages import ages
 from plugin.infer.config import ModelConfig
 from plugin.protocols import Store
 
 FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
 _MINUTE = Level.MINUTE.width
 _SLICE = micros(timedelta(days=30))
-"""Of minutes that are read at a time; and how long ago an age may have been told."""
+"""Of minutes that are read at a time."""
 _SPANS = {"s": 1e6, "min": 6e7, "h": 3.6e9, "d": 8.64e10}
 """Units of a remaining life that goes by the clock [µs]."""
 
@@ -268,17 +269,28 @@ async def _lives(
         return []
     orders = await store.labels(asset.name, start, FOREVER, kind=LabelKind.WORK_ORDER, known_by=by)
     known = [*_own_failures(given, failures, sorted(label.end for label in orders if label.end is not None))]
-    unit = given[0].tag.unit
-    age = None if unit in _SPANS else await _age(store, config, asset, start, failures[-1].start)
+    if not known:
+        return []
     found: list[Proof] = []
-    for each, label in known:
-        if age is None:
-            left = (to_micros(label.start) - to_micros(each.as_of)) / _SPANS[unit] if unit in _SPANS else None
-        else:
-            left = age.at(label.start) - age.at(each.as_of)
-        if left is not None and left >= 0:
+    for (each, label), left in zip(known, await _left(store, config, asset, known), strict=True):
+        if left >= 0:
             found += _proof(each, Truth.FAILURE, label.start, label.created, left)
     return found
+
+
+async def _left(
+    store: Store, config: ModelConfig, asset: Asset, known: Sequence[tuple[Prediction, Label]]
+) -> Sequence[float]:
+    """What was left until each failure [unit of the predictions]; NaN: nobody knows."""
+    said = np.array([to_micros(each.as_of) for each, _ in known])
+    failed = np.array([to_micros(label.start) for _, label in known])
+    if (span := _SPANS.get(known[0][0].tag.unit)) is not None:
+        return [float(left) for left in (failed - said) / span]
+    tag = asset.tags.get(config.roles.get("age", ""))
+    if tag is None:
+        return [float("nan")] * len(known)
+    before, after = np.split(await ages(store, tag.id, np.concatenate([said, failed])), 2)
+    return [float(left) for left in after - before]
 
 
 def _own_failures(
@@ -290,28 +302,3 @@ def _own_failures(
         place = bisect_right(starts, each.as_of)
         if place < len(starts) and bisect_right(overhauled, each.as_of) == bisect_left(overhauled, starts[place]):
             yield each, failures[place]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Age:
-    """Of a unit, minute by minute."""
-
-    minutes: NDArray[np.int64]
-    values: NDArray[np.float64]
-
-    def at(self, time: datetime) -> float:
-        """As it was last told in a minute that was over by then; NaN: never."""
-        place = int(np.searchsorted(self.minutes, to_micros(time) - _MINUTE, side="right"))
-        return float(self.values[place - 1]) if place else float("nan")
-
-
-async def _age(store: Store, config: ModelConfig, asset: Asset, start: datetime, end: datetime) -> _Age | None:
-    tag = asset.tags.get(config.roles.get("age", ""))
-    if tag is None:
-        return None
-    minutes, values = [], []
-    for begin in range(to_micros(start) - _SLICE, to_micros(end), _SLICE):
-        rows = await store.roll_ups([tag.id], begin, min(begin + _SLICE, to_micros(end)), level=Level.MINUTE)
-        minutes.append(rows.start)
-        values.append(rows.last_value)
-    return _Age(np.concatenate(minutes), np.concatenate(values))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import pytest
 
 from plugin.domain import (
@@ -22,6 +23,7 @@ from plugin.domain import (
 )
 from plugin.domain import Flag as Raised
 from plugin.domain import Outcome as Given
+from plugin.historian.config import HistorianConfig
 from plugin.historian.memory import MemoryStore
 from plugin.infer.config import ModelConfig
 from plugin.infer.truths import Proof, Truth, judged, proofs
@@ -152,6 +154,65 @@ async def test_a_failure_after_an_overhaul_proves_nothing_of_the_life_before(pla
     ours = [(proof.prediction.tag.model, proof.value, proof.actual) for proof in proven]
     assert sorted(ours) == sorted(tuple(each.values()) for each in theirs)
     assert sorted(ours) == [("life", 1000.0, 997.0), ("rul", 60.0, 50.0)]
+
+
+async def test_an_age_within_a_minute_is_that_of_the_last_sample_before(plant: Plant) -> None:
+    """Also where the minute's last sample is Bad; where the samples are gone, the minute before has to do."""
+    second, seen = MINUTE / 60, NOON + 30 * MINUTE
+    await told(plant.store)
+    told_ages = [(10, 41.0, 0), (20, 42.0, 0), (30, 43.0, 0), (40, 44.0, int(Status.BAD)), (50, 45.0, 0)]
+    stamps = [to_micros(seen + n * second) for n, _, _ in told_ages]
+    values, statuses = [value for _, value, _ in told_ages], [status for _, _, status in told_ages]
+    await plant.store.write([Delivery(SampleBatch.of([3] * 5, stamps, values, statuses, stamps, stamps))])
+    for minutes, value in ((-61, 10.0), (-1, 40.0), (59, 90.0)):
+        await plant.roll_up("minute", 3, NOON + minutes * MINUTE, last_value=value)
+    await plant.roll_up("minute", 3, seen, first_time=stamps[0], last_time=stamps[-1], last_value=45.0, samples=5)
+    run = (await plant.store.runs("nox"))[0]
+    given = [said(RUL, run, seen + n * second, float(n)) for n in (5, 20, 21, 45, 51)]
+    await plant.store.write_outcome(Given(run, tuple(given), ()))
+
+    async def lives() -> list[tuple[object, ...]]:
+        theirs = await plant.rows(
+            "SELECT value, actual FROM v_prediction_accuracy WHERE model = 'rul' AND value < 60 ORDER BY value"
+        )
+        return [tuple(each.values()) for each in theirs]
+
+    expected = [(5.0, 50.0), (20.0, 49.0), (21.0, 48.0), (45.0, 47.0), (51.0, 45.0)]
+    assert await lives() == expected
+    ours = [(each.value, each.actual) for each in await found(plant.store) if each.prediction.tag.model == "rul"]
+    assert sorted(ours)[:5] == expected
+    await plant.owner.rows("DELETE FROM samples WHERE tag_id = 3")
+    assert await lives() == [(5.0, 50.0), (20.0, 50.0), (21.0, 50.0), (45.0, 50.0), (51.0, 45.0)]
+
+
+@pytest.mark.parametrize("jitter", [0, 400_000], ids=["even", "uneven"])
+async def test_an_age_is_found_in_what_is_closed(plant: Plant, jitter: int) -> None:
+    """By the code, and by the view, which decodes it in SQL."""
+    chance, noon = np.random.default_rng(1), to_micros(NOON)
+    stamps = noon + np.arange(1500) * 1_000_000 + chance.integers(0, jitter + 1, 1500)
+    ages = np.where(np.arange(1500) % 9 == 8, np.nan, np.arange(1500.0))
+    statuses = np.where(np.isnan(ages), int(Status.BAD), 0)
+    await plant.store.register_tags(TAGS)
+    await plant.store.add_version(version("rul", age="cycle"))
+    later = to_micros(LATER)
+    samples = SampleBatch.of([3] * 1500, stamps, ages, statuses, stamps, stamps)
+    await plant.store.write([Delivery(samples), Delivery(SampleBatch.of([1], [later], 1.0, 0, later, later))])
+    for chore in plant.store.chores(HistorianConfig()):
+        await chore.do()
+    assert (await plant.owner.rows("SELECT count(*) AS n FROM samples WHERE tag_id = 3")) == [{"n": 0}]
+    run = await plant.store.write_run(Run(0, "rul", RunKind.SCORE, NOON, NOON, NOON, RunResult.DONE, 1, 1))
+    at = [NOON + timedelta(seconds=10.7 * n + 5) for n in range(130)]
+    await plant.store.write_outcome(Given(run, tuple(said(RUL, run, each, 5.0) for each in at), ()))
+    failed = NOON + timedelta(seconds=1450.5)
+    await plant.store.write_labels([Label("1", LabelKind.FAILURE, "pump", failed, failed)])
+    there = ~np.isnan(ages)
+    known = [ages[there][np.searchsorted(stamps[there], to_micros(each)) - 1] for each in (*at, failed)]
+    expected = [known[-1] - age for age in known[:-1]]
+    asked = "SELECT actual FROM v_prediction_accuracy ORDER BY as_of_us"
+    assert [row["actual"] for row in await plant.rows(asked)] == expected
+    given = await plant.store.predictions("rul", NOON, LATER)
+    made = await proofs(plant.store, config("rul", age="cycle"), Asset.gather(await plant.store.tags()), given)
+    assert [each.actual for each in sorted(made, key=lambda each: each.prediction.as_of)] == expected
 
 
 @pytest.fixture

@@ -362,5 +362,5 @@ async def test_a_stretch_of_time_is_found_by_an_index(plant: Plant, sql: str, co
 async def test_the_age_of_a_machine_is_found_by_one_step_into_its_minutes(plant: Plant) -> None:
     steps = await plan(plant, "SELECT actual FROM v_prediction_accuracy WHERE truth = 'failure'")
     seek = r"r USING PRIMARY KEY \(tag_id=\? AND start_time<\?\)"
-    condition = r"rollup_minutes r\S* .*\n\s*Index Cond: \(\(tag_id = t\S*\.id\) AND \(start_time <="
+    condition = r"rollup_minutes r\S* .*\n\s*Index Cond: \(\(tag_id = t\S*\.id\) AND \(start_time < "
     assert re.search(seek if plant.reader.dialect == "sqlite" else condition, steps)

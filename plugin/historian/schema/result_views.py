@@ -1,5 +1,6 @@
 """Views of what models are and say, and of what came true."""
 
+from plugin.historian.schema.sample_views import last_told
 from plugin.historian.schema.view import Column, View, Words, quality, span
 
 _OUTPUT = (
@@ -124,13 +125,26 @@ WHERE p.value IS NOT NULL AND r.mean IS NOT NULL AND r.good = r.samples"""
 """Each prediction whose output is named as a measured feature, with the minute that it speaks of, where all is Good."""
 
 
+def _age(time: str) -> str:
+    """What the tag ``t`` told last before a time: by its minutes; and where one does not say it, as it is not over or
+    ends with no number, by its samples as long as they are kept."""
+    newest = f"SELECT max(m.start_time) FROM rollup_minutes AS m WHERE m.tag_id = t.id AND m.start_time < {time}"
+    return f"""coalesce(
+      (
+        SELECT {last_told("t.id", "r.start_time", time)} FROM rollup_minutes AS r
+        WHERE r.tag_id = t.id AND r.start_time = ({newest}) AND (r.last_time >= {time} OR r.last_value IS NULL)
+      ),
+      (
+        SELECT r.last_value FROM rollup_minutes AS r
+        WHERE r.tag_id = t.id AND r.start_time < {time} AND r.last_time < {time} AND r.last_value IS NOT NULL
+        ORDER BY r.start_time DESC LIMIT 1
+      )
+    )"""
+
+
 def _failures(sql: Words) -> str:
     """Each remaining life, with the failure that came: in time, or by how much the unit's age grew until then. What
     failed after an overhaul was another life."""
-    age = (
-        "(SELECT r.last_value FROM rollup_minutes AS r WHERE r.tag_id = t.id AND r.start_time <= {} - 60000000 "
-        "ORDER BY r.start_time DESC LIMIT 1)"
-    )
     units = {"s": 1e6, "min": 6e7, "h": 3.6e9, "d": 8.64e10}
     spans = "\n    ".join(
         f"WHEN '{unit}' THEN {span('(f.start_time - p.as_of)', size)}" for unit, size in units.items()
@@ -138,8 +152,8 @@ def _failures(sql: Words) -> str:
     return f"""SELECT * FROM (
   SELECT {_PAIRED}, 'failure', f.start_time, CASE o.unit
     {spans}
-    ELSE {age.format("f.start_time")}
-       - {age.format("p.as_of")} END AS actual
+    ELSE {_age("f.start_time")}
+       - {_age("p.as_of")} END AS actual
   FROM predictions AS p JOIN output_tags AS o ON o.id = p.output_id AND o.meaning = 'lifetime'
   JOIN labels AS f ON f.asset = o.asset AND f.kind = 'failure' AND f.start_time = (
     SELECT min(n.start_time) FROM labels AS n

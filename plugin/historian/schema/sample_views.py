@@ -53,6 +53,40 @@ def reopen(connection: Connection) -> None:
     )
 
 
+_EVEN = "time_width = 0 AND step > 0"
+CLOSED = "closed_samples"
+"""A view for other views alone: what is closed, by the keys of its tables."""
+
+
+def closed(sql: Words) -> str:
+    """The statement that makes it."""
+    decoded = ", ".join(f"{_decoded(sql)[name]} AS {name}" for name in ("source_time", "ordinal", "value", "status"))
+    plain = "c.tag_id, c.first_time, c.time_base, c.time_unit, c.time_width, c.step, p.place"
+    return f"CREATE VIEW {CLOSED} AS SELECT {plain}, {decoded} FROM {_samples_of_chunks(sql)}"
+
+
+def last_told(tag: str, begin: str, end: str) -> str:
+    """Number that a tag told last in ``[begin, end)``, by the samples that are kept; NULL: none. Of its chunks those
+    alone are decoded that lie there, so it may stand in a row of a view."""
+    columns = "source_time, ordinal, value, status"
+    there = f"tag_id = {tag} AND source_time >= {begin} AND source_time < {end} AND value IS NOT NULL"
+    first = f"SELECT max(first_time) FROM sample_chunks WHERE tag_id = {tag} AND first_time <= {begin}"
+    # Where all are a step apart, it is known where in the chunk they are.
+    places = (
+        f"place >= CASE WHEN {_EVEN} THEN ({begin} - first_time - time_base) / step ELSE 0 END AND place <= "
+        f"CASE WHEN {_EVEN} THEN ({end} - first_time - time_base + time_unit) / step ELSE 512 END"
+    )
+    return f"""(
+        SELECT n.value FROM (
+          SELECT {columns} FROM samples WHERE {there}
+          UNION ALL
+          SELECT {columns} FROM {CLOSED}
+          WHERE first_time >= coalesce(({first}), {begin}) AND first_time < {end} AND {places} AND {there}
+        ) AS n
+        WHERE n.status >> 30 < 2 ORDER BY n.source_time DESC, n.ordinal DESC LIMIT 1
+      )"""
+
+
 _TEXT = """(SELECT x.text FROM sample_texts AS x
     WHERE x.source_time = s.source_time AND x.tag_id = s.tag_id AND x.ordinal = s.ordinal)"""
 # SQLite takes a union apart, and leaves out what nobody asks for, where the columns of its halves have the same types.

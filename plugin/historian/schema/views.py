@@ -45,6 +45,7 @@ def views(dialect: Dialect) -> tuple[View, ...]:
 
 def create(connection: Connection) -> None:
     """Make them all."""
+    connection.exec_driver_sql(sampled.closed(Words(_dialect(connection))))
     for view in views(_dialect(connection)):
         connection.exec_driver_sql(view.create)
 
@@ -55,6 +56,8 @@ def drop(connection: Connection) -> None:
     for view in reversed(views(_dialect(connection))):
         if view.name in there:
             connection.exec_driver_sql(f"DROP VIEW {view.name}")
+    if sampled.CLOSED in there:
+        connection.exec_driver_sql(f"DROP VIEW {sampled.CLOSED}")
 
 
 def _dialect(connection: Connection) -> Dialect:
