@@ -29,12 +29,14 @@ from asyncua import ua
 from plugin.domain import Meaning, OutputTag
 from plugin.publish import nodes as shown_as
 from plugin.publish import types
+from plugin.publish.cells import Cell
 from plugin.publish.health import HealthNode
 from plugin.publish.nodes import Context, ModelNode, OutputNode, ServerNode
 from plugin.publish.nodeset import add_types
+from plugin.publish.sheets import Sheet
 from plugin.publish.shown import Shown
 from plugin.publish.tree import ARRAY, SCALAR, Tree
-from plugin.publish.types import Member, Name, Ref, Type
+from plugin.publish.types import Member, Name, Ref, Type, encoding
 from plugin.publish.units import engineering_units
 
 NAMESPACE = types.OURS
@@ -176,22 +178,31 @@ def _node(
 ) -> OutputNode:
     """``facts``: members that the standard's types define, with what stays as it is; ``parts``: the members that share
     the value's status; ``texts``: descriptions."""
+    data_type, now = kind.data_type or types.DOUBLE, tree.begun
+    members = {member.name.text: member for member in (*facts, *kind.members)}
+    times = [name for name in _TIMES if name in members]
+    said = Sheet([encoding(data_type), *(members[part].variant for part in parts)], len(times), now)
+    together = dict(zip((*parts, *times), said.faces[1:], strict=True))
     rank = ARRAY if kind.many else SCALAR
-    data_type = kind.data_type or types.DOUBLE
-    value = tree.variable(tag.name, Name(tag.output), parent, kind.id, data_type, rank=rank, text=tag.description)
-    known: dict[str, Any] = {"ModelName": tag.model, "Confidence": tag.confidence}
-    cells = {
-        member.name.text: tree.member(
-            tag.name, member, facts.get(member, known.get(member.name.text)), texts.get(member.name.text, "")
-        )
-        for member in (*facts, *kind.members)
-    }
-    context = Context(
-        as_of=cells["AsOfTime"], valid_until=cells["ValidUntil"], version=cells["ModelVersion"],
-        hash=cells["ModelHash"], features=cells["Contributions"], shares=cells["ContributionShares"],
-        target=cells.get("TargetTime"), coverage=cells.get("Coverage"),
+    tree.show(
+        said.faces[0], tag.name, Name(tag.output), parent, kind.id, data_type, rank=rank, text=tag.description
     )  # fmt: skip
-    return OutputNode(tag, (value, *(cells[part] for part in parts)), context, shows, shown)
+    cells: dict[str, Cell] = {}
+    known: dict[str, Any] = {"ModelName": tag.model, "Confidence": tag.confidence}
+    for name, member in members.items():
+        if name in together:
+            tree.show_member(together[name], tag.name, member, texts.get(name, ""))
+        else:
+            cells[name] = tree.member(tag.name, member, facts.get(member, known.get(name)), texts.get(name, ""))
+    context = Context(
+        version=cells["ModelVersion"], hash=cells["ModelHash"],
+        features=cells["Contributions"], shares=cells["ContributionShares"], coverage=cells.get("Coverage"),
+    )  # fmt: skip
+    return OutputNode(tag, said, context, shows, shown)
+
+
+_TIMES = "AsOfTime", "ValidUntil", "TargetTime"
+"""Members that say when, in the order in which a prediction gives them."""
 
 
 # --- models and the server ------------------------------------------------------------------------------------------

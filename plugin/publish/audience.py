@@ -57,6 +57,10 @@ class Audience:
         self.choosy: tuple[Watcher, ...] = ()
         self._settle()
 
+    def __bool__(self) -> bool:
+        """Whether anybody is left."""
+        return bool(self.at_change or self.choosy)
+
     def add(self, watcher: Watcher) -> None:
         """It is told from now on."""
         wish = watcher.wish

@@ -3,7 +3,8 @@
 A :class:`Face` stands in the address space where asyncua has an ``AttributeValue``. Most values are written each second
 and read by nobody: what a client would get is put together when one asks, and packed, once for all of them, when
 monitored items (:class:`plugin.publish.audience.Watcher`) are there to be told. A :class:`Cell` keeps its value itself;
-those of a :class:`plugin.publish.columns.Column` are kept, and written, together.
+those of a :class:`plugin.publish.columns.Column` or of a :class:`plugin.publish.sheets.Sheet` are kept, and written,
+together.
 Private names of asyncua are used: ``tests/contracts`` fails when one of them changes.
 """
 
@@ -18,7 +19,7 @@ from plugin.domain import Status
 from plugin.publish.audience import Audience, Watcher
 from plugin.publish.wire import any_data_value, data_value
 
-NULL = ua.Variant(None, ua.VariantType.Null)
+_NULL = ua.Variant(None, ua.VariantType.Null)
 _STATUSES: dict[int, ua.StatusCode] = {}
 """Those that were given so far; they are never changed, and few."""
 _MOST_STATUSES = 1000
@@ -31,6 +32,11 @@ def status_code(status: int) -> ua.StatusCode:
     if status not in _STATUSES and len(_STATUSES) < _MOST_STATUSES:
         _STATUSES[status] = ua.StatusCode(ua.UInt32(status))
     return _STATUSES.get(status) or ua.StatusCode(ua.UInt32(status))
+
+
+def data_of(kind: ua.VariantType, fact: Any, status: int, source: Any, server: Any) -> ua.DataValue:
+    """What a client reads; None is a null value of whatever ``kind``."""
+    return ua.DataValue(_NULL if fact is None else ua.Variant(fact, kind), status_code(status), source, server)
 
 
 class Face(AttributeValue):
@@ -60,6 +66,7 @@ class Face(AttributeValue):
         if self.audience is None:
             self.audience = Audience(watcher.changes)
         self.audience.add(watcher)
+        self._settle()
 
     def leave(self, watcher: Watcher) -> None:
         """From now on it is told no more. What it was told last it knows itself then."""
@@ -69,15 +76,29 @@ class Face(AttributeValue):
             watcher.takes(*self.present)
             watcher.unfollow()
         self.audience.remove(watcher)
+        self._settle()
 
     def tell(self, watcher: Watcher) -> None:
         """The present value, to one who does not know it."""
         if watcher.takes(*self.present):
             watcher.put(self.content)
 
+    def _settle(self) -> None:
+        """Who listens has changed."""
+
+    def tell_news(self, before: tuple[Any, int, datetime]) -> None:
+        """The present value to those to whom it is news; ``before``: what was present when they were told last."""
+        fact, status, source = self.present
+        if self.audience is None or before == (fact, status, source):
+            return
+        places = self.audience.at_change if before[:2] != (fact, status) else self.audience.at_stamp
+        if places:
+            self.audience.changes.add(places, self.content)
+        self.tell_choosy()
+
     def tell_choosy(self) -> None:
         """The present value, to those who have to be asked."""
-        if self.audience is None:
+        if self.audience is None or not self.audience.choosy:
             return
         content, present = b"", self.present
         for each in self.audience.choosy:
@@ -108,10 +129,7 @@ class Cell(Face):
     def value(self) -> ua.DataValue:
         """What a client reads at present."""
         if self._made is None:
-            empty = self.fact is None or self._status >= BAD
-            variant = NULL if empty else ua.Variant(self.fact, self._kind)
-            times: Any = self.source_time, self._now
-            self._made = ua.DataValue(variant, status_code(self._status), *times)
+            self._made = data_of(self._kind, *self.present, self._now)
         return self._made
 
     @value.setter

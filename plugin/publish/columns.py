@@ -11,8 +11,8 @@ from asyncua import ua
 from numpy.typing import NDArray
 
 from plugin.domain import Micros, Status, from_micros, to_micros
-from plugin.publish.audience import NOWHERE, Audience, Watcher, Wish
-from plugin.publish.cells import BAD, NULL, Face, status_code
+from plugin.publish.audience import NOWHERE, Audience, Wish
+from plugin.publish.cells import BAD, Face, data_of
 from plugin.publish.packed import Packed
 from plugin.publish.wire import data_value, doubles, nulls
 
@@ -61,13 +61,10 @@ class Column:
     def write_text(self, row: int, text: str, status: int, source: Micros, now: datetime) -> None:
         """Set one that is no number."""
         face = self.faces[row]
-        change = status != self.status[row] or (status < BAD and text != self.text.get(row))
-        stamp = change or source != self.source[row]
+        before = face.present
         self.text[row], self.value[row] = text, np.nan
         self.status[row], self.source[row], self.server[row] = status, source, to_micros(now)
-        if stamp and face.audience is not None:
-            face.audience.changes.add(face.audience.at_change if change else face.audience.at_stamp, face.content)
-            face.tell_choosy()
+        face.tell_news(before)
 
     def hear(self, row: int, audience: Audience) -> None:
         """Who listens to a row is as the audience says from now on."""
@@ -110,10 +107,7 @@ class _Face(Face):
     @property
     def value(self) -> ua.DataValue:
         """What a client reads at present."""
-        fact, status, source = self.present
-        variant = NULL if fact is None else ua.Variant(fact, self._kind)
-        times: Any = source, self._server
-        return ua.DataValue(variant, status_code(status), *times)
+        return data_of(self._kind, *self.present, self._server)
 
     @value.setter
     def value(self, value: ua.DataValue) -> None:
@@ -139,16 +133,6 @@ class _Face(Face):
     @property
     def _server(self) -> datetime:
         return from_micros(int(self._column.server[self._row]))
-
-    def join(self, watcher: Watcher) -> None:
-        """As :class:`Face`."""
-        super().join(watcher)
-        self._settle()
-
-    def leave(self, watcher: Watcher) -> None:
-        """As :class:`Face`."""
-        super().leave(watcher)
-        self._settle()
 
     def _settle(self) -> None:
         if self.audience is not None:

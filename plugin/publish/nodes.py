@@ -10,13 +10,14 @@ Rules that hold for every write (OPC 10000-4, 7.11 and 7.39; OPC 10000-8, 6.3):
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from plugin.domain import HIGH_LIMITED, Flag, Meaning, OutputTag, Prediction, Quality, Run, Standing, Status, quality
+from plugin.domain import Flag, Meaning, OutputTag, Prediction, Quality, Run, Standing, Status, quality
 from plugin.publish.cells import Cell
+from plugin.publish.sheets import Sheet
 from plugin.publish.shown import Shown
 
 SERVICE_LEVEL_NO_DATA = 1
@@ -31,29 +32,11 @@ Facts = tuple[Any, ...]
 class Context:
     """The nodes that say what a value is about."""
 
-    as_of: Cell
-    valid_until: Cell
     version: Cell
     hash: Cell
     features: Cell
     shares: Cell
-    target: Cell | None = None
     coverage: Cell | None = None
-
-    def write(
-        self,
-        about: Prediction | Flag,
-        valid_until: datetime,
-        hashes: Mapping[int, str],
-        source: datetime,
-        now: datetime,
-    ) -> None:
-        """Version and times; ``hashes``: of artifacts, by version, as far as they are known."""
-        self.as_of.write(about.as_of, _GOOD, source, now)
-        self.valid_until.write(valid_until, _GOOD, source, now)
-        if self.version.fact != about.version:
-            self.version.write(about.version, Status.GOOD, source, now)
-            self.name_artifact(hashes, now)
 
     def name_artifact(self, hashes: Mapping[int, str], now: datetime) -> None:
         """The hash of the version that made the value, or that it is not known."""
@@ -73,22 +56,29 @@ class Context:
 class OutputNode:
     """One output of one asset."""
 
+    __slots__ = (
+        "_context", "_coverage", "_facts", "_hashes", "_said", "_shown", "_unexplained", "_version", "tag",
+    )  # fmt: skip
+
     def __init__(
         self,
         tag: OutputTag,
-        cells: Sequence[Cell],
+        said: Sheet,
         context: Context,
         facts: Callable[[Sequence[Prediction]], Facts],
         shown: Shown,
     ) -> None:
-        """``cells``: value and what shares its status; ``facts``: what predictions (more than one of a forecast) put
-        there."""
+        """``said``: value, what shares its status, and as-of time, time until when it is valid, target time (of what
+        has one); ``facts``: what predictions (more than one of a forecast) put there, but for the times."""
         self.tag = tag
-        self._cells = tuple(cells)
+        self._said = said
         self._context = context
         self._facts = facts
         self._shown = shown
         self._hashes: dict[int, str] = {}
+        self._version: int | None = None
+        self._coverage: float | None = None
+        """Both as they were told last."""
         self._unexplained = False
         """Its context says so."""
 
@@ -110,54 +100,60 @@ class OutputNode:
     @property
     def value(self) -> Any:
         """As a client reads it, if it is usable."""
-        return self._cells[0].fact
+        return self._said.facts[0]
 
     @property
     def source_time(self) -> datetime:
         """Of the value."""
-        return self._cells[0].source_time
+        return self._said.source_time
 
     def show(self, predictions: Sequence[Prediction], now: datetime, shares: Mapping[str, float] | None = None) -> None:
         """Write one prediction, or those of a forecast, nearest first."""
-        about, facts = predictions[0], self._facts(predictions)
-        context, source = self._context, about.as_of if about.as_of < now else now  # noqa: FURB136 - a fifth of the cost
+        about = predictions[0]
+        source = about.as_of if about.as_of < now else now  # noqa: FURB136 - a fifth of the cost
         status = about.status if len(predictions) == 1 else _of_all(predictions)
-        if context.target is not None:
-            context.target.write(about.target_time, _GOOD, source, now)
-        if context.coverage is not None and context.coverage.fact != about.coverage:
-            context.coverage.write(about.coverage, _GOOD, source, now)
-        self._take(about, about.valid_until, facts, status, source, now)
-        self._explain(shares, source, now)
+        if about.version != self._version or about.coverage != self._coverage:
+            self._tell_origin(about.version, about.coverage, source, now)
+        times = about.as_of, about.valid_until, about.target_time
+        self._take(self._facts(predictions), times, about.valid_until, status, source, now)
+        if shares or not self._unexplained:
+            self._explain(shares, source, now)
 
     def show_flag(
         self, flag: Flag, valid_until: datetime | None, now: datetime, shares: Mapping[str, float] | None = None
     ) -> None:
         """Write one flag; ``valid_until`` is that of the predictions that it was decided with."""
         facts, source = (flag.raised, finite(flag.score), finite(flag.threshold)), min(flag.as_of, now)
-        self._take(flag, valid_until, facts, flag.status, source, now)
-        self._explain(shares, source, now)
+        if flag.version != self._version:
+            self._tell_origin(flag.version, None, source, now)
+        self._take(facts, (flag.as_of, valid_until or flag.as_of), valid_until, flag.status, source, now)
+        if shares or not self._unexplained:
+            self._explain(shares, source, now)
+
+    def _tell_origin(self, version: int, coverage: float | None, source: datetime, now: datetime) -> None:
+        context = self._context
+        if version != self._version:
+            context.version.write(version, Status.GOOD, source, now)
+            context.name_artifact(self._hashes, now)
+        if context.coverage is not None and coverage != self._coverage:
+            context.coverage.write(coverage, Status.GOOD, source, now)
+        self._version, self._coverage = version, coverage
 
     def _explain(self, shares: Mapping[str, float] | None, source: datetime, now: datetime) -> None:
-        if shares or not self._unexplained:
-            self._context.explain(shares, source, now)
-            self._unexplained = not shares
+        self._context.explain(shares, source, now)
+        self._unexplained = not shares
 
     def _take(
         self,
-        about: Prediction | Flag,
-        valid_until: datetime | None,
         facts: Facts,
+        times: tuple[datetime, ...],
+        valid_until: datetime | None,
         status: int,
         source: datetime,
         now: datetime,
     ) -> None:
         shown = self._shown.take(status if facts[0] is not None else _without_value(status), valid_until)
-        self._context.write(about, valid_until or about.as_of, self._hashes, source, now)
-        its = shown
-        for place, cell in enumerate(self._cells):
-            fact = facts[place]
-            cell.write(fact, its if fact is not None else _without_value(its), source, now)
-            its = shown & _NOT_LIMITED
+        self._said.write(facts, times, shown, source, now)
         if valid_until is not None and now >= valid_until:
             self.expire(now)
 
@@ -180,8 +176,7 @@ class OutputNode:
         self._shown.drifting = any(drift.doubtful and drift.asset == self.tag.asset for drift in standing.drifts)
         if withheld != self._shown.withheld:
             self._shown.withhold(withheld)
-            for cell in self._cells:
-                cell.write(None, self._shown.status, now, now)
+            self._said.withhold(self._shown.status, now)
         else:
             self._restate_if_other(before, now)
         self._hashes = {standing.version: standing.sha256} if standing.sha256 else {}
@@ -193,15 +188,8 @@ class OutputNode:
             self._restate(now)
 
     def _restate(self, now: datetime, source: datetime | None = None) -> None:
-        its = status = self._shown.status
-        for cell in self._cells:
-            cell.restate(its, now, source)
-            its = status & _NOT_LIMITED
+        self._said.restate(self._shown.status, now, source)
 
-
-_GOOD = 0  # int(Status.GOOD), without the cost of an enumeration
-_NOT_LIMITED = ~HIGH_LIMITED
-"""What is at its limit is the value, not what stands beside it."""
 
 _WITHHELD = {"off": Status.BAD_OUT_OF_SERVICE, "none": Status.BAD_CONFIGURATION_ERROR}
 """By :class:`plugin.domain.ModelStanding`."""
@@ -371,17 +359,13 @@ def freshness(predictions: Sequence[Prediction]) -> dict[tuple[str, str], dateti
     return fresh
 
 
-def told_together(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
+def told_together(predictions: Sequence[Prediction]) -> Iterator[Sequence[Prediction]]:
     """Predictions by the variable that shows them: those of a forecast together, by target time, others alone."""
-    found: list[list[Prediction]] = []
     forecasts: dict[str, list[Prediction]] = {}
     for said in predictions:
         if said.tag.meaning is not Meaning.FORECAST:
-            found.append([said])
-        elif said.tag.name in forecasts:
-            forecasts[said.tag.name].append(said)
+            yield (said,)
         else:
-            found.append(forecasts.setdefault(said.tag.name, [said]))
+            forecasts.setdefault(said.tag.name, []).append(said)
     for several in forecasts.values():
-        several.sort(key=lambda said: said.target_time)
-    return found
+        yield sorted(several, key=lambda said: said.target_time)

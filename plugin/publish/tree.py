@@ -125,13 +125,18 @@ class Tree:
 
     def member(self, owner: str, member: Member, fact: Any = None, text: str = "") -> Cell:
         """A member of a node of our own; with a fact it is Good from the start."""
-        cell = self.variable(
-            f"{owner}.{member.name.text}", member.name, self.id(owner), member.kind, member.concrete,
-            reference=member.reference, rank=ARRAY if member.many else SCALAR, text=text,
-        )  # fmt: skip
+        cell = Cell(encoding(member.concrete), self._now)
+        self.show_member(cell, owner, member, text)
         if fact is not None:
             cell.note(fact, self._now, self._now)
         return cell
+
+    def show_member(self, face: Face, owner: str, member: Member, text: str = "") -> None:
+        """A member whose value is kept elsewhere."""
+        self.show(
+            face, f"{owner}.{member.name.text}", member.name, self.id(owner), member.kind, member.concrete,
+            reference=member.reference, rank=ARRAY if member.many else SCALAR, text=text,
+        )  # fmt: skip
 
     def historize(self, name: str, configuration: Ref) -> None:
         """A variable's values are kept and can be asked for (OPC 10000-11, 5.2)."""

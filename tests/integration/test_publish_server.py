@@ -172,7 +172,7 @@ async def test_a_subscriber_sees_each_prediction_whole(service):
     at: dict[datetime, dict[str, float]] = {}
     for name, value, _, time in heard.values:
         at.setdefault(time, {})[name] = value
-    whole = [values for values in at.values() if values.get(names[0], 0) > 100]
+    whole = [values for values in at.values() if (values.get(names[0]) or 0) > 100]
     assert len(whole) == 19
     assert all(values[names[1]] + 10 == values[names[0]] == values[names[2]] - 10 for values in whole)
 
@@ -270,7 +270,7 @@ async def test_publishing_gives_the_loop_its_turn(service):
     counting = asyncio.create_task(count())
     await service.sink.publish(_outcome(10.0, tags=_TAGS * 70))
     counting.cancel()
-    assert turns >= 20
+    assert turns >= 10
 
 
 async def test_a_taken_port_is_named_and_nothing_is_left_behind(tmp_path):

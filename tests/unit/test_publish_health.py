@@ -11,6 +11,7 @@ from plugin.publish import nodes
 from plugin.publish.cells import Cell
 from plugin.publish.health import DeviceHealth, HealthNode
 from plugin.publish.nodes import Context, OutputNode
+from plugin.publish.sheets import Sheet
 from plugin.publish.shown import Shown
 
 _NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -23,10 +24,21 @@ def _cell(kind: ua.VariantType = ua.VariantType.Double) -> Cell:
     return Cell(kind, _NOW)
 
 
+def _output(tag: OutputTag) -> OutputNode:
+    said = Sheet([ua.VariantType.Double] * 3, 2, _NOW)
+    return OutputNode(tag, said, Context(*(_cell() for _ in range(4))), nodes.number, Shown())
+
+
 class _Asset:
     def __init__(self) -> None:
         self.life, self.flag = (
-            OutputNode(tag, [_cell() for _ in range(3)], Context(*(_cell() for _ in range(6))), nodes.number, Shown())
+            OutputNode(
+                tag,
+                Sheet([ua.VariantType.Double] * 3, 2, _NOW),
+                Context(*(_cell() for _ in range(4))),
+                nodes.number,
+                Shown(),
+            )
             for tag in (_RUL, _FLAG)
         )
         self.cell = _cell(ua.VariantType.Int32)

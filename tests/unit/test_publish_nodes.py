@@ -28,8 +28,9 @@ from plugin.domain import (
 from plugin.publish import nodes, types
 from plugin.publish.audience import Wish
 from plugin.publish.backlog import Changes
-from plugin.publish.cells import Cell
+from plugin.publish.cells import Cell, Face
 from plugin.publish.nodes import Context, ModelNode, OutputNode, freshness, service_level
+from plugin.publish.sheets import Sheet
 from plugin.publish.shown import Shown
 
 _NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -43,20 +44,17 @@ def _cell(kind: ua.VariantType = ua.VariantType.Double) -> Cell:
 
 def _context() -> Context:
     kind = ua.VariantType
-    return Context(
-        _cell(kind.DateTime), _cell(kind.DateTime), _cell(kind.UInt32), _cell(kind.String), _cell(kind.String), _cell(),
-        _cell(kind.DateTime), _cell(),
-    )  # fmt: skip
+    return Context(_cell(kind.UInt32), _cell(kind.String), _cell(kind.String), _cell(), _cell())
 
 
 class _Number:
-    """A number's node with all its cells at hand."""
+    """A number's node with all that stands beside it at hand."""
 
     def __init__(self, *, simulated: bool = False) -> None:
-        self.value, self.lower, self.upper = _cell(), _cell(), _cell()
+        said = Sheet([ua.VariantType.Double] * 3, 3, _NOW)
+        self.value, self.lower, self.upper, self.as_of, *_ = said.faces
         self.context = _context()
-        cells = self.value, self.lower, self.upper
-        self.node = OutputNode(_TAG, cells, self.context, nodes.number, Shown(simulated=simulated))
+        self.node = OutputNode(_TAG, said, self.context, nodes.number, Shown(simulated=simulated))
 
     def show(self, prediction: Prediction, now: datetime) -> None:
         self.node.show([prediction], now)
@@ -65,8 +63,9 @@ class _Number:
         return _shown(self.value)
 
 
-def _shown(cell: Cell) -> tuple[Any, int, datetime]:
+def _shown(cell: Face) -> tuple[Any, int, datetime]:
     data = cell.value
+    assert data is not None
     assert data.Value is not None
     assert data.StatusCode is not None
     assert data.SourceTimestamp is not None
@@ -103,7 +102,7 @@ def test_a_source_time_is_never_in_the_future():
     number = _Number()
     number.show(_prediction(as_of=_NOW + 5 * _SECOND), _NOW)
     assert number.shown()[2] == _NOW
-    assert _shown(number.context.as_of)[0] == _NOW + 5 * _SECOND
+    assert _shown(number.as_of)[0] == _NOW + 5 * _SECOND
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
@@ -231,8 +230,9 @@ def test_no_client_ever_sees_a_value_under_bad_a_null_under_good_or_a_time_to_co
 
 
 def test_a_flag_shows_what_decided_it_and_ages_like_a_number():
-    raised, score, threshold = _cell(ua.VariantType.Boolean), _cell(), _cell()
-    node = OutputNode(_TAG, (raised, score, threshold), _context(), nodes.number, Shown())
+    said = Sheet([ua.VariantType.Boolean, ua.VariantType.Double, ua.VariantType.Double], 2, _NOW)
+    raised, score, threshold, *_ = said.faces
+    node = OutputNode(_TAG, said, _context(), nodes.number, Shown())
     until = _NOW + 10 * _SECOND
     node.show_flag(Flag("rul", "engine-01", 3, _NOW, True, 4.2, 3.0, Status.GOOD, 1), until, _NOW)
     assert [_shown(cell)[0] for cell in (raised, score, threshold)] == [True, 4.2, 3.0]
