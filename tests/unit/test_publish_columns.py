@@ -1,32 +1,23 @@
 """Numbers that are written together are read and heard as if each had a cell of its own."""
 
 import math
-from datetime import UTC, datetime, timedelta
-from itertools import product
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 from asyncua import ua
-from asyncua.common.utils import Buffer
-from asyncua.ua.ua_binary import struct_from_binary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugin.domain import Status, to_micros
-from plugin.publish.backlog import Backlog, Changes
-from plugin.publish.cells import Cell, Face
+from plugin.publish.cells import Cell
 from plugin.publish.columns import Column
-from plugin.publish.items import Item, Scale
 from plugin.publish.packed import Packed
+from tests.unit.listening import DEMANDS, NOW, Side
 
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ROWS = 4
 T = ua.VariantType
-STAMPS = ua.DataChangeFilter(Trigger=ua.DataChangeTrigger.StatusValueTimestamp)
-COARSE = ua.DataChangeFilter(ua.DataChangeTrigger.StatusValue, ua.UInt32(ua.DeadbandType.Absolute), 1.5)
-DEMANDS: list[Any] = [None, STAMPS, COARSE]
-
 ONE = st.tuples(
     st.sampled_from([1.0, 2.0, 4.0, math.nan, "running", "tripped"]),
     st.sampled_from([Status.GOOD, Status.UNCERTAIN_SUB_NORMAL, Status.BAD_NO_DATA]),
@@ -43,59 +34,11 @@ STEPS = st.lists(
 )
 
 
-class Side:
-    """Variables, who monitors them, and what those heard."""
-
-    def __init__(self, faces: list[Face]) -> None:
-        self.faces = faces
-        changes = Changes()
-        self.backlogs = [changes.open() for _ in DEMANDS]
-        self.items: dict[tuple[int, int], Item] = {}
-        self.heard: list[tuple[int, int, Any, int, Any]] = []
-
-    def join(self, row: int, which: int) -> None:
-        if (row, which) in self.items:
-            return
-        asked = ua.MonitoredItemCreateRequest(MonitoringMode=ua.MonitoringMode.Reporting)
-        item = self.items[row, which] = Item(row, asked, self.backlogs[which])
-        item.ask(ua.MonitoringParameters(ua.UInt32(row), QueueSize=ua.UInt32(3), Filter=DEMANDS[which]), 3, Scale())
-        item.watch(self.faces[row])
-        self.faces[row].tell(item)
-
-    def leave(self, row: int, which: int) -> None:
-        if (row, which) in self.items:
-            self.items.pop((row, which)).close()
-
-    def take(self) -> None:
-        for which, backlog in enumerate(self.backlogs):
-            said = [(which, *each) for each in read(backlog)]
-            self.heard += sorted(said, key=lambda each: each[1])  # of one item in order, of several in any
-
-
-def read(backlog: Backlog) -> list[tuple[int, Any, int, Any]]:
-    """Handle, value, status and source time of what the next message says."""
-    _, parts = backlog.take(10_000)
-    body, found = Buffer(b"".join(parts)), []
-    while len(body):
-        said = struct_from_binary(ua.MonitoredItemNotification, body)
-        value = said.Value
-        found.append((said.ClientHandle, plain(value.Value.Value), value.StatusCode.value, value.SourceTimestamp))
-    return found
-
-
-def plain(value: Any) -> Any:
-    """NaN equals nothing, not even what a test expects."""
-    return "no number" if value != value else value  # noqa: PLR0124
-
-
 @settings(max_examples=150, deadline=None)
 @given(STEPS)
 def test_who_listens_and_who_reads_can_not_tell_a_column_from_cells(steps: list[Any]) -> None:
     column, cells = Column(ROWS, NOW), [Cell(T.Double, NOW) for _ in range(ROWS)]
     together, apart = Side(list(column.faces)), Side(list(cells))
-    for row, which in product(range(ROWS), range(len(DEMANDS))):
-        together.join(row, which)
-        apart.join(row, which)
     for seconds, step in enumerate([*steps, "take"]):
         now = NOW + timedelta(seconds=seconds)
         if step == "take":
