@@ -35,6 +35,7 @@ class CsvTable:
     """See :class:`plugin.exchange.reading.Table`."""
 
     notes: Sequence[str] = ()
+    from_1904 = False
 
     def __init__(self, path: Path, terms: Terms, raw: BinaryIO, text: io.BufferedReader) -> None:
         """``raw``: the file as it lies on disk; ``text``: what it says, in UTF-8."""
@@ -192,7 +193,8 @@ class _Utf8(io.RawIOBase):
         try:
             found = codecs.lookup(encoding)
             decoder = codecs.getincrementaldecoder(encoding)()
-        except LookupError as error:
+            decoder.decode(b"").encode()  # hex and its like give no text
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise fault("--encoding", encoding, "is no encoding", "Such as utf-8, utf-16, cp1252 or latin-1") from error
         self._raw = raw
         self._decoder = None if found.name in {"utf-8", "ascii"} else decoder

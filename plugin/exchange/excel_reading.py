@@ -66,6 +66,11 @@ class ExcelTable:
         return True
 
     @property
+    def from_1904(self) -> bool:
+        """See the protocol: a choice of the workbook, once usual on the Macintosh."""
+        return int(self._book.epoch.year) == 1904
+
+    @property
     def share(self) -> float:
         """See the protocol."""
         return min(1.0, self._done / self._total)

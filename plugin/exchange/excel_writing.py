@@ -6,7 +6,7 @@ Libraries write 16 digits of a number, as Excel shows 15; a PLC's reals need 17 
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 from xml.sax.saxutils import escape
@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import pyarrow as pa
 
+from plugin.errors import ExchangeError
 from plugin.exchange.columns import is_text, nulls
 from plugin.exchange.terms import fault
 from plugin.exchange.whole import Writer, iso, unfinished
@@ -50,8 +51,11 @@ def excel_writer(path: Path, names: Sequence[str], _kinds: Sequence[Any], zone: 
     """Times become days of the zone's local time where that holds them exactly, else text in ISO 8601."""
     if len(names) > _COLUMNS:
         raise fault("--out", path.name, f"would have {len(names):,} columns, Excel has {_COLUMNS:,}", "Write .parquet")
-    with unfinished(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED, compresslevel=4) as archive:
-        book = _Book(archive, names, zone)
+    with (
+        unfinished(path) as beside,
+        zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED, compresslevel=4) as archive,
+        closing(_Book(archive, names, zone)) as book,
+    ):
         yield book
         book.end()
 
@@ -73,7 +77,11 @@ class _Book:
         self._rows = 1
         return sheet  # type: ignore[no-any-return]
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """The sheet, also one that is not whole: no archive is closed while one is open."""
+        self._sheet.close()
+
+    def _end_sheet(self) -> None:
         self._sheet.write(b"</sheetData></worksheet>")
         self._sheet.close()
 
@@ -82,7 +90,7 @@ class _Book:
         cells = [self._cells(column) for column in columns]
         for row in zip(*cells, strict=True):
             if self._rows == ROWS:
-                self._close()
+                self._end_sheet()
                 self._sheet = self._begin()
             self._sheet.write(f"<row>{''.join(row)}</row>".encode())
             self._rows += 1
@@ -108,7 +116,7 @@ class _Book:
 
     def end(self) -> None:
         """The parts that name the sheets."""
-        self._close()
+        self._end_sheet()
         numbers = range(1, self._sheets + 1)
         sheets = "".join(f'<sheet name="samples {n}" sheetId="{n}" r:id="rId{n}"/>' for n in numbers)
         parts = "".join(_override(f"worksheets/sheet{n}", "worksheet") for n in numbers)
@@ -143,7 +151,9 @@ def _links(links: str) -> str:
 
 
 def _text_cell(text: str, style: str = "") -> str:
-    coded = escape(_SPECIAL.sub(lambda found: f"_x{ord(found[0]):04X}_", text[:_LONGEST]))
+    if len(text) > _LONGEST:
+        raise ExchangeError(f"a text of {len(text):,} characters is longer than Excel's cells: write .csv or .parquet")
+    coded = escape(_SPECIAL.sub(lambda found: f"_x{ord(found[0]):04X}_", text))
     return f'<c t="inlineStr"{style}><is><t xml:space="preserve">{coded}</t></is></c>'
 
 

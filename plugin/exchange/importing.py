@@ -308,10 +308,15 @@ def _reader(order: Order, table: Table, plan: Plan, head: Piece) -> tuple[Reader
     """How the cells are read, from what is said and from the first of them; and in words."""
     terms = order.terms
     zone = Zone.named(terms.zone) if terms.zone else None
-    clock = _clock(terms, zone, head.columns[plan.time], "--time")
+    clock = _clock(terms, zone, head.columns[plan.time])
+    if table.from_1904 and clock.format == "excel":
+        raise fault(
+            "--format", "excel", "is of days from 1900, and this workbook counts them from 1904",
+            "Show that column as dates in the workbook, and save it",
+        )  # fmt: skip
     server = clock
     if plan.server_time is not None:
-        server = _clock(replace(terms, format=""), zone, head.columns[plan.server_time], "--server-time")
+        server = _clock(replace(terms, format=""), zone, head.columns[plan.server_time])
     values = [
         head.columns[column] for column in ([plan.value] if plan.value is not None else [v for v, _ in plan.values])
     ]
@@ -336,7 +341,7 @@ def _reader(order: Order, table: Table, plan: Plan, head: Piece) -> tuple[Reader
     return reader, found
 
 
-def _clock(terms: Terms, zone: Zone | None, cells: Any, option: str) -> Clock:
+def _clock(terms: Terms, zone: Zone | None, cells: Any) -> Clock:
     if terms.format:
         check_format(terms.format)
     format = terms.format or detect(cells.slice(0, _HEAD))  # noqa: A001 - as the option is called

@@ -19,11 +19,15 @@ _READ = (
     pa.types.is_boolean, pa.types.is_string, pa.types.is_large_string, pa.types.is_null,
 )  # fmt: skip
 
+_BYTES = pa.types.is_string_view, pa.types.is_binary, pa.types.is_large_binary
+"""What Polars, and what Impala and older writers take for a text."""
+
 
 class ParquetTable:
     """See :class:`plugin.exchange.reading.Table`."""
 
     commas = True
+    from_1904 = False
     notes: Sequence[str] = ()
 
     def __init__(self, path: Path, file: Any) -> None:
@@ -56,6 +60,8 @@ class ParquetTable:
     def _plain(self, cells: Any, column: int) -> Any:
         if pa.types.is_dictionary(cells.type):
             cells = cells.dictionary_decode()
+        if any(is_kind(cells.type) for is_kind in _BYTES):
+            cells = cells.cast(pa.string())
         if not any(fits(cells.type) for fits in _READ):
             raise ExchangeError(f"{self._path.name}: the column {self.names[column]!r} holds {cells.type}, no values")
         if pa.types.is_date(cells.type):

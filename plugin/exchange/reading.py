@@ -22,6 +22,10 @@ class Table(Protocol):
         """Whether commas part its columns, so that none can stand in a number."""
 
     @property
+    def from_1904(self) -> bool:
+        """Whether numbers that stand for days are counted from 1904."""
+
+    @property
     def share(self) -> float:
         """How much of it is read, 0..1."""
 

@@ -15,10 +15,11 @@ import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from openpyxl.utils.datetime import CALENDAR_MAC_1904
 
 from plugin.domain import Level, Reject, SampleBatch, Status, Tag
 from plugin.errors import ConfigError, ExchangeError
-from plugin.exchange import csv_reading, excel_reading, excel_writing
+from plugin.exchange import csv_reading, excel_reading, excel_writing, sifting
 from plugin.exchange.exporting import Extract, chosen, export, slices
 from plugin.exchange.importing import Order, Outcome, bring
 from plugin.exchange.roster import Entry, read_mapping
@@ -283,6 +284,37 @@ async def test_parquet_by_type(store, tmp_path):
         await bring(store, Order(tmp_path / "x.parquet"))
 
 
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary(), pa.large_binary(), pa.large_string()], ids=str)
+async def test_texts_as_other_programs_write_them(store, tmp_path, kind):
+    times = pa.array([T0, T0 + 1], pa.timestamp("us", "UTC"))
+    columns = {name: pa.array(texts).cast(kind) for name, texts in (("tag", ["T1", "T1"]), ("value", ["1.5", "2"]))}
+    pq.write_table(pa.table({"time": times, **columns}), tmp_path / "x.parquet")
+    await bring(store, Order(tmp_path / "x.parquet"))
+    assert await taken(store) == [(1, 0.0, 1.5, 0, None), (1, 1e-6, 2.0, 0, None)]
+
+
+async def test_days_from_1904_are_read_as_dates_and_not_as_numbers_from_1900(store, tmp_path):
+    book = openpyxl.Workbook()
+    book.epoch = CALENDAR_MAC_1904
+    book.active.append(["Time", "T1"])
+    book.active.append([datetime(2024, 1, 1), 1.5])  # noqa: DTZ001
+    book.save(tmp_path / "x.xlsx")
+    await bring(store, Order(tmp_path / "x.xlsx", Terms(zone="UTC")))
+    assert await taken(store) == [(1, 0.0, 1.5, 0, None)]
+    book.active["A2"] = 43_830.0  # the same day, shown as a number
+    book.active["A2"].number_format = "General"
+    book.save(tmp_path / "x.xlsx")
+    with pytest.raises(ConfigError, match="counts them from 1904"):
+        await bring(store, Order(tmp_path / "x.xlsx", Terms(zone="UTC")))
+
+
+@pytest.mark.parametrize("name", ["hex", "rot13", "no-such"])
+async def test_what_is_no_encoding_of_texts_is_refused(store, tmp_path, name):
+    (tmp_path / "x.csv").write_text("time,T1\n1704067200,1\n")
+    with pytest.raises(ConfigError, match=f"--encoding = {name}: is no encoding"):
+        await bring(store, Order(tmp_path / "x.csv", Terms(encoding=name)))
+
+
 async def test_a_workbook_as_people_make_it(store, tmp_path):
     book = openpyxl.Workbook()
     sheet = book.active
@@ -488,6 +520,31 @@ async def test_an_export_that_fails_leaves_the_file_of_before(store, tmp_path):
     assert path.read_text() == "before"
     with pytest.raises(ExchangeError, match="written"):
         await export(store, tmp_path / "nowhere" / "x.csv", Extract(await store.tags(), T0, T0 + 99))
+
+
+async def test_a_text_that_no_cell_of_excel_holds_is_not_cut(store, tmp_path):
+    text = replace(SampleBatch.of([1], [T0], np.nan, 0, T0, T0), text=np.array(["x" * 40_000], np.object_))
+    await store.write([Delivery(text)])
+    with pytest.raises(ExchangeError, match=r"40,000 characters.*\.parquet"):
+        await export(store, tmp_path / "x.xlsx", Extract(await store.tags(), T0, T0 + 1))
+    await export(store, tmp_path / "x.parquet", Extract(await store.tags(), T0, T0 + 1))
+
+
+async def test_a_file_in_no_order_is_compared_with_all_that_it_spans(store, tmp_path, monkeypatch):
+    """Slice by slice, of which each is smaller than what is stored."""
+    monkeypatch.setattr(sifting, "_AT_ONCE", 50)
+    chance = np.random.default_rng(3)
+    seconds = np.sort(chance.choice(10**7, 400, replace=False))
+    stamps = T0 + seconds * 1_000_000
+    for tag in (1, 2):
+        await store.write([Delivery(SampleBatch.of([tag] * 400, stamps, seconds + tag, 0, stamps, stamps))])
+    rows = [[f"{T0 // 10**6 + second}", f"T{tag}", f"{second + tag}"] for tag in (1, 2) for second in seconds.tolist()]
+    rows += [[f"{T0 // 10**6 + 10**6 + n}", "T2", "0.5"] for n in range(5) if 10**6 + n not in seconds]
+    rows[7][2] = "-1"
+    chance.shuffle(rows)
+    (tmp_path / "x.csv").write_text("time,tag,value\n" + "".join(",".join(row) + "\n" for row in rows))
+    outcome = await bring(store, Order(tmp_path / "x.csv", correct=True))
+    assert (outcome.record.stored, outcome.record.duplicates, outcome.corrected) == (len(rows) - 800, 799, 1)
 
 
 async def test_tags_are_chosen_by_wildcards(store):
