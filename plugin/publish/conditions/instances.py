@@ -1,6 +1,7 @@
 """The nodes of conditions: below what they are about, with what an HMI binds to and the methods of their types.
 
-Of what a type has, the members that change are there, and those that say what it is; the rest is in its events.
+Of what a type has, what is mandatory is there, and what changes; the rest is in its events. How long a shelf still
+lasts (UnshelveTime) is in them alone: a node would have to be written each second.
 """
 
 from collections.abc import Mapping
@@ -8,9 +9,9 @@ from datetime import datetime
 
 from asyncua import ua
 
-from plugin.infer.alarms.condition import Condition
+from plugin.infer.alarms.condition import Condition, ConditionType
 from plugin.publish.cells import Cell
-from plugin.publish.conditions.notification import type_of
+from plugin.publish.conditions.notification import OF_STATES, type_of
 from plugin.publish.tree import Tree
 from plugin.publish.types import BOOLEAN, OURS, PROPERTY, STANDARD, STRING, TEXT, UTC_TIME, Name, Ref
 
@@ -26,17 +27,22 @@ _MEMBERS: tuple[tuple[str, Ref, Ref], ...] = (
     ("SourceNode", PROPERTY, _NODE),
     ("SourceName", PROPERTY, STRING),
     ("Time", PROPERTY, UTC_TIME),
+    ("ReceiveTime", PROPERTY, UTC_TIME),
     ("Message", PROPERTY, TEXT),
     ("Severity", PROPERTY, _UINT16),
     ("ConditionClassId", PROPERTY, _NODE),
+    ("ConditionClassName", PROPERTY, TEXT),
     ("ConditionName", PROPERTY, STRING),
+    ("BranchId", PROPERTY, _NODE),
     ("Retain", PROPERTY, BOOLEAN),
     ("InputNode", PROPERTY, _NODE),
     ("ClientUserId", PROPERTY, STRING),
     ("SuppressedOrShelved", PROPERTY, BOOLEAN),
-    ("Quality", _CONDITION_VALUE, _STATUS),
-    ("LastSeverity", _CONDITION_VALUE, _UINT16),
-    ("Comment", _CONDITION_VALUE, TEXT),
+    *(
+        part
+        for name, data_type in (("Quality", _STATUS), ("LastSeverity", _UINT16), ("Comment", TEXT))
+        for part in ((name, _CONDITION_VALUE, data_type), (f"{name}/SourceTimestamp", PROPERTY, UTC_TIME))
+    ),
     *(
         part
         for state in ("EnabledState", "ActiveState", "AckedState", "ConfirmedState", "SuppressedState")
@@ -49,6 +55,10 @@ _LIMIT_MEMBERS: tuple[tuple[str, Ref, Ref], ...] = (
     ("LimitState/CurrentState", _STATE, TEXT),
     ("LimitState/CurrentState/Id", PROPERTY, _NODE),
 )
+_TYPE_MEMBERS: Mapping[ConditionType, tuple[tuple[str, Ref, Ref], ...]] = {
+    ConditionType.DEVIATION: (("SetpointNode", PROPERTY, _NODE),),
+    **dict.fromkeys(OF_STATES, (("NormalState", PROPERTY, _NODE),)),
+}
 _METHODS = (
     _ID.ConditionType_Enable, _ID.ConditionType_Disable, _ID.ConditionType_AddComment,
     _ID.AcknowledgeableConditionType_Acknowledge, _ID.AcknowledgeableConditionType_Confirm,
@@ -76,7 +86,7 @@ class Instance:
         tree.link(self.node, _ID.HasComponent, VERDICT)
         for method in _SHELF_METHODS:
             tree.link(shelf, _ID.HasComponent, Ref(method))
-        members = list(_MEMBERS)
+        members = [*_MEMBERS, *_TYPE_MEMBERS.get(condition.type, ())]
         if condition.level_names:
             tree.component(f"{condition.id}.LimitState", _standard("LimitState"), self.node, _LIMIT)
             members += _LIMIT_MEMBERS

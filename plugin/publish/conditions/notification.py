@@ -27,7 +27,7 @@ _LIMITS = {
     "LowLow": _ID.ExclusiveLimitStateMachineType_LowLow,
 }
 _NOWHERE = ua.NodeId()
-_OF_STATES = {ConditionType.OFF_NORMAL, ConditionType.SYSTEM, ConditionType.SOURCE_LOST, ConditionType.INSTRUMENT}
+OF_STATES = ConditionType.OFF_NORMAL, ConditionType.SYSTEM, ConditionType.SOURCE_LOST, ConditionType.INSTRUMENT
 """Types with a NormalState (OPC 10000-9, 5.8.23)."""
 
 
@@ -118,7 +118,7 @@ def _of_shelf(condition: Condition, alarm: Alarm, now: datetime) -> dict[str, ua
 
 
 def _of_limits(tree: Tree, condition: Condition, alarm: Alarm) -> dict[str, ua.Variant]:
-    if condition.type in _OF_STATES:
+    if condition.type in OF_STATES:
         return {"NormalState": ua.Variant(_NOWHERE, _T.NodeId)}
     found: dict[str, Any] = {
         f"{name}Limit": ua.Variant(limit, _T.Double)
