@@ -12,6 +12,7 @@ import pytest_asyncio
 from asyncua import Client, ua
 from asyncua.common.node import Node
 
+from plugin import __version__
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Flag, Meaning, Outage, Outcome, OutputTag, Prediction, Run, RunKind, RunResult, Status
 from plugin.errors import PublishError
@@ -130,6 +131,23 @@ async def test_a_client_reads_value_bounds_status_times_and_what_they_mean(servi
     assert await (await node.get_child("0:EURange")).read_value() == ua.Range(0.0, 125.0)
     assert (await (await node.get_child("0:EngineeringUnits")).read_value()).UnitId == 16951
     assert (await node.read_description()).Text == "the rul"
+
+
+async def test_the_server_says_what_it_is(service):
+    node = service.client.get_node(ua.NodeId(ua.Int32(ua.ObjectIds.Server_ServerStatus_BuildInfo)))
+    build = await node.read_value()
+    assert (build.ManufacturerName, build.ProductName, build.SoftwareVersion) == ("foretag", "foretag", __version__)
+
+
+async def test_nodes_keep_their_ids_whatever_else_is_configured(tmp_path):
+    found = []
+    for tags in (_TAGS[:2], (*reversed(_TAGS), OutputTag("another", "engine-00", "value", "", 0.0, 1.0, ""))):
+        sink = OpcUaSink(_config(), tmp_path, Diagnostics())
+        async with sink.open(tags), Client(sink.endpoint, timeout=_WAIT) as client:
+            uris = await client.get_namespace_array()
+            nodes: Any = sink._server
+            found.append({f"{uris[node.NamespaceIndex]} {node}" for node in nodes.iserver.aspace.keys()})  # noqa: SIM118
+    assert found[0] < found[1]
 
 
 async def test_a_flag_is_a_two_state_variable_with_texts(service):

@@ -185,6 +185,29 @@ async def test_a_request_that_waits_takes_no_room(house: House) -> None:
     await house.session.delete_subscriptions([subscription.data.SubscriptionId])
 
 
+async def test_the_oldest_of_too_many_requests_is_answered_that_there_are_too_many(house: House) -> None:
+    """As many as subscriptions, and ten."""
+    subscription = await house.subscribe()
+    await house.session.publish([])  # what a new one says first
+    waiting = [asyncio.create_task(house.session.publish([])) for _ in range(12)]
+    async with asyncio.timeout(_WAIT):
+        with pytest.raises(ua.UaStatusCodeError, match="BadTooManyPublishRequests"):
+            await waiting[0]
+    assert not any(task.done() for task in waiting[1:])
+    for task in waiting[1:]:
+        task.cancel()
+    await asyncio.wait(waiting)
+    await house.session.delete_subscriptions([subscription.data.SubscriptionId])
+
+
+async def test_a_request_that_is_larger_than_may_be_ends_the_connection(house: House) -> None:
+    async with Client(f"opc.tcp://127.0.0.1:{house.server.port}", timeout=_WAIT) as client:
+        large = ua.ReadParameters(0.0, ua.TimestampsToReturn.Both, [ua.ReadValueId(_ARRAY, 13, "9" * 5_000_000)])
+        with pytest.raises((ua.uaerrors.BadRequestTooLarge, ConnectionError)):
+            await client.uaclient.session.read(large)
+    assert (await house.read(_NUMBER)).StatusCode.is_good()
+
+
 async def test_what_waits_while_nothing_is_published_is_not_announced(house: House) -> None:
     subscription = await house.subscribe()
     await house.item(subscription, _value(_NUMBER))
