@@ -96,7 +96,10 @@ class PlantSession(InternalSession):
     async def create_session(
         self, params: ua.CreateSessionParameters, sockname: tuple[str, int] | None = None
     ) -> ua.CreateSessionResult:
-        """As asyncua's, which names a smaller request than is taken."""
+        """As asyncua's, which names a smaller request than is taken, and waits in a busy loop where the timeout that is
+        asked for is not a number."""
+        if not params.RequestedSessionTimeout > 0.0:
+            params = replace(params, RequestedSessionTimeout=0.0)
         result = await super().create_session(params, sockname)
         result.MaxRequestMessageSize = ua.UInt32(MESSAGE_BYTES)
         return result

@@ -1,6 +1,7 @@
 """Subscriptions and reads of our OPC UA server, where asyncua's says Good and does something else."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -274,6 +275,16 @@ async def test_parts_are_not_monitored(house: House) -> None:
     asked = ua.ReadValueId(_SERVER, ua.AttributeIds.EventNotifier, "1:2")
     assert (await house.item(subscription, asked, event_filter("Severity"))).StatusCode.name == "BadNotSupported"
     await house.session.delete_subscriptions([subscription.data.SubscriptionId])
+
+
+@pytest.mark.parametrize(("asked", "given"), [(math.nan, 5000.0), (-1.0, 5000.0), (math.inf, 600_000.0)])
+async def test_a_session_ends_some_time_whatever_its_client_asks_for(house: House, asked: float, given: float) -> None:
+    """After not-a-number milliseconds the loop would look without end whether they are over."""
+    client = Client(f"opc.tcp://127.0.0.1:{house.server.port}", timeout=_WAIT)
+    await client.connect_sessionless()
+    params = ua.CreateSessionParameters(RequestedSessionTimeout=asked)
+    assert (await client.uaclient.create_session(params)).RevisedSessionTimeout == given
+    await client.disconnect_sessionless()
 
 
 async def test_a_session_is_told_how_much_a_request_may_hold(house: House) -> None:
