@@ -13,8 +13,9 @@ from flax import nnx
 
 from models import cells, failure
 from models.failure import Failure, process
+from models.gates import Cell
 from models.kind import Params, Spec, TrainingData
-from models.network import Cell, Recurrent, bound
+from models.network import Recurrent, bound
 from models.options import choice, number
 
 _LIMIT = 5.0

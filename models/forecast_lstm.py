@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 
 from models import boosted, cells
 from models.forecast_trees import grown, told_ahead
+from models.gates import Cell
 from models.horizons import HIGH, LOW, HeldOut, mixed
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
 from models.lagged import Lags, plain, series, table, width
 from models.meaning import Meaning
-from models.network import Ahead, Cell, born, bound
+from models.network import Ahead, born, bound
 from models.options import ascending, check_axes, choice, number, read
 from models.training import Budget, alike, descend, folds, pinball
 

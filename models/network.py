@@ -1,25 +1,14 @@
 """The networks, as ``flax.nnx`` modules; they are defined and born here, and run from pure dicts of arrays."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
-from models.cells import recurrence
+from models.gates import CELLS, Carry, Cell, Step, mingru, scale_and_shift, where_seen
 from models.kind import Params
-
-Cell = Literal["lstm", "gru", "mingru"]
-"""Kinds of recurrent cell."""
-
-Carry = tuple[jax.Array, ...]
-"""What one cell hands to the next, the state [b, hidden] first."""
-
-Step = Callable[[Carry, jax.Array, jax.Array], Carry]
-"""What is carried, the input's share of the gates and the state's, to what is carried on."""
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -49,7 +38,7 @@ class Layer(nnx.Module):
     """
 
     def __init__(self, inputs: int, hidden: int, cell: Cell = "lstm", *, rngs: nnx.Rngs) -> None:
-        shape = _CELLS[cell]
+        shape = CELLS[cell]
         self.cell = cell
         self.hidden = hidden
         self.gates = nnx.Linear(inputs, shape.gates * hidden, kernel_init=nnx.initializers.lecun_normal(), rngs=rngs)
@@ -58,13 +47,13 @@ class Layer(nnx.Module):
 
     def states(self, inputs: jax.Array, seen: jax.Array) -> jax.Array:
         """[b, t, d] and [b, t] to [b, t, hidden] after each cell."""
-        gates, advance = self.gates(inputs), _CELLS[self.cell].step
+        gates, advance = self.gates(inputs), CELLS[self.cell].step
         if advance is None:
-            return _mingru(gates, seen)
+            return mingru(gates, seen)
         weights = self.recurrent[...]
 
         def step(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
-            kept = _where(now[1], advance(carry, now[0], _product(carry[0], weights)), carry)
+            kept = where_seen(now[1], advance(carry, now[0], _product(carry[0], weights)), carry)
             return kept, kept[0]
 
         _, states = jax.lax.scan(step, self.start(inputs[:, 0]), (jnp.swapaxes(gates, 0, 1), seen.T))
@@ -73,49 +62,51 @@ class Layer(nnx.Module):
     def start(self, entered: jax.Array) -> Carry:
         """What is carried into the first cell, whose input is [..., d]."""
         nothing = jnp.zeros((*entered.shape[:-1], self.hidden), entered.dtype)
-        return (nothing,) * _CELLS[self.cell].carried
+        return (nothing,) * CELLS[self.cell].carried
 
-    def stepper(self, advance: Step) -> Callable[[Carry, jax.Array], Carry]:
-        """What is carried and one cell's input [b, d] to what is carried on, by weights that are made ready once."""
+    def stepper(self, advance: Step) -> Callable[[Carry, jax.Array, jax.Array], Carry]:
+        """What is carried, one cell's input [b, d] and whether it is seen [b] to what is carried on.
+
+        The weights are made ready once.
+        """
         gates: Any = self.gates
         kernel, bias, recurrent = gates.kernel[...], gates.bias[...], self.recurrent[...]
-        joined = _CELLS[self.cell].joined
+        joined = CELLS[self.cell].joined
+
+        def step(carry: Carry, entered: jax.Array, seen: jax.Array) -> Carry:
+            given, returned = _product(entered, kernel) + bias, _product(carry[0], recurrent)
+            return where_seen(seen, advance(carry, given, returned), carry)
+
         if joined is None:
-            return lambda carry, entered: advance(
-                carry, _product(entered, kernel) + bias, _product(carry[0], recurrent)
-            )
-        scale, shift = self._scale_and_shift()
+            return step
+        scale, shift = scale_and_shift(self.hidden)
         weights, bias = jnp.concatenate([kernel, recurrent]), scale * (bias + shift)
         weights = scale.astype(weights.dtype) * weights
 
-        def step(carry: Carry, entered: jax.Array) -> Carry:
+        def joined_step(carry: Carry, entered: jax.Array, seen: jax.Array) -> Carry:
             # The barrier keeps the compiler from making two products of the one.
             both = jax.lax.optimization_barrier(jnp.concatenate([entered, carry[0]], -1))  # type: ignore[no-untyped-call]
-            return joined(carry, _product(both, weights) + bias)
+            return joined(carry, _product(both, weights) + bias, seen)
 
-        return step
+        return joined_step
 
     def alone(self, advance: Step, entered: jax.Array, seen: jax.Array) -> tuple[Carry, jax.Array]:
         """Of one window's cells [t, d] and [t]: what is carried after the last, and each state [t, hidden].
 
         A state is no row of a matrix: the compiler copies a row before it multiplies it.
         """
-        gates, recurrent, joined = self.gates(entered), self.recurrent[...], _CELLS[self.cell].joined
-        if joined is not None:
-            scale, shift = self._scale_and_shift()
+        gates, recurrent, alone = self.gates(entered), self.recurrent[...], CELLS[self.cell].alone
+        if alone is not None:
+            scale, shift = scale_and_shift(self.hidden)
             gates, recurrent = scale * (gates + shift), scale.astype(recurrent.dtype) * recurrent
 
         def step(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
             returned = _product(carry[0], recurrent)
-            fresh = advance(carry, now[0], returned) if joined is None else joined(carry, now[0] + returned)
-            kept = _where(now[1], fresh, carry)
+            fresh = advance(carry, now[0], returned) if alone is None else alone(carry, now[0] + returned)
+            kept = where_seen(now[1], fresh, carry)
             return kept, kept[0]
 
         return jax.lax.scan(step, self.start(entered[0]), (gates, seen))
-
-    def _scale_and_shift(self) -> tuple[jax.Array, jax.Array]:
-        """Of each gate, see :func:`_lstm_joined`; repeated by NumPy, so that they are constants of the program."""
-        return jnp.asarray(np.repeat(_HALVES, self.hidden)), jnp.asarray(np.repeat(_FORGET, self.hidden))
 
 
 class Recurrent(Layer):
@@ -140,7 +131,7 @@ class Recurrent(Layer):
         All layers take a step in one scan that stores nothing, so that a block of windows stays in the processor's
         cache; a gate's input and state stand side by side before one matrix. One window goes through layer after layer.
         """
-        if (advance := _CELLS[self.cell].step) is None:
+        if (advance := CELLS[self.cell].step) is None:
             return self.head(self._all_states(inputs, seen)[:, -1])
         if len(inputs) == 1:
             return self.head(self._of_one(advance, inputs[0], seen[0]))[None]
@@ -150,7 +141,7 @@ class Recurrent(Layer):
         def step(carried: list[Carry], now: tuple[jax.Array, jax.Array]) -> tuple[list[Carry], None]:
             entered, after = now[0], []
             for stepper, carry in zip(steppers, carried, strict=True):
-                after.append(_where(now[1], stepper(carry, entered), carry))
+                after.append(stepper(carry, entered, now[1]))
                 entered = after[-1][0]
             return after, None
 
@@ -180,64 +171,6 @@ class Recurrent(Layer):
 def _product(inputs: jax.Array, weights: jax.Array) -> jax.Array:
     """Of numbers as wide as the weights (float32 or bfloat16), summed in float32."""
     return jnp.matmul(inputs.astype(weights.dtype), weights, preferred_element_type=jnp.float32)
-
-
-def _where(seen: jax.Array, fresh: Carry, before: Carry) -> Carry:
-    return tuple(jnp.where(seen[..., None], new, old) for new, old in zip(fresh, before, strict=True))
-
-
-def _lstm(carry: Carry, entered: jax.Array, returned: jax.Array) -> Carry:
-    """Hochreiter & Schmidhuber 1997, forget gate: Gers et al. 2000. Gates: input, forget, content, output."""
-    enter, forget, content, leave = jnp.split(entered + returned, 4, axis=-1)
-    # A forget bias of 1, so that the memory is long before anything is learnt (Jozefowicz et al. 2015).
-    memory = jax.nn.sigmoid(forget + 1.0) * carry[1] + jax.nn.sigmoid(enter) * jnp.tanh(content)
-    return jax.nn.sigmoid(leave) * jnp.tanh(memory), memory
-
-
-def _lstm_joined(carry: Carry, gates: jax.Array) -> Carry:
-    """As :func:`_lstm`, of gates that are scaled by :data:`_HALVES` and shifted already: a sigmoid is
-    half of 1 + tanh of its half."""
-    enter, forget, content, leave = jnp.split(jnp.tanh(gates), 4, axis=-1)
-    memory = 0.5 * ((1.0 + forget) * carry[1] + (1.0 + enter) * content)
-    return 0.5 * (1.0 + leave) * jnp.tanh(memory), memory
-
-
-def _gru(carry: Carry, entered: jax.Array, returned: jax.Array) -> Carry:
-    """Cho et al. 2014, eq. 5 to 8, the reset after the product: one product a cell. Gates: reset, update, content."""
-    width = carry[0].shape[-1]
-    gates = jax.nn.sigmoid(entered[..., : 2 * width] + returned[..., : 2 * width] + _LONG)
-    reset, keep = jnp.split(gates, 2, axis=-1)
-    content = jnp.tanh(entered[..., 2 * width :] + reset * returned[..., 2 * width :])
-    return (keep * carry[0] + (1.0 - keep) * content,)
-
-
-def _mingru(gates: jax.Array, seen: jax.Array) -> jax.Array:
-    """Feng et al. 2024, algorithm 5, in log2(t) parallel steps. Gates: keep (one less their update), content."""
-    keep, content = jnp.split(gates, 2, axis=-1)
-    there = seen[..., None]
-    keep = jnp.where(there, jax.nn.sigmoid(keep + _LONG), 1.0)
-    return recurrence(keep, jnp.where(there, (1.0 - keep) * content, 0.0), axis=1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What a kind of cell consists of."""
-
-    gates: int
-    carried: int
-    """Arrays that one cell hands to the next, the state first."""
-    step: Step | None
-    """None: no gate sees the state, and all cells are computed at once."""
-    joined: Callable[[Carry, jax.Array], Carry] | None = None
-    """The same, where it needs no more than the sum of the two shares."""
-
-
-_CELLS = {"lstm": _Shape(4, 2, _lstm, _lstm_joined), "gru": _Shape(3, 1, _gru), "mingru": _Shape(2, 1, None)}
-_HALVES = np.array([0.5, 0.5, 1.0, 0.5], np.float32)
-"""Of the LSTM's gates, in their order."""
-_FORGET = np.array([0.0, 1.0, 0.0, 0.0], np.float32)
-_LONG = 1.0
-"""Bias of a gate that keeps what is known, as the forget bias of the LSTM."""
 
 
 class Ahead(nnx.Module):

@@ -31,10 +31,11 @@ from numpy.typing import NDArray
 
 from models import boosted, regimes, rul_inputs
 from models.blend import shares
+from models.gates import Cell
 from models.intervals import share_below
 from models.kind import Estimate, Fitted, OutputSpec, Params, Progress, Spec, TrainingData
 from models.meaning import WITHIN_OR_BEYOND, Meaning
-from models.network import Cell, Recurrent, born, bound
+from models.network import Recurrent, born, bound
 from models.options import check_axes, choice, number, read
 from models.rul_held_out import HeldOut
 from models.rul_lives import Grow, Lives

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.network import Cell, Layer, Recurrent, born, bound
+from models.gates import Cell, _tanh
+from models.network import Layer, Recurrent, born, bound
 
 CELLS = get_args(Cell)
 RNG = np.random.default_rng(0)
@@ -94,6 +95,30 @@ def test_the_last_cell_alone_is_the_same_number(cell, layers, windows):
     found = jax.vmap(lambda one: bound(build, one).last(inputs, seen))(weights)
     assert found.shape == (2, windows, 2)
     assert np.asarray(found) == pytest.approx(np.asarray(wanted), abs=1e-5)
+
+
+@pytest.mark.parametrize("windows", [1, 3])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_long_memory_strays_no_further(cell, windows):
+    build = lambda rngs: Recurrent(4, 8, 1, cell, 2, rngs=rngs)  # noqa: E731
+    weights = jax.tree.map(lambda leaf: 2.0 * leaf[0], born(build, jax.random.split(jax.random.key(1), 1)))
+    values = RNG.normal(size=(windows, 500, 4)).astype(np.float32)
+    values[:, 0] *= 1e4  # gates that are wide open, and shut
+    inputs = jnp.asarray(values)
+    seen = jnp.asarray(RNG.random((windows, 500)) < 0.9)
+    wanted = jax.jit(lambda weights: bound(build, weights)(inputs, seen)[:, -1])(weights)
+    found = jax.jit(lambda weights: bound(build, weights).last(inputs, seen))(weights)
+    assert np.asarray(found) == pytest.approx(np.asarray(wanted), abs=1e-5)
+
+
+def test_the_fraction_is_tanh():
+    bent = np.concatenate([np.linspace(-12, 12, 200_001), np.geomspace(1e-6, 1, 1_000), [0, -np.inf, np.inf]])
+    over, under = jax.jit(_tanh)(bent.astype(np.float32))
+    assert np.asarray(over / under, np.float64) == pytest.approx(
+        np.tanh(bent.astype(np.float32).astype(float)), abs=1e-6
+    )
+    assert np.abs(over / under).max() <= 1.0
+    assert np.isnan(jnp.divide(*_tanh(jnp.asarray(np.nan))))
 
 
 @pytest.mark.parametrize("cell", CELLS)
