@@ -167,10 +167,15 @@ async def test_a_deadband_keeps_small_changes_from_it(second_stack, tmp_path, ki
     assert all(abs(after - before) > 12.5 for before, after in itertools.pairwise(values)), values
 
 
-async def test_a_percent_deadband_on_what_has_no_range_is_refused(second_stack, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [(f"{_RUL.name}.LowerBound", "BadMonitoredItemFilterUnsupported"), (_FLAG.name, "BadFilterNotAllowed")],
+    ids=["no range", "no number"],
+)
+async def test_a_percent_deadband_on_what_can_not_have_one_is_refused(second_stack, tmp_path, name, refused):
     async with _served(tmp_path, "None") as sink:
-        *_, answer = await second_stack(sink.endpoint, "subscribe", _node(_FLAG.name), "3", "1", "percent", "10")
-    assert "BadMonitoredItemFilterUnsupported" in answer.get("error", ""), answer
+        *_, answer = await second_stack(sink.endpoint, "subscribe", _node(name), "3", "1", "percent", "10")
+    assert refused in answer.get("error", ""), answer
 
 
 async def test_a_set_point_is_approved_by_an_operator_and_by_nobody_else(second_stack, tmp_path, certificate):
