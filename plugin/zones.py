@@ -84,7 +84,7 @@ def named_zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
         remedy = 'Write its IANA name, such as "Europe/Berlin", or UTC'
-        raise ConfigError("import", [Fault("--zone", name, "is no time zone", remedy)]) from error
+        raise ConfigError("the command", [Fault("--zone", name, "is no time zone", remedy)]) from error
 
 
 @lru_cache(maxsize=64)

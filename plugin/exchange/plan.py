@@ -58,7 +58,7 @@ def plan(names: Sequence[str], terms: Terms) -> Plan:
     faults: list[Fault] = []
     found = {role: _find(role, getattr(terms, role), names, faults) for role in _KNOWN}
     if faults:
-        raise ConfigError("import", faults)
+        raise ConfigError("the command", faults)
     time, tag, value = found["time"], found["tag"], found["value"]
     if time is None:
         raise _missing("time", names)
@@ -96,7 +96,7 @@ def _wide(names: Sequence[str], time: int) -> tuple[tuple[int, int | None], ...]
 
 def _missing(role: str, names: Sequence[str]) -> ConfigError:
     return ConfigError(
-        "import", [Fault(f"--{role}", "(not said)", "no heading tells which column it is", _columns(names))]
+        "the command", [Fault(f"--{role}", "(not said)", "no heading tells which column it is", _columns(names))]
     )
 
 

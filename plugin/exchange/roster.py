@@ -66,7 +66,7 @@ class Roster:
             if tag is not None:
                 self._convert(name, entry, tag, faults)
         if faults:
-            raise ConfigError("import", faults)
+            raise ConfigError("the command", faults)
 
     async def _make(self, missing: Mapping[str, Entry]) -> None:
         new = [Tag(name, SOURCE, f"nsu=urn:foretag:import;s={name}", unit=e.unit) for name, e in missing.items()]

@@ -86,7 +86,7 @@ class Terms:
         if len(self.delimiter.encode()) > 1:
             faults.append(Fault("--delimiter", self.delimiter, "is more than one character", "Write such as ;"))
         if faults:
-            raise ConfigError("import", faults)
+            raise ConfigError("the command", faults)
 
 
 @dataclass(slots=True)
@@ -117,7 +117,7 @@ class Wrong:
 
 def fault(option: str, value: str, problem: str, remedy: str) -> ConfigError:
     """One option that is wrong, as an error."""
-    return ConfigError("import", [Fault(option, value, problem, remedy)])
+    return ConfigError("the command", [Fault(option, value, problem, remedy)])
 
 
 def choice(option: str, value: str, kind: type[_Choice]) -> _Choice | None:
