@@ -55,6 +55,10 @@ async def reload_running(config: Config, wait: float = 60.0) -> Reloaded:
         raise ServiceError(
             f"the foretag of {config.data} runs with {found.config}; edit that, or name it with --config"
         )
+    if not lock.is_open_by(config.data / lock.NAME, found.pid):
+        raise ServiceError(
+            f"the foretag of {config.data} is no process that can be seen from here, as in another container; ask there"
+        )
     asked = time.monotonic()
     try:
         write_private(config.data / _ASKED, whoami().encode())

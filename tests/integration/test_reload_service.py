@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
@@ -18,11 +19,11 @@ from typer.testing import CliRunner, Result
 
 from plugin import lock
 from plugin.__main__ import app
-from plugin.asking import OUTCOME, beside
+from plugin.asking import OUTCOME, beside, reload_running
 from plugin.auditing import whoami
 from plugin.config import load
 from plugin.diagnostics import Diagnostics
-from plugin.errors import AlreadyRunning, ConfigError
+from plugin.errors import AlreadyRunning, ConfigError, ServiceError
 from plugin.opening import open_store
 from plugin.publish.config import WriteBackConfig, WriteRule
 from plugin.publish.server import OpcUaSink
@@ -249,6 +250,22 @@ async def test_a_second_service_on_the_same_folder_or_database_is_refused(tmp_pa
 
 async def foretag(*words: str) -> Result:
     return await asyncio.to_thread(lambda: CliRunner().invoke(app, words))
+
+
+async def test_no_signal_goes_to_a_process_that_has_the_number_by_chance(tmp_path: Path) -> None:
+    """As where the service runs in a container, with this data folder in it, and counts processes anew."""
+    config = load(write(tmp_path, 1, "t0"))
+    stranger = await asyncio.create_subprocess_exec("sleep", "60")
+    try:
+        with lock.hold(config.lock_files, config.path):
+            path = config.data / lock.NAME
+            path.write_text(json.dumps({"pid": stranger.pid, "config": str(config.path.resolve())}))
+            with pytest.raises(ServiceError, match="ask there"):
+                await reload_running(config, wait=1)
+        assert stranger.returncode is None
+    finally:
+        stranger.kill()
+        await stranger.wait()
 
 
 async def test_the_command_and_the_signal(tmp_path: Path, plant: Plant) -> None:
