@@ -4,15 +4,19 @@ Axes, here and everywhere in ``models``: ``n`` windows (one per asset and instan
 :attr:`Spec.features`, ``t`` cells of a regular grid, oldest first; the last cell ends at the window's end.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from models.meaning import Meaning
+
+if TYPE_CHECKING:  # the configuration names what is here, and commands that compute nothing start in half the time
+    import jax
 
 Params = dict[str, Any]
 """A nested dict of arrays: weights, scalers, calibration. All that prediction needs besides the :class:`Spec`."""

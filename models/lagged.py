@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from models import calendar, cells
+from models import calendar, cells, phases
 from models.kind import Spec
 
 _LIMIT = 6.0
@@ -68,14 +68,14 @@ def _dates(spec: Spec) -> list[int]:
 def table(spec: Spec, lags: Lags, rows: jax.Array, last: int) -> jax.Array:
     """What is known of each horizon at the last cells of ``rows`` [n, length + last - 1, f]: [n, last, horizon, d]."""
     past, told = _past(spec, lags, rows, last)
-    dates = [calendar.coming(told, lags.ahead, lags.day)] if told else []
+    dates = [phases.coming(told, lags.ahead, lags.day)] if told else []
     return jnp.concatenate([past, *dates], -1)
 
 
 def plain(spec: Spec, lags: Lags, rows: jax.Array, last: int) -> jax.Array:
     """As :func:`table`, with the instant that is foretold in few columns: what trees are asked about."""
     past, told = _past(spec, lags, rows, last)
-    dates = [calendar.instants(told, lags.ahead, lags.day)] if told else []
+    dates = [phases.instants(told, lags.ahead, lags.day)] if told else []
     return jnp.concatenate([past[..., 1:], *dates], -1)
 
 

@@ -1,6 +1,6 @@
 """Questions to a service that runs, and to its database beside it: reload, status, gaps.
 
-Nothing here imports the service: a question is answered before JAX is loaded.
+Nothing here imports the service: a question is answered before JAX, or an OPC UA client, would be loaded.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console, RenderableType
 
@@ -27,12 +27,14 @@ from plugin.errors import ConfigError, Fault, ModelError, ServiceError, StoreErr
 from plugin.fields import parse_moment
 from plugin.historian.stores import SqlStore, configured
 from plugin.pki import write_private
-from plugin.reloading import Reloaded
 from plugin.report.gaps import gap_record, gaps_view
 from plugin.report.models import drift_record, version_record, version_view, versions_view
 from plugin.report.people import audit_view, lab_view, labels_view, told_record
 from plugin.report.status import Verdict, living_view, status_view
 from plugin.report.told import ask
+
+if TYPE_CHECKING:
+    from plugin.reloading import Reloaded
 
 Told = TypeVar("Told", Label, LabSample, Audit)
 
@@ -45,7 +47,7 @@ _ASKED = "reload.asked"
 """File in the data folder: who asks for one, since a signal does not say."""
 
 
-async def reload_running(config: Config, wait: float = 60.0) -> Reloaded:
+async def reload_running(config: Config, wait: float = 60.0) -> "Reloaded":
     """Have the service that runs with this configuration's data folder read its file again; ServiceError where none
     answers within ``wait`` [s]."""
     found = lock.holder(config.data / lock.NAME)
@@ -87,7 +89,7 @@ def asker(folder: Path) -> str | None:
     return name[:200]
 
 
-def _outcome(path: Path, pid: int, since: float) -> Reloaded | None:
+def _outcome(path: Path, pid: int, since: float) -> "Reloaded | None":
     """What the service left there, where it began after ``since``: monotonic clocks of one machine agree."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -95,6 +97,8 @@ def _outcome(path: Path, pid: int, since: float) -> Reloaded | None:
         return None
     if found.pop("pid", None) != pid or found.pop("begun", 0.0) < since:
         return None
+    from plugin.reloading import Reloaded  # noqa: PLC0415 - of all questions this one alone needs an OPC UA client
+
     return Reloaded(**{name: tuple(rows) for name, rows in found.items()})
 
 

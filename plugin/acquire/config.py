@@ -3,7 +3,7 @@
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -12,9 +12,11 @@ from pydantic import Field, model_validator
 from plugin import passwords
 from plugin.acquire import credentials
 from plugin.acquire.profiles import PROFILES
-from plugin.channel import Terms
 from plugin.errors import SecretError, SourceRefused
 from plugin.fields import CredentialName, Duration, Section, VariableName
+
+if TYPE_CHECKING:
+    from plugin.channel import Terms
 
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
@@ -229,8 +231,10 @@ class SourceConfig(Section):
             raise ValueError("user needs encryption: set security_mode SignAndEncrypt")
         return self
 
-    def terms(self, pki_folder: Path, application_uri: str) -> Terms:
+    def terms(self, pki_folder: Path, application_uri: str) -> "Terms":
         """Whom the source speaks to, and how; ``application_uri``: ours."""
+        from plugin.channel import Terms  # noqa: PLC0415 - the OPC UA client, which takes long and not every command uses
+
         return Terms(
             name=self.name,
             endpoint=self.endpoint,

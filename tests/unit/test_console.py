@@ -79,3 +79,9 @@ def test_a_file_that_can_not_be_used_is_named_without_a_traceback(tmp_path: Path
 def test_an_error_of_no_file_keeps_its_traceback():
     with pytest.raises(ConnectionResetError):
         ended(ConnectionResetError("by peer"))
+
+
+def test_a_question_is_answered_without_what_takes_long_to_load():
+    loaded = "import sys, plugin.asking; print({'jax', 'flax', 'asyncua', 'plugin.service'} & set(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "set()\n"

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import boosted, calendar, forecast_trees
+from models import boosted, calendar, forecast_trees, phases
 from models.forecast_lstm import ForecastLstm
 from models.kind import Spec, TrainingData
 from models.lagged import Lags, plain, series, table, width
@@ -164,13 +164,13 @@ def test_every_horizon_has_the_same_cells_of_the_same_time_of_day():
 def test_the_date_to_come_follows_from_the_present_one(start, ahead):
     now, then = dates(np.array([start])), dates(np.array([start + ahead]))
     rows = {name: jnp.asarray(row, jnp.float32) for name, row in zip(calendar.NAMES, now, strict=True)}
-    told = np.asarray(calendar.coming(rows, (1, ahead), DAY))[0, 1]
+    told = np.asarray(phases.coming(rows, (1, ahead), DAY))[0, 1]
     weekday = ((start + ahead) // DAY) % 7
     assert told[8:15].tolist() == [float(day == weekday) for day in range(7)]
     assert told[15] == (then[4] if (start % DAY + ahead) < 2 * DAY else 0)
     angle = 2 * np.pi * (start + ahead + 0.5) / DAY
     assert told[[0, 4]] == pytest.approx([np.sin(angle), np.cos(angle)], abs=1e-5)
-    instant = np.asarray(calendar.instants(rows, (1, ahead), DAY))[0, 1]
+    instant = np.asarray(phases.instants(rows, (1, ahead), DAY))[0, 1]
     assert instant[:8].tolist() == told[:8].tolist()
     assert instant[8:] == pytest.approx([(start + ahead + 0.5) % DAY / DAY, weekday, told[15]], abs=1e-5)
 
@@ -184,7 +184,7 @@ def test_without_a_calendar_trees_are_asked_about_the_past_alone():
 
 def test_of_later_days_than_tomorrow_nothing_is_claimed():
     rows = {name: jnp.ones(1) for name in calendar.NAMES}
-    assert calendar.coming(rows, (3 * DAY,), DAY)[0, 0, 15] == 0.0
+    assert phases.coming(rows, (3 * DAY,), DAY)[0, 0, 15] == 0.0
 
 
 @pytest.mark.parametrize(
