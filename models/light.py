@@ -149,6 +149,13 @@ def widened(params: Params) -> Params:
     return {key: widened(dict(each)) if isinstance(each, Mapping) else each for key, each in params.items()}
 
 
+def is_halved(params: Params) -> bool:
+    """Whether a matrix of them is of bfloat16."""
+    return set(params) == {"bf16"} or any(
+        is_halved(dict(each)) for each in params.values() if isinstance(each, Mapping)
+    )
+
+
 @cache
 def multiplies_bf16() -> bool:
     """Whether the device does; a processor that doesn't is slower with them than with float32."""

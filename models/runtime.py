@@ -21,8 +21,11 @@ _CELLS = 1 << 20
 """Of the features of a block of windows, at most."""
 _FEWEST = 64
 """Windows of a block: with fewer, matrix products are slow."""
-_ON_PROCESSORS: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
-"""Compiler's options: XLA takes half of what AVX-512 has, for processors that once slowed down at the whole."""
+_FEW = 256
+"""Windows: networks of float32 are a few per cent faster at them by Eigen than by YNNPACK, but no more at twice as many."""
+_WIDE: Mapping[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
+"""Option of the compiler's: XLA takes half of what AVX-512 has, for processors that once slowed down at the whole."""
+_EIGEN: Mapping[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
 def choose_device(name: str = "auto") -> jax.Device:
@@ -119,6 +122,7 @@ class Predictor:
         """Programs compiled (or taken from the cache) so far; it stands still once warm."""
         self._device = device
         self._params = jax.device_put(light.unpacked(params), device)
+        self._halved = light.is_halved(params)
         self._programs: dict[int, Any] = {}
         given = (output for output in kind.outputs(spec) if output.meaning is not Meaning.FLAG)  # decided outside
         self._ahead = {output.name: len(output.ahead) for output in given}
@@ -189,6 +193,21 @@ class Predictor:
             self.compilations += 1
             with jax.default_device(self._device):
                 lowered = self._told.lower(self._params, values, observed)
-                options = _ON_PROCESSORS if self._device.platform == "cpu" else None
-                self._programs[windows] = lowered.compile(compiler_options=options)
+                self._programs[windows] = _compiled(lowered, self._options(windows))
         return self._programs[windows]
+
+    def _options(self, windows: int) -> Mapping[str, str | bool]:
+        if self._device.platform != "cpu":
+            return {}
+        return _WIDE if self._halved or windows > _FEW else {**_WIDE, **_EIGEN}  # Eigen is slow at bfloat16
+
+
+def _compiled(lowered: Any, options: Mapping[str, str | bool]) -> Any:
+    """An option that another release of XLA does not know costs some speed, no prediction."""
+    try:
+        return lowered.compile(compiler_options=dict(options))
+    except jax.errors.JaxRuntimeError as error:
+        if "compile option" not in str(error):
+            raise
+        log.warning("models are compiled without options for this processor: %s", error)
+        return lowered.compile()

@@ -85,6 +85,8 @@ def test_matrices_that_are_no_network_s_stay_as_they_are():
     halved = light.halved(kept)
     assert halved["inverse"].dtype == np.float32
     assert halved["network"]["kernel"]["bf16"].dtype == np.uint16
+    assert light.is_halved(halved)
+    assert not light.is_halved(kept)
 
 
 @pytest.mark.parametrize("pruned", [0.0, 0.3])

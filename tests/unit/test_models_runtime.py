@@ -145,3 +145,11 @@ def test_many_windows_are_computed_in_blocks_of_one_program(predictor, monkeypat
 
 def test_no_window_gives_no_number(predictor):
     assert predictor.predict(*windows(0, 200))["sum"].value.tolist() == []
+
+
+def test_an_option_that_the_compiler_does_not_know_costs_no_prediction(predictor, monkeypatch, caplog):
+    monkeypatch.setattr(runtime, "_WIDE", {"xla_cpu_of_another_release": "1"})
+    there = Predictor(Sum(), predictor.spec, {"weight": np.float32(2)}, choose_device("cpu"))
+    found, wanted = (each.predict(*windows(3, 200))["sum"] for each in (there, predictor))
+    assert found.value.tolist() == wanted.value.tolist()
+    assert "xla_cpu_of_another_release" in caplog.text
