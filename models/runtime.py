@@ -22,7 +22,7 @@ _CELLS = 1 << 20
 _FEWEST = 64
 """Windows of a block: with fewer, matrix products are slow."""
 _FEW = 256
-"""Windows: networks of float32 are a few per cent faster at them by Eigen than by YNNPACK, but no more at twice as many."""
+"""Windows: at so few, networks of float32 are a few per cent faster by Eigen than by YNNPACK, but not at twice that."""
 _WIDE: Mapping[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
 """Option of the compiler's: XLA takes half of what AVX-512 has, for processors that once slowed down at the whole."""
 _EIGEN: Mapping[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": ""}
