@@ -6,7 +6,7 @@ and the client chooses whether the oldest or the newest is dropped; a client tha
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +37,10 @@ class EventItem(MonitoredItemData):
         self._waiting = waiting
         self._lost = lost
         self._overflow: ua.EventFieldList | None = None
+        self._last: ua.EventFieldList | None = None
+        """Of a refresh."""
+        self._room = 0
+        """Events that may wait beside those of the queue, while a refresh is among them."""
         self._filter = EventFilter(asked.RequestedParameters.Filter)
         self.ask(asked.RequestedParameters)
 
@@ -49,14 +53,33 @@ class EventItem(MonitoredItemData):
         self._discard_oldest = asked.DiscardOldest
         return self.queue_size
 
-    def offer(self, occurrence: Occurrence, *, always: bool = False) -> None:
-        """Take an event if it passes the filter; ``always``: whatever the filter says."""
-        if self.mode == ua.MonitoringMode.Reporting and (always or self._filter.passes(occurrence)):
+    def offer(self, occurrence: Occurrence) -> None:
+        """Take an event if it passes the filter."""
+        if self.mode == ua.MonitoringMode.Reporting and self._filter.passes(occurrence):
             self._put(occurrence.fields)
 
+    @property
+    def refreshing(self) -> bool:
+        """The client has not got all of its last refresh yet."""
+        waiting = self._waiting.get(self.monitored_item_id or 0, ())
+        return self._last is not None and any(each is self._last for each in waiting)
+
+    def refresh(self, begin: Fields, retained: Iterable[Occurrence], end: Fields) -> None:
+        """All that passes the filter, between two events that pass every filter: whole, however short the queue is."""
+        if self.mode != ua.MonitoringMode.Reporting:
+            return
+        passing = (each.fields for each in retained if self._filter.passes(each))
+        told = [self._notification(fields) for fields in (begin, *passing, end)]
+        self._last, self._room = told[-1], len(told)
+        self._queue.extend(told)
+
+    @property
+    def _queue(self) -> list[Any]:
+        return self._waiting.setdefault(self.monitored_item_id or 0, [])
+
     def _put(self, fields: Fields) -> None:
-        queue = self._waiting.setdefault(self.monitored_item_id or 0, [])
-        if len(queue) < self.queue_size:
+        queue = self._queue
+        if len(queue) < self.queue_size or (len(queue) < self.queue_size + self._room and self.refreshing):
             queue.append(self._notification(fields))
             return
         self._lost()

@@ -126,6 +126,24 @@ async def test_an_alarm_says_what_why_and_what_to_do_with_all_that_a_client_sele
     assert event["Quality"].value == Status.GOOD
 
 
+async def test_one_refresh_of_a_subscription_comes_after_the_other(served, clients):
+    await served.rul(25.0, "said")
+    async with listening(clients["olga"]) as heard:
+        (subscription,) = served.sink._server.subscriptions.subscriptions.values()
+        await subscription.set_publishing_mode(False)
+        await heard.refresh()
+        with pytest.raises(ua.UaStatusCodeError, match="BadRefreshInProgress"):
+            await heard.refresh()
+        await subscription.set_publishing_mode(True)
+
+        def ends() -> int:
+            return sum(each["EventType"].Identifier == _ID.RefreshEndEventType for each in heard.heard)
+
+        await heard.events.until(lambda: ends() == 1)
+        await heard.refresh()
+        await heard.events.until(lambda: ends() == 2)
+
+
 async def test_what_is_back_within_its_limits_is_in_the_state_of_none(served, clients):
     state = await _node(clients["olga"], f"{alarm('limits')}.LimitState.CurrentState")
     seen = []

@@ -81,6 +81,30 @@ def test_what_can_not_be_evaluated_is_refused_when_it_is_asked_for(elements: Any
         EventFilter(_where(*elements))
 
 
+def test_a_refresh_is_whole_however_short_the_queue_is_and_one_at_a_time() -> None:
+    """More alarms may stand than a client's queue holds: it would never know them all."""
+    waiting: dict[int, list[Any]] = {}
+    asked = ua.MonitoringParameters(7, 0.0, event_filter("Severity"), 3, True)
+    request = ua.MonitoredItemCreateRequest(ua.ReadValueId(), ua.MonitoringMode.Reporting, asked)
+    lost: list[int] = []
+    item = EventItem(1, request, waiting, lambda: lost.append(1))
+
+    def event(severity: int) -> Occurrence:
+        return Occurrence({"Severity": ua.Variant(severity, _V.UInt16)}, frozenset(), ())
+
+    item.refresh(event(0).fields, map(event, range(1, 9)), event(9).fields)
+    lasts = [item.refreshing]
+    for severity in range(10, 14):
+        item.offer(event(severity))
+    assert [each.EventFields[0].Value for each in waiting[1][2:]] == list(range(2, 14))
+    assert len(lost) == 1
+    del waiting[1][:-3]
+    lasts.append(item.refreshing)
+    assert lasts == [True, False]
+    item.offer(event(14))
+    assert (len(waiting[1]), len(lost)) == (4, 2)
+
+
 @pytest.mark.parametrize(("oldest", "severities"), [(True, [None, 4, 5, 6]), (False, [1, 2, 3, None])])
 def test_a_full_queue_says_so_once(oldest: bool, severities: list[int | None]) -> None:
     waiting: dict[int, list[Any]] = {}

@@ -98,6 +98,8 @@ class Conditions:
             return status_code(ua.StatusCodes.BadMonitoredItemIdInvalid)
         shown = [notice for notice in self._room.retained() if notice.condition.id in self._instances]
         retained = [self._occurrence(tree, notice) for notice in shown]
+        if any(each.refreshing for each in hearing):
+            return status_code(ua.StatusCodes.BadRefreshInProgress)
         for each in hearing:
             _refresh(each, retained)
         return ua.StatusCode()
@@ -134,14 +136,8 @@ def _emitters(tree: Tree, condition: Condition, source: ua.NodeId) -> tuple[ua.N
 
 
 def _refresh(item: EventItem, retained: Sequence[Occurrence]) -> None:
-    """Between start and end, which pass every filter; the events are those of before, with their EventId and Time."""
-    item.offer(_mark(_ID.RefreshStartEventType, "Refresh begins"), always=True)
+    """The events are those of before, with their EventId and Time."""
     node = item.read_value_id.NodeId if item.read_value_id is not None else None
-    for each in retained:
-        if node in each.emitters:
-            item.offer(each)
-    item.offer(_mark(_ID.RefreshEndEventType, "Refresh ends"), always=True)
-
-
-def _mark(kind: int, message: str) -> Occurrence:
-    return Occurrence(plain_event(kind, message), frozenset(), ())
+    begin = plain_event(_ID.RefreshStartEventType, "Refresh begins")
+    heard = (each for each in retained if node in each.emitters)
+    item.refresh(begin, heard, plain_event(_ID.RefreshEndEventType, "Refresh ends"))
