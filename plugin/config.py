@@ -251,7 +251,7 @@ def _csv_rows(folder: Path, files: Sequence[Path], faults: list[Fault]) -> Itera
 
 def _heading_faults(file: str, heading: Sequence[str]) -> Iterator[Fault]:
     """Once, and not with each line."""
-    strangers = [name for name in heading if name not in TagRow.model_fields]
+    strangers = [name for name in heading if name and name not in TagRow.model_fields]
     if strangers or not {"name", "node"} <= set(heading):
         remedy = f"Part columns by commas; name and node are needed, and there may be {', '.join(TagRow.model_fields)}"
         yield Fault(f"{file} heading", _shown([*heading]), "is not that of a tag file", remedy)

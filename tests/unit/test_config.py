@@ -124,6 +124,12 @@ def test_a_line_is_named_as_an_editor_counts_it_and_empty_ones_are_nothing(write
     assert {"tags.csv line 5, column node", "tags.csv line 5, column low"} == faults(write(GOOD, csv)).keys()
 
 
+def test_columns_that_a_spreadsheet_leaves_behind_are_nothing(write):
+    path = write(GOOD, "name,node,,\nmill.power,nsu=urn:plant;s=P1,,\n")
+    assert "mill.power" in {tag.name for tag in load(path).tags}
+    assert faults(write(GOOD, "name,node,\nmill.power,nsu=urn:plant;s=P1,5\n")), "but not what stands in one"
+
+
 @pytest.mark.parametrize("heading", ["name;node;asset", "name,node,colour", "node,asset", ""])
 def test_a_heading_that_is_not_a_tag_files_is_one_fault(write, heading):
     found = faults(write(GOOD, f"{heading}\n" + "a;nsu=u;s=a;b\n" * 50))
