@@ -6,6 +6,8 @@ from plugin.domain import Micros, SampleBatch
 from plugin.protocols import Store
 
 _FIRST_WIDTH: Micros = 60_000_000
+_HOLE: Micros = 86_400_000_000
+"""Where nothing came for so long, what follows may be of another density; what comes by the hour has no holes."""
 _WIDEST: Micros = 32 * 86_400_000_000
 _MOST = 10_000_000
 """Samples that a slice may turn out to have where it was wide because there were few, if all tags then have one a
@@ -23,7 +25,7 @@ async def slices(
     width = _FIRST_WIDTH
     widest = max(_FIRST_WIDTH, min(_WIDEST, _MOST // max(1, len(tags)) * 1_000_000))
     while (begin := await store.next_time(start)) is not None and begin < end:
-        width = _FIRST_WIDTH if begin > start + width else width
+        width = _FIRST_WIDTH if begin > start + max(width, _HOLE) else width
         until = min(begin + width, end)
         batch = await store.read_samples(tags, begin, until, received_by=received_by)
         if len(batch):

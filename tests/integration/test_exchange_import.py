@@ -454,6 +454,14 @@ class Asked(MemoryStore):
         return await super().read_samples(tags, start, end, **bounds)
 
 
+async def test_what_comes_by_the_hour_is_read_by_the_month(store):
+    hours = T0 + np.arange(365 * 24) * 3_600_000_000
+    await store.write([Delivery(SampleBatch.of([1] * len(hours), hours, 1.0, 0, hours, hours))])
+    found = [len(part) async for part, _ in slices(store, [1], T0, T0 + 10**16)]
+    assert sum(found) == len(hours)
+    assert len(found) < 40
+
+
 @pytest.mark.parametrize("tags", [1, 1_000, 10_000])
 async def test_what_was_seldom_may_become_frequent_and_a_slice_is_not_all_of_it(tags):
     """A value a minute, and then perhaps all tags each second: some ten million samples at most are read at once."""
