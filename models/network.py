@@ -14,12 +14,17 @@ M = TypeVar("M", bound=nnx.Module)
 
 
 def born(build: Callable[[nnx.Rngs], nnx.Module], keys: jax.Array) -> Params:
-    """Weights of an ensemble, one member per key, each leaf with the members as its first axis."""
+    """Weights of an ensemble, one member per key, each leaf with the members as its first axis.
+
+    One member after the other: jaxlib deals a batch of LAPACK calls (orthogonal weights are a QR) out to XLA's threads
+    and waits for them inside one, so that two such batches side by side wait for ever where there are two threads, and
+    every prediction behind them.
+    """
 
     def member(key: jax.Array) -> Params:
         return nnx.to_pure_dict(nnx.state(build(nnx.Rngs(params=key))))
 
-    weights: Params = jax.jit(jax.vmap(member))(keys)
+    weights: Params = jax.jit(lambda keys: jax.lax.map(member, keys))(keys)
     return weights
 
 

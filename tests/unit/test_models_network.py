@@ -131,3 +131,19 @@ def test_every_layer_reads_the_one_below(cell):
     above = bound(lambda rngs: Layer(5, 5, cell, rngs=rngs), weights["above"]["layer_2"]).states(states, seen)
     wanted = above @ weights["head"]["kernel"] + weights["head"]["bias"]
     assert np.asarray(bound(build, weights)(inputs, seen)) == pytest.approx(np.asarray(wanted), abs=1e-5)
+
+
+def test_members_are_born_without_a_batch_of_lapack_calls():
+    """Two such batches side by side, as two layers are, wait for ever on a machine with two processors."""
+    build = lambda rngs: Recurrent(4, 64, 2, layers=2, rngs=rngs)  # noqa: E731
+    program = jax.jit(partial(born, build)).lower(jax.random.split(jax.random.key(1), 5)).as_text()
+    calls = [line for line in program.splitlines() if "@lapack_" in line]
+    assert calls
+    assert not [line for line in calls if "tensor<5x" in line]
+
+
+def test_the_first_member_is_what_it_would_be_alone():
+    build = lambda rngs: Recurrent(4, 16, 2, layers=2, rngs=rngs)  # noqa: E731
+    keys = jax.random.split(jax.random.key(1), 3)
+    one, three = born(build, keys[:1]), born(build, keys)
+    jax.tree.map(lambda alone, among: np.testing.assert_array_equal(alone[0], among[0]), one, three)
