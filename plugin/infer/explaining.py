@@ -60,7 +60,7 @@ class Reasons:
             self._worse[_SCORE] = 1.0
         self._most = min(config.explain.most, len(self._rows))
 
-    def explainers(self, version: ModelVersion, spec: Spec, params: Params, device: Any) -> Mapping[str, Explainer]:
+    def explainers(self, version: ModelVersion, spec: Spec, params: Params, device: Any) -> dict[str, Explainer]:
         """By output, for :meth:`warm` to compile; none where the version does not say what its features were like."""
         if not self._most:
             return {}

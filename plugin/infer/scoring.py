@@ -40,6 +40,7 @@ from plugin.infer.outputs import model_spec, output_tag, predictions, simulated
 from plugin.infer.registry import Registry
 from plugin.infer.sight import Sight
 from plugin.infer.windows import whole_steps
+from plugin.tasks import job
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,8 @@ class Ready:
 
     version: ModelVersion
     predictor: Predictor
-    explainers: Mapping[str, Explainer]
-    """By output."""
+    explainers: dict[str, Explainer]
+    """By output; none where nothing is to be explained, or where it broke."""
     decisions: dict[str, Decision] = field(default_factory=dict)
     """On flags, by asset; empty until the first run, which looks into the past for them."""
     warming: list[Future[None]] = field(default_factory=list)
@@ -249,17 +250,29 @@ class Scorer:
     async def _explain(
         self, ready: Ready, windows: Windows, given: Sequence[Prediction], flags: Sequence[Flag], until: float
     ) -> tuple[Explanation, ...]:
-        """No result is lost for its reasons: what is not found in time is left out, and counted."""
+        """No result is lost for its reasons: what is not found in time is left out, and counted.
+
+        A version whose reasons break has none any more, which is said once: they would break again at each run.
+        """
         warm = self._warm(ready)
         if not self._reasons.asked(ready.explainers, given, flags):
             return ()
-        seen = ready.explainers, windows.values, windows.observed
         told: tuple[Explanation, ...] = ()
         complete = False
+
+        async def tell() -> tuple[tuple[Explanation, ...], bool]:
+            await asyncio.shield(asyncio.wrap_future(warm))
+            seen = ready.explainers, windows.values, windows.observed
+            return await self._compute.explain(self._reasons.of, *seen, given, flags, until)
+
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if math.isinf(until) else max(0.0, until - time.monotonic())):
-                await asyncio.shield(asyncio.wrap_future(warm))
-                told, complete = await self._compute.explain(self._reasons.of, *seen, given, flags, until)
+                what = f"model {ready.version.label}: to tell why its results are what they are"
+                found = await job(self._diagnostics, "explanations", what, tell())
+                if found is None:
+                    ready.explainers.clear()
+                    return ()
+                told, complete = found
         if not complete:
             self._diagnostics.explanations_late.labels(self.config.name).inc()
         return told

@@ -92,6 +92,28 @@ async def test_a_result_is_not_lost_for_its_reasons_nor_is_that_of_another_model
     assert stored.result is RunResult.DONE
 
 
+@pytest.mark.parametrize("part", ["warm", "shares"])
+async def test_a_flag_is_not_lost_to_reasons_that_break_and_that_is_said_once(bench, monkeypatch, caplog, part):
+    scorer = bench.scorer(config())
+    await bench.training().train(scorer)
+    await leave(bench, 0, "b", 60.0)
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no program for this device")
+
+    monkeypatch.setattr(f"models.explain.Explainer.{part}", broken)
+    runs = bench.runs()
+    for second in (6, 7, 8):
+        end = NOW + timedelta(seconds=second)
+        outcome = await runs.score(scorer, end, end)
+        assert outcome is not None
+    assert [flag.asset for flag in outcome.flags if flag.raised] == ["pump-1"]
+    assert outcome.explanations == ()
+    assert bench.diagnostics.value("task_failures_total", task="explanations") == 1.0
+    (said,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert said.getMessage() == "model odd-1: to tell why its results are what they are failed"
+
+
 async def test_the_first_results_do_not_wait_until_reasons_can_be_told(bench, monkeypatch):
     scorer = bench.scorer(config(schedule={"every": "1s", "deadline": "4s"}))
     await bench.training().train(scorer)
