@@ -90,9 +90,7 @@ class Scorers:
         return run
 
     def _is_reading(self, index: int) -> bool:
-        """A source that can't be reached is not waited for."""
-        own = self._read_by(self.in_force[index])
-        return any(source.health().connected and not source.history_progress().finished for source in own)
+        return any(map(_is_awaited, self._read_by(self.in_force[index])))
 
     def _read_by(self, scorer: Scorer) -> list[Source]:
         names = {tag.source for asset in scorer.assets for tag in asset.tags.values()}
@@ -144,3 +142,9 @@ class Scorers:
             fault = Fault(f"{where}.options", str(model.options), str(error), remedy)
             raise ConfigError(path, [fault]) from error
         return kind
+
+
+def _is_awaited(source: Source) -> bool:
+    """Its past is still to come; not of one that is known to be out of reach."""
+    health = source.health()
+    return (health.connected or not health.trouble) and not source.history_progress().finished

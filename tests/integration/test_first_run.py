@@ -100,6 +100,7 @@ class There:
     name: str = "plant"
     finished: bool = False
     connected: bool = True
+    trouble: str = ""
 
     def deliveries(self) -> AsyncIterator[Delivery]:
         """Nobody asks."""
@@ -109,7 +110,7 @@ class There:
         return HistoryProgress(self.name, 0, 1, 0, self.finished)
 
     def health(self) -> Health:
-        return Health("running", self.connected, None)
+        return Health("running", self.connected, None, self.trouble)
 
 
 async def test_it_waits_for_the_past_but_not_beyond_the_next_tick_nor_for_who_is_away(config: Config) -> None:
@@ -132,8 +133,13 @@ async def test_it_waits_for_the_past_but_not_beyond_the_next_tick_nor_for_who_is
         assert len(await scored(config)) == 1
 
         source.finished = source.connected = False
+        waiting = asyncio.ensure_future(scorers.first_job(0, runs, None)(tick, tick))
+        await asyncio.sleep(0)
+        assert not waiting.done(), "nobody knows yet whether it can be reached"
+        assert len(await scored(config)) == 1
+        source.trouble = "connection refused"
         async with asyncio.timeout(60):
-            await scorers.first_job(0, runs, None)(tick, tick)
+            await waiting
         assert len(await scored(config)) == 2
 
 
