@@ -56,8 +56,7 @@ _ACTIVATION_SECONDS = 10.0  # a connection that has no session by then is closed
 
 _NOBODY = User(role=UserRole.Anonymous)
 
-
-_HARMLESS = frozenset(
+OF_A_SUBSCRIPTION = frozenset(
     ua.NodeId(ua.Int32(number))
     for number in (
         ua.ObjectIds.ConditionType_ConditionRefresh,
@@ -66,7 +65,8 @@ _HARMLESS = frozenset(
         ua.ObjectIds.Server_ResendData,
     )
 )
-"""Methods of the standard that an observer may call."""
+"""Methods of the standard that an observer may call; their first argument is a subscription, which has to be the
+caller's."""
 
 
 async def _no_history(params: ua.HistoryReadParameters, _: Points) -> list[ua.HistoryReadResult]:
@@ -109,7 +109,7 @@ class PlantInternalServer(InternalServer):
         self.lose_event: LostEvent = lambda: None
         self.lose_values: LostValues = lambda _: None
         self._failures: set[tuple[int, type]] = set()
-        self._permissions = dict.fromkeys(_HARMLESS, Permission.READ)
+        self._permissions = dict.fromkeys(OF_A_SUBSCRIPTION, Permission.READ)
         self.allow_remote_admin = False
         self.plant_subscriptions = PlantSubscriptions(self.aspace, iserver=self)
         self.subscription_service = self.isession.subscription_service = self.plant_subscriptions

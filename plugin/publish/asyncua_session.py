@@ -27,7 +27,7 @@ from asyncua.server.internal_session import InternalSession
 
 from plugin.ending import to_its_end
 from plugin.publish import browsing, permissions
-from plugin.publish.asyncua_inner import PlantInternalServer
+from plugin.publish.asyncua_inner import OF_A_SUBSCRIPTION, PlantInternalServer
 from plugin.publish.asyncua_items import PlantItems
 from plugin.publish.asyncua_subscriptions import PlantSubscription
 from plugin.publish.capabilities import MESSAGE_BYTES, OPERATIONS
@@ -40,17 +40,6 @@ from plugin.publish.trail import NOBODY
 _A = ua.AttributeIds
 _AT_ONCE = 1000
 """Values that are read before the loop has its turn: some ms."""
-
-_OF_SUBSCRIPTION = frozenset(
-    ua.NodeId(ua.Int32(number))
-    for number in (
-        ua.ObjectIds.ConditionType_ConditionRefresh,
-        ua.ObjectIds.ConditionType_ConditionRefresh2,
-        ua.ObjectIds.Server_GetMonitoredItems,
-        ua.ObjectIds.Server_ResendData,
-    )
-)
-"""Methods whose first argument is a subscription, which has to be the caller's."""
 
 
 def _bounded(items: Sequence[Any] | None) -> None:
@@ -190,7 +179,7 @@ class PlantSession(InternalSession):
             return int(ua.StatusCodes.BadNodeIdUnknown)
         if found is None or _A.Executable not in found.attributes:
             return int(ua.StatusCodes.BadMethodInvalid)
-        if method.MethodId in _OF_SUBSCRIPTION and not self._owns(_first(method.InputArguments)):
+        if method.MethodId in OF_A_SUBSCRIPTION and not self._owns(_first(method.InputArguments)):
             return int(ua.StatusCodes.BadSubscriptionIdInvalid)
         if found.call is None:
             return int(ua.StatusCodes.BadNotExecutable)
