@@ -29,6 +29,23 @@ _NOBODY = 0
 """Queue size where there is no item."""
 
 
+class _Loose:
+    """Values that come one by one, until somebody wants them packed."""
+
+    def __init__(self) -> None:
+        self.places = array("q")
+        self.contents: list[bytes] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.contents)
+
+    def taken(self) -> Packed:
+        """All of them; none is left."""
+        packed = Packed.of(np.frombuffer(self.places, np.int64), self.contents)
+        self.places, self.contents = array("q"), []
+        return packed
+
+
 class Changes:
     """What the variables of one server said to those who want each change, oldest first.
 
@@ -44,8 +61,7 @@ class Changes:
         self._parts: list[Packed] = []
         self._before = 0
         """How many parts there were before the first that is kept."""
-        self._loose_places = array("q")
-        self._loose: list[bytes] = []
+        self._loose = _Loose()
         self._backlogs: WeakSet[Backlog] = WeakSet()
 
     def __len__(self) -> int:
@@ -59,9 +75,10 @@ class Changes:
 
     def add(self, places: tuple[int, ...], content: bytes) -> None:
         """A variable says this DataValue at its places."""
+        loose = self._loose
         for place in places:
-            self._loose_places.append(place)
-            self._loose.append(content)
+            loose.places.append(place)
+            loose.contents.append(content)
             self._kept += 1
         if self._kept >= _KEPT:
             self._hand_over()
@@ -85,8 +102,7 @@ class Changes:
     def _gather(self) -> None:
         """What came one by one, packed for all who look."""
         if self._loose:
-            self._parts.append(Packed.of(np.frombuffer(self._loose_places, np.int64), self._loose))
-            self._loose_places, self._loose = array("q"), []
+            self._parts.append(self._loose.taken())
 
     @property
     def end(self) -> int:
@@ -132,11 +148,13 @@ class Backlog:
         self._sizes = np.zeros(0, np.int64)
         self._newest = np.zeros(0, np.bool_)
         self._waiting = EMPTY
+        self._told = _Loose()
+        """Behind those that wait: to join them at each would copy all initial values for each item of a client."""
 
     def __bool__(self) -> bool:
         """Whether anything waits."""
         self.collect()
-        return bool(len(self._waiting) or self.choosers)
+        return bool(len(self._waiting) or self._told or self.choosers)
 
     # --- items ------------------------------------------------------------------------------------------------------
 
@@ -154,6 +172,7 @@ class Backlog:
         self.collect()
         self._sizes[place] = _NOBODY
         self._followed -= 1
+        self._gather()
         lost = self._waiting.places == place
         if not lost.any():
             return []
@@ -164,12 +183,14 @@ class Backlog:
     def forget(self, places: list[int]) -> None:
         """Nothing waits from these any more."""
         self.collect()
+        self._gather()
         self._waiting = self._waiting.pick(~np.isin(self._waiting.places, places))
 
     def tell(self, place: int, content: bytes) -> None:
         """Something that is for this subscription alone."""
         self.collect()
-        self._waiting = Packed.joined((self._waiting, Packed.of([place], [content])))
+        self._told.places.append(place)
+        self._told.contents.append(content)
 
     def withdraw(self, chooser: Chooser) -> None:
         """It is not to be asked."""
@@ -185,10 +206,15 @@ class Backlog:
         seen, self._seen = self._seen, changes.end
         if seen == self._seen or not self._followed:
             return
+        self._gather()
         said = changes.since(seen)
         mine = self._sizes[said.places] != _NOBODY
         self._waiting = Packed.joined((self._waiting, said if mine.all() else said.pick(mine)))
         self._discard()
+
+    def _gather(self) -> None:
+        if self._told:
+            self._waiting = Packed.joined((self._waiting, self._told.taken()))
 
     def _grow(self, places: int) -> None:
         more = max(places, 2 * len(self._sizes)) - len(self._sizes)
@@ -222,6 +248,7 @@ class Backlog:
     def take(self, most: int) -> tuple[int, list[bytes]]:
         """What waits, up to a bound: how many values, and handle and value of each in turn, joined anyhow."""
         self.collect()
+        self._gather()
         parts: list[bytes] = []
         taken = self._take_chosen(most, parts)
         if len(waiting := self._waiting.pick(slice(most - taken))):
