@@ -100,9 +100,13 @@ async def measure(quick: bool) -> Sequence[Row]:
         assets = await history.keep([plant(trial) for trial in trials])
         pairs = [*zip(trials, assets, strict=True)]
         for name, short in _KINDS.items():
-            if not (quick and short):
-                seeds = range(_SEEDS if short else 1)
-                rows += _rows(name, [[await told(history, name, *pair, seed) for pair in pairs] for seed in seeds])
+            if quick and short:
+                continue
+            seeds = []
+            for seed in range(_SEEDS if short else 1):
+                seeds.append([await told(history, name, *pair, seed) for pair in pairs])
+                print(_line(name, seed, seeds[-1]), flush=True)
+            rows += _rows(name, seeds)
     for name, peer in _peers().items():
         rows += _rows(name, [[peer(trial) for trial in trials]])
     return rows
@@ -163,10 +167,9 @@ def flagged(score: Floats) -> Labels:
 def _rows(name: str, seeds: Sequence[Sequence[Told]]) -> Iterable[Row]:
     far, mar = zip(*(rates(told) for told in seeds), strict=True)
     ours = name in _KINDS
-    areas = [[auc(each.score, each.anomalous) for each in told] for told in seeds]
     yield Row(
         f"{name}: ROC-AUC, mean of the files",
-        _mean(map(statistics.fmean, areas)),
+        _mean(map(_area, seeds)),
         "",
         Better.MORE,
         goal=Goal(0.85) if ours else None,
@@ -174,6 +177,16 @@ def _rows(name: str, seeds: Sequence[Sequence[Told]]) -> Iterable[Row]:
     yield Row(f"{name}: FAR", _mean(far), "%", goal=Goal(13.5) if ours else None)
     yield Row(f"{name}: MAR", _mean(mar), "%", goal=Goal(28.0) if ours else None)
     yield Row(f"{name}: detection delay", _mean(map(delay, seeds)), "s")
+
+
+def _area(told: Sequence[Told]) -> float:
+    return statistics.fmean(auc(each.score, each.anomalous) for each in told)
+
+
+def _line(name: str, seed: int, told: Sequence[Told]) -> str:
+    """One seed's figures, said at once: whoever waits sees how far it is, and what ends early has said them."""
+    far, mar = rates(told)
+    return f"anomaly: {name}, seed {seed}: AUC {_area(told):.4f}, FAR {far:.2f} %, MAR {mar:.2f} %, {delay(told):.1f} s"
 
 
 def _mean(figures: Iterable[float]) -> Spread:
