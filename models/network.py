@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.gates import CELLS, Carry, Cell, Step, mingru, scale_and_shift, where_seen
+from models.gates import CELLS, Carry, Cell, Step, mingru, scale_and_shift, tanh, where_seen
 from models.kind import Params
 
 M = TypeVar("M", bound=nnx.Module)
@@ -239,5 +239,5 @@ class Mlp(nnx.Module):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """[..., d] to [...]."""
-        bent = self.head(jnp.tanh(self.second(jnp.tanh(self.first(inputs)))))
+        bent = self.head(tanh(self.second(tanh(self.first(inputs)))))
         return (bent + self.straight(inputs))[..., 0]

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import light
+from models.gates import tanh
 from models.kind import Estimate, OutputSpec, Params, Spec
 from models.network import Recurrent, born, bound
 from models.rul_lstm import RulLstm
@@ -99,13 +100,13 @@ class _Lstm(_Network):
 
 
 class _Mlp(_Network):
-    """The newest cell through two layers."""
+    """The newest cell through two layers, bent as the product bends them."""
 
     name = "mlp"
 
     def predict(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
         first, second, last = (params[name] for name in ("first", "second", "last"))
-        bent = jnp.tanh(jnp.tanh(values[:, :, -1] @ first["w"] + first["b"]) @ second["w"] + second["b"])
+        bent = tanh(tanh(values[:, :, -1] @ first["w"] + first["b"]) @ second["w"] + second["b"])
         told = (bent @ last["w"] + last["b"])[:, 0]
         return {"told": Estimate(told, told, told)}
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.gates import Cell, _tanh
+from models.gates import Cell, _tanh, tanh
 from models.network import Layer, Recurrent, born, bound
 
 CELLS = get_args(Cell)
@@ -119,6 +119,13 @@ def test_the_fraction_is_tanh():
     )
     assert np.abs(over / under).max() <= 1.0
     assert np.isnan(jnp.divide(*_tanh(jnp.asarray(np.nan))))
+
+
+def test_the_fraction_has_the_slope_of_tanh():
+    bent = np.array([-np.inf, -8.0, -3.0, -0.1, 0.0, 1e-6, 0.5, 2.0, 7.75, 40.0], np.float32)
+    slope = jax.vmap(jax.grad(tanh))(bent)
+    assert np.asarray(slope) == pytest.approx(1.0 - np.tanh(bent.astype(float)) ** 2, abs=1e-6)
+    assert np.isnan(jax.grad(tanh)(jnp.nan))
 
 
 @pytest.mark.parametrize("cell", CELLS)
