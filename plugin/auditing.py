@@ -10,7 +10,7 @@ import getpass
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ from typing import IO, Any
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Audit
-from plugin.errors import ServiceError, StoreError
+from plugin.errors import ServiceError, StoreError, StoreUnavailable
 from plugin.historian.keeping.upkeep import Chore
 from plugin.historian.sqlite.connections import database_path
 from plugin.historian.stores import configured
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 _EVERY = timedelta(minutes=1)
 WAITING = "audit.waiting"
 """File in the data folder: entries that the log does not have yet, a line each."""
+REFUSED = "audit.refused"
+"""The file beside it: those that it can't have, for a person to read."""
 
 
 def entry(action: str, subject: str, *, before: Mapping[str, Any], after: Mapping[str, Any]) -> Audit:
@@ -74,11 +76,7 @@ def leave(folder: Path, *entries: Audit) -> None:
     lines = "".join(json.dumps({**asdict(each), "time": each.time.isoformat()}) + "\n" for each in entries)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _alone(folder / WAITING) as file:
-            file.seek(0, os.SEEK_END)
-            file.write(lines.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        _append(folder / WAITING, lines.encode())
     except OSError as error:
         raise ServiceError(f"It is done, but could not be put on record: {error}") from error
 
@@ -94,18 +92,60 @@ async def take_up(store: Store, folder: Path) -> None:
     if not path.exists() or not path.stat().st_size:
         return
     with _alone(path, wait=False) as file:
-        entries = tuple(_read(file))
-        await store.write_audit(*entries)
+        lines = file.readlines()
+        refused = await _enter(store, lines)
+        if refused:
+            log.error(
+                "%d of %d entries for the audit log can't be in it, and are in %s: %s",
+                len(refused), len(lines), folder / REFUSED, "; ".join(sorted({why for _, why in refused})),
+            )  # fmt: skip
+            _append(folder / REFUSED, b"".join(line for line, _ in refused))
         file.truncate(0)
 
 
-def _read(file: IO[bytes]) -> Iterator[Audit]:
-    for line in file:
+async def _enter(store: Store, lines: Iterable[bytes]) -> Sequence[tuple[bytes, str]]:
+    """Lines that the log can't have, and why; it has the others. StoreError where it would have none at all, which is
+    not for what one of them says."""
+    entries, refused = [], []
+    for line in lines:
         try:
-            found = json.loads(line)
-            yield Audit(**{**found, "time": datetime.fromisoformat(found["time"])})
-        except (ValueError, TypeError, KeyError):
-            log.error("an entry for the audit log can't be read, and is left out: %r", line)  # noqa: TRY400  no stack helps
+            entries.append((line, _read(line)))
+        except (ValueError, TypeError, KeyError) as error:
+            refused.append((line, f"one can't be read ({error})"))
+    try:
+        await store.write_audit(*(each for _, each in entries))
+    except StoreUnavailable:
+        raise
+    except StoreError:
+        found = [(line, await _refusal(store, each)) for line, each in entries]
+        if all(why for _, why in found):
+            raise
+        refused += [(line, why) for line, why in found if why]
+    return refused
+
+
+async def _refusal(store: Store, each: Audit) -> str:
+    """Why the log can't have it; empty: it has."""
+    try:
+        await store.write_audit(each)
+    except StoreUnavailable:
+        raise
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
+def _read(line: bytes) -> Audit:
+    found = json.loads(line)
+    return Audit(**{**found, "time": datetime.fromisoformat(found["time"])})
+
+
+def _append(path: Path, lines: bytes) -> None:
+    with _alone(path) as file:
+        file.seek(0, os.SEEK_END)
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 from plugin import auditing, pki
 from plugin.__main__ import app
 from plugin.asking import beside
-from plugin.auditing import WAITING, entry, leave, take_up, whoami
+from plugin.auditing import REFUSED, WAITING, entry, leave, take_up, whoami
 from plugin.config import Config, load
 from plugin.domain import Audit, Flag, Outcome, Run, RunKind, Status
-from plugin.errors import StoreUnavailable
+from plugin.errors import StoreError, StoreUnavailable
 from plugin.historian.memory import MemoryStore
 from plugin.publish.config import UserConfig
 from tests.certificates import make
@@ -361,6 +361,23 @@ async def test_what_can_not_be_logged_waits_until_it_can(tmp_path: Path, caplog:
     assert await store.audit() == (second, first)
     assert "can't be read" in caplog.text
     assert (folder / WAITING).read_bytes() == b""
+    assert (folder / REFUSED).read_bytes() == b"{torn\n"
+
+
+async def test_an_entry_that_the_log_refuses_holds_up_no_other(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    folder = desk.config.data
+    strange, sound = (entry("reload", subject, before={}, after={}) for subject in ("\ud800", "foretag.toml"))
+    async with beside(desk.config) as store:
+        leave(folder, strange)
+        with pytest.raises(StoreError):
+            await take_up(store, folder)  # the only one: it might be the database's fault
+        assert not (folder / REFUSED).exists()
+        leave(folder, sound, strange)
+        await take_up(store, folder)
+        assert [each.subject for each in await store.audit(action="reload")] == ["foretag.toml"]
+        assert (folder / REFUSED).read_bytes().count(b"ud800") == 2
+        assert "2 of 3 entries for the audit log can't be in it" in caplog.text
+        assert (folder / WAITING).read_bytes() == b""
 
 
 def test_a_user_is_made_from_a_password_that_is_asked_for_and_not_shown():
