@@ -19,6 +19,7 @@ from plugin.publish.event_filter import Occurrence
 from plugin.publish.event_items import EventItem
 from plugin.publish.items import Item, scale_of
 from plugin.publish.ranges import is_part
+from plugin.publish.stamps import Stamps, asked_stamps
 
 MOST_ITEMS = 20_000
 """Monitored items of one subscription."""
@@ -55,14 +56,17 @@ class PlantItems(MonitoredItemService):
         self, params: ua.CreateMonitoredItemsParameters
     ) -> list[ua.MonitoredItemCreateResult]:
         """As asyncua's, within the bound."""
-        more = len(params.ItemsToCreate)
+        stamps, more = asked_stamps(params.TimestampsToReturn), len(params.ItemsToCreate)
         if len(self._monitored_items) + more > MOST_ITEMS or more > self._server.items_left():
             raise ServiceError(ua.StatusCodes.BadTooManyMonitoredItems)
-        return await super().create_monitored_items(params)
+        return [
+            self._create_events_monitored_item(asked)
+            if asked.ItemToMonitor.AttributeId == ua.AttributeIds.EventNotifier
+            else self._create_item(asked, stamps)
+            for asked in params.ItemsToCreate
+        ]
 
-    async def _create_data_change_monitored_item(
-        self, params: ua.MonitoredItemCreateRequest
-    ) -> ua.MonitoredItemCreateResult:
+    def _create_item(self, params: ua.MonitoredItemCreateRequest, stamps: Stamps) -> ua.MonitoredItemCreateResult:
         """Also for attributes other than Value, which seldom change and are asyncua's."""
         if not self._server.readable(params.ItemToMonitor):
             return ua.MonitoredItemCreateResult(status_code(ua.StatusCodes.BadNotReadable))
@@ -74,9 +78,8 @@ class PlantItems(MonitoredItemService):
         found = self.aspace[node].attributes.get(attribute) if node in self.aspace else None
         try:
             if found is not None:
-                item.ask(
-                    params.RequestedParameters, result.RevisedQueueSize, scale_of(self.aspace, params.ItemToMonitor)
-                )
+                scale = scale_of(self.aspace, params.ItemToMonitor)
+                item.ask(params.RequestedParameters, result.RevisedQueueSize, scale, stamps)
         except ServiceError as error:
             return ua.MonitoredItemCreateResult(status_code(error.code))
         if isinstance(found, Face):
@@ -105,7 +108,12 @@ class PlantItems(MonitoredItemService):
             if place % _TOLD_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
-    def _modify_monitored_item(self, params: ua.MonitoredItemModifyRequest) -> ua.MonitoredItemModifyResult:
+    def modify_monitored_items(self, params: ua.ModifyMonitoredItemsParameters) -> list[ua.MonitoredItemModifyResult]:
+        """As asyncua's, which changes no more than the queue's size and the filter."""
+        stamps = asked_stamps(params.TimestampsToReturn)
+        return [self._modify_item(asked, stamps) for asked in params.ItemsToModify]
+
+    def _modify_item(self, params: ua.MonitoredItemModifyRequest, stamps: Stamps) -> ua.MonitoredItemModifyResult:
         result = ua.MonitoredItemModifyResult()
         item = self._monitored_items.get(params.MonitoredItemId)
         if item is None:
@@ -116,7 +124,7 @@ class PlantItems(MonitoredItemService):
         result.RevisedSamplingInterval = self.isub.data.RevisedPublishingInterval
         if isinstance(item, Item):
             try:
-                item.ask(asked, size, scale_of(self.aspace, item.read_value_id))
+                item.ask(asked, size, scale_of(self.aspace, item.read_value_id), stamps)
             except ServiceError as error:
                 return ua.MonitoredItemModifyResult(status_code(error.code))
             self._tell(item)  # a deadband may have held back what is wanted now

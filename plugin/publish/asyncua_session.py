@@ -19,6 +19,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from asyncua import ua
@@ -35,6 +36,7 @@ from plugin.publish.cells import status_code
 from plugin.publish.people import ANONYMOUS, Call, Permission, Person, calling, may, role_of
 from plugin.publish.points import Points
 from plugin.publish.ranges import is_part, no_value, part_of
+from plugin.publish.stamps import asked_stamps
 from plugin.publish.trail import NOBODY
 
 _A = ua.AttributeIds
@@ -96,15 +98,18 @@ class PlantSession(InternalSession):
     # --- what a role may do -----------------------------------------------------------------------------------------
 
     async def read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
-        """BadNotReadable for a value without CurrentRead; a part of a value where a part is asked for."""
+        """BadNotReadable for a value without CurrentRead; a part of a value where a part is asked for; the timestamps
+        that are asked for, where asyncua gives all that there are."""
         _bounded(params.NodesToRead)
         if not params.MaxAge >= 0.0:
             raise ServiceError(ua.StatusCodes.BadMaxAgeInvalid)
-        found: list[ua.DataValue] = []
+        stamps, found = asked_stamps(params.TimestampsToReturn), list[ua.DataValue]()
         for start in range(0, len(params.NodesToRead or ()), _AT_ONCE):
             if start:
                 await asyncio.sleep(0)
-            found += await self._read(replace(params, NodesToRead=params.NodesToRead[start : start + _AT_ONCE]))
+            some, now = params.NodesToRead[start : start + _AT_ONCE], datetime.now(UTC)
+            values = await self._read(replace(params, NodesToRead=some))
+            found += [stamps.of(value, asked.AttributeId, now) for value, asked in zip(values, some, strict=True)]
         return found
 
     async def _read(self, params: ua.ReadParameters) -> list[ua.DataValue]:

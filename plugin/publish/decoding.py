@@ -5,6 +5,8 @@ Variants stand in every request, also in the header of one that opens a channel,
 * an array of Null takes no byte for an element: a message of 300 bytes became two thousand million of them;
 * Dimensions that announce more elements than there are were filled up, a million lists for 13 bytes.
 
+A number that is none of TimestampsToReturn's is unpacked as its Invalid, which has a status code of its own.
+
 What can't be unpacked is answered with BadDecodingError; asyncua calls it an internal error, and logs it each time.
 """
 
@@ -65,5 +67,6 @@ def guard() -> None:
     ua_binary.Primitives1.Null = nothings  # type: ignore[attr-defined]
     ua_binary._reshape = _bounded_reshape
     uaprocessor.struct_from_binary = guarded
+    ua.TimestampsToReturn._missing_ = classmethod(lambda kind, _: kind.Invalid)  # type: ignore[assignment]
     for cached in (ua_binary._create_uatype_array_deserializer, ua_binary.create_uatype_array_serializer):
         cached.cache_clear()

@@ -9,13 +9,14 @@ What differs from asyncua 2.1.0:
 * A value that a full queue drops is told by the overflow bit (OPC 10000-4, 5.13.1.5), and the client chooses whether
   the oldest or the newest is dropped.
 * An item that samples only keeps its values until it reports.
+* Of the timestamps, the client has those that it asked for.
 """
 
 import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,8 @@ from asyncua.server.address_space import AddressSpace
 from plugin.publish.audience import NOWHERE, Wish
 from plugin.publish.backlog import Backlog, Changes
 from plugin.publish.cells import Face
-from plugin.publish.wire import any_data_value, overflowed
+from plugin.publish.stamps import BOTH, Stamps
+from plugin.publish.wire import any_data_value, overflowed, stamped
 
 _NEVER = -1
 """Status of what was not reported yet."""
@@ -74,7 +76,7 @@ class Item:
     __slots__ = (
         "_backlog", "_deadband", "_discard_oldest", "_source", "_status", "_trigger", "_value", "cell",
         "client_handle", "close", "mode", "monitored_item_id", "place", "prefix", "queue_size",
-        "read_value_id", "waiting",
+        "read_value_id", "stamps", "waiting",
     )  # fmt: skip
 
     def __init__(self, number: int, asked: ua.MonitoredItemCreateRequest, backlog: Backlog) -> None:
@@ -97,12 +99,14 @@ class Item:
         self._deadband = 0.0
         self._discard_oldest = True
         self._trigger: Any = _STATUS_VALUE
+        self.stamps = BOTH
 
-    def ask(self, asked: ua.MonitoringParameters, queue_size: int, scale: Scale) -> None:
+    def ask(self, asked: ua.MonitoringParameters, queue_size: int, scale: Scale, stamps: Stamps = BOTH) -> None:
         """Take up what the client asks for; without a filter there is none from now on. ServiceError for one that can't
         be."""
         with self._apart():
             self._ask(asked, queue_size, scale)
+            self.stamps = stamps
 
     def _ask(self, asked: ua.MonitoringParameters, queue_size: int, scale: Scale) -> None:
         demand: Any = asked.Filter
@@ -154,7 +158,7 @@ class Item:
     @property
     def wish(self) -> Wish:
         """As :class:`plugin.publish.audience.Watcher`."""
-        if self.mode is not _REPORTING or self._deadband:
+        if self.mode is not _REPORTING or self._deadband or self.stamps is not BOTH:
             return Wish.ITS_OWN
         return _WISHES.get(self._trigger, Wish.ITS_OWN)
 
@@ -225,12 +229,13 @@ class Item:
 
     def give(self, most: int) -> list[bytes]:
         """See above."""
-        found = self.waiting[:most]
+        found = [stamped(content, self.stamps) for content in self.waiting[:most]]
         del self.waiting[:most]
         return found
 
     def notice(self, _: int, value: ua.DataValue) -> _Done:
         """For attributes that asyncua keeps; the work is done when the call returns, though asyncua awaits it."""
+        value = BOTH.of(value, self.read_value_id.AttributeId, datetime.now(UTC))
         status = value.StatusCode.value if value.StatusCode is not None else 0
         if self.takes(value.Value.Value if value.Value is not None else None, status, value.SourceTimestamp):
             self.put(any_data_value(value))

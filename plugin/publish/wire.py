@@ -17,10 +17,14 @@ from asyncua.ua.ua_binary import extensionobject_to_binary, struct_from_binary, 
 from numpy.typing import NDArray
 
 from plugin.domain import Micros
+from plugin.publish.stamps import BOTH, Stamps
 
 _EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
 _WHOLE = 0x0F
 """A DataValue's mask: value, status, source and server timestamp are there, picoseconds are not (5.2.2.17)."""
+
+_SOURCE, _SERVER = 0x04, 0x08
+"""Of the mask: the timestamps, which stand at the end."""
 
 _SCALARS = {
     ua.VariantType.Double: struct.Struct("<BBdI"),
@@ -128,6 +132,17 @@ def overflowed(content: bytes) -> bytes:
     value = struct_from_binary(ua.DataValue, Buffer(content))
     status = value.StatusCode.value if value.StatusCode is not None else 0
     return any_data_value(replace(value, StatusCode=ua.StatusCode(ua.UInt32(status | _OVERFLOW))))
+
+
+def stamped(content: bytes, stamps: Stamps) -> bytes:
+    """The DataValue with those of its timestamps alone that are asked for."""
+    if stamps is BOTH:
+        return content
+    if content[0] == _WHOLE:
+        mask = bytes((_WHOLE & ~(0 if stamps.source else _SOURCE) & ~(0 if stamps.server else _SERVER),))
+        return b"".join((mask, content[1:-16], content[-16:-8] * stamps.source, content[-8:] * stamps.server))
+    value = struct_from_binary(ua.DataValue, Buffer(content))
+    return any_data_value(stamps.of(value, ua.AttributeIds.Value, datetime.now(UTC)))
 
 
 def data_change(count: int, parts: Sequence[bytes]) -> bytes:

@@ -265,6 +265,12 @@ async def test_a_client_has_the_timestamps_that_it_asked_for(house, stamps):
     }[stamps]
 
 
+@pytest.mark.parametrize("stamps", [ua.TimestampsToReturn.Neither, ua.TimestampsToReturn.Invalid, 7])
+async def test_history_without_timestamps_is_none(house, stamps):
+    with pytest.raises(ua.uaerrors.BadTimestampsToReturnInvalid):
+        await house.ask(details(0, 1), _NOX.name, stamps=stamps)
+
+
 @pytest.mark.parametrize(
     ("name", "asked", "status"),
     [

@@ -20,8 +20,8 @@ from plugin.publish.history.events import EventReading, Told
 from plugin.publish.history.past import Past
 from plugin.publish.history.processed import AtTimeReading, ProcessedReading
 from plugin.publish.history.raw import ModifiedReading, RawReading, Reading
-from plugin.publish.history.values import Stamps
 from plugin.publish.points import Points
+from plugin.publish.stamps import Stamps, asked_stamps
 
 PAGE = 5000
 """Values of one node in one answer, at most."""
@@ -33,11 +33,6 @@ _TIMES = 100_000
 _SHORTEST = 1.0  # of an interval [ms]
 _AT_ONCE = 4
 _CODES = ua.StatusCodes
-_STAMPS = {
-    ua.TimestampsToReturn.Source: Stamps(source=True, server=False),
-    ua.TimestampsToReturn.Server: Stamps(source=False, server=True),
-    ua.TimestampsToReturn.Both: Stamps(source=True, server=True),
-}
 _NULL = datetime(1601, 1, 2, tzinfo=UTC)
 _OPEN = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -68,8 +63,8 @@ class History:
             raise ServiceError(_CODES.BadNothingToDo)
         if params.ReleaseContinuationPoints:
             return [_result(_release(node, points)) for node in nodes]
-        stamps = _STAMPS.get(params.TimestampsToReturn)
-        if stamps is None:
+        stamps = asked_stamps(params.TimestampsToReturn)
+        if not (stamps.source or stamps.server):  # without times there is no history (OPC 10000-4, 5.11.3)
             raise ServiceError(_CODES.BadTimestampsToReturnInvalid)
         if len(nodes) * len(getattr(params.HistoryReadDetails, "ReqTimes", None) or ()) > _TIMES:
             raise ServiceError(_CODES.BadTooManyOperations)

@@ -27,7 +27,8 @@ from plugin.publish.history.arithmetic import (
 )
 from plugin.publish.history.past import EARLIEST, LATEST, Gaps, Past
 from plugin.publish.history.raw import Page
-from plugin.publish.history.values import Stamps, data_values, history_data
+from plugin.publish.history.values import data_values, history_data
+from plugin.publish.stamps import Stamps
 
 _ROWS = 100_000
 """Values that are read for a part of a page; one interval may have :data:`_MOST`."""

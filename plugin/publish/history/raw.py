@@ -13,7 +13,8 @@ from asyncua.common.utils import ServiceError
 
 from plugin.domain import Micros, SampleBatch
 from plugin.publish.history.past import EARLIEST, LATEST, Past
-from plugin.publish.history.values import Stamps, data_values, history_data, modified_data
+from plugin.publish.history.values import data_values, history_data, modified_data
+from plugin.publish.stamps import Stamps
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from asyncua import ua
 from numpy.typing import NDArray
 
 from plugin.domain import Micros, SampleBatch, UpdateType, from_micros, quality
+from plugin.publish.stamps import Stamps
 from plugin.publish.wire import any_data_value
 
 _1601 = 11_644_473_600_000_000
@@ -21,14 +22,6 @@ _SCALARS = {
     ua.VariantType.Int32: (6, "<i4"),
 }
 _UPDATES = {UpdateType.REPLACED: ua.HistoryUpdateType.Replace, UpdateType.DELETED: ua.HistoryUpdateType.Delete}
-
-
-@dataclass(frozen=True, slots=True)
-class Stamps:
-    """Which timestamps a client asked for (OPC 10000-4, 7.40)."""
-
-    source: bool
-    server: bool
 
 
 def data_values(batch: SampleBatch, kind: ua.VariantType, stamps: Stamps) -> bytes:
