@@ -16,15 +16,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
 
 from plugin import lock
 from plugin.auditing import take_up, whoami
 from plugin.config import Config
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Audit, GapCause, Label, LabelKind, LabSample
-from plugin.errors import ConfigError, Fault, ModelError, ServiceError, StoreError
+from plugin.errors import ConfigError, Fault, ModelError, ServiceError, StoreError, StoreMissing
 from plugin.fields import parse_moment
+from plugin.historian.sqlite.connections import database_path
 from plugin.historian.stores import SqlStore, configured
 from plugin.pki import write_private
 from plugin.report.gaps import gap_record, gaps_view
@@ -117,14 +119,17 @@ async def show_status(config: Config, console: Console) -> Verdict:
         absence += f": nobody answers at {config.diagnostics.listen}"
     mine = told if verdict is Verdict.WELL else None
     try:
-        async with beside(config) as store:
+        async with _reading(config) as store:
             patience = {model.name: model.validity + model.schedule.every for model in config.models}
             product, used = await store.product(), await store.used()
             view, well = await status_view(store, config.tags, patience, mine, absence, product, used)
     except StoreError as error:
-        if mine is None:
+        if mine is not None:
+            view, well = living_view(mine, config.tags, str(error)), False
+        elif isinstance(error, StoreMissing):
+            view, well = Group(absence, Text(str(error), "red")), False
+        else:
             raise
-        view, well = living_view(mine, config.tags, str(error)), False
     console.print(view)
     return Verdict.UNWELL if verdict is Verdict.WELL and not well else verdict
 
@@ -145,7 +150,7 @@ async def show_gaps(config: Config, chosen: Chosen, console: Console, *, as_json
     """The gaps that the database holds, the newest last. ConfigError where a choice names nothing that there is."""
     now = datetime.now(UTC)
     source, tag, cause, since = _choice(config, chosen, now)
-    async with beside(config) as store:
+    async with _reading(config) as store:
         found = await store.gaps(
             open_only=chosen.open_only, since=since, source=source, tag=tag, cause=cause, limit=chosen.limit
         )
@@ -184,7 +189,7 @@ def _choice(
 async def show_labels(config: Config, console: Console, *, asset: str, kind: str, since: str, as_json: bool) -> None:
     """What people said happened."""
     start = moment(config, since) or _BEGIN
-    async with beside(config) as store:
+    async with _reading(config) as store:
         found = await store.labels(asset or None, start, _END, kind=LabelKind(kind) if kind else None)
     _show(console, found, labels_view, as_json=as_json)
 
@@ -192,7 +197,7 @@ async def show_labels(config: Config, console: Console, *, asset: str, kind: str
 async def show_lab(config: Config, console: Console, *, asset: str, quantity: str, since: str, as_json: bool) -> None:
     """Results of the laboratory."""
     start = moment(config, since) or _BEGIN
-    async with beside(config) as store:
+    async with _reading(config) as store:
         found = await store.lab_samples(asset or None, quantity or None, start, _END)
     _show(console, found, lab_view, as_json=as_json)
 
@@ -200,7 +205,7 @@ async def show_lab(config: Config, console: Console, *, asset: str, quantity: st
 async def show_audit(config: Config, console: Console, *, since: str, action: str, limit: int, as_json: bool) -> None:
     """Who changed what; what still waits for the log is put into it first."""
     start = moment(config, since)
-    async with beside(config) as store:
+    async with _reading(config) as store:
         with contextlib.suppress(StoreError, OSError):  # a database that only lets read shows what it has
             await take_up(store, config.data)
         found = await store.audit(start, action=action or None, limit=limit)
@@ -210,7 +215,7 @@ async def show_audit(config: Config, console: Console, *, since: str, action: st
 async def show_versions(config: Config, console: Console, *, model: str, as_json: bool) -> None:
     """Of all models that are configured, or of one."""
     names = [config.model(model).name] if model else [each.name for each in config.models]
-    async with beside(config) as store:
+    async with _reading(config) as store:
         found = [version for name in names for version in await store.versions(name)]
     if as_json:
         console.print_json(data=[version_record(version) for version in found])
@@ -221,7 +226,7 @@ async def show_versions(config: Config, console: Console, *, model: str, as_json
 async def show_version(config: Config, console: Console, *, model: str, number: int, as_json: bool) -> None:
     """All of one version, how it drifts, and what the audit log says of it. ModelError where there is none."""
     config.model(model)
-    async with beside(config) as store:
+    async with _reading(config) as store:
         version = next((each for each in await store.versions(model) if each.version == number), None)
         if version is None:
             raise ModelError(f"model {model} has no version {number}; see `foretag models list {model}`")
@@ -258,5 +263,14 @@ def _no_time(text: str, option: str = "--since") -> Fault:
 
 
 def beside(config: Config) -> SqlStore:
-    """The historian, for one who only reads it."""
+    """The historian, for a command beside the running service or without one."""
     return configured(config.historian, config.data, Diagnostics(), with_ring=False)
+
+
+def _reading(config: Config) -> SqlStore:
+    """The historian, for a question: it makes no database. StoreMissing where there is none."""
+    if not config.historian.on_postgres:
+        path = database_path(config.historian.located(config.data))
+        if not path.exists():
+            raise StoreMissing.told(path)
+    return beside(config)

@@ -93,6 +93,15 @@ class StoreError(ForetagError):
     """The database can't be used."""
 
 
+class StoreMissing(StoreError):
+    """There is no database yet."""
+
+    @classmethod
+    def told(cls, path: Path) -> Self:
+        """With what to do."""
+        return cls(f"There is no database {path}; `foretag run` makes it")
+
+
 class StoreUnavailable(StoreError):
     """The database is away, locked or full; the writer tries again by itself."""
 

@@ -90,6 +90,7 @@ async def told(config: Config, *words: str, code: int = 0, said: str = "") -> st
 
 
 async def test_versions_are_listed_shown_promoted_rolled_back_and_retired(config: Config) -> None:
+    await prepared(config, 0)
     assert "No model has been trained yet" in await told(config, "list")
     await prepared(config, 3)
     listed: list[dict[str, Any]] = json.loads(await told(config, "list", "odd", "--json"))

@@ -227,7 +227,7 @@ def test_a_csv_with_faults_stores_nothing_and_names_them_all(desk: Desk) -> None
                   "row 3, taken = 2999-01-01: is in the future", "row 3, value = x: is no number"):  # fmt: skip
         assert fault in told
     assert "6 fault(s)" in told
-    assert desk("lab", "list").strip() == "0 results"
+    assert not desk.config.data.exists(), "nothing is kept"
     path.write_text("asset,quantity,value,colour\n")
     told = desk("lab", "add", "--csv", str(path), code=2)
     assert "column = taken: is missing" in told
@@ -253,7 +253,7 @@ def test_a_csv_that_would_be_read_amiss_is_refused(desk: Desk, text: str, told: 
     path = desk.config.path.with_name("lab.csv")
     path.write_bytes(text.encode("latin-1"))
     assert told in desk("lab", "add", "--csv", str(path), code=2)
-    assert desk("lab", "list").strip() == "0 results"
+    assert not desk.config.data.exists(), "nothing is kept"
 
 
 def test_a_note_may_hold_the_mark_between_columns_and_ends_of_lines(desk: Desk) -> None:
@@ -329,6 +329,13 @@ def test_trust_is_on_record_also_before_there_is_a_database(desk: Desk) -> None:
     assert [row["action"] for row in desk.json("audit", "--limit", "1")] == ["distrust"]
     assert desk.json("audit", "--since", "2999-01-01") == []
     assert "3 entries" in desk("audit")
+
+
+@pytest.mark.parametrize("words", [("gaps",), ("audit",), ("label", "list"), ("lab", "list"), ("models", "list")])
+def test_a_question_makes_no_database(desk: Desk, words: tuple[str, ...]) -> None:
+    """Who asks may be another than the service's user."""
+    assert "There is no database" in desk(*words, code=2)
+    assert not desk.config.data.exists()
 
 
 def test_whoever_acts_as_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

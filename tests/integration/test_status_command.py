@@ -86,7 +86,8 @@ async def test_the_service_is_asked_and_what_is_not_well_is_said(tmp_path):
     config = configured(tmp_path, 1, "")
     verdict, shown = await said(config)
     assert (verdict, "is empty" in shown) == (Verdict.UNKNOWN, True)
-    assert f"SQLite {sqlite3.sqlite_version}" in shown
+    assert "There is no database" in shown
+    assert not (tmp_path / "data").exists(), "a question makes none"
     listen = f"127.0.0.1:{free_port()}"
     async with Wire(plant.port) as wire:
         config = configured(tmp_path, wire.port, listen)
@@ -96,6 +97,7 @@ async def test_the_service_is_asked_and_what_is_not_well_is_said(tmp_path):
             verdict, shown = await says(config, "plant: 2 tags silent: t0, t1")
             assert verdict is Verdict.UNWELL
             assert "2/2" in shown
+            assert f"SQLite {sqlite3.sqlite_version}" in shown
             writing = asyncio.create_task(_write(plant))
             verdict, shown = await says(config, "all is well")
             assert verdict is Verdict.WELL

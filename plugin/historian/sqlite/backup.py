@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from plugin.errors import StoreError
+from plugin.errors import StoreError, StoreMissing
 from plugin.historian.config import HistorianConfig
 from plugin.historian.sqlite.connections import database_path, translated
 
@@ -47,7 +47,7 @@ def back_up(config: HistorianConfig, data: Path, target: Path, progress: Progres
         raise StoreError(_by_its_own_means(config, target))
     source, begun = database_path(config.located(data)), time.monotonic()
     if not source.exists():
-        raise StoreError(f"There is no database {source}; `foretag run` makes it")
+        raise StoreMissing.told(source)
     if target.is_dir():
         target /= f"{source.stem}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{source.suffix}"
     with translated(target), _new(target) as part:
