@@ -128,6 +128,10 @@ def _mandatory(space: AddressSpace, node: ua.NodeId, prefix: str = "") -> Iterat
             yield from _mandatory(space, each.NodeId, f"{prefix}{each.BrowseName.Name}/")
 
 
+_MACHINES = {"ShelvingState": _ID.ShelvedStateMachineType, "LimitState": _ID.ExclusiveLimitStateMachineType}
+"""Optional parts, which have to be whole where they are."""
+
+
 @pytest.mark.parametrize("kind", list(ConditionType))
 async def test_what_a_type_calls_mandatory_is_there(served, kind):
     sink, room = served
@@ -136,5 +140,9 @@ async def test_what_a_type_calls_mandatory_is_there(served, kind):
         if state.condition.type is kind:
             type_ = sink._tree.ref(type_of(state.condition))
             wanted = {path for above in _types(space, type_) for path in _mandatory(space, above)}
+            for part, machine in _MACHINES.items():
+                if sink._tree.has(f"{state.condition.id}.{part}"):
+                    above = _types(space, ua.NodeId(ua.Int32(machine)))
+                    wanted |= {path for each in above for path in _mandatory(space, each, f"{part}/")}
             ids = {path: sink._tree.id(f"{state.condition.id}.{path.replace('/', '.')}") for path in wanted}
             assert [path for path, node in ids.items() if node not in space] == []

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _ID = ua.ObjectIds
 _SERVER = ua.NodeId(ua.Int32(_ID.Server))
-_ASSETS = ("said", "known", "wrong", "roles", "shelf", "filter", "judged", "metered", "limits")
+_ASSETS = ("said", "known", "wrong", "roles", "shelf", "filter", "judged", "metered", "limits", "clock")
 """One for each test: what another one raised is not heard of."""
 
 
@@ -252,6 +252,32 @@ async def test_shelves_suppression_and_service_are_heard(served, clients):
         assert (await heard.until(7))["EnabledState/Id"]
         await served.rul(5.0, "shelf")
         assert (await heard.until(8))["Severity"] == 800
+
+
+async def test_how_long_a_shelf_still_lasts_can_be_read_and_is_told_as_it_dwindles(served, clients):
+    client, condition = clients["otto"], alarm("clock")
+    left = await _node(client, f"{condition}.ShelvingState.UnshelveTime")
+    assert await left.read_value() == 0.0
+    longest = await (await _node(client, f"{condition}.MaxTimeShelved")).read_value()
+    heard: asyncio.Queue[float] = asyncio.Queue()
+
+    class Listen:
+        def datachange_notification(self, node: Any, value: float, data: Any) -> None:
+            heard.put_nowait(value)
+
+    subscription = await client.create_subscription(50, Listen())
+    await subscription.subscribe_data_change(left)
+    assert await asyncio.wait_for(heard.get(), 10) == 0.0
+    await call(client, condition, _ID.ShelvedStateMachineType_TimedShelve, _ms(60_000))
+    told = [await asyncio.wait_for(heard.get(), 10) for _ in range(3)]
+    assert 60_000 >= told[0] > told[1] > told[2] > (await left.read_value()) > 0.0
+    await call(client, condition, _ID.ShelvedStateMachineType_OneShotShelve)
+    assert longest >= await left.read_value() > 60_000
+    await call(client, condition, _ID.ShelvedStateMachineType_Unshelve)
+    assert await left.read_value() == 0.0
+    while await asyncio.wait_for(heard.get(), 10):
+        pass
+    await subscription.delete()
 
 
 async def test_who_listens_at_an_asset_hears_of_it_alone_and_filters_are_kept(served, clients):

@@ -1,7 +1,6 @@
 """The nodes of conditions: below what they are about, with what an HMI binds to and the methods of their types.
 
-Of what a type has, what is mandatory is there, and what changes; the rest is in its events. How long a shelf still
-lasts (UnshelveTime) is in them alone: a node would have to be written each second.
+Of what a type has, what is mandatory is there, and what changes; the rest is in its events.
 """
 
 from collections.abc import Mapping
@@ -12,8 +11,9 @@ from asyncua import ua
 from plugin.infer.alarms.condition import Condition, ConditionType
 from plugin.publish.cells import Cell
 from plugin.publish.conditions.notification import OF_STATES, type_of
+from plugin.publish.conditions.shelf import UnshelveTime
 from plugin.publish.tree import Tree
-from plugin.publish.types import BOOLEAN, OURS, PROPERTY, STANDARD, STRING, TEXT, UTC_TIME, Name, Ref
+from plugin.publish.types import BOOLEAN, DURATION, OURS, PROPERTY, STANDARD, STRING, TEXT, UTC_TIME, Name, Ref
 
 _ID = ua.ObjectIds
 _TWO_STATES, _CONDITION_VALUE = Ref(_ID.TwoStateVariableType), Ref(_ID.ConditionVariableType)
@@ -38,6 +38,7 @@ _MEMBERS: tuple[tuple[str, Ref, Ref], ...] = (
     ("InputNode", PROPERTY, _NODE),
     ("ClientUserId", PROPERTY, STRING),
     ("SuppressedOrShelved", PROPERTY, BOOLEAN),
+    ("MaxTimeShelved", PROPERTY, DURATION),
     *(
         part
         for name, data_type in (("Quality", _STATUS), ("LastSeverity", _UINT16), ("Comment", TEXT))
@@ -84,6 +85,11 @@ class Instance:
         for method in _METHODS:
             tree.link(self.node, _ID.HasComponent, Ref(method))
         tree.link(self.node, _ID.HasComponent, VERDICT)
+        self._left = UnshelveTime(tree.begun)
+        tree.show(
+            self._left, f"{condition.id}.ShelvingState.UnshelveTime", _standard("UnshelveTime"), shelf, PROPERTY,
+            DURATION, reference=_ID.HasProperty,
+        )  # fmt: skip
         for method in _SHELF_METHODS:
             tree.link(shelf, _ID.HasComponent, Ref(method))
         members = [*_MEMBERS, *_TYPE_MEMBERS.get(condition.type, ())]
@@ -93,14 +99,19 @@ class Instance:
             members += [(f"{name}Limit", PROPERTY, _DOUBLE) for name, _ in _limits(condition)]
         self._cells = {path: _member(tree, condition.id, path, kind, of) for path, kind, of in members}
 
-    def show(self, fields: Mapping[str, ua.Variant], now: datetime) -> None:
+    def show(self, fields: Mapping[str, ua.Variant], shelved_until: datetime | None, now: datetime) -> None:
         """As a notification of the current state says it."""
+        self._left.shelve(shelved_until, now)
         for path, cell in self._cells.items():
             variant = fields.get(path)
             if variant is not None:
                 cell.note(variant.Value, now, now)
             else:  # what is beyond no limit is in none of the states of a limit (OPC 10000-5, B.4.5)
                 cell.note(None, now, now, int(ua.StatusCodes.BadStateNotActive))
+
+    def tell_left(self) -> None:
+        """How long it is still shelved, to who listens to that."""
+        self._left.tell_left()
 
 
 _SHELF, _LIMIT = Ref(_ID.ShelvedStateMachineType), Ref(_ID.ExclusiveLimitStateMachineType)

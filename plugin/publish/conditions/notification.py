@@ -9,6 +9,7 @@ from asyncua import ua
 from plugin.domain import Alarm
 from plugin.infer.alarms.condition import Condition, ConditionType
 from plugin.infer.alarms.told import Notice, limit_state, shelved_state
+from plugin.publish.conditions.shelf import time_left
 from plugin.publish.event_filter import CONDITION_ID, Occurrence
 from plugin.publish.tree import Tree
 from plugin.publish.types import OURS, Ref, event_type
@@ -107,12 +108,11 @@ def _of_condition(tree: Tree, condition: Condition, alarm: Alarm) -> dict[str, u
 
 def _of_shelf(condition: Condition, alarm: Alarm, now: datetime) -> dict[str, ua.Variant]:
     name = shelved_state(alarm)
-    left = (alarm.shelved_until - now).total_seconds() * 1000.0 if alarm.shelved_until is not None else 0.0
     longest = condition.rules.longest_shelf.total_seconds() * 1000.0
     return {
         "ShelvingState/CurrentState": ua.Variant(ua.LocalizedText(name), _T.LocalizedText),
         "ShelvingState/CurrentState/Id": ua.Variant(ua.NodeId(ua.Int32(_SHELVED[name])), _T.NodeId),
-        "ShelvingState/UnshelveTime": ua.Variant(max(left, 0.0), _T.Double),
+        "ShelvingState/UnshelveTime": ua.Variant(time_left(alarm.shelved_until, now), _T.Double),
         "MaxTimeShelved": ua.Variant(longest, _T.Double),
     }
 

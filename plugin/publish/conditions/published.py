@@ -34,6 +34,7 @@ class Conditions:
         self._instances: dict[str, Instance] = {}
         self._types: dict[str, frozenset[ua.NodeId]] = {}
         self._sources: dict[str, ua.NodeId] = {}
+        self._shelved: dict[str, Instance] = {}
         self._tree: Tree | None = None
         self._subscriptions: PlantSubscriptions | None = None
         self._metrics: Metrics | None = None
@@ -54,7 +55,7 @@ class Conditions:
     def close(self) -> None:
         """What is announced from now on is not published; a refresh after the next start shows it."""
         self._tree = self._subscriptions = self._metrics = None
-        for known in (self._instances, self._types, self._sources):
+        for known in (self._instances, self._types, self._sources, self._shelved):
             known.clear()
 
     def grow(self) -> None:
@@ -82,9 +83,11 @@ class Conditions:
                     self._show(notice, now)
 
     def meter(self, now: datetime) -> None:
-        """Show how many alarms operators have to deal with."""
+        """Show how many alarms operators have to deal with, and how long those that are shelved still are."""
         if self._metrics is not None:
             self._metrics.show(now)
+        for instance in self._shelved.values():
+            instance.tell_left()
 
     def refresh(self, subscription: int, item: int | None = None) -> ua.StatusCode:
         """ConditionRefresh and ConditionRefresh2: to all items of a subscription, or to one (OPC 10000-9, 5.5.7)."""
@@ -114,7 +117,12 @@ class Conditions:
     def _show(self, notice: Notice, now: datetime) -> None:
         if self._tree is not None:
             fields = self._occurrence(self._tree, notice).fields
-            self._instances[notice.condition.id].show(fields, now)
+            until, instance = notice.alarm.shelved_until, self._instances[notice.condition.id]
+            instance.show(fields, until, now)
+            if until is not None:
+                self._shelved[notice.condition.id] = instance
+            else:
+                self._shelved.pop(notice.condition.id, None)
 
     def _source(self, tree: Tree, condition: Condition) -> ua.NodeId:
         """The node that it is about: asset or model; of a plant's server, ours that misses it."""
