@@ -124,7 +124,8 @@ class Evaluation:
     def record(self) -> dict[str, Any]:
         """As JSON."""
         flags = None if self.flags is None else self.flags.record()
-        stretch = {"version": self.version.version, "start": self.start.isoformat(), "end": self.end.isoformat()}
+        which = {"model": self.version.model, "version": self.version.version}
+        stretch = {**which, "start": self.start.isoformat(), "end": self.end.isoformat()}
         judged_ = [each.record() for each in self.judgements]
         told = {
             "importance": dict(self.importance),

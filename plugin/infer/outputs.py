@@ -40,8 +40,10 @@ def full_spec(config: ModelConfig) -> Spec:
 
 
 def output_tag(config: ModelConfig, asset: Asset, spec: OutputSpec) -> OutputTag:
-    """An output as a tag; where the kind leaves unit or range open, those of the laboratory's or the target's hold."""
-    like = asset.tags.get(config.roles.get("lab", config.roles.get("target", "")))
+    """An output as a tag; where the kind leaves a quantity's unit or range open, those of the laboratory's or the
+    target's hold."""
+    same = spec.meaning in {Meaning.VALUE, Meaning.FORECAST}
+    like = asset.tags.get(config.roles.get("lab", config.roles.get("target", ""))) if same else None
     low = _first_number(spec.low, like.low if like else None, 0.0)
     high = _first_number(spec.high, like.high if like else None, 100.0)
     return OutputTag(

@@ -2,9 +2,9 @@
 
 The rules are those of the view ``v_prediction_accuracy``:
 
-``laboratory``  A Good result of the laboratory whose quantity is the output's name, or a Good value of the tag in the
-                role ``lab``, of the output's unit (the last of a minute). Beside it, of each version, what was last
-                predicted of a moment not after that of the specimen, if that was still valid, and a number.
+``laboratory``  A Good result of the laboratory whose quantity is the output's name, or, of a value, a Good one of the
+                tag in the role ``lab``, of the output's unit (the last of a minute). Beside it, of each version, what
+                was last predicted of a moment not after that of the specimen, if that was still valid, and a number.
 ``measured``    The output has the name of a feature that the asset measures: the mean of that tag in the minute of the
                 target time, if all its samples are Good.
 ``failure``     A remaining life and the asset's next failure: in s, min, h and d by the clock, else by how much the tag
@@ -190,7 +190,7 @@ async def results(
     good = [each for each in told if each.value is not None and quality(each.status) is Quality.GOOD]
     found = [(each.taken, each.known, each.value) for each in good if each.value is not None]
     lab = asset.tags.get(config.roles.get("lab", ""))
-    if lab is None or lab.unit != tag.unit:
+    if lab is None or lab.unit != tag.unit or tag.meaning is not Meaning.VALUE:
         return found
     samples = await store.read_samples([lab.id], to_micros(start), to_micros(end), known_by=by)
     samples = samples.take((qualities(samples.status) == Quality.GOOD) & np.isfinite(samples.value))

@@ -142,6 +142,22 @@ async def test_what_came_true_is_the_same_by_the_code_and_by_the_view(plant: Pla
     assert pairs == EXPECTED
 
 
+async def test_a_laboratory_s_value_is_none_of_a_share_or_a_state_beside_it(plant: Plant) -> None:
+    """Of a unit that is the laboratory's own, as a share of what has to be in per cent."""
+    await told(plant.store)
+    beside = [
+        replace(NOX, output="nox_out_of_spec", meaning=Meaning.PROBABILITY),
+        replace(NOX, output="nox_verdict", meaning=Meaning.STATE, states=("pass", "doubtful", "fail")),
+    ]
+    run = (await plant.store.runs("nox"))[0]
+    await plant.store.write_outcome(Given(run, tuple(said(tag, run, NOON, 2.0) for tag in beside), ()))
+    await plant.roll_up("minute", 2, NOON + 12 * MINUTE, last_value=33.0, last_time=to_micros(NOON + 12.5 * MINUTE))
+    theirs = await plant.rows("SELECT DISTINCT output FROM v_prediction_accuracy WHERE truth = 'laboratory'")
+    assert [row["output"] for row in theirs] == ["nox"]
+    ours = {each.prediction.tag.output for each in await found(plant.store) if each.truth is Truth.LABORATORY}
+    assert ours == {"nox"}
+
+
 async def test_a_failure_after_an_overhaul_proves_nothing_of_the_life_before(plant: Plant) -> None:
     await told(plant.store)
     order = Label("3", LabelKind.WORK_ORDER, "pump", NOON - 40 * MINUTE, NOON, NOON - 20 * MINUTE)

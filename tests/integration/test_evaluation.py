@@ -108,7 +108,9 @@ async def test_a_version_stands_beside_baselines_of_the_same_past(bench):
     assert "last result" in text
     assert found.importance == {}, "nothing that it sees has any effect"
     assert "flatter" not in text
-    assert json.loads(json.dumps(found.record()))["outputs"][0]["errors"][0]["who"] == "this version"
+    record = json.loads(json.dumps(found.record()))
+    assert (record["model"], record["version"]) == ("soft", 1)
+    assert record["outputs"][0]["errors"][0]["who"] == "this version"
 
 
 async def test_a_version_that_has_seen_the_stretch_is_said_to(bench):

@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from models.kind import OutputSpec
+from models.meaning import Meaning
 from models.runtime import Numbers
-from plugin.domain import HIGH_LIMITED, OutputTag, Prediction, Run, RunKind, Status, at_upper_limit
+from plugin.domain import HIGH_LIMITED, Asset, OutputTag, Prediction, Run, RunKind, Status, Tag, at_upper_limit
 from plugin.infer.config import ModelConfig
-from plugin.infer.outputs import predictions, simulated
+from plugin.infer.outputs import output_tag, predictions, simulated
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NONE = float("nan")
@@ -61,3 +63,13 @@ def test_a_challenger_s_word_is_simulated_and_keeps_that_it_is_that_or_more():
     limited = simulated(given(125.0, 98.0)).status
     assert limited == Status.UNCERTAIN_SIMULATED_VALUE | HIGH_LIMITED
     assert simulated(given(NONE)).status == Status.BAD_NO_DATA
+
+
+def test_unit_and_range_of_the_laboratory_are_those_of_a_quantity_and_not_of_a_state():
+    lab = Tag("mill.lab", "plc", "nsu=urn:plant;s=lab", "mill", "lab", "mg/m3", 16.0, 130.0)
+    config = ModelConfig.model_validate({**CONFIG.model_dump(), "features": ["a", "lab"], "roles": {"lab": "lab"}})
+    asset = Asset("mill", {"lab": lab})
+    value = output_tag(config, asset, OutputSpec("nox", "", NONE, NONE, ""))
+    state = output_tag(config, asset, OutputSpec("nox_verdict", "", 0.0, 2.0, "", Meaning.STATE, ("pass", "fail")))
+    assert (value.unit, value.low, value.high) == ("mg/m3", 16.0, 130.0)
+    assert (state.unit, state.low, state.high) == ("", 0.0, 2.0)

@@ -103,7 +103,7 @@ FROM (
   WHERE l.status >> 30 = 0 AND l.value IS NOT NULL
   UNION ALL
   SELECT o.id, r.last_time, r.last_value
-  FROM {_spec(sql, "lab")} AS m JOIN output_tags AS o ON o.model = m.model
+  FROM {_spec(sql, "lab")} AS m JOIN output_tags AS o ON o.model = m.model AND o.meaning = 'value'
   JOIN tags AS t ON t.asset = o.asset AND t.feature = m.feature AND t.unit = o.unit
   JOIN rollup_minutes AS r ON r.tag_id = t.id
   WHERE r.last_status >> 30 = 0 AND r.last_value IS NOT NULL
