@@ -218,6 +218,10 @@ class Diagnostics:
         self.clients_cut_off = make.counter(
             "clients_cut_off", "Connections to our OPC UA server that were closed for what they did", "cause"
         )
+        self.handshakes_delayed = make.counter(
+            "handshakes_delayed",
+            "Requests of unknown clients that our OPC UA server let wait, for they took their share",
+        )
         self.client_events_lost = make.counter(
             "client_events_lost", "Events that the full queue of a client of our OPC UA server dropped"
         )

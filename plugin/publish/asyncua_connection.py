@@ -9,6 +9,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,6 +35,8 @@ _UNREAD_BYTES = 32 * 1024 * 1024  # answers that wait for a client to read them
 _UNREAD_IN_ALL = 256 * 1024 * 1024  # the same of all clients: beyond it the slowest goes
 _LEAST_LIFETIME, _MOST_LIFETIME = 10_000, 3_600_000
 """Of a channel's token [ms]."""
+_LONGEST_OPENING = 2048
+"""Of a request for a channel, what is encrypted [B]: each 256 cost 1 ms, and a chunk had room for as many as 250."""
 _GRACE = 1.25
 """A client that renews late is heard until so many lifetimes have passed (OPC 10000-4, 5.5.2.1)."""
 
@@ -48,6 +51,7 @@ _ACTIVATE_SESSION = _requests("ActivateSession")
 _BROWSE_NEXT = _requests("BrowseNext")
 _PUBLISH = _requests("Publish")
 _BROWSED_ON = ua.FourByteNodeId(ua.Int32(ua.ObjectIds.BrowseNextResponse_Encoding_DefaultBinary))
+_DISCOVERY = _requests("GetEndpoints", "FindServers")
 _WITHOUT_SESSION = _requests("CreateSession", "ActivateSession", "GetEndpoints", "FindServers", "CloseSecureChannel")
 _REGISTER = _requests("RegisterNodes", "UnregisterNodes")
 _REFUSED = _requests("RegisterServer", "RegisterServer2")
@@ -103,7 +107,9 @@ class PlantProcessor(UaProcessor):
         try:
             if not self._acceptable(header, body):
                 return False
-            going = await super().process(header, body)  # type: ignore[no-untyped-call]
+            opens = header.MessageType == ua.MessageType.SecureOpen and not self.in_use
+            async with self._turn() if opens else contextlib.nullcontext():
+                going = await super().process(header, body)  # type: ignore[no-untyped-call]
             understood = True
             return going
         finally:
@@ -116,7 +122,16 @@ class PlantProcessor(UaProcessor):
             hello = decoded(ua.Hello, body.copy())
             again, self._greeted = self._greeted, True
             return not again and min(hello.ReceiveBufferSize, hello.SendBufferSize) >= _LEAST_BUFFER
+        if header.MessageType == ua.MessageType.SecureOpen:
+            opening = body.copy(header.body_size)
+            decoded(ua.AsymmetricAlgorithmHeader, opening)
+            if len(opening) > _LONGEST_OPENING:
+                return False
         return self.in_use or self._connection._incoming_size + header.body_size <= CHUNK_BYTES
+
+    def _turn(self) -> AbstractAsyncContextManager[None]:
+        """For what costs much, and is done for anybody."""
+        return self.iserver.reception.turn(str(self.name[0]))
 
     @property
     def in_use(self) -> bool:
@@ -205,6 +220,9 @@ class PlantProcessor(UaProcessor):
             return answer
         if typeid not in _WITHOUT_SESSION and self.session is not None:
             self._check_token(requesthdr.AuthenticationToken)
+        if typeid in _DISCOVERY:
+            async with self._turn():
+                return await self._serve(typeid, requesthdr, seqhdr, body)
         if typeid in _BROWSE_NEXT:
             return await self._browse_next(requesthdr, seqhdr, body)
         if typeid in _PUBLISH:  # it is kept until there is something to answer, and without what takes room
@@ -245,10 +263,11 @@ class PlantProcessor(UaProcessor):
     async def _create_session(self, *message: Any) -> Any:
         params = decoded(ua.CreateSessionParameters, message[3].copy())
         try:
-            self._check_policy()
-            await self._admit(params)
-            await self._leave_session()
-            answer = await self._serve(*message)
+            async with self._turn():
+                self._check_policy()
+                await self._admit(params)
+                await self._leave_session()
+                answer = await self._serve(*message)
         except ServiceError as error:
             name, address = params.ClientDescription.ApplicationUri or "", str(self.name[0])
             await self.iserver.trail.not_admitted(self._certificate() or b"", name, address, error.code)
@@ -310,9 +329,10 @@ class PlantProcessor(UaProcessor):
         policy, address, nonce = self._connection.security_policy, str(self.name[0]), session.nonce or b""
         cause = "signature"
         try:
-            _check_signature(params.ClientSignature, nonce, policy)
-            cause = "token"
-            claim = claimed(params, self.iserver.people.tokens, nonce, policy, self.iserver.private_key)
+            async with self._turn():
+                _check_signature(params.ClientSignature, nonce, policy)
+                cause = "token"
+                claim = claimed(params, self.iserver.people.tokens, nonce, policy, self.iserver.private_key)
         except ServiceError:
             await self.iserver.people.refuse("", address, cause)
             raise

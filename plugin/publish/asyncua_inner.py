@@ -21,6 +21,7 @@ from plugin.publish.asyncua_subscriptions import PlantSubscriptions
 from plugin.publish.capabilities import tell_limits
 from plugin.publish.people import People, Permission
 from plugin.publish.points import Points
+from plugin.publish.reception import Reception
 from plugin.publish.resending import Resending
 from plugin.publish.standard_nodes import fill
 from plugin.publish.trail import Trail
@@ -104,6 +105,7 @@ class PlantInternalServer(InternalServer):
         self.cut_off = cut_off
         self.history: ReadHistory = _no_history
         self.trail = Trail()
+        self.reception = Reception()
         self._max_sessions = max_sessions = limits.sessions
         self.failed: Failed = lambda _: None
         self.lose_event: LostEvent = lambda: None

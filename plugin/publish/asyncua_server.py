@@ -21,6 +21,8 @@ What differs from ``asyncua.Server`` 2.1.0 (see also :mod:`plugin.publish.asyncu
   takes any lifetime, and takes tokens for ever.
 * Where all connections are taken, the oldest without a session makes room (OPC 10000-4, 5.6.2).
 * A session that moved to another connection does not end with the one that it left.
+* What is done for anybody who asks, such as opening a channel, takes no more than a share of the time
+  (:mod:`plugin.publish.reception`); asyncua decrypts a chunk of 250 blocks at once, for whoever sends it.
 * Stopping takes no second and leaves no task behind.
 
 Private names of asyncua are used: ``tests/contracts`` fails when one of them changes.
@@ -51,6 +53,7 @@ from plugin.publish.asyncua_subscriptions import PlantSubscriptions
 from plugin.publish.capabilities import MESSAGE_BYTES
 from plugin.publish.event_filter import Occurrence
 from plugin.publish.people import People, Permission, may, role_of
+from plugin.publish.reception import Reception
 from plugin.publish.trail import Trail
 
 __all__ = ["Limits", "PlantServer"]
@@ -61,7 +64,8 @@ class PlantServer(Server):
 
     ``admit`` decides on the certificates of clients, ``people`` on their users. ``cut_off`` is told why, whenever a
     connection is closed for what it did, ``failed`` of every request that ended in an internal error, ``lose_event``
-    and ``lose_values`` of what a client was too slow for. ``trail`` is told of what clients do.
+    and ``lose_values`` of what a client was too slow for. ``trail`` is told of what clients do, and ``reception`` hears
+    strangers out.
     """
 
     def __init__(
@@ -76,10 +80,12 @@ class PlantServer(Server):
         lose_event: LostEvent = lambda: None,
         lose_values: LostValues = lambda _: None,
         trail: Trail | None = None,
+        reception: Reception | None = None,
     ) -> None:
         self._inner = PlantInternalServer(people, admit, measure, limits or Limits(), cut_off, PlantSession)
         self._inner.failed, self._inner.lose_event, self._inner.lose_values = failed, lose_event, lose_values
         self._inner.trail = trail or self._inner.trail
+        self._inner.reception = reception or self._inner.reception
         super().__init__(iserver=self._inner)
         self.limits = TransportLimits(CHUNK_BYTES, CHUNK_BYTES, MESSAGE_BYTES // CHUNK_BYTES + 1, MESSAGE_BYTES)
 

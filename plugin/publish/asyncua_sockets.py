@@ -6,6 +6,7 @@ What differs from asyncua 2.1.0 is told in :mod:`plugin.publish.asyncua_server`.
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import Any
 
 from asyncua.common.utils import Buffer
@@ -73,17 +74,32 @@ class PlantProtocol(OPCUAProtocol):
             self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """As asyncua's, with our processor; where all are taken, the oldest that nobody uses makes room."""
+        """As asyncua's, with our processor; where all are taken, the oldest that nobody uses makes room, of the address
+        that has most of them."""
+        address = _address(transport.get_extra_info("peername"))
+        if isinstance(transport, asyncio.WriteTransport) and not self.iserver.reception.lets_in(address):
+            self.iserver.cut_off("rate")
+            transport.abort()
+            return
         if len(self.clients) >= self.iserver.max_connections:
-            idle = next((each for each in self.clients if isinstance(each, PlantProtocol) and not each.in_use), None)
-            if idle is not None:
-                self.clients.remove(idle)
-                idle._cut_off("full")
+            self._make_room()
         super().connection_made(transport)
         if self.processor is not None:
             self.processor = PlantProcessor(self.iserver, self.transport, self.limits)
             self.processor.neighbours = self.clients
             self.processor.set_policies(self.policies)  # type: ignore[no-untyped-call]
+
+    def _make_room(self) -> None:
+        idle = [each for each in self.clients if isinstance(each, PlantProtocol) and not each.in_use]
+        crowd = Counter(_address(each.peer_name) for each in idle)
+        if idle:
+            oldest = max(idle, key=lambda each: crowd[_address(each.peer_name)])
+            self.clients.remove(oldest)
+            oldest._cut_off("full")
+
+
+def _address(peer: Any) -> str:
+    return str(peer[0]) if peer else ""
 
 
 class PlantBinaryServer(BinaryServer):

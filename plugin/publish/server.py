@@ -33,6 +33,7 @@ from plugin.publish.history.serving import Served
 from plugin.publish.mirror import Mirror
 from plugin.publish.nodes import SERVICE_LEVEL_HEALTHY, freshness, service_level, told_together
 from plugin.publish.people import People, Record, unrecorded
+from plugin.publish.reception import Reception
 from plugin.publish.trail import Trail
 from plugin.publish.tree import Tree
 from plugin.publish.types import DI
@@ -248,6 +249,7 @@ class OpcUaSink:
             lose_event=self._diagnostics.client_events_lost.inc,
             lose_values=self._diagnostics.client_values_lost.inc,
             trail=self._trail,
+            reception=Reception(self._diagnostics.handshakes_delayed.inc),
         )
         try:
             async with asyncio.timeout(_START_SECONDS):

@@ -2,21 +2,26 @@
 
 import asyncio
 import contextlib
+import itertools
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from asyncua import Client, ua
+from asyncua.common.connection import SecureConnection, TransportLimits
 from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
 from asyncua.crypto.uacrypto import CertProperties
+from asyncua.ua.ua_binary import struct_to_binary
 
 from plugin import pki
 from plugin.diagnostics import Diagnostics
 from plugin.domain import OutputTag
-from plugin.publish import admission
+from plugin.publish import admission, reception
 from plugin.publish.config import PublishConfig
+from plugin.publish.reception import Reception
 from plugin.publish.server import OpcUaSink
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -45,9 +50,22 @@ class _House:
         await client.set_security(SecurityPolicyBasic256Sha256, self._own.cert_path, key)
         return client
 
-    async def stranger(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A bare connection."""
-        return await asyncio.open_connection("127.0.0.1", int(self.sink.endpoint.split(":")[2].split("/")[0]))
+    async def stranger(self, address: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A bare connection, from one of this machine's addresses."""
+        port = int(self.sink.endpoint.split(":")[2].split("/")[0])
+        return await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+
+    async def opening(self, entry: str) -> bytes:
+        """A request for a channel, signed and encrypted; ``entry``: what the client calls it in its own log."""
+        policy = (await self.client()).security_policy
+        params = ua.OpenSecureChannelParameters(
+            0, ua.SecurityTokenRequestType.Issue, ua.MessageSecurityMode.SignAndEncrypt, bytes(32), 60_000
+        )
+        request = ua.OpenSecureChannelRequest(RequestHeader=ua.RequestHeader(AuditEntryId=entry), Parameters=params)
+        channel = SecureConnection(policy, TransportLimits())
+        kind: Any = ua.MessageType.SecureOpen
+        message: bytes = channel.message_to_binary(struct_to_binary(request), kind, 1)
+        return message
 
     async def cuts_off(self, *messages: bytes, cause: str = "protocol") -> bool:
         """Whether the connection that these came over is closed, and counted."""
@@ -123,6 +141,72 @@ async def test_some_bytes_of_a_header_do_not_become_megabytes(house, variant):
 async def test_before_a_session_a_message_is_small(house):
     chunks = [_message(bytes(60_000), number, b"C") for number in (1, 2, 3)]
     assert await house.cuts_off(_hello(), *chunks)
+
+
+async def test_a_request_for_a_channel_is_short(house):
+    """Each 256 bytes of it cost 1 ms, whoever sends them."""
+    reader, writer = await house.stranger()
+    writer.write(_hello() + await house.opening("ours 17"))
+    async with asyncio.timeout(_WAIT):
+        assert await reader.readuntil(b"OPNF")
+    writer.close()
+    assert await house.cuts_off(_hello(), await house.opening("17" * 1500))
+
+
+async def test_what_is_done_for_strangers_has_its_turn(house):
+    """Of a client that logs in again and again, at last, each step but those of its session."""
+    door = house.sink._server._inner
+    before, door.reception = door.reception, Reception(house.diagnostics.handshakes_delayed.inc, lambda: 0.0, _at_once)
+    door.reception._left = 0.0
+
+    def delayed() -> Any:
+        return house.diagnostics.value("handshakes_delayed_total")
+
+    client, counts = await house.client(), [delayed()]
+    await client.connect_sessionless()
+    counts.append(delayed())
+    await client.create_session()
+    counts.append(delayed())
+    await client.activate_session()
+    counts.append(delayed())
+    assert (await client.get_node(_NODE).read_browse_name()).Name == "rul"
+    await client.open_secure_channel(renew=True)
+    counts.append(delayed())
+    await client.close_session()
+    await client.disconnect_sessionless()
+    door.reception = before
+    assert [later - sooner for sooner, later in itertools.pairwise(counts)] == [1, 1, 1, 0]
+
+
+async def _at_once(_: float) -> None:
+    """Nobody waits."""
+
+
+async def test_an_address_that_makes_too_many_connections_is_not_heard(house, monkeypatch):
+    monkeypatch.setattr(reception, "_CONNECTIONS", 3)
+    monkeypatch.setattr(reception, "_PER_SECOND", 0)
+    before = house.diagnostics.value("clients_cut_off_total", cause="rate")
+    lines = [await house.stranger("127.0.0.3") for _ in range(5)]
+    for _, writer in lines:
+        writer.write(_hello())
+    async with asyncio.timeout(_WAIT):
+        heard = [await reader.read(3) for reader, _ in lines[:3]]
+        with contextlib.suppress(ConnectionError):
+            heard += [await reader.read(3) for reader, _ in lines[3:]]
+    assert [each for each in heard if each] == [b"ACK"] * 3
+    assert house.diagnostics.value("clients_cut_off_total", cause="rate") == before + 2
+    for _, writer in lines:
+        writer.close()
+
+
+async def test_a_crowd_from_one_address_pushes_out_its_own(house):
+    early = await house.stranger("127.0.0.4")
+    crowd = [await house.stranger("127.0.0.5") for _ in range(3 * _CONNECTIONS)]
+    early[1].write(_hello())
+    async with asyncio.timeout(_WAIT):
+        assert await early[0].read(3) == b"ACK"
+    for _, writer in (early, *crowd):
+        writer.close()
 
 
 async def test_answers_are_not_cut_into_chunks_of_a_byte(house):

@@ -46,7 +46,9 @@ class _Service:
         return self.client.get_node(ua.NodeId(ua.String(name), ua.Int16(self._namespace)))
 
     async def read(self, name: str) -> ua.DataValue:
-        return await self.node(name).read_data_value(raise_on_bad_status=False)
+        asked = ua.ReadValueId(self.node(name).nodeid, ua.AttributeIds.Value)
+        (found,) = await self.client.uaclient.read(ua.ReadParameters(0.0, ua.TimestampsToReturn.Both, [asked]))
+        return found
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
