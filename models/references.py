@@ -37,12 +37,32 @@ class References:
         residual = [each for each in (self.residual, self.seasonal) if each is not None]
         return {**params, "residual": _packed(residual)} if residual else params
 
+    def ranges(self, count: int, margin: float, still: float) -> "Ranges":
+        """Of ``count`` features, wider by a share of each range; of one that hardly moved, of its largest value."""
+        low, high = np.full((count, 1), -np.inf, np.float32), np.full((count, 1), np.inf, np.float32)
+        for place, reference in self.inputs.items():
+            low[place], high[place] = _bounds(reference, margin, still)
+        return Ranges(low, high)
+
     @classmethod
     def unpacked(cls, params: Params) -> "References":
         """The other way round."""
         inputs = dict(zip(params["position"].tolist(), _unpacked(params["inputs"]), strict=True))
         residual = _unpacked(params["residual"]) if "residual" in params else []
         return cls(inputs, *residual) if residual else cls(inputs, None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranges:
+    """From where to where values may be, feature by feature [f, 1]; infinite where nothing is known."""
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+    def beyond(self, values: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which of the values [..., f, t] are not."""
+        found: NDArray[np.bool_] = (values < self.low) | (values > self.high)
+        return found
 
 
 def of_rows(rows: Sequence[NDArray[np.floating]]) -> Reference | None:
@@ -78,10 +98,15 @@ def of_seasons(rows: Sequence[NDArray[np.floating]], cells: int) -> Reference | 
 
 def outside(reference: Reference, values: NDArray[np.floating], margin: float) -> NDArray[np.bool_]:
     """Which values [t] are beyond all of the training by more than ``margin``, a share of its range; NaN is not."""
-    low, high = float(reference.quantiles[0]), float(reference.quantiles[-1])
-    room = margin * (high - low) + 1e-6 * max(abs(low), abs(high))  # a constant is told by 32 bits
-    found: NDArray[np.bool_] = (values < low - room) | (values > high + room)
+    low, high = _bounds(reference, margin, 1e-6)  # a constant is told by 32 bits
+    found: NDArray[np.bool_] = (values < low) | (values > high)
     return found
+
+
+def _bounds(reference: Reference, margin: float, still: float) -> tuple[float, float]:
+    low, high = float(reference.quantiles[0]), float(reference.quantiles[-1])
+    room = max(margin * (high - low), still * max(abs(low), abs(high)))
+    return low - room, high + room
 
 
 def _packed(references: Sequence[Reference]) -> Params:

@@ -181,14 +181,14 @@ def _choice(
         since = None
         faults.append(_no_time(chosen.since))
     if faults:
-        raise ConfigError(str(config.path), faults)
+        raise ConfigError("the command", faults)
     source = chosen.source or of_tag.get(chosen.tag) or None
     return source, chosen.tag or None, GapCause(chosen.cause) if chosen.cause else None, since
 
 
 async def show_labels(config: Config, console: Console, *, asset: str, kind: str, since: str, as_json: bool) -> None:
     """What people said happened."""
-    start = moment(config, since) or _BEGIN
+    start = moment(since) or _BEGIN
     async with _reading(config) as store:
         found = await store.labels(asset or None, start, _END, kind=LabelKind(kind) if kind else None)
     _show(console, found, labels_view, as_json=as_json)
@@ -196,7 +196,7 @@ async def show_labels(config: Config, console: Console, *, asset: str, kind: str
 
 async def show_lab(config: Config, console: Console, *, asset: str, quantity: str, since: str, as_json: bool) -> None:
     """Results of the laboratory."""
-    start = moment(config, since) or _BEGIN
+    start = moment(since) or _BEGIN
     async with _reading(config) as store:
         found = await store.lab_samples(asset or None, quantity or None, start, _END)
     _show(console, found, lab_view, as_json=as_json)
@@ -204,7 +204,7 @@ async def show_lab(config: Config, console: Console, *, asset: str, quantity: st
 
 async def show_audit(config: Config, console: Console, *, since: str, action: str, limit: int, as_json: bool) -> None:
     """Who changed what; what still waits for the log is put into it first."""
-    start = moment(config, since)
+    start = moment(since)
     async with _reading(config) as store:
         with contextlib.suppress(StoreError, OSError):  # a database that only lets read shows what it has
             await take_up(store, config.data)
@@ -249,12 +249,12 @@ def _show(
         console.print(view(found))
 
 
-def moment(config: Config, text: str, option: str = "--since") -> datetime | None:
+def moment(text: str, option: str = "--since") -> datetime | None:
     """Of an option, as a person writes it; None: it is empty. ConfigError."""
     try:
         return parse_moment(text, datetime.now(UTC)) if text else None
     except (ValueError, OverflowError):
-        raise ConfigError(str(config.path), [_no_time(text, option)]) from None
+        raise ConfigError("the command", [_no_time(text, option)]) from None
 
 
 def _no_time(text: str, option: str = "--since") -> Fault:

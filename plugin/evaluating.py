@@ -34,10 +34,10 @@ async def show_evaluation(
     if plots is not None and not can_plot():
         raise ModelError('--plots needs matplotlib: pip install "foretag[plots]"')
     config.model(model)
-    start, end = moment(config, span[0], "--from"), moment(config, span[1], "--to") or datetime.now(UTC)
+    start, end = moment(span[0], "--from"), moment(span[1], "--to") or datetime.now(UTC)
     if start is None or start >= end:
         fault = Fault("--from", span[0], f"is not before the end, {end:%Y-%m-%d %H:%M} UTC", "Name an earlier time")
-        raise ConfigError(str(config.path), [fault])
+        raise ConfigError("the command", [fault])
     found = await _evaluated(config, console, model, number, (start, end))
     console.print(evaluation_view(found))
     if json_file is not None:

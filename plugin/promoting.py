@@ -81,7 +81,7 @@ async def show_comparison(
 ) -> None:
     """A challenger beside the version in force, or beside ``against``; and whether the rule would promote it."""
     section, now, diagnostics = config.model(model), datetime.now(UTC), Diagnostics()
-    start = moment(config, since)
+    start = moment(since)
     async with _desk(config) as desk, open_compute(config, diagnostics) as compute:
         tags = await desk.store.tags()
         scorers = Scorers(config, tags, desk.store, desk.registry, compute, diagnostics)

@@ -227,7 +227,12 @@ async def train_once(config: Config, model: str, console: Console, wish: Wish | 
             tags = await store.register_tags(config.tags)
             scorers = Scorers(config, tags, store, registry, compute, diagnostics)
             training = Training(store, registry, compute, diagnostics, listen)
-            await training.train(next(s for s in scorers.in_force if s.config.name == model), wish=wish)
+            try:
+                await training.train(next(s for s in scorers.in_force if s.config.name == model), wish=wish)
+            except asyncio.CancelledError:
+                if config.model(model).training.keep:
+                    console.print("Stopped. The same command goes on where this one was, if it is told within a day.")
+                raise
             newest = (await store.versions(model))[0]
     if step := newest.provenance.get("resumed_at_step"):
         console.print(f"The training that was begun {newest.provenance['begun']} was resumed at step {step}.")

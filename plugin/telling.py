@@ -107,8 +107,8 @@ async def _label(config: Config, store: Store, said: Said) -> Label:
     if end is not None and start is not None and end <= start:
         faults.append(Fault("--until", said.until, "is not after --at", "Name the later time"))
     if faults or start is None:
-        raise ConfigError(str(config.path), faults)
-    flag = await _flag(config, store, said, start) if said.verdict else None
+        raise ConfigError("the command", faults)
+    flag = await _flag(store, said, start) if said.verdict else None
     return Label(
         id=said.id or str(uuid.uuid4()),
         kind=LabelKind(said.kind),
@@ -126,19 +126,19 @@ async def _label(config: Config, store: Store, said: Said) -> Label:
     )
 
 
-async def _flag(config: Config, store: Store, said: Said, by: datetime) -> Flag:
+async def _flag(store: Store, said: Said, by: datetime) -> Flag:
     """The newest raised flag of the asset at that time, of the model where one is named."""
     found = await store.flags(by - _FLAGS, by + timedelta(microseconds=1), asset=said.asset)
     raised = [flag for flag in found if flag.raised and said.model in {"", flag.model}]
     models = sorted({flag.model for flag in raised})
     if len(models) > 1:
         told = f"is not said, and {', '.join(models)} raised flags of {said.asset} in the 7 days before"
-        raise ConfigError(str(config.path), [Fault("--model", "", told, "Say whose flag it is about")])
+        raise ConfigError("the command", [Fault("--model", "", told, "Say whose flag it is about")])
     if raised:
         return raised[-1]
     of = f" of model {said.model}" if said.model else ""
     told = f"has no raised flag{of} in the 7 days before {by:%Y-%m-%d %H:%M:%S %z}"
-    raise ConfigError(str(config.path), [Fault("ASSET", said.asset, told, "Name the time of the flag with --at")])
+    raise ConfigError("the command", [Fault("ASSET", said.asset, told, "Name the time of the flag with --at")])
 
 
 async def tell_lab(config: Config, rows: Sequence[Mapping[str, str]], name: str) -> tuple[int, int]:
@@ -236,8 +236,9 @@ def _read_csv(path: Path, needed: Sequence[str], further: Sequence[str]) -> list
 def _asset_faults(config: Config, asset: str, name: str = "ASSET") -> Iterator[Fault]:
     assets = {tag.asset for tag in config.tags if tag.asset}
     if asset not in assets:
-        like = ", ".join(get_close_matches(asset, assets, 3)) or ", ".join(sorted(assets)[:10]) or "none is configured"
-        yield Fault(name, asset, "is no asset", f"Assets are: {like}")
+        like, some = get_close_matches(asset, assets, 3), ", ".join(sorted(assets)[:10])
+        remedy = f"Is it {' or '.join(like)}?" if like else f"Assets are: {some or 'none is configured'}"
+        yield Fault(name, asset, "is no asset", remedy)
 
 
 def _time(name: str, text: str, now: datetime, faults: list[Fault]) -> datetime | None:

@@ -93,7 +93,7 @@ def lab_add(
     loaded = load(config)
     one = {"asset": asset, "quantity": quantity, "taken": taken, "value": value, "unit": unit, "note": note, "id": key}
     rows = checked(lambda: lab_rows(one, csv))
-    count, new = complete(tell_lab(loaded, rows, str(csv or loaded.path)))
+    count, new = complete(tell_lab(loaded, rows, str(csv or "lab add")))
     out.print(f"{count:,} told, {new:,} of them new or corrected.")
 
 

@@ -193,7 +193,8 @@ class ModelConfig(Section):
     """When it is trained again by itself."""
     monitor: bool = True
     """Watch whether it still fits: its inputs, what it leaves unexplained, and how often its intervals hold. While it
-    does not, what it says of that asset is Uncertain."""
+    does not, what it says of that asset is Uncertain; at once where an input is half of its training's range beyond it,
+    as in another unit."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Hyperparameters of the kind."""
     shadow: int = Field(default=1, ge=0, le=8)

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.cleaning import Mask
+from models.references import Ranges
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Asset, Grid, Micros, Run, Status, Window, from_micros, micros, to_micros
 from plugin.infer.cleaning import Cleaner
 from plugin.infer.config import ModelConfig
 from plugin.infer.dates import with_calendar
+from plugin.infer.far_off import Far
 from plugin.infer.outputs import input_status
 from plugin.infer.sight import Sight
 from plugin.infer.windows import policies, stretches, unheard
@@ -123,14 +125,22 @@ class Looking:
         known = (drift for drift in drifts if drift.version == run.version and drift.noticed <= run.started)
         return {drift.asset for drift in known if drift.doubtful}
 
-    async def statuses(self, windows: Windows, run: Run) -> list[Status]:
-        """The best status of each asset that its inputs allow, and the version's fit to them."""
+    def far(self, windows: Windows, ranges: Ranges) -> Far:
+        """Of the recent cells."""
+        recent = np.s_[..., -self._config.recent_cells :]
+        return windows.observed[recent] & ranges.beyond(windows.values[recent])
+
+    async def statuses(self, windows: Windows, run: Run, far: Far) -> list[Status]:
+        """The best status of each asset that its inputs allow, and the version's fit to them: a value that is far off
+        counts here as one that was not observed."""
+        far_off = np.any(far[..., -1], axis=1).tolist()
         doubtful = await self._doubtful(run)
+        coverage = windows.coverage - far[:, : len(self._prompt)][:, self._prompt].mean(axis=(1, 2))
         return [
             input_status(
                 connected=self._reach(asset).isdisjoint(run.unheard),
-                complete=bool(windows.complete[row]) and asset.name not in doubtful,
-                coverage=float(windows.coverage[row]),
+                complete=bool(windows.complete[row]) and not far_off[row] and asset.name not in doubtful,
+                coverage=float(coverage[row]),
                 required=self._config.required,
             )
             for row, asset in enumerate(self._assets)

@@ -31,6 +31,7 @@ from plugin.protocols import Store
 
 log = logging.getLogger(__name__)
 
+_REMEDY = "train it again and promote what comes of it, or roll back"
 _PROMOTIONS = 100_000
 """Entries of the audit log that are gone through for what was in force before."""
 _ROLLED_BACK = "rolled_back"
@@ -187,11 +188,11 @@ class Registry:
             told = f"look at it with `foretag models show`, then use `foretag models sign {version.model}`"
             raise ArtifactError(f"model {version.label}: {error}; {told}") from error
         except BrokenArtifact as error:
-            raise ArtifactError(f"model {version.label}: {error}; train it again") from error
+            raise ArtifactError(f"model {version.label}: {error}; {_REMEDY}") from error
         for field, row, file in self._told_twice(version, artifact):
             if row != file:
                 told = f"{field} = {row!r} in the database, {file!r} in {path.name}"
-                raise ArtifactError(f"model {version.label} is not what its row says: {told}; train it again")
+                raise ArtifactError(f"model {version.label} is not what its row says: {told}; {_REMEDY}")
         return artifact.spec, artifact.params
 
     def _told_twice(self, version: ModelVersion, artifact: Artifact) -> Iterator[tuple[str, Any, Any]]:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from models.explain import Explainer
 from models.kind import ModelKind, Params, Spec
+from models.references import Ranges
 from models.runtime import Numbers, Predictor, check_tree
 from plugin.diagnostics import Diagnostics
 from plugin.domain import (
@@ -34,6 +35,7 @@ from plugin.errors import ArtifactError, ModelError
 from plugin.infer.compute import Compute, T
 from plugin.infer.config import ExplainConfig, ModelConfig
 from plugin.infer.explaining import Reasons
+from plugin.infer.far_off import FarOff, believable
 from plugin.infer.flags import Decision
 from plugin.infer.looking import Look, Looking, Windows
 from plugin.infer.outputs import model_spec, output_tag, predictions, simulated
@@ -56,6 +58,8 @@ class Ready:
     predictor: Predictor
     explainers: dict[str, Explainer]
     """By output; none where nothing is to be explained, or where it broke."""
+    ranges: Ranges
+    """Of its inputs: what is beyond can't be."""
     decisions: dict[str, Decision] = field(default_factory=dict)
     """On flags, by asset; empty until the first run, which looks into the past for them."""
     warming: list[Future[None]] = field(default_factory=list)
@@ -93,6 +97,7 @@ class Scorer:
         self._loading: dict[int, Future[Ready]] = {}
         self._refreshing = asyncio.Lock()
         self._look: Look | None = None
+        self._far_off = FarOff(config, self.assets)
         self._looking = Looking(config, self.assets, store, away)
         self._spec = model_spec(config)
         outputs = kind.outputs(self._spec)
@@ -183,10 +188,7 @@ class Scorer:
         """Where the caller can't wait for so long, it goes on, and the next one finds it further."""
         future = self._loading.get(version.version)
         if future is None:
-            spec, params = await self._registry.load(version)
-            future = self._loading[version.version] = self._compute.aside(
-                "infer", self._compiled, version, spec, params
-            )
+            future = self._loading[version.version] = await self._compiling(version)
         try:
             ready = await asyncio.shield(asyncio.wrap_future(future))
         finally:
@@ -196,14 +198,19 @@ class Scorer:
         self._shadows[version.version] = ready
         return ready
 
-    def _compiled(self, version: ModelVersion, spec: Spec, params: Params) -> Ready:
+    async def _compiling(self, version: ModelVersion) -> Future[Ready]:
+        spec, params = await self._registry.load(version)
+        ranges = believable(self.config, await self._registry.references(version))
+        return self._compute.aside("infer", self._compiled, version, spec, params, ranges)
+
+    def _compiled(self, version: ModelVersion, spec: Spec, params: Params, ranges: Ranges) -> Ready:
         try:
             check_tree(self.kind, spec, params)
         except ValueError as error:
             raise ArtifactError(f"model {version.label}: {error}") from error
         predictor = Predictor(self.kind, spec, params, self._compute.device)
         predictor.warm(len(self.assets))
-        return Ready(version, predictor, self._reasons.explainers(version, spec, params, self._compute.device))
+        return Ready(version, predictor, self._reasons.explainers(version, spec, params, self._compute.device), ranges)
 
     def _count_compiled(self, ready: Ready) -> None:
         self._diagnostics.compilations.labels(self.config.name).inc(ready.predictor.compilations)
@@ -235,7 +242,10 @@ class Scorer:
             stages={"window": look.seconds, "infer": time.perf_counter() - begin},
         )
         numbers = {name: tags for name, tags in self._tags.items() if name != self._flag}
-        inputs = await self._looking.statuses(look.windows, run)
+        far = self._looking.far(look.windows, ready.ranges)
+        if look is self._look and self._only is None:  # not of the past, nor what a challenger thinks of it
+            self._far_off.tell(ready.version.label, ready.ranges, far)
+        inputs = await self._looking.statuses(look.windows, run, far)
         coverage = look.windows.coverage.tolist()
         given = tuple(predictions(self.config, run, look.end, numbers, inputs, coverage, estimates, self._ahead))
         if run.kind is RunKind.SHADOW:
@@ -285,8 +295,7 @@ class Scorer:
         return ready.warming[0]
 
     async def _load(self, version: ModelVersion) -> Ready:
-        spec, params = await self._registry.load(version)
-        ready = await asyncio.wrap_future(self._compute.aside("infer", self._compiled, version, spec, params))
+        ready = await asyncio.wrap_future(await self._compiling(version))
         self._count_compiled(ready)
         return ready
 

@@ -94,6 +94,33 @@ async def test_an_input_beyond_its_training_makes_what_is_said_of_its_asset_unce
     assert again.predictions == doubtful.predictions, "it was uncertain then, and is when it is computed again"
 
 
+async def test_a_value_in_another_unit_makes_what_is_said_uncertain_in_the_very_run_that_sees_it(bench, caplog):
+    """What most of the recent values are like comes later; a single one long ago says nothing."""
+    scorer = await trained(bench)
+    await goes_on(bench, 0, 40)
+    await goes_on(bench, 40, 41, shift=40.0)  # degrees Fahrenheit where Celsius was learnt
+    for second in (41, 41):
+        doubtful = await run(bench, scorer, second)
+        assert statuses(doubtful) == {"pump-1": Status.UNCERTAIN_SUB_NORMAL, "pump-2": Status.GOOD}
+    told = [each.getMessage() for each in caplog.records if "look at the instrument and its unit" in each.getMessage()]
+    assert len(told) == 1, "not at each run"
+    assert "model soft-1: a of pump-1 is not within" in told[0]
+    assert await bench.store.drifts() == ()
+    await goes_on(bench, 41, 60)
+    assert set(statuses(await run(bench, scorer, 60)).values()) == {Status.GOOD}
+    again = await scorer.again(doubtful.run, NOW + timedelta(seconds=41))
+    assert again.predictions == doubtful.predictions
+
+
+async def test_values_that_were_far_off_count_as_not_observed_while_they_are_recent(bench):
+    scorer = await trained(bench, required=0.9)
+    await goes_on(bench, 0, 40, shift=40.0)
+    await goes_on(bench, 40, 60)
+    assert statuses(await run(bench, scorer, 60)) == {"pump-1": Status.UNCERTAIN_SUB_NORMAL, "pump-2": Status.GOOD}
+    await goes_on(bench, 60, 80)
+    assert set(statuses(await run(bench, scorer, 80)).values()) == {Status.GOOD}
+
+
 async def laboratory_says(bench: Bench, level: float, asset: int) -> None:
     """From the hundredth second on."""
     lab = bench.assets[asset].tags["c"].id
@@ -181,6 +208,7 @@ async def test_a_detector_of_anomalies_is_not_told_that_its_inputs_are_odd(bench
     scorer = bench.scorer(config())
     await bench.training().train(scorer)
     await goes_on(bench, 0, 40, shift=50.0)
-    assert await bench.runs().score(scorer, NOW + timedelta(seconds=40), NOW + timedelta(seconds=40))
+    found = await run(bench, scorer, 40)
+    assert Status.UNCERTAIN_SUB_NORMAL not in {each.status for each in found.predictions}
     await monitoring(bench, scorer).look()
     assert await bench.store.drifts() == ()

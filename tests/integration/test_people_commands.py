@@ -121,7 +121,7 @@ def test_whose_flag_a_verdict_is_about_has_to_be_said_where_several_models_raise
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["failure", "pump-1"], "ASSET = pump-1: is no asset. Assets are: pump-01, pump-02"),
+        (["failure", "pump-1"], "ASSET = pump-1: is no asset. Is it pump-01 or pump-02?"),
         (["failure", "pump-01", "--at", "yesterday"], "--at = yesterday: is no time"),
         (["failure", "pump-01", "--at", "2126-03-01"], "--at = 2126-03-01: is in the future. Write when it happened"),
         (["failure", "pump-01", "--at", "1h", "--until", "2h"], "--until = 2h: is not after --at"),

@@ -131,6 +131,20 @@ async def test_a_process_that_is_killed_is_gone_on_with_as_if_it_had_not_been(tm
     assert found.provenance["data_end"] == wanted.provenance["data_end"]
 
 
+async def test_whoever_stops_a_training_is_told_that_it_can_go_on(tmp_path):
+    config = configured(tmp_path)
+    await filled(config)
+    text = StringIO()
+    task = asyncio.create_task(train_once(config, "soft", Console(file=text, width=200)))
+    async with asyncio.timeout(60):
+        while not (config.model_folder / "unfinished" / "soft" / "begun.json").exists():
+            await asyncio.sleep(0.005)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert "Stopped. The same command goes on" in text.getvalue()
+
+
 # --- beside others in one process ---
 
 OPTIONS = {"members": 1, "hidden": 6, "steps": 400, "batch": 16, "products": 0, "network": "tanh"}

@@ -60,6 +60,16 @@ def test_beyond_the_training_is_more_than_its_margin_beyond_and_a_constant_has_n
     assert outside(constant, np.array([7.0, np.float32(7.000001), 7.1]), 0.1).tolist() == [False, False, True]
 
 
+def test_what_hardly_moved_may_move_a_little_and_what_is_not_compared_anywhere():
+    moved, still = of_rows([np.linspace(10.0, 20.0, 50)]), of_rows([np.full(50, 1000.0)])
+    assert moved is not None
+    assert still is not None
+    ranges = References({0: moved, 2: still}, None).ranges(4, 0.5, 0.05)
+    values = np.array([[4.9, 5.1, 24.9, 25.1], [-9e9, 0, 0, 9e9], [949.0, 951.0, 1049.0, 1051.0], [-9e9, 0, 0, 9e9]])
+    outside_ends, nowhere = [True, False, False, True], [False] * 4
+    assert ranges.beyond(values.astype(np.float32)).tolist() == [outside_ends, nowhere, outside_ends, nowhere]
+
+
 def test_an_artifact_keeps_them(tmp_path: Path):
     row = walk(4, 500, 0.5)
     reference = of_rows([row])
