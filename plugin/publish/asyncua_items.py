@@ -4,6 +4,7 @@ Private names of asyncua are used: ``tests/contracts`` fails when one of them ch
 """
 
 import asyncio
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, NoReturn, Protocol
 
@@ -13,6 +14,7 @@ from asyncua.server.address_space import AddressSpace
 from asyncua.server.internal_subscription import InternalSubscription
 from asyncua.server.monitored_item_service import MonitoredItemService
 
+from plugin.publish.audience import NOWHERE
 from plugin.publish.backlog import Backlog
 from plugin.publish.cells import Face, status_code
 from plugin.publish.event_filter import Occurrence
@@ -111,7 +113,13 @@ class PlantItems(MonitoredItemService):
     def modify_monitored_items(self, params: ua.ModifyMonitoredItemsParameters) -> list[ua.MonitoredItemModifyResult]:
         """As asyncua's, which changes no more than the queue's size and the filter."""
         stamps = asked_stamps(params.TimestampsToReturn)
-        return [self._modify_item(asked, stamps) for asked in params.ItemsToModify]
+        with self._backlog.parting(self._places(asked.MonitoredItemId for asked in params.ItemsToModify)):
+            return [self._modify_item(asked, stamps) for asked in params.ItemsToModify]
+
+    def _places(self, numbers: Iterable[int]) -> list[int]:
+        """Where those of these items that share what is said are told."""
+        items = map(self._monitored_items.get, numbers)
+        return [item.place for item in items if isinstance(item, Item) and item.place != NOWHERE]
 
     def _modify_item(self, params: ua.MonitoredItemModifyRequest, stamps: Stamps) -> ua.MonitoredItemModifyResult:
         result = ua.MonitoredItemModifyResult()
@@ -171,6 +179,11 @@ class PlantItems(MonitoredItemService):
         chosen = items.values() if number is None else [items[number]] if number in items else []
         return [item for item in chosen if isinstance(item, EventItem)]
 
+    async def set_monitoring_mode(self, mode: ua.MonitoringMode, ids: list[int]) -> list[ua.StatusCode]:
+        """As asyncua's, which awaits nothing."""
+        with self._backlog.parting(self._places(ids)):
+            return await super().set_monitoring_mode(mode, ids)
+
     async def _set_monitoring_mode(self, mode: ua.MonitoringMode, mid: int) -> ua.StatusCode:
         item = self._monitored_items.get(mid)
         if not isinstance(item, Item):
@@ -184,8 +197,8 @@ class PlantItems(MonitoredItemService):
     def delete_monitored_items(self, ids: list[int]) -> list[ua.StatusCode]:
         """As asyncua's, which looks through all items for each."""
         gone = [item for item in map(self._monitored_items.get, ids) if isinstance(item, Item)]
-        self._backlog.forget([item.place for item in gone])
-        results = super().delete_monitored_items(ids)
+        with self._backlog.parting(self._places(ids)):
+            results = super().delete_monitored_items(ids)
         for item in gone:
             self._backlog.withdraw(item)
         return results

@@ -10,7 +10,8 @@ Items that choose (a deadband, another trigger, sampling) keep what waits themse
 """
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 from weakref import WeakSet
 
@@ -150,6 +151,8 @@ class Backlog:
         self._waiting = EMPTY
         self._told = _Loose()
         """Behind those that wait: to join them at each would copy all initial values for each item of a client."""
+        self._aside: dict[int, list[bytes]] = {}
+        """What waits for those that are about to leave."""
 
     def __bool__(self) -> bool:
         """Whether anything waits."""
@@ -169,22 +172,35 @@ class Backlog:
 
     def leave(self, place: int) -> list[bytes]:
         """They are wanted no more; returns what waited."""
-        self.collect()
+        waited = self._aside.pop(place) if place in self._aside else self._take_out((place,))[place]
         self._sizes[place] = _NOBODY
         self._followed -= 1
-        self._gather()
-        lost = self._waiting.places == place
-        if not lost.any():
-            return []
-        found = [self._waiting.bytes_at(at) for at in np.flatnonzero(lost).tolist()]
-        self._waiting = self._waiting.pick(~lost)
-        return found
+        return waited
 
-    def forget(self, places: list[int]) -> None:
-        """Nothing waits from these any more."""
+    @contextmanager
+    def parting(self, places: Collection[int]) -> Iterator[None]:
+        """Those that leave before the context ends: it is looked once through all that waits, not for each of them.
+        There is no await inside."""
+        self._aside = self._take_out(places)
+        try:
+            yield
+        finally:
+            stayed, self._aside = self._aside, {}
+            for place, contents in stayed.items():
+                for content in contents:
+                    self.tell(place, content)
+
+    def _take_out(self, places: Collection[int]) -> dict[int, list[bytes]]:
+        """What waits for each."""
         self.collect()
         self._gather()
-        self._waiting = self._waiting.pick(~np.isin(self._waiting.places, places))
+        found: dict[int, list[bytes]] = {place: [] for place in places}
+        waiting, taken = self._waiting, np.isin(self._waiting.places, list(found))
+        if taken.any():
+            for at in np.flatnonzero(taken).tolist():
+                found[int(waiting.places[at])].append(waiting.bytes_at(at))
+            self._waiting = waiting.pick(~taken)
+        return found
 
     def tell(self, place: int, content: bytes) -> None:
         """Something that is for this subscription alone."""

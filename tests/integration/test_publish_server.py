@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from plugin import __version__
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Flag, Meaning, Outage, Outcome, OutputTag, Prediction, Run, RunKind, RunResult, Status
 from plugin.errors import PublishError
+from plugin.publish.backlog import Backlog
 from plugin.publish.config import PublishConfig
 from plugin.publish.server import OpcUaSink
 
@@ -324,3 +325,42 @@ async def test_closing_leaves_no_task_even_with_clients_that_stay(tmp_path: Path
     assert _ours(asyncio.all_tasks() - before) == []
     with contextlib.suppress(ua.UaError, OSError, TimeoutError):
         await client.disconnect()
+
+
+async def test_many_items_are_changed_with_one_look_at_what_waits(service, monkeypatch):
+    """With one for each, 10,000 items whose client was slow took seconds of the loop."""
+    looked = list[int]()
+    take_out = Backlog._take_out
+
+    def count(backlog: Backlog, places: Collection[int]) -> dict[int, list[bytes]]:
+        looked.append(len(places))
+        return take_out(backlog, places)
+
+    names = [tag.name + end for tag in _TAGS if not tag.flag for end in ("", ".LowerBound", ".UpperBound")]
+    await service.sink.publish(_outcome(1.0))
+    async with _listening(service, *names, period=3_600_000) as heard:
+        (subscription,) = service.sink._server.subscriptions.subscriptions.values()
+        await subscription.publish_results()
+        await heard.until(lambda: len(heard.values) == len(names))
+        await service.sink.publish(_outcome(2.0))
+        handles = {n: item.client_handle for n, item in subscription.monitored_item_srv._monitored_items.items()}
+        items, session = list(handles), service.client.uaclient.session
+        monkeypatch.setattr(Backlog, "_take_out", count)
+        number, both = subscription.data.SubscriptionId, ua.TimestampsToReturn.Both
+        more = [
+            ua.MonitoredItemModifyRequest(
+                each, ua.MonitoringParameters(item.client_handle, 0.0, None, ua.UInt32(5), True)
+            )
+            for each, item in subscription.monitored_item_srv._monitored_items.items()
+        ]
+        await session.modify_monitored_items(ua.ModifyMonitoredItemsParameters(number, both, more))
+        sampling = ua.MonitoringMode.Sampling
+        await session.set_monitoring_mode(ua.SetMonitoringModeParameters(number, sampling, items))
+        assert looked == [len(names)] * 2
+        await session.set_monitoring_mode(ua.SetMonitoringModeParameters(number, ua.MonitoringMode.Reporting, items))
+        await subscription.publish_results()
+        await heard.until(lambda: len(heard.values) == 2 * len(names))
+        assert {value for _, value, *_ in heard.values[len(names) :]} == {2.0, -8.0, 12.0}
+        looked.clear()
+        await session.delete_monitored_items(ua.DeleteMonitoredItemsParameters(number, items))
+        assert looked == [len(names)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from plugin.domain import Status
 from plugin.publish import backlog as kept
-from plugin.publish.audience import Wish
+from plugin.publish.audience import NOWHERE, Wish
 from plugin.publish.backlog import Backlog, Changes
 from plugin.publish.cells import Cell
 from plugin.publish.items import Item, Scale
@@ -219,17 +219,28 @@ def test_what_waits_for_those_who_do_not_publish_is_bounded_by_their_queues(monk
     assert heard(slow) == [(1, 0.5, 0), (2, 997.0, 0x480), (2, 998.0, 0), (2, 999.0, 0)]
 
 
-def test_who_forgets_items_hears_of_the_others():
-    backlog, (one, two) = Changes().open(), cells(2)
-    first = item(backlog, one, 1)
-    item(backlog, two, 2)
-    for number in range(3):
-        write(one, float(number))
-        write(two, float(number))
-    backlog.forget([first.place])
-    first.close()
-    write(one, 9.0)
-    assert heard(backlog) == [(2, 0.0, 0), (2, 1.0, 0), (2, 2.0, 0)]
+def test_who_parts_with_items_hears_of_the_others_and_of_those_that_stay():
+    backlog, three = Changes().open(), cells(3)
+    first, second, third = (item(backlog, cell, number) for number, cell in enumerate(three, 1))
+    for value in range(2):
+        for cell in three:
+            write(cell, float(value))
+    with backlog.parting([first.place, second.place]):
+        first.close()
+    assert [each.place == NOWHERE for each in (first, second, third)] == [True, False, False]
+    for cell in three:
+        write(cell, 9.0)
+    assert sorted(heard(backlog)) == [(1, 0.0, 0), (1, 1.0, 0), *((n, v, 0) for n in (2, 3) for v in (0.0, 1.0, 9.0))]
+
+
+def test_an_item_that_is_named_twice_keeps_its_values():
+    backlog, (cell,) = Changes().open(), cells(1)
+    only = item(backlog, cell, 1)
+    write(cell, 1.0)
+    with backlog.parting([only.place]):
+        for handle in (2, 3):
+            only.ask(ua.MonitoringParameters(ua.UInt32(handle)), 10, Scale())
+    assert heard(backlog) == [(3, 1.0, 0)]
 
 
 @pytest.mark.parametrize("more", [{}, {"Filter": CHOOSES}], ids=["shares", "chooses"])
