@@ -82,14 +82,17 @@ class Acting:
         now = datetime.now(UTC)
         end = last_tick(now - config.schedule.offset, config.step, type(config.step)(0))
         return await self._begin(
-            f"{model} score", group, lambda begun: runs.score(scorer, now, end, begun), f"model {model} has no version"
+            f"{model} score",
+            group,
+            lambda begun, failed: runs.score(scorer, now, end, begun, failed),
+            f"model {model} has no version",
         )
 
     async def retrain(self, model: str) -> int:
         """See the protocol."""
         _, training, group = self._there()
         scorer = self._scorer(model)
-        return await self._begin("train", group, lambda begun: training.train(scorer, begun), "it could not begin")
+        return await self._begin("train", group, lambda begun, _: training.train(scorer, begun), "it could not begin")
 
     async def promote(self, model: str, version: int, user: str) -> int:
         """See the protocol."""
@@ -131,10 +134,10 @@ class Acting:
         self,
         what: str,
         group: asyncio.TaskGroup,
-        work: Callable[[Callable[[Run], None]], Awaitable[Any]],
+        work: Callable[[Callable[[Run], None], Callable[[Exception], None]], Awaitable[Any]],
         never: str,
     ) -> int:
-        """The key of the run, when there is one; the work goes on."""
+        """The key of the run, when there is one; the work goes on. ``never``: why there is none, where nobody says."""
         if what in self._busy:
             raise ModelError(f"{what}: what was asked for before still goes on")
         self._busy.add(what)
@@ -144,13 +147,16 @@ class Acting:
             if not key.done():
                 key.set_result(run.id)
 
+        def failed(error: Exception) -> None:
+            if not key.done():
+                key.set_exception(error if isinstance(error, ForetagError) else ModelError(f"{what}: {error!r}"))
+
         async def go() -> None:
             try:
-                await job(self._diagnostics, "what people asked for", what, work(begun))
+                await job(self._diagnostics, "what people asked for", what, work(begun, failed))
             except ForetagError as error:
                 log.warning("%s: %s", what, error)
-                if not key.done():
-                    key.set_exception(error)
+                failed(error)
             finally:
                 self._busy.discard(what)
                 if not key.done():

@@ -18,8 +18,8 @@ from plugin.protocols import Sink, Store
 log = logging.getLogger(__name__)
 
 
-def _nobody(_: Run) -> None:
-    """Nobody asks which run it is."""
+def _nobody(_: object) -> None:
+    """Nobody asks which run it is, or why there is none."""
 
 
 class Runs:
@@ -46,18 +46,29 @@ class Runs:
         """Set whenever a model is added to :attr:`published`; for others to clear."""
 
     async def score(
-        self, scorer: Scorer, tick: datetime, end: datetime, begun: Callable[[Run], None] = _nobody
+        self,
+        scorer: Scorer,
+        tick: datetime,
+        end: datetime,
+        begun: Callable[[Run], None] = _nobody,
+        failed: Callable[[Exception], None] = _nobody,
     ) -> Outcome | None:
         """One scoring run of the window that ends at ``end``; never raises but when cancelled.
 
         When its results are published, challengers are scored in shadow for as long as its deadline lets them.
-        Of one model one run at a time: another waits for it. ``begun`` is told of the run that has a key.
+        Of one model one run at a time: another waits for it. ``begun`` is told of the run that has a key, ``failed`` of
+        why it failed, with a key or before it had one.
         """
         async with self._turns.setdefault(scorer.config.name, asyncio.Lock()):
-            return await self._score(scorer, tick, end, begun)
+            return await self._score(scorer, tick, end, begun, failed)
 
     async def _score(
-        self, scorer: Scorer, tick: datetime, end: datetime, begun: Callable[[Run], None]
+        self,
+        scorer: Scorer,
+        tick: datetime,
+        end: datetime,
+        begun: Callable[[Run], None],
+        failed: Callable[[Exception], None],
     ) -> Outcome | None:
         limit = scorer.config.schedule.limit
         run = Run(0, scorer.config.name, RunKind.SCORE, tick)
@@ -66,7 +77,7 @@ class Runs:
             begun(run)
             return scorer.score(run, end)
 
-        outcome = await self._execute(run, limit, work, scorer.refresh)
+        outcome = await self._execute(run, limit, work, scorer.refresh, failed)
         if outcome is None:
             scorer.forget()
             return None
@@ -85,6 +96,7 @@ class Runs:
         limit: timedelta,
         work: Callable[[Run], Awaitable[Outcome | None]],
         ready: Callable[[], Awaitable[object | None]] | None = None,
+        failed: Callable[[Exception], None] = _nobody,
     ) -> Outcome | None:
         """Its rows are written; None: it failed, or there is no model yet."""
         what = run.model if run.kind is RunKind.SCORE else f"{run.model} {run.kind.value}"
@@ -99,6 +111,7 @@ class Runs:
                 outcome = replace(outcome, run=replace(outcome.run, finished=self._clock(), result=RunResult.DONE))
                 await self._store.write_outcome(outcome)
         except Exception as error:  # noqa: BLE001 - the job wrapper: logged, counted, a row; the schedule goes on
+            failed(error)
             await self._fail(what, run, error)
             return None
         self._count(outcome.run)

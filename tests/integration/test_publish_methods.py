@@ -10,7 +10,7 @@ from asyncua import ua
 
 from plugin.acting import Acting
 from plugin.domain import LabelKind, RunKind, RunResult
-from plugin.errors import ConfigError, ModelError
+from plugin.errors import ConfigError, ModelError, StoreError
 from tests.integration.methods_house import ASSET, MODEL, House, housed
 from tests.integration.model_bench import NOW, SECONDS
 
@@ -48,6 +48,20 @@ async def test_a_model_is_trained_promoted_rolled_back_and_scored(house):
     assert "in force already" in told[1]["refused"]
     promoted = await store.audit(action="promote")
     assert {(entry.user, entry.origin) for entry in promoted if entry.subject == "odd-2"} == {("ed", "opcua")}
+
+
+@pytest.mark.parametrize("part", ["versions", "write_run"])
+async def test_a_score_while_the_database_is_away_is_refused_for_that(house, monkeypatch, part):
+    """And not for want of a version, which nobody knows then."""
+
+    async def away(*_: object, **__: object) -> None:
+        raise StoreError("the database is away")
+
+    async with house.session("ed") as ed:
+        monkeypatch.setattr(house.bench.store, part, away)
+        assert (await ed.call(MODEL, "ScoreNow")).StatusCode.name == "BadResourceUnavailable"
+    asked = [entry for entry in house.audit if entry.action == "call ScoreNow"]
+    assert asked[-1].after["refused"] == "the database is away"
 
 
 @pytest.mark.parametrize(
