@@ -126,6 +126,7 @@ class OpcUaSink:
             async with asyncio.TaskGroup() as tasks:
                 pulse = tasks.create_task(self._pulse(), name="publish pulse")
                 trust = tasks.create_task(self._admission.watch(server), name="publish trust")
+                trail = tasks.create_task(self._trail.run(), name="publish trail")
                 archive = tasks.create_task(self._past.watch(), name="publish archive") if self._past else None
                 mirror = tasks.create_task(self._mirror.run(self._now, self._measure), name="publish mirror")
                 try:
@@ -133,6 +134,7 @@ class OpcUaSink:
                 finally:
                     pulse.cancel()
                     trust.cancel()
+                    trail.cancel()
                     mirror.cancel()
                     if archive is not None:
                         archive.cancel()
@@ -146,6 +148,7 @@ class OpcUaSink:
             self._expiries.clear()
             gc.unfreeze()
             await _stop(server)
+            await self._trail.settle(at_once=True)
 
     async def extend(self, tags: Sequence[OutputTag]) -> None:
         """Nodes of more outputs, seen by whoever browses from now on; those that are there already stay as they are."""

@@ -2,9 +2,12 @@
 
 One source, two ways out: an event tells of a row, and comes after it. Only a session that may
 (:attr:`plugin.publish.people.Permission.AUDIT`) hears such events. What is refused again and again is told once a
-minute, with how often.
+minute, with how often. Of a user who comes in again and again each time is an event, and those of a minute share a row,
+which follows (:mod:`plugin.publish.repeats`).
 """
 
+import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,12 +21,16 @@ from asyncua import ua
 
 from plugin.domain import Audit
 from plugin.ending import to_its_end
+from plugin.errors import ForetagError
 from plugin.pki import thumbprint
 from plugin.publish.event_filter import Occurrence
 from plugin.publish.lockout import Throttle
 from plugin.publish.people import Call, Record, legible, unrecorded
+from plugin.publish.repeats import Repeats
 from plugin.publish.tree import Tree
 from plugin.publish.types import CALL_AUDIT, Ref
+
+_log = logging.getLogger(__name__)
 
 _ID, _T = ua.ObjectIds, ua.VariantType
 _SERVER = ua.NodeId(ua.Int32(_ID.Server))
@@ -33,6 +40,8 @@ _LONGEST, _MOST = 100, 10
 """Characters of an argument, and arguments, that a row or an event shows."""
 _LONGEST_NAME = 1000
 """Characters of a NodeId that an event names."""
+_REVIEW_SECONDS = 10.0
+"""How often it is looked for rows that are due."""
 _USUAL, _GRAVE = 100, 500
 """Severity of what was done, and of what was refused."""
 
@@ -122,6 +131,7 @@ class Trail:
     def __init__(self, record: Record = unrecorded, clock: Callable[[], float] = time.monotonic) -> None:
         self._record = record
         self._refusals = Throttle(clock)
+        self._comings = Repeats(clock)
         self._tree: Tree | None = None
         self._tell: Callable[[Occurrence], None] = lambda _: None
         self._uri = ""
@@ -144,7 +154,24 @@ class Trail:
         token = ua.AnonymousIdentityToken() if entry.user == NOBODY else ua.UserNameIdentityToken(UserName=entry.user)
         shown = {"UserIdentityToken": ua.Variant(token, _T.ExtensionObject)}  # of a password, no more than the name
         told = _Told(Ref(_ID.AuditActivateSessionEventType), "Session/ActivateSession", refused, fields=shown)
-        await self._keep(entry, told)
+        if not refused and self._comings.waits((entry.user, entry.subject, entry.after.get("role")), entry):
+            self._announce(entry, told)
+        else:
+            await self._keep(entry, told)
+
+    async def run(self) -> None:
+        """For ever: rows of those who come in again and again."""
+        while True:
+            await asyncio.sleep(_REVIEW_SECONDS)
+            await self.settle()
+
+    async def settle(self, *, at_once: bool = False) -> None:
+        """Those that are due; ``at_once``: all, for nobody comes in any more."""
+        for entry in self._comings.due(at_once=at_once):
+            try:
+                await self._record(entry)
+            except ForetagError as error:  # a full disk is no reason to stop serving
+                _log.error("OPC UA server: %s could not be put on record: %s", entry, error)
 
     async def not_admitted(self, certificate: bytes, application: str, address: str, code: int) -> None:
         """A client got no session: for its certificate, or because there was none to be had."""
@@ -217,6 +244,9 @@ class Trail:
     @to_its_end
     async def _keep(self, entry: Audit, told: _Told) -> None:
         await self._record(entry)
+        self._announce(entry, told)
+
+    def _announce(self, entry: Audit, told: _Told) -> None:
         if self._tree is not None:
             server = (self._tree.ref(Ref(_ID.Server)),)
             self._tell(Occurrence(self._fields(entry, told), self._tree.types_of(told.kind), server))

@@ -13,6 +13,7 @@ from asyncua import Client, ua
 
 from plugin.diagnostics import Diagnostics
 from plugin.domain import Audit
+from plugin.errors import ServiceError
 from plugin.historian.stores import SqlStore
 from plugin.infer.alarms.config import AlarmsConfig
 from plugin.infer.alarms.room import Room
@@ -121,6 +122,31 @@ async def test_who_comes_and_who_is_refused(house):
         assert PASSWORD not in repr(ada.heard)
         assert PASSWORD.encode() not in repr(ada.heard).encode()
     assert house.rows[-1].action == "session refused"
+
+
+async def test_a_user_who_comes_again_and_again_is_an_event_each_time_and_a_row_a_minute(tmp_path):
+    rows = list[Audit]()
+
+    async def record(entry: Audit) -> None:
+        rows.append(entry)
+        if "times" in entry.after:
+            raise ServiceError("the disk is full")  # which ends neither the server nor its stop
+
+    hash_ = hashed(PASSWORD)
+    users = (UserConfig(name="ed", role="engineer", password_hash=hash_),
+             UserConfig(name="otto", role="operator", password_hash=hash_))  # fmt: skip
+    config = PublishConfig(endpoint="opc.tcp://127.0.0.1:0/foretag", users=users)
+    async with furnished(tmp_path, AlarmsConfig(), outputs("pump")) as (store, room, _watch):
+        sink = OpcUaSink(config, tmp_path / "pki", Diagnostics(), record=record, room=room)
+        async with sink.open(outputs("pump")):
+            house = House(sink, tmp_path, rows, store, room)
+            async with listening(house, "ed") as ed:
+                for _ in range(3):
+                    async with house.session("otto"):
+                        pass
+                await _heard(ed, _ID.AuditActivateSessionEventType, 3)
+            assert house.actions("otto") == ["session"]
+    assert [(row.user, row.after.get("times")) for row in rows] == [("ed", None), ("otto", None), ("otto", 2)]
 
 
 async def test_a_client_that_is_not_trusted_is_a_row_and_an_event_with_its_certificate(house, tmp_path):
