@@ -84,23 +84,6 @@ class Tree:
                 self.member(name, Member(Name(text, STANDARD), Ref(ua.ObjectIds.Argument), many=True), described)
         return node
 
-    def variable(
-        self,
-        name: str,
-        label: Name,
-        parent: ua.NodeId,
-        kind: Ref,
-        data_type: Ref,
-        *,
-        reference: int = ua.ObjectIds.HasComponent,
-        rank: int = SCALAR,
-        text: str = "",
-    ) -> Cell:
-        """A variable of our own."""
-        cell = Cell(encoding(data_type), self._now)
-        self.show(cell, name, label, parent, kind, data_type, reference=reference, rank=rank, text=text)
-        return cell
-
     def show(
         self,
         face: Face,

@@ -13,7 +13,7 @@ from plugin.publish.cells import Cell
 from plugin.publish.conditions.notification import OF_STATES, type_of
 from plugin.publish.conditions.shelf import UnshelveTime
 from plugin.publish.tree import Tree
-from plugin.publish.types import BOOLEAN, DURATION, OURS, PROPERTY, STANDARD, STRING, TEXT, UTC_TIME, Name, Ref
+from plugin.publish.types import BOOLEAN, DURATION, OURS, PROPERTY, STANDARD, STRING, TEXT, UTC_TIME, Member, Name, Ref
 
 _ID = ua.ObjectIds
 _TWO_STATES, _CONDITION_VALUE = Ref(_ID.TwoStateVariableType), Ref(_ID.ConditionVariableType)
@@ -70,6 +70,7 @@ _SHELF_METHODS = (
     _ID.ShelvedStateMachineType_Unshelve,
 )  # fmt: skip
 VERDICT = Ref("Foretag.Methods.Verdict", OURS)
+_UNSHELVE_TIME = Member(Name("UnshelveTime", STANDARD), DURATION)
 
 
 class Instance:
@@ -86,10 +87,7 @@ class Instance:
             tree.link(self.node, _ID.HasComponent, Ref(method))
         tree.link(self.node, _ID.HasComponent, VERDICT)
         self._left = UnshelveTime(tree.begun)
-        tree.show(
-            self._left, f"{condition.id}.ShelvingState.UnshelveTime", _standard("UnshelveTime"), shelf, PROPERTY,
-            DURATION, reference=_ID.HasProperty,
-        )  # fmt: skip
+        tree.show_member(self._left, f"{condition.id}.ShelvingState", _UNSHELVE_TIME)
         for method in _SHELF_METHODS:
             tree.link(shelf, _ID.HasComponent, Ref(method))
         members = [*_MEMBERS, *_TYPE_MEMBERS.get(condition.type, ())]
@@ -127,8 +125,5 @@ def _limits(condition: Condition) -> list[tuple[str, float]]:
 
 def _member(tree: Tree, owner: str, path: str, kind: Ref, data_type: Ref) -> Cell:
     above, _, name = path.rpartition("/")
-    parent = tree.id(f"{owner}.{above.replace('/', '.')}" if above else owner)
-    reference = _ID.HasProperty if kind == PROPERTY else _ID.HasComponent
-    return tree.variable(
-        f"{owner}.{path.replace('/', '.')}", _standard(name), parent, kind, data_type, reference=reference
-    )
+    parent = f"{owner}.{above.replace('/', '.')}" if above else owner
+    return tree.member(parent, Member(_standard(name), data_type, kind))
