@@ -158,7 +158,7 @@ class Item:
     @property
     def wish(self) -> Wish:
         """As :class:`plugin.publish.audience.Watcher`."""
-        if self.mode is not _REPORTING or self._deadband or self.stamps is not BOTH:
+        if self.mode is not _REPORTING or self._deadband or self.stamps != BOTH:
             return Wish.ITS_OWN
         return _WISHES.get(self._trigger, Wish.ITS_OWN)
 
@@ -229,9 +229,9 @@ class Item:
 
     def give(self, most: int) -> list[bytes]:
         """See above."""
-        found = [stamped(content, self.stamps) for content in self.waiting[:most]]
+        found = self.waiting[:most]
         del self.waiting[:most]
-        return found
+        return found if self.stamps == BOTH else [stamped(content, self.stamps) for content in found]
 
     def notice(self, _: int, value: ua.DataValue) -> _Done:
         """For attributes that asyncua keeps; the work is done when the call returns, though asyncua awaits it."""

@@ -17,7 +17,7 @@ from asyncua.ua.ua_binary import extensionobject_to_binary, struct_from_binary, 
 from numpy.typing import NDArray
 
 from plugin.domain import Micros
-from plugin.publish.stamps import BOTH, Stamps
+from plugin.publish.stamps import Stamps
 
 _EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
 _WHOLE = 0x0F
@@ -136,8 +136,6 @@ def overflowed(content: bytes) -> bytes:
 
 def stamped(content: bytes, stamps: Stamps) -> bytes:
     """The DataValue with those of its timestamps alone that are asked for."""
-    if stamps is BOTH:
-        return content
     if content[0] == _WHOLE:
         mask = bytes((_WHOLE & ~(0 if stamps.source else _SOURCE) & ~(0 if stamps.server else _SERVER),))
         return b"".join((mask, content[1:-16], content[-16:-8] * stamps.source, content[-8:] * stamps.server))
