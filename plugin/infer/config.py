@@ -45,7 +45,8 @@ class TrainingConfig(Section):
     that was a false alarm shows healthy cells.
     ``failures``: cycles left until the unit's run ends, a run ending where the role ``age`` starts over, or where a
     failure is told (an overhaul in good time is no end of a life: tell of it as a work order; predictions are proven by
-    failures that are told alone);
+    failures that are told alone; one that is told late, within three days and while the age is below a tenth of what it
+    was, is of the life before);
     ``laboratory``: the value of the role ``lab`` at its own source time; ``normal``: how it looks while all is well;
     ``series``: what the role ``target`` is later, in blocks of time;
     ``labels``: whether a failure label begins within ``horizon`` or, with a tag in the role ``outcome``, what that says

@@ -8,20 +8,29 @@ first of these::
     order     a work order begins: nobody knows how long it would have lasted, so nothing is learnt from it
 
 A failure that is told within two steps after a reset, or during a work order, is what that reset or order was about.
+So is one that is told later, within three days and while the unit is no older than a tenth of what it was before the
+reset: people write down what happened once the machine runs again. Who overhauls one that has not failed says so by a
+work order.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plugin.domain import Micros
+from plugin.domain import Micros, micros
 from plugin.infer.told import Told
 
 _NEAR = 2
 """Steps: a life counts as ended by a failure only when its last cell, and what followed, are no further apart."""
+
+LATE = 0.1
+"""Of the age that a unit had reached: as long as it is no older again, a failure may be that of the life before,"""
+LATEST = micros(timedelta(days=3))
+"""unless it has been running for longer [µs]."""
 
 Mark = Literal["failure", "reset", "order"]
 
@@ -72,8 +81,11 @@ def _marks(age: NDArray[np.float64], cells: NDArray[np.int64], step: Micros, tol
         begins[after] = "order"
     for failure in failures:
         place = int(np.searchsorted(cells, failure, side="right"))
-        just_before = [at for at in resets if at <= place and cells[at] >= failure - _NEAR * step and at in ends]
-        if not just_before:
+        of_reset = [at for at in resets if at <= place and cells[at] >= failure - _NEAR * step]
+        newest = max((at for at in resets if at < place), default=0)
+        if newest and failure - cells[newest] <= LATEST and age[place - 1] <= LATE * age[newest - 1]:
+            of_reset.append(newest)
+        if not any(at in ends for at in of_reset):
             ends[place], begins[place] = ("failure", failure), "failure"
     return _Ends(ends, begins)
 

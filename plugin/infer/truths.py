@@ -11,7 +11,8 @@ The rules are those of the view ``v_prediction_accuracy``:
                 in the role ``age`` grew from the prediction to the failure (:mod:`plugin.infer.ages`). An age that
                 starts over proves nothing: an overhaul in good time ends no life, and who predicted a longer one was
                 not wrong. Nor does a failure that comes after a work order has ended: it is of the life that began
-                then.
+                then; as is what comes after an age has started over, but for a failure that is told late, when the
+                unit is hardly any older again (:data:`plugin.infer.lives.LATE`): that ended where the old age did.
 """
 
 from bisect import bisect_left, bisect_right
@@ -20,8 +21,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from plugin.domain import (
     Asset,
@@ -41,14 +44,17 @@ from plugin.domain import (
     quality,
     to_micros,
 )
-from plugin.infer.ages import ages
+from plugin.infer.ages import Falls, ages
 from plugin.infer.config import ModelConfig
+from plugin.infer.lives import LATE, LATEST
 from plugin.protocols import Store
 
+_EVER = datetime(1970, 1, 1, tzinfo=UTC)
 FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
 _MINUTE = Level.MINUTE.width
 _SLICE = micros(timedelta(days=30))
 """Of minutes that are read at a time."""
+_LONG_AGO = np.iinfo(np.int64).min
 _SPANS = {"s": 1e6, "min": 6e7, "h": 3.6e9, "d": 8.64e10}
 """Units of a remaining life that goes by the clock [µs]."""
 
@@ -267,30 +273,68 @@ async def _lives(
     ]
     if not failures:
         return []
-    orders = await store.labels(asset.name, start, FOREVER, kind=LabelKind.WORK_ORDER, known_by=by)
+    orders = await store.labels(asset.name, _EVER, FOREVER, kind=LabelKind.WORK_ORDER, known_by=by)
     known = [*_own_failures(given, failures, sorted(label.end for label in orders if label.end is not None))]
     if not known:
         return []
     found: list[Proof] = []
-    for (each, label), left in zip(known, await _left(store, config, asset, known), strict=True):
+    for (each, label), left in zip(known, await _left(store, config, asset, known, orders), strict=True):
         if left >= 0:
             found += _proof(each, Truth.FAILURE, label.start, label.created, left)
     return found
 
 
 async def _left(
-    store: Store, config: ModelConfig, asset: Asset, known: Sequence[tuple[Prediction, Label]]
-) -> Sequence[float]:
-    """What was left until each failure [unit of the predictions]; NaN: nobody knows."""
+    store: Store,
+    config: ModelConfig,
+    asset: Asset,
+    known: Sequence[tuple[Prediction, Label]],
+    orders: Sequence[Label],
+) -> NDArray[np.float64]:
+    """What was left until each failure [unit of the predictions]; NaN: nobody knows, or it was another life."""
     said = np.array([to_micros(each.as_of) for each, _ in known])
-    failed = np.array([to_micros(label.start) for _, label in known])
-    if (span := _SPANS.get(known[0][0].tag.unit)) is not None:
-        return [float(left) for left in (failed - said) / span]
+    failed, which = np.unique([to_micros(label.start) for _, label in known], return_inverse=True)
+    span = _SPANS.get(known[0][0].tag.unit)
     tag = asset.tags.get(config.roles.get("age", ""))
     if tag is None:
-        return [float("nan")] * len(known)
-    before, after = np.split(await ages(store, tag.id, np.concatenate([said, failed])), 2)
-    return [float(left) for left in after - before]
+        return np.full(len(known), np.nan) if span is None else (failed[which] - said) / span
+    at, falls = await ages(store, tag.id, np.concatenate([said, failed]))
+    before, after = np.split(at, [len(said)])
+    ends = _ends(failed, after, falls, orders)
+    left = ends.age[which] - before if span is None else (ends.time[which] - said) / span
+    return np.where((ends.begun[which] <= said) & (said <= ends.time[which]), left, np.nan)
+
+
+class _Ends(NamedTuple):
+    """Of the lives that failures ended [n]."""
+
+    begun: NDArray[np.int64]
+    """[µs]"""
+    time: NDArray[np.int64]
+    """[µs]"""
+    age: NDArray[np.float64]
+
+
+def _ends(failed: NDArray[np.int64], age: NDArray[np.float64], falls: Falls, orders: Sequence[Label]) -> _Ends:
+    """By failures told at ``failed`` [n], when the unit was so old; a work order says why an age started over."""
+    ends = _Ends(np.full(len(failed), _LONG_AGO), failed.copy(), age.copy())
+    for row, (time, old) in enumerate(zip(failed.tolist(), age.tolist(), strict=True)):
+        over = (falls.after <= time) | ((falls.before < time) & (old < falls.reached))
+        places = np.flatnonzero(over)
+        if not len(places):
+            continue
+        newest = int(places[-1])
+        old_life_ended = from_micros(falls.before[newest])
+        explained = any(
+            order.start <= from_micros(time) and (order.end or FOREVER) >= old_life_ended for order in orders
+        )
+        soon = time - falls.after[newest] <= LATEST and old <= LATE * falls.reached[newest]
+        if soon and not explained:
+            ends.time[row], ends.age[row] = falls.before[newest], falls.reached[newest]
+            newest -= 1
+        if newest >= 0:
+            ends.begun[row] = falls.after[newest]
+    return ends
 
 
 def _own_failures(

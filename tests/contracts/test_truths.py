@@ -172,6 +172,63 @@ async def test_a_failure_after_an_overhaul_proves_nothing_of_the_life_before(pla
     assert sorted(ours) == [("life", 1000.0, 997.0), ("rul", 60.0, 50.0)]
 
 
+HOURS = OutputTag("hours", "pump", "rul", "h", 0, 1000, "Remaining useful life", Meaning.LIFETIME)
+GROWN = (-61, 10.0), (-1, 40.0), (29, 88.0)
+"""Minutes from noon, and the pump's age then."""
+OLD = {(-60, 78.0), (0, 48.0), (10, 48.0), (-60, 89 / 60), (0, 29 / 60), (10, 19 / 60)}
+"""What was left of that life at some minutes, in cycles and in hours."""
+INFANT = {(at, left) for at in (-60, 0, 10, 30, 40) for left in (6.0, (60 - at) / 60)}
+
+
+@pytest.mark.parametrize(
+    ("ages", "order", "expected"),
+    [
+        ((*GROWN, (31, 2.0), (59, 8.0)), None, OLD),
+        ((*GROWN, (31, 2.0), (59, 9.0)), None, {(40, 7.0), (40, 1 / 3)}),
+        ((*((minutes - 5000, age) for minutes, age in GROWN), (-4970, 2.0), (59, 8.0)), None, INFANT),
+        ((*GROWN, (31, 2.0), (59, 95.0)), None, {(40, 93.0), (40, 1 / 3)}),
+        ((*GROWN, (31, 2.0), (59, 8.0)), (25, 33), {(40, 6.0), (40, 1 / 3)}),
+        ((*GROWN, (31, 2.0), (59, 8.0)), (25, None), {(40, 6.0), (40, 1 / 3)}),
+        ((*GROWN, (9, 3.0), (31, 2.0), (59, 8.0)), None, {(10, 85.0), (10, 19 / 60)}),
+        ((*GROWN, (59, 8.0)), None, OLD),
+    ],
+    ids=[
+        "told late", "failed young", "days after", "lived as long", "overhauled", "in an overhaul", "the life between",
+        "at once",
+    ],
+)  # fmt: skip
+async def test_a_failure_is_of_the_life_that_it_ended(
+    plant: Plant,
+    ages: tuple[tuple[int, float], ...],
+    order: tuple[int, int | None] | None,
+    expected: set[tuple[int, float]],
+) -> None:
+    """It is told an hour after noon: by then the pump runs again, where its age has started over."""
+    await plant.store.register_tags(TAGS)
+    for name in ("rul", "hours"):
+        await plant.store.add_version(version(name, age="cycle"))
+    run = await plant.store.write_run(Run(0, "rul", RunKind.SCORE, NOON, NOON, NOON, RunResult.DONE, 1, 1))
+    moments = [NOON + minutes * MINUTE for minutes in (-60, 0, 10, 30, 40)]
+    given = [said(tag, run, each, 5.0) for tag in (RUL, HOURS) for each in moments]
+    await plant.store.write_outcome(Given(run, tuple(given), ()))
+    await plant.store.write_labels([Label("1", LabelKind.FAILURE, "pump", NOON + HOUR, NOON + 2 * HOUR)])
+    if order is not None:
+        end = None if order[1] is None else NOON + order[1] * MINUTE
+        overhaul = Label("2", LabelKind.WORK_ORDER, "pump", NOON + order[0] * MINUTE, NOON + 2 * HOUR, end)
+        await plant.store.write_labels([overhaul])
+    for minutes, age in sorted(ages):
+        await plant.roll_up("minute", 3, NOON + minutes * MINUTE, last_value=age)
+    machines, found = Asset.gather(await plant.store.tags()), list[Proof]()
+    for tag in (RUL, HOURS):
+        of_model = [each for each in given if each.tag == tag]
+        found += await proofs(plant.store, config(tag.model, age="cycle"), machines, of_model)
+    ours = {(round((each.prediction.as_of - NOON) / MINUTE), each.actual) for each in found}
+    rows = await plant.rows("SELECT as_of_us, actual FROM v_prediction_accuracy")
+    theirs = {((row["as_of_us"] - to_micros(NOON)) // 60_000_000, row["actual"]) for row in rows}
+    assert ours == theirs
+    assert sorted(ours) == [pytest.approx(each) for each in sorted(expected)]
+
+
 async def test_an_age_within_a_minute_is_that_of_the_last_sample_before(plant: Plant) -> None:
     """Also where the minute's last sample is Bad; where the samples are gone, the minute before has to do."""
     second, seen = MINUTE / 60, NOON + 30 * MINUTE

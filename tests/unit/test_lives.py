@@ -28,6 +28,10 @@ LONG = [1, 2, 3, 4, 1, 2, 3, 4, 5, 1, 2]
         (LONG, [], [], [(0, 4), (4, 9)]),
         (LONG, [39], [], [(0, 4), (4, 9)]),  # the reset's own
         (LONG, [55], [], [(0, 4), (4, 9)]),  # told a little after it
+        ([*range(1, 31), 1, 2, 3, 4, 5], [325], [], [(0, 30)]),  # told late, while it is young again
+        ([*range(1, 31), 1, 2, 3, 4, 5], [335], [], [(0, 30), (30, 34)]),  # it is not: it failed young
+        ([*range(1, 31), 1, 2, 1, 2, 3], [345], [], [(0, 30), (30, 32), (32, 35)]),  # what started over last was young
+        ([*range(1, 31), 1, 2, 3, 4, 5], [325], [(290, 300)], [(30, 33)]),  # an order says why it started over
         (LONG, [70], [], [(0, 4), (4, 8)]),  # before it: the cells up to the reset are nobody's life
         (range(1, 10), [55], [], [(0, 6)]),  # an age that never starts over
         (range(1, 10), [35, 75], [], [(0, 4), (4, 8)]),  # it failed, and went on
@@ -44,6 +48,19 @@ LONG = [1, 2, 3, 4, 1, 2, 3, 4, 5, 1, 2]
 )
 def test_lives_end_with_failures(ages, failures, orders, expected):
     assert found(list(ages), failures, orders) == expected
+
+
+def test_a_unit_that_has_run_for_days_again_fails_by_itself():
+    """However old it was before: an infant of a turbine that had run for years."""
+    day, ages = 86_400_000_000, np.array([*range(100), 0, 1, 2, 3, 4, 5], np.float64)
+    cells = day * np.arange(len(ages))
+
+    def ended(failure: float) -> list[int]:
+        told = Told(10**17, np.array([int(failure * day)]))
+        return [life.stop for life in lives(ages, cells, day, told)]
+
+    assert ended(102.9) == [100]
+    assert ended(105.5) == [100, 106]
 
 
 def label(kind, start, end=None, verdict=None):

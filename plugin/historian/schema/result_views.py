@@ -142,25 +142,75 @@ def _age(time: str) -> str:
     )"""
 
 
+def _falls(sql: Words) -> str:
+    """Where ages started over, of machines that failed: minutes that end with less than the one before did. ``begun``:
+    of the life that ended there."""
+    return f"""SELECT tag_id, before, after, reached,
+    lag(after) OVER (PARTITION BY tag_id ORDER BY after) AS begun
+  FROM (
+    SELECT r.tag_id, r.last_time AS after, r.last_value, lag(r.last_time) OVER minutes AS before,
+      lag(r.last_value) OVER minutes AS told,
+      {sql.greatest("lag(r.last_value) OVER minutes", "r.maximum")} AS reached
+    FROM rollup_minutes AS r
+    WHERE r.last_value IS NOT NULL AND r.tag_id IN (
+      SELECT t.id FROM {_spec(sql, "age")} AS m
+      JOIN output_tags AS o ON o.model = m.model AND o.meaning = 'lifetime'
+      JOIN tags AS t ON t.asset = o.asset AND t.feature = m.feature
+      JOIN labels AS f ON f.asset = o.asset AND f.kind = 'failure'
+    )
+    WINDOW minutes AS (PARTITION BY r.tag_id ORDER BY r.start_time)
+  ) AS r
+  WHERE last_value < told"""
+
+
+_FAILED = """SELECT f.asset, f.model, f.start_time, f.tag_id, {age} AS end_age, {time} AS end_time, {begun} AS begun
+  FROM (
+    SELECT f.*, l.before, l.after, l.reached, l.begun, CASE WHEN f.age <= 0.1 * l.reached
+    AND f.start_time - l.after <= 259200000000 AND NOT EXISTS (
+      SELECT 1 FROM labels AS w
+      WHERE w.asset = f.asset AND w.kind = 'work_order' AND w.start_time <= f.start_time
+        AND (w.end_time IS NULL OR w.end_time >= l.before)
+    ) THEN 1 ELSE 0 END AS late
+    FROM told AS f LEFT JOIN falls AS l ON l.tag_id = f.tag_id AND l.after = (
+      SELECT max(n.after) FROM falls AS n
+      WHERE n.tag_id = f.tag_id AND (n.after <= f.start_time OR (n.before < f.start_time AND f.age < n.reached))
+    )
+  ) AS f""".format(
+    age="CASE f.late WHEN 1 THEN f.reached ELSE f.age END",
+    time="CASE f.late WHEN 1 THEN f.before ELSE f.start_time END",
+    begun="CASE f.late WHEN 1 THEN f.begun ELSE f.after END",
+)
+"""Failures with the lives that they ended; one that is told late, within three days, when the unit was hardly any older
+again, ended where the old age did, unless a work order says why it started over."""
+
+
 def _failures(sql: Words) -> str:
     """Each remaining life, with the failure that came: in time, or by how much the unit's age grew until then. What
-    failed after an overhaul was another life."""
+    failed after an overhaul, or after the age had started over, was another life."""
     units = {"s": 1e6, "min": 6e7, "h": 3.6e9, "d": 8.64e10}
-    spans = "\n    ".join(
-        f"WHEN '{unit}' THEN {span('(f.start_time - p.as_of)', size)}" for unit, size in units.items()
-    )
+    spans = "\n    ".join(f"WHEN '{unit}' THEN {span('(f.end_time - p.as_of)', size)}" for unit, size in units.items())
     return f"""SELECT * FROM (
-  SELECT {_PAIRED}, 'failure', f.start_time, CASE o.unit
-    {spans}
-    ELSE {_age("f.start_time")}
-       - {_age("p.as_of")} END AS actual
-  FROM predictions AS p JOIN output_tags AS o ON o.id = p.output_id AND o.meaning = 'lifetime'
-  JOIN labels AS f ON f.asset = o.asset AND f.kind = 'failure' AND f.start_time = (
-    SELECT min(n.start_time) FROM labels AS n
-    WHERE n.asset = o.asset AND n.kind = 'failure' AND n.start_time > p.as_of
-  )
+  WITH falls AS MATERIALIZED (
+  {_falls(sql)}
+  ), told AS MATERIALIZED (
+  SELECT DISTINCT f.asset, o.model, f.start_time, t.id AS tag_id, {_age("f.start_time")} AS age
+  FROM labels AS f JOIN output_tags AS o ON o.asset = f.asset AND o.meaning = 'lifetime'
   LEFT JOIN {_spec(sql, "age")} AS m ON m.model = o.model
   LEFT JOIN tags AS t ON t.asset = o.asset AND t.feature = m.feature
+  WHERE f.kind = 'failure'
+  ), failed AS MATERIALIZED (
+  {_FAILED}
+  )
+  SELECT {_PAIRED}, 'failure', f.start_time, CASE o.unit
+    {spans}
+    ELSE f.end_age
+       - {_age("p.as_of")} END AS actual
+  FROM predictions AS p JOIN output_tags AS o ON o.id = p.output_id AND o.meaning = 'lifetime'
+  JOIN failed AS f ON f.asset = o.asset AND f.model = o.model AND f.start_time = (
+    SELECT min(n.start_time) FROM labels AS n
+    WHERE n.asset = o.asset AND n.kind = 'failure' AND n.start_time > p.as_of
+  ) AND p.as_of <= f.end_time AND p.as_of >= coalesce(f.begun, p.as_of)
+  LEFT JOIN tags AS t ON t.id = f.tag_id
   WHERE p.value IS NOT NULL AND NOT EXISTS (
     SELECT 1 FROM labels AS w
     WHERE w.asset = o.asset AND w.kind = 'work_order' AND w.end_time > p.as_of AND w.end_time < f.start_time

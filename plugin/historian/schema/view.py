@@ -71,6 +71,10 @@ class Words:
         """The lesser of two numbers."""
         return f"{'min' if self.sqlite else 'least'}({first}, {second})"
 
+    def greatest(self, first: str, second: str) -> str:
+        """The greater of two numbers."""
+        return f"{'max' if self.sqlite else 'greatest'}({first}, {second})"
+
 
 def quality(status: str, name: str = "quality") -> Column:
     text = f"CASE {status} >> 30 WHEN 0 THEN 'Good' WHEN 1 THEN 'Uncertain' ELSE 'Bad' END"
