@@ -70,6 +70,8 @@ class OutputSpec:
     """Of a :attr:`Meaning.FORECAST`: how many cells after the window's end each of its numbers is about, ascending."""
     confidence: float = 0.9
     """Share of truths that its bounds are meant to hold."""
+    beyond: tuple[float, float] | None = None
+    """Of a :attr:`Meaning.PROBABILITY` that the truth of the kind's first output lies outside of them [its unit]."""
 
 
 class Estimate(NamedTuple):

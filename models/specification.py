@@ -1,5 +1,6 @@
 """What a product has to be: limits of a quality, and what an estimate with its interval says against them."""
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -31,10 +32,11 @@ class Specification:
         if self.low is None and self.high is None:
             return ()
         name, limits = self.output, " to ".join(f"{limit:g}" for limit in (self.low, self.high) if limit is not None)
+        ends = (-math.inf if self.low is None else self.low, math.inf if self.high is None else self.high)
         share = f"Share of {name} to be expected outside of its specification, {limits}"
         verdict = f"{name} against its specification, {limits}: doubtful where the interval reaches over a limit"
         return (
-            OutputSpec(f"{name}_out_of_spec", "%", 0.0, 100.0, share, Meaning.PROBABILITY),
+            OutputSpec(f"{name}_out_of_spec", "%", 0.0, 100.0, share, Meaning.PROBABILITY, beyond=ends),
             OutputSpec(f"{name}_verdict", "", 0.0, 2.0, verdict, Meaning.STATE, states=_STATES),
         )
 

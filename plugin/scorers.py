@@ -134,7 +134,8 @@ class Scorers:
         kind = self._compute.kinds.get(model.kind)
         if kind is None:
             known = ", ".join(sorted(self._compute.kinds))
-            raise ConfigError(path, [Fault(f"{where}.kind", model.kind, "is no model kind", f"Kinds are: {known}")])
+            remedy = f"Kinds are: {known}; one of another package has to be in foretag.third_party_kinds as well"
+            raise ConfigError(path, [Fault(f"{where}.kind", model.kind, "is no model kind", remedy)])
         try:
             kind.check(model_spec(model))
         except ValueError as error:

@@ -7,7 +7,7 @@ the newest cell, without what comes late.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from plugin.infer.backtest import Progress, backtest
 from plugin.infer.explaining import MEANS
 from plugin.infer.occurrences import Occurrence, occurrences
 from plugin.infer.outputs import model_spec
-from plugin.infer.peers import history_before, peers_of
+from plugin.infer.peers import Instant, history_before, instant_of, peers_of
 from plugin.infer.registry import Registry
 from plugin.infer.scoring import Scorer
 from plugin.infer.truths import Proof, judged, proofs
@@ -156,7 +156,8 @@ async def evaluate(
         said += outcome.predictions
         flags += outcome.flags
     by_output: defaultdict[tuple[str, timedelta], list[Proof]] = defaultdict(list)
-    for proof in await proofs(store, scorer.config, scorer.assets, said):
+    proven = await proofs(store, scorer.config, scorer.assets, said)
+    for proof in proven:
         ahead = proof.prediction.target_time - proof.prediction.as_of - scorer.config.horizon
         by_output[proof.prediction.tag.output, ahead].append(proof)
     learnt, note = await history_before(scorer, store, span[0])
@@ -171,9 +172,12 @@ async def evaluate(
     seen = seen_until(version)
     leak = seen is None or seen > span[0]
     raised = await _raised(store, scorer, flags, span) if flags else None
-    whether = await occurrences(scorer, store, said, flags, learnt)
+    whether = [
+        replace(each, strain=await _shaken(scorer, *trained, each)) if each.bins else each
+        for each in await occurrences(scorer, store, said, proven, flags, learnt)
+    ]
     important = await _important(scorer, *trained, version, said)
-    return Evaluation(version, *span, leak, tuple(judgements), whether, raised, important, note)
+    return Evaluation(version, *span, leak, tuple(judgements), tuple(whether), raised, important, note)
 
 
 def _judgement(
@@ -208,10 +212,20 @@ def _errors(who: str, said: Column, truth: Column, tag: OutputTag) -> Errors:
 async def _strained(scorer: Scorer, spec: Spec, params: Params, found: Sequence[Proof]) -> dict[str, float]:
     """The error on some of the windows as they are known now: as they are, with noise, without tags, under attack."""
     chosen = _some(found)
-    values, observed = await _windows(scorer, [proof.prediction for proof in chosen])
+    values, observed = await _windows(scorer, [instant_of(proof.prediction) for proof in chosen])
     truth = np.array([proof.said_at_best for proof in chosen], np.float32)
     case = robust.Case(scorer.kind, spec, params, found[0].prediction.tag.output, values, observed, truth)
     return await scorer.compute(lambda: _strain(case))
+
+
+async def _shaken(scorer: Scorer, spec: Spec, params: Params, found: Occurrence) -> dict[str, float]:
+    """The same of a probability, which is told in per cent."""
+    chosen = _some(range(len(found.instants)))
+    values, observed = await _windows(scorer, [found.instants[place] for place in chosen])
+    truth = np.where(found.came[chosen], np.float32(100), np.float32(0))
+    case = robust.Case(scorer.kind, spec, params, found.output, values, observed, truth)
+    strain = await scorer.compute(lambda: _strain(case))
+    return {name: (0.01 * error) ** 2 for name, error in strain.items()}
 
 
 async def _important(
@@ -227,7 +241,8 @@ async def _important(
         return {}
     means = [np.nan if (mean := known.get(name)) is None else mean for name in spec.features]
     groups = scorer.config.explain.groups
-    values, observed = await _windows(scorer, _some(sorted(numbers, key=lambda each: each.as_of)))
+    chosen = _some(sorted(numbers, key=lambda each: each.as_of))
+    values, observed = await _windows(scorer, [instant_of(each) for each in chosen])
 
     def work() -> Mapping[str, float]:
         return Explainer(scorer.kind, spec, params, first.name, groups=groups, means=means).importance(values, observed)
@@ -240,13 +255,13 @@ def _some(found: Sequence[_T]) -> list[_T]:
     return [found[place] for place in np.unique(np.linspace(0, len(found) - 1, _WINDOWS).astype(int))]
 
 
-async def _windows(scorer: Scorer, chosen: Sequence[Prediction]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+async def _windows(scorer: Scorer, chosen: Sequence[Instant]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """What each looked at, as it is known now [n, f, t]."""
     rows = {asset.name: row for row, asset in enumerate(scorer.assets)}
     seen = []
-    for each in chosen:
-        windows = await scorer.past(each.as_of, scorer.config.length)
-        seen.append((windows.values[rows[each.tag.asset]], windows.observed[rows[each.tag.asset]]))
+    for asset, as_of in chosen:
+        windows = await scorer.past(as_of, scorer.config.length)
+        seen.append((windows.values[rows[asset]], windows.observed[rows[asset]]))
     values, observed = (np.stack(parts) for parts in zip(*seen, strict=True))
     return values, observed
 

@@ -1,11 +1,12 @@
 """How well a version says whether something is the case: a failure that comes, an anomaly; beside what knows less.
 
 A probability is held against what was learnt from, as it is known by now: whether the failure came within the horizon,
-or what the role ``outcome`` said. A score is held against what people said of the time of its flags.
+or what the role ``outcome`` said; that of a quantity out of its specification, against the laboratory. A score is held
+against what people said of the time of its flags.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,10 +17,11 @@ from models import probability
 from models.baselines import Column
 from models.kind import TrainingData
 from plugin.domain import Flag, Meaning, Prediction
-from plugin.infer.peers import Instant, rivals
+from plugin.infer.outputs import model_spec
+from plugin.infer.peers import Instant, instant_of, rivals
 from plugin.infer.scoring import Scorer
 from plugin.infer.training import targets
-from plugin.infer.truths import judged
+from plugin.infer.truths import Proof, judged
 from plugin.protocols import Store
 
 
@@ -51,22 +53,33 @@ class Occurrence:
     told: Column
     """[outcomes] the version's probability 0..1, or its score."""
     came: NDArray[np.bool_]
+    instants: tuple[Instant, ...]
+    """Of them, in order of time."""
+    strain: Mapping[str, float] = field(default_factory=dict)
+    """Mean squared error of the probability with noise, without each feature and under attack, by name, on a sample."""
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
+        strain = {name: error if np.isfinite(error) else None for name, error in self.strain.items()}
         figures = {"output": self.output, "outcomes": self.outcomes, "share": self.share}
         return {
             **figures,
+            "strain": strain,
             "ways": [asdict(each) for each in self.ranked],
             "bins": [each._asdict() for each in self.bins],
         }
 
 
 async def occurrences(
-    scorer: Scorer, store: Store, said: Sequence[Prediction], flags: Sequence[Flag], data: TrainingData | None
+    scorer: Scorer,
+    store: Store,
+    said: Sequence[Prediction],
+    proven: Sequence[Proof],
+    flags: Sequence[Flag],
+    data: TrainingData | None,
 ) -> tuple[Occurrence, ...]:
     """``data``: what baselines learn from; None: there is nothing."""
-    found = []
+    found = await _out_of_specification(scorer, said, proven, data)
     if scorer.config.training.learn == "labels":
         by_output: dict[str, list[Prediction]] = {}
         for each in said:
@@ -83,6 +96,30 @@ async def occurrences(
     real = {(each.flag.asset, each.flag.as_of): each.real for each in verdicts}
     found.append(await _occurrence(scorer, "score", scores, real, data, score=True))
     return tuple(each for each in found if each is not None)
+
+
+async def _out_of_specification(
+    scorer: Scorer, said: Sequence[Prediction], proven: Sequence[Proof], data: TrainingData | None
+) -> list[Occurrence | None]:
+    first, *others = scorer.kind.outputs(model_spec(scorer.config))
+    actual = {instant_of(each.prediction): each.actual for each in proven if each.prediction.tag.output == first.name}
+    found = []
+    for output in others:
+        if output.beyond is None:
+            continue
+        low, high = output.beyond
+        of_output = [each for each in said if each.tag.output == output.name and instant_of(each) in actual]
+        told = {instant_of(each): 0.01 * each.value for each in of_output if each.value is not None}
+        came = {instant: not low <= actual[instant] <= high for instant in told}
+        classes = None if data is None else _outside(data, low, high)
+        found.append(await _occurrence(scorer, output.name, told, came, classes))
+    return found
+
+
+def _outside(data: TrainingData, low: float, high: float) -> TrainingData:
+    """The same with classes for its targets."""
+    outside = ((data.target < low) | (data.target > high)).astype(np.float32)
+    return replace(data, target=np.where(np.isfinite(data.target), outside, np.float32(np.nan)))
 
 
 async def _occurrence(
@@ -104,7 +141,7 @@ async def _occurrence(
     ways = {"this version": ours, **peers}
     ranked = tuple(_ranked(who, column, truth, score=score) for who, column in ways.items())
     bins = () if score else probability.bins(ours, truth.astype(np.float64))
-    return Occurrence(output, len(truth), float(truth.mean()), ranked, bins, ours, truth)
+    return Occurrence(output, len(truth), float(truth.mean()), ranked, bins, ours, truth, tuple(instants))
 
 
 async def _peers(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.baselines import Column, Pca, baselines
 from models.kind import TrainingData
-from plugin.domain import Meaning, Micros, micros, to_micros
+from plugin.domain import Meaning, Micros, Prediction, micros, to_micros
 from plugin.errors import TrainingDataError
 from plugin.infer.config import ModelConfig
 from plugin.infer.outputs import model_spec
@@ -27,6 +27,11 @@ _CELLS = 5_000
 
 Instant = tuple[str, datetime]
 """Asset, and the end of the window that was looked at."""
+
+
+def instant_of(prediction: Prediction) -> Instant:
+    """See above."""
+    return prediction.tag.asset, prediction.as_of
 
 
 async def history_before(scorer: Scorer, store: Store, start: datetime) -> tuple[TrainingData | None, str]:
@@ -49,7 +54,7 @@ async def peers_of(
     inputs, target = _table(data, prompt, ahead // config.step)
     if tag.meaning is Meaning.LIFETIME:
         target = np.minimum(target, tag.high)
-    instants = [(proof.prediction.tag.asset, proof.prediction.as_of) for proof in found]
+    instants = [instant_of(proof.prediction) for proof in found]
     asked = (await _asked(scorer, instants))[:, prompt]
     last = config.roles.get("target")
     names = [name for name, wanted in zip(config.inputs, prompt, strict=True) if wanted]

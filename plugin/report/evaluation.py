@@ -1,6 +1,6 @@
 """``foretag evaluate`` as tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from math import isnan
 
@@ -37,6 +37,7 @@ def _parts(found: Evaluation) -> Iterator[RenderableType]:
     for whether in found.occurrences:
         yield Text()
         yield _occurrence(whether)
+        yield from _strain(whether.strain, "Brier")
     if found.flags is not None:
         yield Text()
         yield from _flags(found.flags)
@@ -62,9 +63,13 @@ def _judgement(found: Judgement) -> Iterator[RenderableType]:
     if found.coverage is not None:
         width = "" if found.width is None else f"; they are {found.width:.4g} wide on average"
         yield Text(f"{100 * found.coverage:.1f} % of the truths lay within the bounds{width}.")
-    if found.strain:
-        strained = headed("error under strain", ">RMSE")
-        for name, error in found.strain.items():
+    yield from _strain(found.strain, "RMSE")
+
+
+def _strain(found: Mapping[str, float], measure: str) -> Iterator[RenderableType]:
+    if found:
+        strained = headed("error under strain", f">{measure}")
+        for name, error in found.items():
             strained.add_row(printable(name), "no result" if isnan(error) else f"{error:.4g}")
         yield strained
 

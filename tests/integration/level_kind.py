@@ -1,5 +1,7 @@
 """The simplest soft sensor, and the simplest classifier: a stranger's kinds, which learn in no time."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +34,23 @@ class Level:
 
     def uncorrected(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> jax.Array:
         return jnp.broadcast_to(params["mean"], values[:, 0].shape)
+
+
+class Limited(Level):
+    """With a limit to what the laboratory may find: the last of the first feature says whether it is passed."""
+
+    name = "limited"
+
+    def outputs(self, spec: Spec) -> tuple[OutputSpec, ...]:
+        says = "How likely it is beyond the limit"
+        share = OutputSpec("q_out_of_spec", "%", 0.0, 100.0, says, Meaning.PROBABILITY, beyond=(-math.inf, 10.0))
+        return (*super().outputs(spec), share)
+
+    def predict(self, spec: Spec, params: Params, values: jax.Array, observed: jax.Array) -> dict[str, Estimate]:
+        share = 100.0 * jax.nn.sigmoid(4.0 * (values[:, 0, -1] - 10.0))
+        unknown = jnp.full_like(share, jnp.nan)
+        found = super().predict(spec, params, values, observed)
+        return {**found, "q_out_of_spec": Estimate(jnp.where(observed[:, 0, -1], share, jnp.nan), unknown, unknown)}
 
 
 class Odds:

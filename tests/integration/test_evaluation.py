@@ -19,7 +19,7 @@ from plugin.infer.scoring import Scorer
 from plugin.protocols import Delivery
 from plugin.report.evaluation import evaluation_view
 from plugin.report.plots import write_plots
-from tests.integration.level_kind import Level, Odds
+from tests.integration.level_kind import Level, Limited, Odds
 from tests.integration.model_bench import NOW, SECONDS, START, Bench, config
 
 MINUTES = 20
@@ -222,11 +222,44 @@ async def test_a_probability_is_held_against_what_came_beside_what_knows_less(be
     assert "importance" in shown(found)
     assert json.loads(json.dumps(found.record()))["importance"]["a"] == pytest.approx(1.0)
     assert "calibration error" in shown(found)
+    assert whether.strain["as it is"] == pytest.approx(ways["this version"].brier, rel=0.3), "a sample of them"
+    assert whether.strain["under attack by 0.1 deviations"] > 1.2 * whether.strain["as it is"]
+    assert whether.strain["without b"] == whether.strain["as it is"]
+    assert np.isnan(whether.strain["without a"])
+    assert json.loads(json.dumps(found.record()))["occurrences"][0]["strain"]["without a"] is None
     assert json.loads(json.dumps(found.record()))["occurrences"][0]["ways"][0]["who"] == "this version"
     paths = write_plots(found, tmp_path / "plots")
     names = ["soft-1-failure_probability-precision.png", "soft-1-failure_probability-reliability.png"]
     assert [path.name for path in paths] == names
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+async def test_a_share_out_of_specification_is_held_against_the_laboratory(bench):
+    bench.compute.kinds = {**bench.compute.kinds, "limited": Limited()}
+    settings = config(
+        name="soft", kind="limited", roles={"lab": "c"}, window="20s", options={},
+        training={"learn": "laboratory"}, schedule={"every": "30s", "deadline": "20s"},
+    )  # fmt: skip
+    scorer = bench.scorer(settings)
+    await bench.training().train(scorer)
+    noise, end = np.random.default_rng(3), NOW + timedelta(minutes=MINUTES)
+    times = to_micros(NOW) + np.arange(60 * MINUTES, dtype=np.int64) * 1_000_000
+    for machine in bench.assets:
+        level = np.repeat(noise.normal(10, 1, MINUTES), 60)
+        for name, tag in machine.tags.items():
+            of_tag = slice(None, None, 60) if name == "c" else slice(None)
+            at = times[of_tag]
+            await bench.store.write(
+                [Delivery(SampleBatch.of([tag.id] * len(at), at, level[of_tag], 0, at + 1, at + 1))]
+            )
+    found = await judged(bench, scorer, NOW, end)
+    (whether,) = found.occurrences
+    assert (whether.output, whether.outcomes) == ("q_out_of_spec", found.judgements[0].errors[0].outcomes)
+    assert 0.2 < whether.share < 0.8
+    ways = {each.who: each for each in whether.ranked}
+    assert ways["mean"].pr_auc == pytest.approx(whether.share), "baselines learn whether, not how much"
+    assert 0.0 <= whether.told.min() <= whether.told.max() <= 1.0
+    assert whether.strain
 
 
 async def test_numbers_are_drawn_over_time_and_as_residuals(bench, tmp_path):
