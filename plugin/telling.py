@@ -104,6 +104,8 @@ async def _label(config: Config, store: Store, said: Said) -> Label:
         faults.append(Fault("--model", said.model, "goes with the kind verdict", "Leave it out"))
     if start is not None and start > now:
         faults.append(Fault("--at", said.at, "is in the future", "Write when it happened or began"))
+    if end is not None and end > now:
+        faults.append(Fault("--until", said.until, "is in the future", "Leave it out as long as it lasts"))
     if end is not None and start is not None and end <= start:
         faults.append(Fault("--until", said.until, "is not after --at", "Name the later time"))
     if faults or start is None:

@@ -45,6 +45,8 @@ def gathered(labels: Iterable[Label], window: timedelta, now: datetime) -> Told:
         start, end = to_micros(label.start), until if label.end is None else to_micros(label.end)
         if label.verdict is not None:
             spans[label.verdict].append((start - micros(window), start))
+        elif label.kind is LabelKind.NORMAL:  # of what comes nobody knows
+            spans[label.kind].append((start, min(end, to_micros(label.created))))
         else:
             spans[label.kind].append((start, end))
     return Told(

@@ -169,7 +169,7 @@ def _judge(flag: Flag, labels: Sequence[Label], horizon: timedelta) -> Judged | 
     for label in labels:
         if label.kind is LabelKind.FAILURE and flag.as_of < label.start <= flag.as_of + horizon:
             return Judged(flag, real=True, known=label.created)
-        if label.kind is LabelKind.NORMAL and label.start <= flag.as_of < (label.end or FOREVER):
+        if label.kind is LabelKind.NORMAL and label.start <= flag.as_of < min(label.end or FOREVER, label.created):
             return Judged(flag, real=False, known=label.created)
     return None
 

@@ -232,8 +232,9 @@ def _said(
     since, until, words = _time(start), _time(end), note or ""
     if kind not in _KINDS or since is None or len(words) > _LONGEST:
         raise _Wrong(f"needs a kind of {', '.join(_KINDS)}, a start, and a note of {_LONGEST} characters at most")
-    if since > datetime.now(UTC) or (until is not None and until <= since):
-        raise _Wrong("must begin in the past, and end after it began")
+    now = datetime.now(UTC)
+    if since > now or (until is not None and not since < until <= now):
+        raise _Wrong("must begin in the past, and end after it began and not in the future; without an end it lasts")
     return LabelKind(kind), since, until, words
 
 

@@ -339,6 +339,7 @@ async def test_a_flag_is_judged_by_the_newest_verdict_else_by_what_was_the_case(
     store = MemoryStore()
     flags = [Raised("odd", "pump", 1, NOON + n * HOUR, n % 2 == 0, 1.5, 1.0, Status.GOOD, 1) for n in range(6)]
     base = Label("0", LabelKind.VERDICT, "pump", NOON, NOON + HOUR, model="odd")
+    normal = replace(base, kind=LabelKind.NORMAL, model="")
 
     def verdict(name: str, hour: int, word: Verdict, created: int = 1) -> Label:
         return replace(
@@ -347,12 +348,13 @@ async def test_a_flag_is_judged_by_the_newest_verdict_else_by_what_was_the_case(
 
     await store.write_labels([
         verdict("1", 0, Verdict.FALSE_ALARM), verdict("2", 0, Verdict.CONFIRMED, 2), verdict("3", 1, Verdict.UNCLEAR),
-        replace(base, id="4", kind=LabelKind.NORMAL, start=NOON, end=NOON + 2.5 * HOUR, model=""),
+        replace(normal, id="4", start=NOON, end=NOON + 2.5 * HOUR, created=NOON + 3 * HOUR),
+        replace(normal, id="7", start=NOON - HOUR),  # it lasts, as far as was known an hour after noon
         replace(base, id="5", kind=LabelKind.FAILURE, start=NOON + 5 * HOUR, created=NOON + 9 * HOUR, model=""),
         replace(verdict("6", 3, Verdict.CONFIRMED), asset="other"),
     ])  # fmt: skip
     made = await judged(store, config("odd", "1h"), flags)
-    assert [((each.flag.as_of - NOON) / HOUR, each.real) for each in made] == [(2.0, False), (0.0, True), (4.0, True)]
+    assert [((each.flag.as_of - NOON) / HOUR, each.real) for each in made] == [(0.0, True), (2.0, False), (4.0, True)]
     early = await judged(store, config("odd", "1h"), flags, known_by=NOON + HOUR)
-    assert [((each.flag.as_of - NOON) / HOUR, each.real) for each in early] == [(0.0, False), (2.0, False)]
+    assert [((each.flag.as_of - NOON) / HOUR, each.real) for each in early] == [(0.0, False)]
     assert await judged(store, config("odd"), []) == []

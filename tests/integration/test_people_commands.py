@@ -125,6 +125,10 @@ def test_whose_flag_a_verdict_is_about_has_to_be_said_where_several_models_raise
         (["failure", "pump-01", "--at", "yesterday"], "--at = yesterday: is no time"),
         (["failure", "pump-01", "--at", "2126-03-01"], "--at = 2126-03-01: is in the future. Write when it happened"),
         (["failure", "pump-01", "--at", "1h", "--until", "2h"], "--until = 2h: is not after --at"),
+        (
+            ["normal", "pump-01", "--at", "1h", "--until", "2126-03-01"],
+            "--until = 2126-03-01: is in the future. Leave it",
+        ),
         (["failure", "pump-01", "--verdict", "confirmed"], "goes with the kind verdict"),
         (["verdict", "pump-01"], "Verdicts are: confirmed, false_alarm, unclear"),
         (["failure", "pump-01", "--model", "health"], "--model = health: goes with the kind verdict"),

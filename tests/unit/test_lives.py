@@ -63,12 +63,19 @@ def test_a_unit_that_has_run_for_days_again_fails_by_itself():
     assert ended(105.5) == [100, 106]
 
 
-def label(kind, start, end=None, verdict=None):
+def label(kind, start, end=None, verdict=None, told=timedelta(seconds=60)):
     at = NOW + timedelta(seconds=start)
     return Label(
-        f"{kind}-{start}", kind, "a", at, NOW, None if end is None else NOW + timedelta(seconds=end), verdict,
+        f"{kind}-{start}", kind, "a", at, NOW + told, None if end is None else NOW + timedelta(seconds=end), verdict,
         as_of=at if verdict else None,
     )  # fmt: skip
+
+
+def test_that_all_is_well_is_said_of_what_had_been_and_not_of_what_comes():
+    """Also where it lasts: whoever said so had seen no more."""
+    lasts, long = (label(LabelKind.NORMAL, *span, told=timedelta(0)) for span in ((-50,), (-40, 90)))
+    told = gathered([lasts, long], timedelta(seconds=4), NOW + timedelta(days=400))
+    assert told.well == tuple((to_micros(NOW) - back * 1_000_000, to_micros(NOW)) for back in (50, 40))
 
 
 def test_a_verdict_speaks_of_the_window_before_its_flag_and_a_failure_told_twice_is_one():
