@@ -85,7 +85,7 @@ class Label:
     created: datetime
     """When we had it: a backtest must not see it earlier."""
     end: datetime | None = None
-    """None: a moment, or it lasts (:data:`LASTING`)."""
+    """None: a moment, or it lasts (:data:`LASTING`). That all was well counts until it was told: nobody knows more."""
     verdict: Verdict | None = None
     """With ``model``, ``as_of`` and ``run`` for a verdict, else None: which flag it is about."""
     model: str = ""

@@ -110,6 +110,7 @@ async def test_an_operator_says_what_happened_to_an_asset(house):
         (ASSET, _label(start=datetime.now(UTC) + timedelta(days=1)), "BadInvalidArgument"),
         (ASSET, _label(end=NOW - timedelta(days=1)), "BadInvalidArgument"),
         (ASSET, _label(note="x" * 1001), "BadInvalidArgument"),
+        (ASSET, _label("normal", end=datetime.now(UTC) + timedelta(days=1)), "BadInvalidArgument"),
         (ASSET, _label(note="no text\0"), "BadInvalidArgument"),
         (ASSET, _label(note="no UTF-8 \udcff"), "BadInvalidArgument"),
         (ASSET, _label()[:3], "BadArgumentsMissing"),

@@ -73,7 +73,8 @@ def label(kind, start, end=None, verdict=None, told=timedelta(seconds=60)):
 
 def test_that_all_is_well_is_said_of_what_had_been_and_not_of_what_comes():
     """Also where it lasts: whoever said so had seen no more."""
-    lasts, long = (label(LabelKind.NORMAL, *span, told=timedelta(0)) for span in ((-50,), (-40, 90)))
+    at_once = timedelta(0)
+    lasts, long = label(LabelKind.NORMAL, -50, told=at_once), label(LabelKind.NORMAL, -40, 90, told=at_once)
     told = gathered([lasts, long], timedelta(seconds=4), NOW + timedelta(days=400))
     assert told.well == tuple((to_micros(NOW) - back * 1_000_000, to_micros(NOW)) for back in (50, 40))
 
