@@ -82,7 +82,11 @@ class Registry:
         if champion is not None and champion.spec != wanted:
             if champion.label not in self._misfits:
                 self._misfits.add(champion.label)
-                log.warning("model %s was trained for another configuration of it; it is not used", champion.label)
+                log.warning(
+                    "model %s was trained for another configuration of it: it is not used; train it again, or take back "
+                    "what was changed in the file",
+                    champion.label,
+                )
             champion = None
         challengers = (
             v for v in versions if v.state is ModelState.CHALLENGER and v.spec == wanted and self._is_signed(v)
@@ -185,7 +189,8 @@ class Registry:
             if self._key is not None:
                 await asyncio.to_thread(signature.check, path, artifact.sha256, self._key)
         except signature.SignatureError as error:
-            told = f"look at it with `foretag models show`, then use `foretag models sign {version.model}`"
+            label = version.label
+            told = f"look at it with `foretag models show {label}`, then use `foretag models sign {label} --key FILE`"
             raise ArtifactError(f"model {version.label}: {error}; {told}") from error
         except BrokenArtifact as error:
             raise ArtifactError(f"model {version.label}: {error}; {_REMEDY}") from error
@@ -238,7 +243,9 @@ class Registry:
             )
         )
         if self._key is not None:
-            log.info("model %s is to be signed (`foretag models sign`) before it can be used", version.label)
+            log.info(
+                "model %s is to be signed (`foretag models sign %s`) before it is used", version.label, version.label
+            )
         elif await self.champion(model, spec) is None:
             await self._set(version, ModelState.CHAMPION, {})
             version = replace(version, state=ModelState.CHAMPION)

@@ -50,7 +50,7 @@ async def test_a_version_is_used_when_it_is_signed_and_not_before(bench, tmp_pat
     assert await bench.runs().score(scorer, NOW, NOW) is None
     assert scorer.challengers == (), "it is not scored in shadow either"
     assert await registry.waits_for_signature("odd", SPEC)
-    with pytest.raises(ArtifactError, match=r"is not signed.*foretag models sign odd"):
+    with pytest.raises(ArtifactError, match=r"is not signed.*foretag models sign odd-1 --key"):
         await registry.promote("odd", 1, SPEC)
     await registry.sign(version, key)
     await registry.promote("odd", 1, SPEC)
