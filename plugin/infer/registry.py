@@ -83,8 +83,8 @@ class Registry:
             if champion.label not in self._misfits:
                 self._misfits.add(champion.label)
                 log.warning(
-                    "model %s was trained for another configuration of it: it is not used; train it again, or take back "
-                    "what was changed in the file",
+                    "model %s was trained for another configuration of it: it is not used; train it again, or take "
+                    "back what was changed in the file",
                     champion.label,
                 )
             champion = None
