@@ -87,7 +87,10 @@ def lab_add(
     ] = None,
     config: ConfigPath = DEFAULT,
 ) -> None:
-    """Tell a result of the laboratory, or many from a CSV; the same told again changes nothing, another corrects it."""
+    """Tell a result of the laboratory, or many from a CSV; the same told again changes nothing, another corrects it.
+
+    Predictions are held against it. What a model learns from, and corrects itself by, is the tag in its role lab.
+    """
     from plugin.telling import lab_rows, tell_lab  # noqa: PLC0415
 
     loaded = load(config)

@@ -123,7 +123,7 @@ class Scorer:
             elif self._champion is None or self._champion.version.version != version.version:
                 known = self._shadows.get(version.version)
                 self._champion = replace(known, decisions={}) if known else await self._load(version)
-                log.info("model %s is in force for %d assets", version.label, len(self.assets))
+                log.info("model %s is in force for %d asset(s)", version.label, len(self.assets))
             kept = {challenger.version for challenger in self.challengers}
             self._shadows = {number: ready for number, ready in self._shadows.items() if number in kept}
             for number in self._loading.keys() - kept:
