@@ -1,6 +1,7 @@
 """The plant goes quiet and we end, politely or not: its last number is stored, though nothing follows to tell of it."""
 
 import asyncio
+import io
 import signal
 import sqlite3
 import sys
@@ -152,12 +153,22 @@ async def last_number(folder: Path, step: Step, after: float, end: signal.Signal
             await until(scene.complete, 30)
         finally:
             life.cancel()
-            await asyncio.wait({life})
+            _, hanging = await asyncio.wait({life}, timeout=30)
+            assert not hanging, stacks()
         assert server.calls["CreateSubscription"] == SUBSCRIPTIONS  # no new one, whose first value would hide a loss
     with closing(sqlite3.connect(folder / "historian.db")) as database:
         assert database.execute("SELECT count(*) FROM gaps").fetchone() == (0,)
 
 
+def stacks() -> str:
+    """What every task waits for."""
+    told = io.StringIO()
+    for task in asyncio.all_tasks():
+        task.print_stack(file=told)
+    return told.getvalue()
+
+
+@pytest.mark.timeout(300)  # ten processes start in it
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL], ids=["stopped", "killed"])
 async def test_the_last_number_of_a_quiet_plant_is_stored(tmp_path: Path, end: signal.Signals) -> None:
     cases = {}
