@@ -115,7 +115,7 @@ async def session(endpoint: str, own_folder: Path, trusting: Path, user: str) ->
     """A client with a user at a server that trusts what is in the folder ``trusting``."""
     own = pki.ensure_own_certificate(own_folder, "urn:test:client", ["localhost"])
     pki.trust(trusting, own.cert_path.read_bytes())
-    client = Client(endpoint, timeout=20)
+    client = Client(endpoint, timeout=20, watchdog_intervall=60)
     client.application_uri = own.application_uri
     key = CertProperties(own.key_path, "pem")
     mode = ua.MessageSecurityMode.SignAndEncrypt

@@ -51,7 +51,7 @@ class House:
     async def session(self, user: str) -> AsyncIterator["Person"]:
         """Of a client that the server trusts."""
         own = pki.ensure_own_certificate(self.folder / "client", "urn:test:client", ["localhost"])
-        client = Client(self.sink.endpoint, timeout=10.0)
+        client = Client(self.sink.endpoint, timeout=10.0, watchdog_intervall=60)
         client.application_uri = own.application_uri
         await client.set_security(SecurityPolicyBasic256Sha256, own.cert_path, CertProperties(own.key_path, "pem"))
         client.set_user(user)

@@ -108,7 +108,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         sink = OpcUaSink(config, folder, Diagnostics(), mirror=Mirror(["*"], tags), store=store)
         async with sink.open(_OUTPUTS[:-1]):
             await sink.extend(_OUTPUTS)
-            async with Client(sink.endpoint) as client:
+            async with Client(sink.endpoint, watchdog_intervall=60) as client:
                 yield House(client, store, await client.get_namespace_index("urn:foretag:predictions"))
 
 

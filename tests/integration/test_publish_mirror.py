@@ -63,7 +63,7 @@ async def _mirroring(folder: Path, *before: SampleBatch) -> AsyncIterator[_Seen]
         mirror.committed(batch)
     config = PublishConfig(endpoint="opc.tcp://127.0.0.1:0/foretag", security=("None",))
     sink = OpcUaSink(config, folder, Diagnostics(), mirror=mirror)
-    async with sink.open(()), Client(sink.endpoint) as client:
+    async with sink.open(()), Client(sink.endpoint, watchdog_intervall=60) as client:
         yield _Seen(mirror, sink, client, await client.get_namespace_index("urn:foretag:predictions"))
 
 

@@ -56,7 +56,8 @@ class _Service:
 async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[_Service]:
     diagnostics = Diagnostics()
     sink = OpcUaSink(_config(), tmp_path_factory.mktemp("pki"), diagnostics)
-    async with sink.open(_TAGS), Client(sink.endpoint) as client:
+    # Its own watchdog gives up after a second, and may be a collection of garbage late.
+    async with sink.open(_TAGS), Client(sink.endpoint, watchdog_intervall=60) as client:
         yield _Service(sink, diagnostics, client, await client.get_namespace_index("urn:foretag:predictions"))
 
 

@@ -54,7 +54,7 @@ class House:
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
     config = PublishConfig(endpoint="opc.tcp://127.0.0.1:0/foretag", security=("None",))
     sink = OpcUaSink(config, tmp_path_factory.mktemp("pki"), Diagnostics())
-    async with sink.open([_TAG]), Client(sink.endpoint, timeout=_WAIT) as client:
+    async with sink.open([_TAG]), Client(sink.endpoint, timeout=_WAIT, watchdog_intervall=60) as client:
         house = House(sink, client, await client.get_namespace_index("urn:foretag:predictions"))
         await house.publish(50.0)
         yield house

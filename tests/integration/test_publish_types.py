@@ -88,7 +88,7 @@ class _Seen:
 async def _serving(folder: Path, **options: Any) -> AsyncIterator[_Seen]:
     config = PublishConfig(endpoint="opc.tcp://127.0.0.1:0/foretag", security=("None",), **options)
     sink = OpcUaSink(config, folder, Diagnostics())
-    async with sink.open(_TAGS), Client(sink.endpoint) as client:
+    async with sink.open(_TAGS), Client(sink.endpoint, watchdog_intervall=60) as client:
         yield _Seen(sink, client, await client.get_namespace_index("urn:foretag:predictions"))
 
 
