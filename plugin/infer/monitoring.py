@@ -130,9 +130,9 @@ class Monitoring:
     async def _take_up(self, scorer: Scorer, version: ModelVersion, end: datetime) -> _Watched:
         """Due at once."""
         try:
-            references, params = await self._registry.references(version), {}
-            if references is not None and references.residual is not None:
-                params = (await self._registry.load(version))[1]
+            _, params, references = await self._registry.contents(version)
+            if references is None or references.residual is None:
+                params = {}
         except ArtifactError as error:
             log.warning("%s; whether it still fits is told by its intervals alone", error)
             references, params = None, {}

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -48,6 +48,15 @@ class LineUp:
     """In force."""
     challengers: tuple[ModelVersion, ...]
     """Newest first."""
+
+
+class Contents(NamedTuple):
+    """Of an artifact."""
+
+    spec: Spec
+    params: Params
+    references: References | None
+    """What live values are compared with; None: it was trained by a release that kept none."""
 
 
 class Registry:
@@ -172,15 +181,16 @@ class Registry:
         log.info("model %s is %s now", version.label, _STATES[state])
 
     async def load(self, version: ModelVersion) -> tuple[Spec, Params]:
-        """Spec and parameters; ArtifactError where the file is missing, altered, not what the row says, or not signed
+        """Spec and parameters. As :meth:`contents`."""
+        found = await self.contents(version)
+        return found.spec, found.params
+
+    async def contents(self, version: ModelVersion) -> Contents:
+        """All of it, read once; ArtifactError where the file is missing, altered, not what the row says, or not signed
         by the key that is configured."""
         spec, params = await self._read(version)
-        return spec, {name: branch for name, branch in params.items() if name != _REFERENCES}
-
-    async def references(self, version: ModelVersion) -> References | None:
-        """What live values are compared with; None: it was trained by a release that kept none. As :meth:`load`."""
-        _, params = await self._read(version)
-        return References.unpacked(params[_REFERENCES]) if _REFERENCES in params else None
+        learnt = {name: branch for name, branch in params.items() if name != _REFERENCES}
+        return Contents(spec, learnt, References.unpacked(params[_REFERENCES]) if _REFERENCES in params else None)
 
     async def _read(self, version: ModelVersion) -> tuple[Spec, Params]:
         path = self._folder / version.artifact

@@ -199,9 +199,9 @@ class Scorer:
         return ready
 
     async def _compiling(self, version: ModelVersion) -> Future[Ready]:
-        spec, params = await self._registry.load(version)
-        ranges = believable(self.config, await self._registry.references(version))
-        return self._compute.aside("infer", self._compiled, version, spec, params, ranges)
+        found = await self._registry.contents(version)
+        ranges = believable(self.config, found.references)
+        return self._compute.aside("infer", self._compiled, version, found.spec, found.params, ranges)
 
     def _compiled(self, version: ModelVersion, spec: Spec, params: Params, ranges: Ranges) -> Ready:
         try:

@@ -215,7 +215,7 @@ async def _noticed(
 ) -> Sequence[int]:
     """Hours, after the model's last year of training, at which a drift began to be seen."""
     _, params = await history.registry.load(version)
-    references = await history.registry.references(version)
+    references = (await history.registry.contents(version)).references
     assert references is not None
     assert references.seasonal is not None
     residual = _residuals(turbine, lab, config, params)
