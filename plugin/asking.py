@@ -26,7 +26,6 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import Audit, GapCause, Label, LabelKind, LabSample
 from plugin.errors import ConfigError, Fault, ModelError, ServiceError, StoreError, StoreMissing
 from plugin.fields import parse_moment
-from plugin.historian.sqlite.connections import database_path
 from plugin.historian.stores import SqlStore, configured
 from plugin.pki import write_private
 from plugin.report.gaps import gap_record, gaps_view
@@ -269,8 +268,7 @@ def beside(config: Config) -> SqlStore:
 
 def _reading(config: Config) -> SqlStore:
     """The historian, for a question: it makes no database. StoreMissing where there is none."""
-    if not config.historian.on_postgres:
-        path = database_path(config.historian.located(config.data))
-        if not path.exists():
-            raise StoreMissing.told(path)
+    path = config.database
+    if path is not None and not path.exists():
+        raise StoreMissing.told(path)
     return beside(config)

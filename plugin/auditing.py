@@ -23,7 +23,6 @@ from plugin.diagnostics import Diagnostics
 from plugin.domain import Audit
 from plugin.errors import ServiceError, StoreError, StoreUnavailable
 from plugin.historian.keeping.upkeep import Chore
-from plugin.historian.sqlite.connections import database_path
 from plugin.historian.stores import configured
 from plugin.protocols import Store
 
@@ -53,7 +52,7 @@ def whoami() -> str:
 
 async def record(config: Config, *entries: Audit) -> None:
     """For a command, beside the running service or without one. ServiceError where not even a file takes it."""
-    if config.historian.on_postgres or database_path(config.historian.located(config.data)).exists():
+    if config.database is None or config.database.exists():
         try:
             async with configured(config.historian, config.data, Diagnostics(), with_ring=False) as store:
                 await store.write_audit(*entries)

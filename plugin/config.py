@@ -100,11 +100,16 @@ class Config:
         return self.data / "pki"
 
     @property
+    def database(self) -> Path | None:
+        """The SQLite file; None: it is PostgreSQL."""
+        return None if self.historian.on_postgres else database_path(self.historian.located(self.data))
+
+    @property
     def lock_files(self) -> list[Path]:
         """For one process alone: one in the data folder, and one beside a database file that lies elsewhere."""
-        if self.historian.on_postgres:
+        database = self.database
+        if database is None:
             return [self.data / lock.NAME]
-        database = database_path(self.historian.located(self.data))
         beside = [] if database.parent == self.data else [database.with_name(f"{database.name}.lock")]
         return [self.data / lock.NAME, *beside]
 

@@ -16,7 +16,6 @@ from plugin.errors import StoreUnavailable
 from plugin.historian.postgres.connections import Place, PostgresServer
 from plugin.historian.postgres.fence import Fence
 from plugin.historian.spilling.spill import POSITION, Left, Spill
-from plugin.historian.sqlite.connections import database_path
 from plugin.historian.sqlite.integrity import check
 from plugin.historian.stores import SqlStore, configured
 from plugin.infer.compute import Compute
@@ -71,7 +70,7 @@ def shared_server(config: Config) -> PostgresServer | None:
 
 async def look_over(config: Config) -> None:
     """StoreDamaged where the database's file is, as far as a few seconds show. PostgreSQL looks after its own."""
-    path = None if config.historian.on_postgres else database_path(config.historian.located(config.data))
+    path = config.database
     if path is not None and path.exists():
         await asyncio.to_thread(check, path)
 
