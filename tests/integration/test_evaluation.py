@@ -51,11 +51,11 @@ def _without_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "has_trees", lambda: False)
 
 
-async def sensor(bench: Bench) -> Scorer:
+async def sensor(bench: Bench, kind: Level) -> Scorer:
     """Of ``c``, which the laboratory tells 30 s late."""
-    bench.compute.kinds = {**bench.compute.kinds, "level": Level()}
+    bench.compute.kinds = {**bench.compute.kinds, kind.name: kind}
     settings = config(
-        name="soft", kind="level", roles={"lab": "c"}, window="20s", options={},
+        name="soft", kind=kind.name, roles={"lab": "c"}, window="20s", options={},
         training={"learn": "laboratory"}, schedule={"every": "30s", "deadline": "20s"},
     )  # fmt: skip
     scorer = bench.scorer(settings)
@@ -88,7 +88,7 @@ def shown(found: Evaluation) -> str:
 
 
 async def test_a_version_stands_beside_baselines_of_the_same_past(bench):
-    scorer = await sensor(bench)
+    scorer = await sensor(bench, Level())
     await goes_on(bench)
     found = await judged(bench, scorer, NOW, NOW + timedelta(minutes=MINUTES))
     assert not found.leak
@@ -114,7 +114,7 @@ async def test_a_version_stands_beside_baselines_of_the_same_past(bench):
 
 
 async def test_a_version_that_has_seen_the_stretch_is_said_to(bench):
-    scorer = await sensor(bench)
+    scorer = await sensor(bench, Level())
     found = await judged(bench, scorer, START + timedelta(seconds=100), NOW)
     assert found.leak
     assert "these figures flatter it" in shown(found)
@@ -126,7 +126,7 @@ async def test_a_version_that_has_seen_the_stretch_is_said_to(bench):
 
 
 async def test_without_a_past_to_learn_from_there_is_no_baseline_and_it_is_said(bench):
-    scorer = await sensor(bench)
+    scorer = await sensor(bench, Level())
     found = await judged(bench, scorer, START, NOW)
     assert [each.who for output in found.judgements for each in output.errors] == ["this version"]
     assert "no baselines" in shown(found)
@@ -235,13 +235,7 @@ async def test_a_probability_is_held_against_what_came_beside_what_knows_less(be
 
 
 async def test_a_share_out_of_specification_is_held_against_the_laboratory(bench):
-    bench.compute.kinds = {**bench.compute.kinds, "limited": Limited()}
-    settings = config(
-        name="soft", kind="limited", roles={"lab": "c"}, window="20s", options={},
-        training={"learn": "laboratory"}, schedule={"every": "30s", "deadline": "20s"},
-    )  # fmt: skip
-    scorer = bench.scorer(settings)
-    await bench.training().train(scorer)
+    scorer = await sensor(bench, Limited())
     noise, end = np.random.default_rng(3), NOW + timedelta(minutes=MINUTES)
     times = to_micros(NOW) + np.arange(60 * MINUTES, dtype=np.int64) * 1_000_000
     for machine in bench.assets:
@@ -263,7 +257,7 @@ async def test_a_share_out_of_specification_is_held_against_the_laboratory(bench
 
 
 async def test_numbers_are_drawn_over_time_and_as_residuals(bench, tmp_path):
-    scorer = await sensor(bench)
+    scorer = await sensor(bench, Level())
     await goes_on(bench)
     found = await judged(bench, scorer, NOW, NOW + timedelta(minutes=MINUTES))
     paths = write_plots(found, tmp_path)
